@@ -1,0 +1,212 @@
+"""Every setting of a run, in one frozen tree. Reading it from files, environment and flags is ``settings.py``'s work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Protocol = Literal["full", "uniform100", "popularity100"]
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """Which interactions and item features, and how they are split."""
+
+    name: str = Field("movielens-small", description="a named dataset: movielens-small or ml-100k")
+    path: Path | None = Field(None, description="your own interactions file; replaces name")
+    visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
+    text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
+    user_column: str | None = Field(None, description="name of the user column (unset: recognised)")
+    item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
+    rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
+    timestamp_column: str | None = Field(None, description="name of the timestamp column (unset: recognised)")
+    min_rating: Finite | None = Field(None, description="drop ratings below this")
+    min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
+    min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
+    tie_order: Literal["hash", "file"] = Field("hash", description="order of equal timestamps within a user")
+    tie_seed: Count = Field(0, description="which of the fixed hash orders")
+    split: Literal["leave_one_out", "temporal"] = Field("leave_one_out", description="how held-out items are chosen")
+    temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.1, description="share of all events after each of the two cuts of the temporal split"
+    )
+
+
+class MemoryConfig(Section):
+    """The memory expert: which entries of a history it keeps and how it attends to them."""
+
+    size: Positive = Field(8, description="entries kept at each position")
+    num_heads: Positive = Field(2, description="attention heads of the expert")
+    surprise_weight: Weight = Field(1.0, description="weight of an entry's own loss in its utility")
+    recency_weight: Weight = Field(1.0, description="weight of recency by position in its utility")
+    frequency_weight: Weight = Field(0.5, description="weight of how often its item occurred so far")
+
+
+class ModelConfig(Section):
+    """The SASRec backbone, the experts beside it and how they are fused."""
+
+    hidden_dim: Positive = Field(64, description="width D of item embeddings and encoder")
+    num_blocks: Positive = Field(2, description="transformer blocks")
+    num_heads: Positive = Field(2, description="attention heads of the backbone")
+    max_length: Annotated[int, Field(ge=2)] = Field(50, description="positions of one window of history")
+    dropout: Fraction = Field(0.2, description="dropout of the backbone")
+    fusion: Literal["residual", "competitive", "backbone"] = Field("residual", description="how experts join in")
+    experts: Literal["pooled", "memory"] = Field("pooled", description="kind of the visual and semantic experts")
+    scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
+    gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
+    router_bias_init: Finite = Field(0.0, description="initial advantage of the backbone in the competitive router")
+    load_balance_weight: Weight = Field(0.01, description="weight of the router's load-balance loss")
+    pooling_decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.8, description="initial decay per position of the pooled experts"
+    )
+    memory: MemoryConfig = MemoryConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
+        if self.fusion != "backbone" and self.experts == "memory" and self.hidden_dim % self.memory.num_heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of memory.num_heads {self.memory.num_heads}")
+        if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
+            raise ValueError('scoring "cosine" needs experts "memory" (pooled experts have no representation to normalise)')
+        return self
+
+
+class FederationConfig(Section):
+    """Who trains when, how clients train and how the server joins their updates."""
+
+    rounds: Positive = Field(30, description="rounds of training")
+    client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
+    cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")
+    local_steps: Positive | None = Field(None, description="local steps a round (default 5)")
+    local_epochs: Positive | None = Field(None, description="local passes over a client's windows; replaces local_steps")
+    batch_size: Positive = Field(32, description="windows per local step")
+    local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
+    learning_rate: Rate = Field(1.0, description="the client's learning rate")
+    weight_decay: Weight = Field(0.0, description="the client's weight decay")
+    clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
+    proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
+    num_negatives: Count = Field(0, description="training negatives a local step; 0 = full softmax")
+    warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
+    aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")
+    heat_cap: Annotated[float, Field(ge=1.0)] = Field(20.0, description="largest factor of the heat normalisation")
+    client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
+    server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field("sgd", description="the server's optimizer")
+    server_learning_rate: Rate = Field(1.0, description="the server's learning rate")
+    server_beta1: Fraction = Field(0.9, description="momentum of momentum, adam and yogi")
+    server_beta2: Fraction = Field(0.99, description="second-moment decay of adam and yogi")
+    server_epsilon: Rate = Field(1e-3, description="adaptivity floor tau of adam, yogi and adagrad")
+    spectral_start: bool = Field(True, description="begin from a spectral factor of the secure-summed transition counts")
+
+    @property
+    def steps_per_round(self) -> int:
+        """Local steps where ``local_epochs`` does not decide."""
+        return self.local_steps or 5
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ValueError(f"local_steps {self.local_steps} and local_epochs {self.local_epochs} exclude each other: give one")
+        if self.warmup_rounds >= self.rounds:
+            raise ValueError(
+                f"warmup_rounds {self.warmup_rounds} leaves no round of {self.rounds} for the experts: "
+                "lower warmup_rounds or raise rounds"
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured, how often, and which number selects the best round."""
+
+    protocols: tuple[Protocol, ...] = Field(
+        ("full", "uniform100", "popularity100"), min_length=1, description="candidate sets: full, uniform100, popularity100"
+    )
+    cutoffs: tuple[Positive, ...] = Field((5, 10, 20, 50), min_length=1, description="k of the metrics")
+    every: Positive = Field(1, description="rounds between validations")
+    selection_metric: str = Field("full/ndcg_at_10", description="validation metric that picks the best round")
+    patience: Count = Field(0, description="stop after this many validations without a better one; 0 = never")
+    bootstrap_samples: Positive = Field(1000, description="resamples of users behind the 95% intervals")
+    negatives_seed: Count = Field(0, description="which fixed draw of evaluation negatives")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("protocols", "cutoffs"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {list(values)} names one twice")
+        known = [f"{p}/{m}_at_{k}" for p in self.protocols for m in ("hr", "ndcg", "mrr", "recall") for k in self.cutoffs]
+        if self.selection_metric not in known:
+            raise ValueError(f"selection_metric {self.selection_metric!r} is not measured; measured are {', '.join(known)}")
+        return self
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps the run."""
+
+    enabled: bool = Field(True, description="log to MLflow")
+    uri: str | None = Field(None, description="MLflow store or server (default sqlite:///mlflow.db)")
+    experiment: str = Field("fedmm", min_length=1, description="MLflow experiment")
+    run_name: str | None = Field(None, description="MLflow run name (default: dataset, fusion and seed)")
+
+
+class RuntimeConfig(Section):
+    """The machine's side of a run."""
+
+    seed: Count = Field(0, description="seed of initialisation, cohorts and local training")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:N, mps or auto")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and arithmetic")
+    threads: Count = Field(0, description="CPU threads; 0 = as many as there are")
+    engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")
+    block_size: Positive = Field(32, description="most clients trained at once by the vectorized engine")
+    checkpoint_every: Positive = Field(1, description="rounds between checkpoints")
+    output: Path | None = Field(None, description="run folder (default: a new one under runs/)")
+
+
+class ExperimentConfig(Section):
+    """All of it. The digest covers what decides the numbers."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    federation: FederationConfig = FederationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def flat(self) -> dict[str, Any]:
+        """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""
+        return _flatten(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits over every setting that can change a result: equal digests promise equal numbers
+        on the same machine. Where a run is tracked or written, and how often it is saved, is left out."""
+        kept = {key: value for key, value in self.flat().items() if key not in UNDIGESTED and not key.startswith("tracking.")}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.threads"})
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Data: readers, datasets, splits, features and negatives."""

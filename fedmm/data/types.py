@@ -1,0 +1,116 @@
+"""The shapes in which data travels through fedmm. Item 0 is padding everywhere; True in a mask means real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of unequal length as one flat array and offsets: row r is ``values[offsets[r]:offsets[r + 1]]``."""
+
+    values: IntArray  # [n]
+    offsets: IntArray  # [rows + 1], starts at 0, never falls
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> IntArray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def lengths(self) -> IntArray:
+        return np.diff(self.offsets)
+
+    @property
+    def row_of_value(self) -> IntArray:
+        """[n]: the row each value belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[int] | IntArray]) -> Ragged:
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        filled = [np.asarray(row, dtype=np.int64) for row in rows if len(row)]
+        return cls(np.concatenate(filled) if filled else np.zeros(0, np.int64), offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemFeatures:
+    """One modality's vectors. An item without the modality has ``present`` False; its row is never read."""
+
+    values: NDArray[np.float32]  # [V, F]; row 0 is padding
+    present: BoolArray  # [V]; present[0] is False
+    source: str = ""
+
+    @property
+    def coverage(self) -> float:
+        """The fraction of real items that have this modality."""
+        return float(self.present[1:].mean()) if len(self.present) > 1 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who met what, in time order within each user, every (user, item) pair once."""
+
+    user_ids: NDArray[np.str_]  # [U] original ids
+    item_ids: NDArray[np.str_]  # [V] original ids; item_ids[0] is "" (padding)
+    histories: Ragged  # [U] rows of item indices 1..V-1
+    timestamps: FloatArray  # [n] aligned with histories.values
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Real items, padding not counted: V - 1."""
+        return len(self.item_ids) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Interactions with what is known about the items. ``notes`` name and count whatever was dropped."""
+
+    name: str
+    interactions: Interactions
+    features: Mapping[str, ItemFeatures]  # modality ("visual", "semantic") -> features
+    titles: NDArray[np.str_]  # [V]; "" where unknown
+    digest: str  # of users, items, order and timestamps: equal digests mean equal interactions
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Next-item questions: after ``histories[q]``, does ``users[q]`` meet ``targets[q]``?"""
+
+    users: IntArray  # [Q] client indices
+    histories: Ragged  # [Q] the items known at that moment, in time order; the target is not among them
+    targets: IntArray  # [Q] item indices
+    excluded: Ragged  # [Q] all the user's items but the target: never candidates
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What clients train on and what they are asked about."""
+
+    name: str
+    num_items: int  # real items; V = num_items + 1
+    train: Ragged  # [U] training histories, in time order
+    validation: Queries
+    test: Queries
+    notes: tuple[str, ...] = field(default=())

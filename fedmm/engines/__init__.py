@@ -1,0 +1,1 @@
+"""Engines: ways to train a cohort that give the same updates."""

@@ -1,0 +1,1 @@
+"""The federation: cohorts, local training, aggregation, server optimizers."""

@@ -1,0 +1,1 @@
+"""Models: backbone, experts, router and fusion as pure functions of parameter dicts."""
