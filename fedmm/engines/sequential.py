@@ -1,0 +1,66 @@
+"""The reference engine: one client after the other, plain autograd and ``torch.optim``.
+
+It is written to be read and to be the oracle of the others: no fused loss, no stacking, no blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from fedmm.data.types import IntArray
+from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
+from fedmm.models.losses import masked
+from fedmm.params import Params, expand_for_clients, subtract
+
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def train_cohort(local: LocalTraining, params: Params, cohort: IntArray, round_number: int) -> Iterator[UpdateBlock]:
+    """Trains each client of ``cohort`` from the server's ``params``; yields one update at a time."""
+    for client in cohort:
+        yield _train_client(local, params, int(client), round_number)
+
+
+def _train_client(local: LocalTraining, server: Params, client: int, round_number: int) -> UpdateBlock:
+    config = local.config
+    names = local.trainable(server, round_number)
+    own = {name: value.clone().requires_grad_(name in names) for name, value in server.items()}
+    trained = [own[name] for name in names]
+    optimizer = OPTIMIZERS[config.local_optimizer](trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    stream = local.steps(np.array([client]), round_number)
+    losses, balances = [], []
+    for index in range(int(stream.num_steps[0])):
+        loss, balance = _local_loss(local, own, stream.step(index, 1), experts=not local.warming_up(round_number))
+        objective = loss + local.recommender.config.load_balance_weight * balance
+        if config.proximal_mu:
+            distance = sum((own[name] - server[name]).square().sum() for name in names)
+            objective = objective + config.proximal_mu / 2 * distance
+        optimizer.zero_grad()
+        objective.backward()  # type: ignore[no-untyped-call]
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        optimizer.step()
+        losses.append(loss.detach())
+        balances.append(balance.detach())
+    deltas = subtract({name: own[name].detach() for name in names}, {name: server[name] for name in names})
+    clients = np.array([client])
+    return UpdateBlock(
+        clients,
+        {name: value.unsqueeze(0) for name, value in deltas.items()},
+        local.weights(clients),
+        torch.stack(losses).mean().view(1),
+        torch.stack(balances).mean().view(1),
+    )
+
+
+def _local_loss(
+    local: LocalTraining, own: Params, step: Step, *, experts: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy over the candidates and the load-balance loss, both scalars."""
+    output = local.recommender.forward(expand_for_clients(own), step.batch, step.dropout, experts=experts)
+    logits = masked(output.scores.materialise(), step.batch.candidate_mask)[0]
+    row_losses = torch.nn.functional.cross_entropy(logits, step.targets[0], reduction="none")
+    return (row_losses * step.row_weights[0]).sum(), output.load_balance_loss[0]

@@ -1,0 +1,94 @@
+"""The default engine: blocks of clients train at once, each on its own copy of the parameters.
+
+Parameters are stacked along a client axis, and the sum of the clients' losses is differentiated once: since no client's loss touches
+another's parameters, the gradient of the sum is every client's own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from fedmm.data.types import IntArray
+from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
+from fedmm.federation.local_training import LocalTraining, Step, StepStream, UpdateBlock
+from fedmm.models.losses import cross_entropy
+from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
+
+
+def train_cohort(
+    local: LocalTraining, params: Params, cohort: IntArray, round_number: int, *, block_size: int = 32
+) -> Iterator[UpdateBlock]:
+    """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time."""
+    for clients in cut_blocks(local, cohort, block_size):
+        yield _train_block(local, params, clients, round_number)
+
+
+def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
+    """The cohort sorted by falling number of predictions, so that a block pads little and clients finish last to first."""
+    order = np.lexsort((cohort, -local.windows.num_positions(cohort)))
+    ordered = cohort[order]
+    return [ordered[i : i + block_size] for i in range(0, len(ordered), block_size)]
+
+
+def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
+    names = local.trainable(server, round_number)
+    frozen = {name: value for name, value in server.items() if name not in names}
+    start = select(server, names)
+    own = stack_for_clients(start, len(clients))
+    update = LOCAL_OPTIMIZERS[local.config.local_optimizer](own, local.config)
+    stream = local.steps(clients, round_number)
+    num_steps = stream.num_steps
+    losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
+    balances = torch.zeros_like(losses)
+    for index in range(int(num_steps.max())):
+        # Clients with more windows take at least as many steps and stand first, so those still training are a prefix.
+        num_active = int((num_steps > index).sum())
+        loss, balance = _step(local, start, frozen, own, stream, index, num_active, update, round_number)
+        losses[:num_active] += loss
+        balances[:num_active] += balance
+    taken = torch.from_numpy(num_steps).to(losses)
+    deltas = {name: own[name].sub_(server[name]) for name in names}
+    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken)
+
+
+def _step(
+    local: LocalTraining,
+    start: Params,
+    frozen: Params,
+    own: Params,
+    stream: StepStream,
+    index: int,
+    num_active: int,
+    update: Update,
+    round_number: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One local step of the first ``num_active`` clients, written into ``own``; their losses [C]."""
+    leaves = {name: value[:num_active].detach().requires_grad_() for name, value in own.items()}
+    step = stream.step(index, num_active)
+    together = {**leaves, **expand_for_clients(frozen, num_active)}
+    loss, balance = _losses(local, together, step, experts=not local.warming_up(round_number))
+    objective = loss + local.recommender.config.load_balance_weight * balance
+    found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+    gradients = dict(zip(leaves, found, strict=True))
+    with torch.no_grad():
+        if local.config.proximal_mu:
+            for name, gradient in gradients.items():
+                gradients[name] = gradient + local.config.proximal_mu * (leaves[name] - start[name])
+        if local.config.clip_norm is not None:
+            factors = clip_factors(client_norms(gradients), local.config.clip_norm)
+            for gradient in gradients.values():
+                gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+        for name, gradient in gradients.items():
+            update(own[name][:num_active], gradient, name, num_active, index + 1)
+    return loss.detach(), balance.detach()
+
+
+def _losses(
+    local: LocalTraining, params: Params, step: Step, *, experts: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    output = local.recommender.forward(params, step.batch, step.dropout, experts=experts)
+    loss = cross_entropy(output.scores, step.targets, step.row_weights, step.batch.candidate_mask)
+    return loss, output.load_balance_loss

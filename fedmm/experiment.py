@@ -1,0 +1,253 @@
+"""Assembles the parts of a run from its settings, and runs them: a generator of round reports.
+
+Nothing here writes, prints or catches signals; that is the caller's loop (``runs.py``).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.datasets import load_dataset
+from fedmm.data.negatives import evaluation_negatives, shortage_note
+from fedmm.data.splits import make_split
+from fedmm.data.transitions import sum_transition_counts
+from fedmm.data.types import Dataset, Queries, Split
+from fedmm.engines import sequential, vectorized
+from fedmm.errors import ConfigError, DataError
+from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
+from fedmm.evaluation.model_scorer import model_scorer
+from fedmm.evaluation.ranking import Scorer
+from fedmm.evaluation.results import Evaluation, evaluate
+from fedmm.federation.cohorts import cohort_size
+from fedmm.federation.ledger import Ledger, counts_message_bytes
+from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
+from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.models.recommender import Recommender
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.params import Params
+from fedmm.seeding import derive, torch_stream
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What is known after one round."""
+
+    round: int
+    rounds: int
+    loss: float
+    validation: Mapping[str, float] | None  # "full/ndcg_at_10" -> value; None in rounds without validation
+    gating_weight: float | None
+    expert_weights: Mapping[str, float]
+    load_balance_loss: float
+    update_norm: float
+    uplink_bytes: int  # so far
+    downlink_bytes: int  # so far
+    num_clients: int
+    seconds: float
+    is_best: bool
+    warmup: bool
+
+
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """All that a run needs to go on from a round's end, bit for bit."""
+
+    server: ServerState
+    ledger: Ledger
+    best_round: int = 0  # 0: no validation yet
+    best_value: float = 0.0
+    best_params: Params | None = None
+    stale: int = 0  # validations since the best one
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether early stopping ends the run."""
+        return patience > 0 and self.stale >= patience
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One configured run over one dataset."""
+
+    config: ExperimentConfig
+    dataset: Dataset
+    split: Split
+    recommender: Recommender
+    federation: Federation
+    negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]  # "validation" | "test" -> protocol -> [Q, N]
+    notes: tuple[str, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def prepare(cls, config: ExperimentConfig, tell: Tell = lambda text: None) -> Experiment:
+        """Loads the data and builds every part. ``tell`` hears what is being done.
+
+        Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
+        """
+        device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
+        if device.type == "mps" and dtype == torch.float64:
+            raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
+        tell(f"loading {config.data.path or config.data.name}")
+        dataset = load_dataset(config.data)
+        split = make_split(dataset, config.data)
+        tell("building the model")
+        recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device)
+        federation = _federation(config, split, recommender, dtype, device)
+        tell("drawing evaluation negatives")
+        negatives = {
+            name: {
+                protocol: evaluation_negatives(queries, split, protocol, config.evaluation.negatives_seed)
+                for protocol in config.evaluation.protocols
+                if protocol != "full"
+            }
+            for name, queries in (("validation", split.validation), ("test", split.test))
+        }
+        notes = (*dataset.notes, *split.notes, *_model_notes(config, recommender), *_shortages(negatives))
+        return cls(config, dataset, split, recommender, federation, negatives, notes, device, dtype)
+
+    def initial_state(self) -> TrainState:
+        """Round 0: fresh parameters, and the spectral start with its bytes where it is on."""
+        seed = self.config.runtime.seed
+        params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
+        ledger = Ledger()
+        if self.config.federation.spectral_start:
+            counts = sum_transition_counts(self.split.train, self.split.num_items)
+            if counts.nnz:
+                params[ITEM_TABLE] = spectral_item_table(counts, self.config.model.hidden_dim, seed).to(self.dtype)
+            uplink = counts_message_bytes(self.split.num_items) * len(self.split.train)
+            ledger = ledger.add(uplink, 0)
+        return TrainState(ServerState({name: value.to(self.device) for name, value in params.items()}, {}, 0), ledger)
+
+    def rounds(self, state: TrainState) -> Iterator[tuple[TrainState, RoundReport]]:
+        """Runs on from ``state`` until the last round or until patience runs out."""
+        while state.server.round < self.config.federation.rounds and not state.exhausted(self.config.evaluation.patience):
+            started = time.perf_counter()
+            server, statistics = run_round(state.server, self.federation)
+            ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
+            state = replace(state, server=server, ledger=ledger)
+            validation = self.validate(server.params, server.round) if self._validates(server.round) else None
+            if validation is not None:
+                state = self._keep_best(state, validation)
+            yield state, self._report(state, statistics, validation, time.perf_counter() - started)
+
+    def validate(self, params: Params, round_number: int) -> dict[str, float]:
+        """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals."""
+        result = self.evaluate(params, round_number, "validation", intervals=False)
+        return {f"{protocol}/{name}": value for protocol, own in result.metrics.items() for name, value in own.items()}
+
+    def evaluate(self, params: Params, round_number: int, split: str, *, intervals: bool = True) -> Evaluation:
+        """Evaluates parameters as of ``round_number`` (which says whether partial aggregation was on) on a split."""
+        experts = round_number > self.config.federation.warmup_rounds
+        scorer = model_scorer(self.recommender, params, self.device, experts=experts)
+        return self.evaluate_scorer(scorer, split, intervals=intervals)
+
+    def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
+        """Evaluates any scorer on this run's queries, candidates and resamples."""
+        evaluation = self.config.evaluation
+        samples = evaluation.bootstrap_samples if intervals else None
+        seed = derive(self.config.runtime.seed, "bootstrap")
+        return evaluate(
+            scorer, self.queries(split), self.negatives[split], evaluation.protocols, evaluation.cutoffs, samples, seed
+        )
+
+    def queries(self, split: str) -> Queries:
+        """The queries of "validation" or "test"."""
+        return self.split.test if split == "test" else self.split.validation
+
+    def baselines(self) -> dict[str, Scorer]:
+        """What every report shows beside the model. Round 0 is the model before training; it scores by the full fusion."""
+        start = self.initial_state().server.params
+        return {
+            "popularity": popularity_scorer(self.split),
+            "transition_counts": transition_scorer(self.split),
+            "round_0": model_scorer(self.recommender, start, self.device, experts=True),
+        }
+
+    def _validates(self, round_number: int) -> bool:
+        return round_number % self.config.evaluation.every == 0 or round_number == self.config.federation.rounds
+
+    def _keep_best(self, state: TrainState, validation: Mapping[str, float]) -> TrainState:
+        value = validation[self.config.evaluation.selection_metric]
+        if state.best_round and value <= state.best_value:
+            return replace(state, stale=state.stale + 1)
+        return replace(
+            state, best_round=state.server.round, best_value=value, best_params=state.server.params, stale=0
+        )
+
+    def _report(
+        self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float
+    ) -> RoundReport:
+        params, number = state.server.params, state.server.round
+        return RoundReport(
+            round=number,
+            rounds=self.config.federation.rounds,
+            loss=statistics.loss,
+            validation=validation,
+            gating_weight=self.recommender.gating_weight(params),
+            expert_weights=self.recommender.expert_weights(params),
+            load_balance_loss=statistics.load_balance_loss,
+            update_norm=statistics.update_norm,
+            uplink_bytes=state.ledger.uplink_bytes,
+            downlink_bytes=state.ledger.downlink_bytes,
+            num_clients=statistics.num_clients,
+            seconds=seconds,
+            is_best=state.best_round == number,
+            warmup=number <= self.config.federation.warmup_rounds,
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device; "auto" is CUDA where there is one, else the CPU (mps is slower at these sizes: ask for it by name).
+
+    Raises ConfigError where the device does not exist on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.partition(":")[0]
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    index = int(name.partition(":")[2] or 0)
+    if not available[kind] or (kind == "cuda" and index >= torch.cuda.device_count()):
+        raise ConfigError(f"runtime.device {name!r} is not available on this machine.", "Use --device cpu or auto.")
+    return torch.device(name)
+
+
+def _federation(
+    config: ExperimentConfig, split: Split, recommender: Recommender, dtype: torch.dtype, device: torch.device
+) -> Federation:
+    local = LocalTraining.build(recommender, config.federation, split.train, config.runtime.seed, dtype, device)
+    clients = local.windows.trainable
+    if not len(clients):
+        raise DataError("No user has two training items: there is nothing to train on.", "Give longer histories.")
+    for name, queries in (("validation", split.validation), ("test", split.test)):
+        if not len(queries):
+            raise DataError(f"The {split.name} split leaves no user to ask on {name}.", "Use another split or more data.")
+    size = cohort_size(config.federation, len(clients))
+    return Federation(config.federation, local, clients, size, _engine(config), config.runtime.seed)
+
+
+def _engine(config: ExperimentConfig) -> Engine:
+    if config.runtime.engine == "sequential":
+        return sequential.train_cohort
+    return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
+
+
+def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str]:
+    if config.model.fusion != "backbone" and not recommender.tables:
+        return [f'no item features: the "{config.model.fusion}" fusion has no experts, this run is the backbone alone']
+    return []
+
+
+def _shortages(negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]) -> list[str]:
+    found = [shortage_note(drawn) for own in negatives.values() for drawn in own.values()]
+    return sorted({note for note in found if note})

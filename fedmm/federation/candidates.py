@@ -1,0 +1,53 @@
+"""Training candidates when the softmax is sampled: what a client's local step ranks its targets among.
+
+Negatives are drawn from everything outside the client's *training* history. To leave out its held-out items too would tell the
+model which items are never the answer (DESIGN: the leak to catch), so nothing here can see them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmm.data.types import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Item indices of C clients and where each row's target is among them."""
+
+    items: Tensor  # [C, N], padded at the end with 0
+    mask: Tensor  # [C, N] True for real candidates
+    target_index: Tensor  # [C, R]
+
+
+def draw_negatives(history: IntArray, num_items: int, num_negatives: int, stream: np.random.Generator) -> IntArray:
+    """Distinct items, uniform over 1..num_items without ``history``; all of them where fewer than ``num_negatives`` exist."""
+    outside = np.ones(num_items + 1, dtype=bool)
+    outside[0] = False
+    outside[history] = False
+    pool = np.flatnonzero(outside)
+    return stream.choice(pool, size=min(num_negatives, len(pool)), replace=False)
+
+
+def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntArray]) -> Candidates:
+    """The step's own targets, each once, followed by the negatives. ``targets`` [C, R], 0-weight rows are padding."""
+    own_targets = targets.cpu().numpy()
+    real = row_weights.cpu().numpy() > 0
+    C, R = own_targets.shape
+    lists, index = [], np.zeros((C, R), dtype=np.int64)
+    for c in range(C):
+        distinct, inverse = np.unique(own_targets[c, real[c]], return_inverse=True)
+        index[c, real[c]] = inverse
+        lists.append(np.concatenate([distinct, negatives[c]]))
+    N = max(len(own) for own in lists)
+    items = np.zeros((C, N), dtype=np.int64)
+    mask = np.zeros((C, N), dtype=bool)
+    for c, own in enumerate(lists):
+        items[c, : len(own)] = own
+        mask[c, : len(own)] = True
+    device = targets.device
+    return Candidates(*(torch.from_numpy(array).to(device) for array in (items, mask, index)))

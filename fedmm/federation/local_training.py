@@ -1,0 +1,139 @@
+"""The local objective, shared by every engine: what one client minimises in one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedmm.config import FederationConfig
+from fedmm.data.types import IntArray, Ragged
+from fedmm.federation.candidates import draw_negatives, gather_candidates
+from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
+from fedmm.federation.dropout import step_dropout
+from fedmm.models.layers import Dropout
+from fedmm.models.recommender import Batch, Recommender
+from fedmm.params import Params
+from fedmm.seeding import numpy_stream, torch_stream
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One local step of C clients, ready for the model."""
+
+    batch: Batch
+    targets: torch.Tensor  # [C, R] among the candidates
+    row_weights: torch.Tensor  # [C, R]
+    dropout: Dropout
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateBlock:
+    """What C clients send after local training, stacked, and what they report of it."""
+
+    clients: IntArray  # [C]
+    deltas: Params  # stacked: client minus server
+    weights: torch.Tensor  # [C]
+    losses: torch.Tensor  # [C] mean over local steps
+    load_balance_losses: torch.Tensor  # [C]
+
+
+@dataclass(frozen=True, eq=False)
+class LocalTraining:
+    """Everything local training needs besides parameters. Held-out items are not among it."""
+
+    recommender: Recommender
+    config: FederationConfig
+    windows: Windows
+    train: Ragged
+    seed: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def build(
+        cls,
+        recommender: Recommender,
+        config: FederationConfig,
+        train: Ragged,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> LocalTraining:
+        """Cuts the training histories into windows."""
+        windows = Windows.cut(train, recommender.config.max_length)
+        return cls(recommender, config, windows, train, seed, dtype, device or torch.device("cpu"))
+
+    def warming_up(self, round_number: int) -> bool:
+        """Whether only the backbone trains in this round (counted from 1)."""
+        return round_number <= self.config.warmup_rounds
+
+    def trainable(self, params: Params, round_number: int) -> list[str]:
+        """Names of the parameters that train and travel in this round."""
+        backbone_only = self.warming_up(round_number)
+        return [name for name in params if not backbone_only or self.recommender.is_backbone(name)]
+
+    def weights(self, clients: IntArray) -> torch.Tensor:
+        """[C]: each client's weight in the mean."""
+        if self.config.client_weighting == "uniform":
+            return torch.ones(len(clients), dtype=self.dtype)
+        return torch.from_numpy(self.windows.num_positions(clients)).to(self.dtype)
+
+    def steps(self, clients: IntArray, round_number: int) -> "StepStream":
+        """The local steps of ``clients``, drawn from each one's own random streams."""
+        return StepStream(self, clients, round_number)
+
+
+class StepStream:
+    """Makes the steps of a block one after the other; clients must be in order of falling number of steps."""
+
+    def __init__(self, local: LocalTraining, clients: IntArray, round_number: int) -> None:
+        self._local = local
+        self._clients = clients
+        self._plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
+        names = [(round_number, int(client)) for client in clients]
+        self._dropout = [torch_stream(local.seed, "dropout", *name) for name in names]
+        self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
+        self._last: tuple[int, list[IntArray], Examples] | None = None
+
+    @property
+    def num_steps(self) -> IntArray:
+        """[C]: local steps of each client."""
+        return np.array([len(plan) for plan in self._plans], dtype=np.int64)
+
+    def step(self, index: int, num_active: int) -> Step:
+        """Step ``index`` of the first ``num_active`` clients."""
+        local = self._local
+        examples = self._examples([plan[index] for plan in self._plans[:num_active]])
+        model = local.recommender.config
+        dropout = step_dropout(
+            model.dropout,
+            self._dropout[:num_active],
+            examples.num_windows,
+            examples.longest,
+            model.num_blocks,
+            model.hidden_dim,
+            local.dtype,
+            local.device,
+        )
+        if not local.config.num_negatives:
+            batch = Batch(examples.items, examples.rows)
+            return Step(batch, examples.targets, examples.row_weights, dropout)
+        negatives = [
+            draw_negatives(local.train[client], local.recommender.num_items, local.config.num_negatives, stream)
+            for client, stream in zip(self._clients[:num_active], self._negatives, strict=False)
+        ]
+        candidates = gather_candidates(examples.targets, examples.row_weights, negatives)
+        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
+        return Step(batch, candidates.target_index, examples.row_weights, dropout)
+
+    def _examples(self, chosen: list[IntArray]) -> Examples:
+        """Collates, or hands out the last collation where every client takes the same windows again."""
+        if self._last is not None:
+            num_active, previous, examples = self._last
+            if num_active == len(chosen) and all(map(np.array_equal, previous, chosen)):
+                return examples
+        examples = collate(self._local.windows, chosen, self._local.dtype, self._local.device)
+        self._last = (len(chosen), chosen, examples)
+        return examples

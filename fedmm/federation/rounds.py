@@ -1,0 +1,89 @@
+"""One round of the federation, as it reads: cohort, broadcast, local training, aggregation, server step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fedmm.config import FederationConfig
+from fedmm.data.types import IntArray
+from fedmm.errors import DivergenceError
+from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
+from fedmm.federation.cohorts import sample_cohort
+from fedmm.federation.ledger import broadcast_message, serialise, update_message
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
+from fedmm.params import Params, negate, norm, select
+
+Engine = Callable[[LocalTraining, Params, IntArray, int], Iterator[UpdateBlock]]
+
+
+@dataclass(frozen=True, eq=False)
+class ServerState:
+    """All the server keeps between rounds."""
+
+    params: Params
+    optimizer: State
+    round: int  # rounds done
+
+
+@dataclass(frozen=True)
+class RoundStatistics:
+    """What one round tells."""
+
+    num_clients: int
+    loss: float  # weighted mean of the clients' mean local loss
+    load_balance_loss: float
+    update_norm: float  # of the aggregate
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """The fixed parts of a federation: who may take part, how they train and how the server joins them."""
+
+    config: FederationConfig
+    local: LocalTraining
+    clients: IntArray  # who has something to train on
+    cohort_size: int
+    engine: Engine
+    seed: int
+
+
+def run_round(state: ServerState, federation: Federation) -> tuple[ServerState, RoundStatistics]:
+    """The state after one more round. Raises DivergenceError when an update is not finite."""
+    number = state.round + 1
+    local, config = federation.local, federation.config
+    cohort = sample_cohort(federation.clients, federation.cohort_size, federation.seed, number)
+    updates = federation.engine(local, state.params, cohort, number)
+    total = sum_updates(updates, local.train, local.recommender.num_items)
+    aggregate = AGGREGATIONS[config.aggregation](total, config)
+    update_norm = float(norm(aggregate))
+    if not torch.isfinite(torch.tensor([update_norm, float(total.loss)])).all():
+        raise DivergenceError(
+            f"Round {number} diverged: the update's norm is {update_norm}.",
+            f"Lower federation.learning_rate (now {config.learning_rate}) or federation.server_learning_rate "
+            f"(now {config.server_learning_rate}), or set federation.clip_norm.",
+        )
+    params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
+    uplink, downlink = message_bytes(federation, state.params, number)
+    statistics = RoundStatistics(
+        num_clients=total.num_clients,
+        loss=float(total.loss / total.weight),
+        load_balance_loss=float(total.load_balance_loss / total.weight),
+        update_norm=update_norm,
+        uplink_bytes=uplink * total.num_clients,
+        downlink_bytes=downlink * total.num_clients,
+    )
+    return ServerState(params, optimizer, number), statistics
+
+
+def message_bytes(federation: Federation, params: Params, round_number: int) -> tuple[int, int]:
+    """Lengths of one client's serialised update and of the broadcast it receives, in bytes."""
+    travelling = select(params, federation.local.trainable(params, round_number))
+    heat = federation.config.aggregation == "heat"
+    update = update_message(travelling, federation.local.recommender.num_items, heat=heat)
+    return len(serialise(update)), len(serialise(broadcast_message(travelling)))

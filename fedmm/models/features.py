@@ -1,0 +1,37 @@
+"""Item features as the model reads them: one constant table a modality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmm.data.types import ItemFeatures
+
+MODALITIES = ("visual", "semantic")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """A modality's features, shared by all clients and never trained."""
+
+    values: Tensor  # [V, F], zero where absent
+    present: Tensor  # [V] bool
+
+    @classmethod
+    def build(cls, features: ItemFeatures, dtype: torch.dtype, device: torch.device) -> FeatureTable:
+        """Moves ``features`` to the model's precision and device. Absent rows become zero: the mask decides, never the row."""
+        present = torch.from_numpy(features.present).to(device)
+        values = torch.from_numpy(features.values).to(device=device, dtype=dtype)
+        return cls(values.masked_fill(~present.unsqueeze(1), 0.0).contiguous(), present)
+
+    @property
+    def width(self) -> int:
+        """F."""
+        return self.values.shape[1]
+
+
+def gather_candidates(table: Tensor, candidates: Tensor | None) -> Tensor:
+    """Rows of a shared table [V, ...] for candidates [C, N]: [C, N, ...]; the whole table where candidates is None."""
+    return table if candidates is None else table[candidates]

@@ -1,0 +1,62 @@
+"""Fusions: which coefficients the backbone and the experts get, candidate by candidate.
+
+A fusion is one function from the router's weights to coefficients; ``FUSIONS`` is the registry behind ``model.fusion``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmm.config import ModelConfig
+from fedmm.params import Params
+
+GATE = "fusion.gate"
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Coefficients of N candidates. ``backbone`` None stands for exactly 1."""
+
+    backbone: Tensor | None  # [C, N]
+    experts: tuple[Tensor, ...]  # one [C, N] a modality
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """One way to join: does the router weigh the backbone too, what is learnable, and the coefficients."""
+
+    routes_backbone: bool
+    init: Callable[[ModelConfig], Params]
+    mix: Callable[[Mapping[str, Tensor], Tensor], Mixture]
+
+
+def _residual_init(config: ModelConfig) -> Params:
+    return {GATE: torch.tensor(config.gating_init, dtype=torch.float64)}
+
+
+def _residual_mix(params: Mapping[str, Tensor], weights: Tensor) -> Mixture:
+    """final = backbone + g * sum_m w_m expert_m. The backbone's coefficient is 1 whatever the router says."""
+    gate = params[GATE].view(-1, 1)
+    return Mixture(None, tuple(gate * weight for weight in weights.unbind(-1)))
+
+
+def _competitive_init(config: ModelConfig) -> Params:
+    del config  # the router's bias carries router_bias_init
+    return {}
+
+
+def _competitive_mix(params: Mapping[str, Tensor], weights: Tensor) -> Mixture:
+    """final = w_seq * backbone + sum_m w_m expert_m: the older form, in which the router can silence the backbone."""
+    del params
+    backbone, *experts = weights.unbind(-1)
+    return Mixture(backbone, tuple(experts))
+
+
+FUSIONS: Mapping[str, Fusion] = {
+    "residual": Fusion(False, _residual_init, _residual_mix),
+    "competitive": Fusion(True, _competitive_init, _competitive_mix),
+}

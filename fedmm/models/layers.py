@@ -1,0 +1,56 @@
+"""Layers over parameters with a leading client axis.
+
+Every tensor begins with C clients, and each client's slice meets that client's own weights, so one call
+trains C different models. C = 1 is an ordinary model; nothing else is needed for evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NORM_EPSILON = 1e-6
+
+
+class Dropout(Protocol):
+    """Draws the dropout of one local step; called once a site, in the order of the forward pass."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x`` [C, B, L, D] with some entries zeroed and the others scaled up."""
+        ...
+
+
+def no_dropout(x: Tensor) -> Tensor:
+    """Evaluation: ``x`` as it is."""
+    return x
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [C, ..., I] times weight [C, O, I] transposed, plus bias [C, O]: [C, ..., O]."""
+    rows = x.flatten(1, -2)
+    out = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+    return out.view(*x.shape[:-1], weight.shape[1])
+
+
+def layer_norm(x: Tensor, params: Mapping[str, Tensor], name: str) -> Tensor:
+    """LayerNorm (Ba et al., 2016) of x [C, ..., D] with each client's own gain and bias [C, D]."""
+    normalised = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+    shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
+    return torch.addcmul(params[f"{name}.bias"].view(shape), normalised, params[f"{name}.weight"].view(shape))
+
+
+def lookup(table: Tensor, indices: Tensor) -> Tensor:
+    """Rows of each client's table [C, V, D] at indices [C, ...]: [C, ..., D]."""
+    num_clients, num_rows, width = table.shape
+    offsets = torch.arange(num_clients, device=indices.device) * num_rows
+    flat = indices + offsets.view(-1, *[1] * (indices.ndim - 1))
+    return F.embedding(flat, table.reshape(num_clients * num_rows, width))
+
+
+def pick_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """The positions ``rows`` [C, R] (flat over B * L) of x [C, B, L, D]: [C, R, D]."""
+    return lookup(x.flatten(1, 2), rows)

@@ -1,0 +1,137 @@
+"""The memory expert: attention from a candidate over the few entries of the history worth remembering.
+
+The memory is a pure function of parameters and history. At position l the entries are the items up to l that have the
+modality; utility mixes each entry's surprise (the backbone's own loss on it), its recency and the frequency of its item,
+all by position; the best K are kept. A candidate attends to them with several heads and never to itself.
+
+Attention output lies in the span of K * heads vectors, the same for all candidates. The expert therefore returns that basis [C, R, S, D]
+and each candidate's coefficients [C, R, S, N]: its dot products and norms follow from Gram matrices of size S, and a
+representation per (position, candidate) is never formed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedmm.config import MemoryConfig, ModelConfig
+from fedmm.models.features import FeatureTable
+from fedmm.models.layers import NORM_EPSILON, linear
+from fedmm.params import Params
+
+RECENCY_HALF_LIFE = 10.0  # positions
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """Vectors A(l, t) = sum_s coefficients[l, s, t] * basis[l, s], never formed."""
+
+    basis: Tensor  # [C, R, S, D]
+    coefficients: Tensor  # [C, R, S, N]
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """The entries kept at each of R positions."""
+
+    items: Tensor  # [C, R, K]
+    kept: Tensor  # [C, R, K] bool: False where fewer than K entries exist
+
+
+def init_memory(config: ModelConfig, name: str, query_width: int, table: FeatureTable, generator: torch.Generator) -> Params:
+    """Projections of queries [D, Q], keys and values [D, F] and the output [D, D], with the norm of the representation."""
+    D = config.hidden_dim
+
+    def normal(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator, dtype=torch.float64) / math.sqrt(columns)
+
+    return {
+        f"{name}.query.weight": normal(D, query_width),
+        f"{name}.key.weight": normal(D, table.width),
+        f"{name}.value.weight": normal(D, table.width),
+        f"{name}.output.weight": normal(D, D),
+        f"{name}.norm.weight": torch.ones(D, dtype=torch.float64),
+        f"{name}.norm.bias": torch.zeros(D, dtype=torch.float64),
+    }
+
+
+def select_entries(items: Tensor, rows: Tensor, present: Tensor, surprise: Tensor, config: MemoryConfig) -> Memory:
+    """The K entries of highest utility up to each position; the later one wins a tie.
+
+    ``items`` [C, B, L], ``rows`` [C, R] flat over B * L, ``present`` [V], ``surprise`` [C, B, L] in units of ln V.
+    """
+    C, B, L = items.shape
+    window, position = rows // L, rows % L
+    steps = torch.arange(L, device=items.device)
+    age = position.unsqueeze(-1) - steps  # [C, R, L]
+    seen = age >= 0
+    repeats = ((items.unsqueeze(-1) == items.unsqueeze(-2)) & (steps.unsqueeze(0) <= steps.unsqueeze(1))).sum(-1)
+    fixed = config.surprise_weight * surprise + config.frequency_weight * torch.log(repeats.to(surprise.dtype))
+    window_index = window.unsqueeze(-1).expand(C, rows.shape[1], L)
+    entries = items.gather(1, window_index)
+    utility = fixed.gather(1, window_index) + config.recency_weight * torch.exp2(-age.clamp(min=0) / RECENCY_HALF_LIFE)
+    utility = utility.masked_fill(~(seen & present[entries]), -math.inf)
+    # Reversed, so that a stable descending sort puts the later of two equals first.
+    order = torch.sort(utility.flip(-1), dim=-1, descending=True, stable=True).indices[..., : config.size]
+    best = L - 1 - order
+    return Memory(entries.gather(-1, best), utility.gather(-1, best) > -math.inf)
+
+
+def surprise_of_history(log_probabilities: Tensor, num_items: int) -> Tensor:
+    """[C, B, L]: -ln p(item) / ln V under the backbone, for positions 1..L-1 from ``log_probabilities`` [C, B, L-1]; the first entry,
+    which nothing predicted, counts as 1 (a uniform guess)."""
+    scaled = -log_probabilities / math.log(max(num_items, 2))
+    return F.pad(scaled, (1, 0), value=1.0)
+
+
+def memory_representation(
+    params: Mapping[str, Tensor],
+    name: str,
+    table: FeatureTable,
+    memory: Memory,
+    candidate_inputs: Tensor,
+    candidates: Tensor,
+    num_heads: int,
+) -> Representation:
+    """LN(attention of each candidate over the memory), as basis and coefficients with S = K * heads + 1.
+
+    ``candidate_inputs`` [C, N, Q] or [N, Q] are what the candidates attend with, ``candidates`` [C, N] their item indices. Coefficients
+    are 0 wherever nothing may be attended: the representation of an empty memory is exactly 0, not the norm's bias.
+    """
+    C, R, K = memory.items.shape
+    vectors = table.values[memory.items].flatten(1, 2)  # [C, R*K, F]
+    D = params[f"{name}.key.weight"].shape[1]
+    width = D // num_heads
+    keys = linear(vectors, params[f"{name}.key.weight"]).view(C, R * K, num_heads, width)
+    values = linear(vectors, params[f"{name}.value.weight"]).view(C, R * K, num_heads, width)
+    output = params[f"{name}.output.weight"].view(C, D, num_heads, width)
+    basis = torch.einsum("cehw,cdhw->cehd", values, output).reshape(C, R, K * num_heads, D)
+
+    inputs = candidate_inputs.expand(C, *candidate_inputs.shape[-2:])
+    queries = linear(inputs, params[f"{name}.query.weight"]).view(C, -1, num_heads, width)
+    logits = torch.einsum("cehw,cnhw->cehn", keys, queries) / math.sqrt(width)
+    N = queries.shape[1]
+    allowed = memory.kept.unsqueeze(-1) & (memory.items.unsqueeze(-1) != candidates.view(-1, 1, 1, N))  # [C, R, K, N]
+    logits = logits.reshape(C, R, K, num_heads, N).masked_fill(~allowed.unsqueeze(3), torch.finfo(logits.dtype).min)
+    attention = (torch.softmax(logits, dim=2) * allowed.unsqueeze(3)).reshape(C, R, K * num_heads, N)
+    return _normalised(params, name, basis, attention, allowed.any(2))
+
+
+def _normalised(params: Mapping[str, Tensor], name: str, basis: Tensor, attention: Tensor, anything: Tensor) -> Representation:
+    """LN of the mixture as a mixture: gain * (a - mean) / std + bias, with mean and variance from the basis alone."""
+    C, R, _, D = basis.shape
+    gain = params[f"{name}.norm.weight"].view(C, 1, 1, D).expand(C, R, 1, D)
+    bias = params[f"{name}.norm.bias"].view(C, 1, 1, D).expand(C, R, 1, D)
+    centred = basis - basis.mean(-1, keepdim=True)
+    gram = torch.matmul(centred, centred.mT)
+    variance = (torch.matmul(gram, attention) * attention).sum(2, keepdim=True).clamp(min=0.0) / D
+    scaled = attention * torch.rsqrt(variance + NORM_EPSILON)
+    constant = anything.unsqueeze(2).to(basis.dtype)
+    return Representation(torch.cat([centred * gain, bias], dim=2), torch.cat([scaled, constant], dim=2))
+
+

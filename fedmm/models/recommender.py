@@ -1,0 +1,236 @@
+"""The recommender: backbone, experts, router and fusion, as functions of parameters with a leading client axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmm import params as algebra
+from fedmm.config import ModelConfig
+from fedmm.data.types import ItemFeatures
+from fedmm.models import memory as memory_expert
+from fedmm.models import pooled as pooled_expert
+from fedmm.models import sasrec
+from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
+from fedmm.models.fusion import FUSIONS, GATE, Mixture
+from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
+from fedmm.models.router import init_router, load_balance_loss, route
+from fedmm.models.scores import Scores, Term
+from fedmm.params import Params
+
+NORM_FLOOR = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One local step's rows for C clients: every real position of B windows predicts the next item."""
+
+    items: Tensor  # [C, B, L] histories, padded on the right with 0
+    rows: Tensor  # [C, R] positions that predict, flat over B * L
+    candidates: Tensor | None = None  # [C, N] item indices; None is the whole catalogue 0..V-1
+    candidate_mask: Tensor | None = None  # [C, N] real candidates; None: all but padding
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """Scores of one batch with the router's share in the loss."""
+
+    scores: Scores
+    load_balance_loss: Tensor  # [C]
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """What never trains: the settings, the catalogue's size and the item features. Parameters are passed in."""
+
+    config: ModelConfig
+    num_items: int
+    tables: Mapping[str, FeatureTable]
+
+    @classmethod
+    def build(
+        cls,
+        config: ModelConfig,
+        num_items: int,
+        features: Mapping[str, ItemFeatures],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> Recommender:
+        """A recommender over ``num_items`` items. With no features at all, or fusion "backbone", it is the backbone alone."""
+        place = device or torch.device("cpu")
+        names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
+        return cls(config, num_items, {name: FeatureTable.build(features[name], dtype, place) for name in names})
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Experts in the order of the router's outputs."""
+        return tuple(self.tables)
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether there is a learnable gate."""
+        return bool(self.tables) and self.config.fusion == "residual"
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Fresh parameters on the CPU. Backbone draws come first: it is the same whatever stands beside it."""
+        config = self.config
+        params = sasrec.init_backbone(config, self.num_items, generator)
+        for name, table in self.tables.items():
+            if config.experts == "pooled":
+                params |= pooled_expert.init_pooled(config, name, table, generator)
+            else:
+                width = table.width if name == "visual" else config.hidden_dim
+                params |= memory_expert.init_memory(config, name, width, table, generator)
+        if self.tables:
+            fusion = FUSIONS[config.fusion]
+            params |= init_router(self._router_width, len(self.tables) + fusion.routes_backbone)
+            if fusion.routes_backbone:
+                params["router.bias"][0] = config.router_bias_init
+            params |= fusion.init(config)
+        return {name: value.to(dtype) for name, value in params.items()}
+
+    @staticmethod
+    def is_backbone(name: str) -> bool:
+        """Whether a parameter belongs to the backbone, all that trains during partial aggregation."""
+        return name.startswith(sasrec.PREFIX)
+
+    def forward(
+        self, params: Mapping[str, Tensor], batch: Batch, dropout: Dropout = no_dropout, *, experts: bool = True
+    ) -> Output:
+        """Scores of ``batch.rows`` against the candidates. ``experts=False`` computes the backbone (partial aggregation)."""
+        table = params[sasrec.ITEM_TABLE]
+        hidden = sasrec.encode(params, batch.items, self.config, dropout)
+        queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
+        item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
+        if not (experts and self.tables):
+            return Output(self._backbone_scores(queries, item_keys), torch.zeros(len(queries), dtype=queries.dtype))
+        weights = self.router_weights(params, batch.candidates, item_keys)
+        mixture = FUSIONS[self.config.fusion].mix(params, weights)
+        if self.config.experts == "pooled":
+            scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
+        else:
+            scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
+        return Output(scores, load_balance_loss(weights, self._candidate_mask(batch, weights)))
+
+    def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
+        """[C, N, M]: weights over the experts, after the backbone's own where the fusion routes it.
+
+        Beside pooled experts the router reads item features, so it works for items never trained; beside memory
+        experts it reads the item embedding, as in the original form.
+        """
+        present = torch.stack([gather_candidates(table.present, candidates) for table in self.tables.values()], dim=-1)
+        if FUSIONS[self.config.fusion].routes_backbone:
+            present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
+        if self.config.experts == "memory":
+            return route(params, item_keys, present)
+        inputs = [gather_candidates(table.values, candidates) for table in self.tables.values()]
+        return route(params, torch.cat(inputs, dim=-1) / math.sqrt(self._router_width), present)
+
+    def gating_weight(self, params: Mapping[str, Tensor]) -> float | None:
+        """The gate's value; None without one."""
+        return float(params[GATE]) if self.has_gate else None
+
+    def expert_weights(self, params: Mapping[str, Tensor]) -> dict[str, float]:
+        """Each expert's router weight, averaged over the items that have any modality."""
+        if not self.tables:
+            return {}
+        with torch.no_grad():
+            table = params[sasrec.ITEM_TABLE].unsqueeze(0)
+            weights = self.router_weights(algebra.expand_for_clients(params), None, table)[0, 1:]
+            shares = weights[:, -len(self.tables) :]
+            counted = shares.sum(-1) > 0
+            means = shares[counted].mean(0).tolist()
+        return dict(zip(self.tables, means, strict=True))
+
+    @property
+    def _router_width(self) -> int:
+        if self.config.experts == "memory":
+            return self.config.hidden_dim
+        return sum(table.width for table in self.tables.values())
+
+    def _candidate_mask(self, batch: Batch, weights: Tensor) -> Tensor:
+        if batch.candidate_mask is not None:
+            return batch.candidate_mask
+        mask = torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
+        if batch.candidates is None:
+            mask[:, 0] = False
+        return mask
+
+    def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
+        if self.config.scoring == "dot":
+            return Scores((Term(queries, item_keys),))
+        return Scores((), self._cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys))
+
+    def _pooled_scores(
+        self, params: Mapping[str, Tensor], batch: Batch, queries: Tensor, item_keys: Tensor, mixture: Mixture
+    ) -> Scores:
+        terms = [Term(queries, item_keys, mixture.backbone)]
+        for (name, table), coefficient in zip(self.tables.items(), mixture.experts, strict=True):
+            expert_queries = pooled_expert.pooled_queries(params, name, table, batch.items, batch.rows)
+            terms.append(Term(expert_queries, gather_candidates(table.values, batch.candidates), coefficient))
+        return Scores(tuple(terms))
+
+    def _memory_scores(
+        self,
+        params: Mapping[str, Tensor],
+        batch: Batch,
+        hidden: Tensor,
+        queries: Tensor,
+        item_keys: Tensor,
+        mixture: Mixture,
+    ) -> Scores:
+        basis, coefficients = self._memory_mixture(params, batch, hidden, item_keys, mixture)
+        # sum_s c_s(t) <basis_s, E_t>: the experts' dot product with each candidate's own embedding.
+        dots = (coefficients * torch.matmul(basis, item_keys.mT.unsqueeze(1))).sum(2)
+        if self.config.scoring == "dot":
+            return Scores((Term(queries, item_keys, mixture.backbone),), dots)
+        ones = torch.ones_like(coefficients[:, :1, 0])
+        w_seq = ones if mixture.backbone is None else mixture.backbone.unsqueeze(1)
+        total = w_seq * torch.matmul(queries, item_keys.mT) + dots
+        cross = (coefficients * torch.matmul(basis, queries.unsqueeze(-1))).sum(2)
+        own = (torch.matmul(torch.matmul(basis, basis.mT), coefficients) * coefficients).sum(2)
+        squared_norm = w_seq.square() * queries.square().sum(-1, keepdim=True) + 2 * w_seq * cross + own
+        return Scores((), self._cosine(total, squared_norm, item_keys))
+
+    def _memory_mixture(
+        self, params: Mapping[str, Tensor], batch: Batch, hidden: Tensor, item_keys: Tensor, mixture: Mixture
+    ) -> tuple[Tensor, Tensor]:
+        surprise = self._surprise(params, batch.items, hidden)
+        candidates = batch.candidates
+        if candidates is None:
+            candidates = torch.arange(self.num_items + 1, device=item_keys.device).unsqueeze(0)
+        bases, coefficients = [], []
+        for (name, table), coefficient in zip(self.tables.items(), mixture.experts, strict=True):
+            entries = memory_expert.select_entries(batch.items, batch.rows, table.present, surprise, self.config.memory)
+            inputs = gather_candidates(table.values, batch.candidates) if name == "visual" else item_keys
+            part = memory_expert.memory_representation(
+                params, name, table, entries, inputs, candidates, self.config.memory.num_heads
+            )
+            bases.append(part.basis)
+            coefficients.append(part.coefficients * coefficient[:, None, None, :])
+        return torch.cat(bases, dim=2), torch.cat(coefficients, dim=2)
+
+    def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:
+        """Each entry's loss under the backbone, over the whole catalogue; a selection signal, so no gradient."""
+        with torch.no_grad():
+            C, B, L, _ = hidden.shape
+            queries = sasrec.final_norm(params, hidden[:, :, :-1]).flatten(1, 2)
+            logits = self._backbone_scores(queries, params[sasrec.ITEM_TABLE]).materialise()
+            logits[..., 0] = -math.inf
+            log_probabilities = torch.log_softmax(logits, dim=-1).view(C, B, L - 1, -1)
+            taken = log_probabilities.gather(-1, items[:, :, 1:].unsqueeze(-1)).squeeze(-1)
+            # Padding has probability 0; it is never kept, and must not bring infinities into the sort.
+            taken = taken.masked_fill(items[:, :, 1:] == 0, 0.0)
+            return memory_expert.surprise_of_history(taken, self.num_items)
+
+    def _cosine(self, dots: Tensor, squared_norm: Tensor, item_keys: Tensor) -> Tensor:
+        """sqrt(D) cos(final, E_t) from the dot product and the square of |final|."""
+        own = squared_norm.clamp(min=NORM_FLOOR).rsqrt()
+        item = item_keys.square().sum(-1).clamp(min=NORM_FLOOR).rsqrt().unsqueeze(1)
+        return math.sqrt(self.config.hidden_dim) * dots * own * item
+
+

@@ -1,0 +1,41 @@
+"""The item-centric router: how much each expert may say about a candidate, read off the candidate alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fedmm.params import Params
+
+
+def init_router(num_inputs: int, num_outputs: int) -> Params:
+    """Zeros: every expert that is present starts with an equal weight."""
+    return {
+        "router.weight": torch.zeros(num_outputs, num_inputs, dtype=torch.float64),
+        "router.bias": torch.zeros(num_outputs, dtype=torch.float64),
+    }
+
+
+def route(params: Mapping[str, Tensor], inputs: Tensor, present: Tensor) -> Tensor:
+    """Router weights of N candidates over M outputs, [C, N, M].
+
+    ``inputs`` [N, I] or [C, N, I] describe the candidates; ``present`` [N, M] or [C, N, M] says which outputs exist for
+    each. Weights are a softmax over what is present, 0 elsewhere, and all 0 for a candidate with nothing present.
+    """
+    logits = torch.matmul(inputs, params["router.weight"].mT) + params["router.bias"].unsqueeze(1)
+    present = present.expand(logits.shape)
+    logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
+    weights = torch.softmax(logits, dim=-1)
+    return weights.masked_fill(~present, 0.0)
+
+
+def load_balance_loss(weights: Tensor, mask: Tensor) -> Tensor:
+    """sum_m (mean_t w_m(t) - 1/M)^2 over the candidates ``mask`` [C, N] keeps, of ``weights`` [C, N, M]: [C].
+
+    Candidates with no modality carry no weight and are not counted. Zero where all experts are used equally.
+    """
+    counted = (mask & (weights.detach().sum(-1) > 0)).to(weights.dtype)
+    mean = (weights * counted.unsqueeze(-1)).sum(1) / counted.sum(1).clamp(min=1.0).unsqueeze(-1)
+    return (mean - 1.0 / weights.shape[-1]).square().sum(-1)
