@@ -102,6 +102,7 @@ class FederationConfig(Section):
     clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
     proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
     num_negatives: Count = Field(0, description="training negatives a local step; 0 = full softmax")
+    exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")
     heat_cap: Annotated[float, Field(ge=1.0)] = Field(20.0, description="largest factor of the heat normalisation")

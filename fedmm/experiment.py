@@ -129,6 +129,11 @@ class Experiment:
             ledger = ledger.add(uplink, 0)
         return TrainState(ServerState({name: value.to(self.device) for name, value in params.items()}, {}, 0), ledger)
 
+    def initial_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the model's parameters."""
+        params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
+        return {name: tuple(value.shape) for name, value in params.items()}
+
     def rounds(self, state: TrainState) -> Iterator[tuple[TrainState, RoundReport]]:
         """Runs on from ``state`` until the last round or until patience runs out."""
         while state.server.round < self.config.federation.rounds and not state.exhausted(self.config.evaluation.patience):

@@ -12,7 +12,7 @@ import torch
 
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
-from fedmm.models.losses import masked
+from fedmm.models.losses import masked_logits
 from fedmm.params import Params, expand_for_clients, subtract
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -61,6 +61,6 @@ def _local_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over the candidates and the load-balance loss, both scalars."""
     output = local.recommender.forward(expand_for_clients(own), step.batch, step.dropout, experts=experts)
-    logits = masked(output.scores.materialise(), step.batch.candidate_mask)[0]
-    row_losses = torch.nn.functional.cross_entropy(logits, step.targets[0], reduction="none")
-    return (row_losses * step.row_weights[0]).sum(), output.load_balance_loss[0]
+    logits = masked_logits(output.scores, step.questions)[0]
+    row_losses = torch.nn.functional.cross_entropy(logits, step.questions.targets[0], reduction="none")
+    return (row_losses * step.questions.row_weights[0]).sum(), output.load_balance_loss[0]

@@ -90,5 +90,4 @@ def _losses(
     local: LocalTraining, params: Params, step: Step, *, experts: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     output = local.recommender.forward(params, step.batch, step.dropout, experts=experts)
-    loss = cross_entropy(output.scores, step.targets, step.row_weights, step.batch.candidate_mask)
-    return loss, output.load_balance_loss
+    return cross_entropy(output.scores, step.questions), output.load_balance_loss

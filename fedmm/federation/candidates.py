@@ -1,7 +1,7 @@
-"""Training candidates when the softmax is sampled: what a client's local step ranks its targets among.
+"""Training candidates: what a client's local step ranks its targets among.
 
-Negatives are drawn from everything outside the client's *training* history. To leave out its held-out items too would tell the
-model which items are never the answer (DESIGN: the leak to catch), so nothing here can see them.
+Negatives are drawn from everything outside the client's *training* history. To leave out its held-out items too would
+tell the model which items are never the answer, a leak that several published systems have; nothing here can see them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedmm.data.types import IntArray
+from fedmm.models.losses import Exclusions
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Candidates:
     items: Tensor  # [C, N], padded at the end with 0
     mask: Tensor  # [C, N] True for real candidates
     target_index: Tensor  # [C, R]
+    distinct: list[IntArray]  # [C] each client's own targets, the head of its candidates
 
 
 def draw_negatives(history: IntArray, num_items: int, num_negatives: int, stream: np.random.Generator) -> IntArray:
@@ -38,10 +40,12 @@ def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntA
     own_targets = targets.cpu().numpy()
     real = row_weights.cpu().numpy() > 0
     C, R = own_targets.shape
+    own_distinct: list[IntArray] = []
     lists, index = [], np.zeros((C, R), dtype=np.int64)
     for c in range(C):
         distinct, inverse = np.unique(own_targets[c, real[c]], return_inverse=True)
         index[c, real[c]] = inverse
+        own_distinct.append(distinct)
         lists.append(np.concatenate([distinct, negatives[c]]))
     N = max(len(own) for own in lists)
     items = np.zeros((C, N), dtype=np.int64)
@@ -50,4 +54,29 @@ def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntA
         items[c, : len(own)] = own
         mask[c, : len(own)] = True
     device = targets.device
-    return Candidates(*(torch.from_numpy(array).to(device) for array in (items, mask, index)))
+    return Candidates(*(torch.from_numpy(array).to(device) for array in (items, mask, index)), own_distinct)
+
+
+def exclude_seen(histories: list[IntArray], places: IntArray, targets: Tensor, columns: list[IntArray] | None) -> Exclusions:
+    """Takes what a client has met up to a row out of that row's candidates, as evaluation does.
+
+    ``histories`` are the clients' training items, ``places`` [C, R] the rows' positions in them, ``targets`` [C, R] candidate indices.
+    Column c stands for item ``histories[c][k]``; with sampled candidates for item ``columns[c][k]``, and only the head of the candidates
+    can be in a history at all. The target itself is never excluded.
+    """
+    C, R = places.shape
+    width = max(len(own) for own in (histories if columns is None else columns))
+    index = np.zeros((C, width), dtype=np.int64)
+    met_at = np.full((C, width), np.iinfo(np.int64).max)
+    for c, history in enumerate(histories):
+        if columns is None:
+            index[c, : len(history)] = history
+            met_at[c, : len(history)] = np.arange(len(history))
+        else:
+            order = np.argsort(history, kind="stable")
+            first = order[np.searchsorted(history[order], columns[c])]
+            index[c, : len(first)] = np.arange(len(first))
+            met_at[c, : len(first)] = first
+    seen = torch.from_numpy(met_at[:, None, :] <= places[:, :, None]).to(targets.device)
+    candidates = torch.from_numpy(index).to(targets.device)
+    return Exclusions(candidates, seen & (candidates.unsqueeze(1) != targets.unsqueeze(2)))

@@ -55,6 +55,7 @@ class Examples:
     rows: Tensor  # [C, R] predicting positions, flat over B * L
     targets: Tensor  # [C, R] the next item
     row_weights: Tensor  # [C, R] 1 / (the client's predictions), 0 for padding
+    places: IntArray  # [C, R] where in its client's history each row stands, counted from 0
     num_windows: IntArray  # [C] each client's own B
     longest: IntArray  # [C] each client's own L
 
@@ -104,6 +105,8 @@ def collate(windows: Windows, chosen: Sequence[IntArray], dtype: torch.dtype, de
     steps = np.arange(L)
     inside = steps < length[:, :, None]  # [C, B, L]
     source = np.where(inside, windows.start[table][:, :, None] + steps, 0)
+    # The first window of a client starts where its history does.
+    origin = np.array([windows.start[windows.first[owner]] for owner in owners(windows, chosen)])
     items = np.where(inside, windows.items[source], 0)
     targets = np.where(inside, windows.items[np.minimum(source + 1, len(windows.items) - 1)], 0)
 
@@ -118,6 +121,13 @@ def collate(windows: Windows, chosen: Sequence[IntArray], dtype: torch.dtype, de
         rows=torch.from_numpy(np.where(is_row, rows, 0)).to(device),
         targets=torch.from_numpy(np.where(is_row, np.take_along_axis(targets.reshape(C, B * L), rows, 1), 0)).to(device),
         row_weights=torch.from_numpy(row_weights).to(device=device, dtype=dtype),
+        places=np.where(is_row, np.take_along_axis(source.reshape(C, B * L), rows, 1) - origin[:, None], 0),
         num_windows=num_windows,
         longest=longest,
     )
+
+
+def owners(windows: Windows, chosen: Sequence[IntArray]) -> IntArray:
+    """[C]: the client that each set of window numbers belongs to."""
+    firsts = np.array([own[0] for own in chosen], dtype=np.int64)
+    return np.searchsorted(windows.first, firsts, side="right") - 1

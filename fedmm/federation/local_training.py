@@ -9,10 +9,11 @@ import torch
 
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
-from fedmm.federation.candidates import draw_negatives, gather_candidates
+from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
 from fedmm.models.layers import Dropout
+from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
@@ -23,8 +24,7 @@ class Step:
     """One local step of C clients, ready for the model."""
 
     batch: Batch
-    targets: torch.Tensor  # [C, R] among the candidates
-    row_weights: torch.Tensor  # [C, R]
+    questions: Questions
     dropout: Dropout
 
 
@@ -80,7 +80,7 @@ class LocalTraining:
             return torch.ones(len(clients), dtype=self.dtype)
         return torch.from_numpy(self.windows.num_positions(clients)).to(self.dtype)
 
-    def steps(self, clients: IntArray, round_number: int) -> "StepStream":
+    def steps(self, clients: IntArray, round_number: int) -> StepStream:
         """The local steps of ``clients``, drawn from each one's own random streams."""
         return StepStream(self, clients, round_number)
 
@@ -117,16 +117,27 @@ class StepStream:
             local.dtype,
             local.device,
         )
+        histories = [local.train[client] for client in self._clients[:num_active]]
         if not local.config.num_negatives:
-            batch = Batch(examples.items, examples.rows)
-            return Step(batch, examples.targets, examples.row_weights, dropout)
+            seen = self._seen(histories, examples, examples.targets, None)
+            questions = Questions(examples.targets, examples.row_weights, None, seen)
+            return Step(Batch(examples.items, examples.rows), questions, dropout)
         negatives = [
-            draw_negatives(local.train[client], local.recommender.num_items, local.config.num_negatives, stream)
-            for client, stream in zip(self._clients[:num_active], self._negatives, strict=False)
+            draw_negatives(history, local.recommender.num_items, local.config.num_negatives, stream)
+            for history, stream in zip(histories, self._negatives, strict=False)
         ]
         candidates = gather_candidates(examples.targets, examples.row_weights, negatives)
         batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
-        return Step(batch, candidates.target_index, examples.row_weights, dropout)
+        seen = self._seen(histories, examples, candidates.target_index, candidates.distinct)
+        questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
+        return Step(batch, questions, dropout)
+
+    def _seen(
+        self, histories: list[IntArray], examples: Examples, targets: torch.Tensor, columns: list[IntArray] | None
+    ) -> Exclusions | None:
+        if not self._local.config.exclude_seen:
+            return None
+        return exclude_seen(histories, examples.places, targets, columns)
 
     def _examples(self, chosen: list[IntArray]) -> Examples:
         """Collates, or hands out the last collation where every client takes the same windows again."""

@@ -1,14 +1,15 @@
 """Cross-entropy over candidates, per client, with a fused form for factorised scores.
 
-Plainly, logits [C, R, N] are written, normalised, differentiated and read again: at N = 1,700 the memory traffic costs more than
-the arithmetic. The fused form walks the clients one by one, so that one client's logits stay in cache, and leaves with the gradients of
-queries, keys and scales already computed: the logits never reach the backward pass.
+Plainly, logits [C, R, N] are written, normalised, differentiated and read again: at N = 1,700 that memory traffic costs
+more than the arithmetic. The fused form walks the clients one by one, so that one client's logits stay in cache, and
+leaves with the gradients of queries, keys and scales already computed: the logits never reach the backward pass.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -17,112 +18,137 @@ from torch import Tensor
 from fedmm.models.scores import Scores
 
 
-def cross_entropy(scores: Scores, targets: Tensor, row_weights: Tensor, candidate_mask: Tensor | None) -> Tensor:
-    """[C]: each client's weighted cross-entropy over its candidates.
+@dataclass(frozen=True, eq=False)
+class Exclusions:
+    """Candidates that single rows must not rank: entry (r, x) takes candidate ``index[x]`` from row r."""
 
-    ``targets`` [C, R] index the candidates; ``row_weights`` [C, R] are 0 for padded rows; ``candidate_mask`` [C, N] is False for candidates
-    that do not exist, None where all but candidate 0 (padding) do. Factorised scores take the fused path.
-    """
+    index: Tensor  # [C, X] candidate indices; padding is False in every row
+    rows: Tensor  # [C, R, X] bool
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """What R rows of C clients are asked: which candidate is next, among which."""
+
+    targets: Tensor  # [C, R] candidate indices
+    row_weights: Tensor  # [C, R] weights of the rows in their client's loss; padded rows stand last and weigh 0
+    candidate_mask: Tensor | None = None  # [C, N] False for candidates that do not exist; None: all but candidate 0 do
+    exclusions: Exclusions | None = None
+
+
+def cross_entropy(scores: Scores, questions: Questions) -> Tensor:
+    """[C]: each client's weighted cross-entropy. Factorised scores take the fused path."""
     if scores.dense is None:
-        return _fused(scores, targets, row_weights, candidate_mask)
-    logits = masked(scores.materialise(), candidate_mask)
-    taken = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    return ((torch.logsumexp(logits, dim=-1) - taken) * row_weights).sum(-1)
+        flat = [tensor for term in scores.terms for tensor in (term.queries, term.keys, term.scale)]
+        return cast(Tensor, _FusedCrossEntropy.apply(questions, *flat))  # type: ignore[no-untyped-call]
+    logits = masked_logits(scores, questions)
+    taken = logits.gather(-1, questions.targets.unsqueeze(-1)).squeeze(-1)
+    return ((torch.logsumexp(logits, dim=-1) - taken) * questions.row_weights).sum(-1)
 
 
-def masked(logits: Tensor, candidate_mask: Tensor | None) -> Tensor:
-    """Logits [C, R, N] with -inf where there is no candidate."""
-    if candidate_mask is None:
-        candidate_mask = torch.ones(1, logits.shape[-1], dtype=torch.bool, device=logits.device)
-        candidate_mask[:, 0] = False
-    return logits.masked_fill(~candidate_mask.unsqueeze(1), -math.inf)
-
-
-def _fused(scores: Scores, targets: Tensor, row_weights: Tensor, candidate_mask: Tensor | None) -> Tensor:
-    flat: list[Tensor | None] = []
-    for term in scores.terms:
-        flat += [term.queries, term.keys, term.scale]
-    return cast(Tensor, _FusedCrossEntropy.apply(targets, row_weights, candidate_mask, *flat))  # type: ignore[no-untyped-call]
+def masked_logits(scores: Scores, questions: Questions) -> Tensor:
+    """Logits [C, R, N] with -inf where a row has no such candidate."""
+    logits = scores.materialise()
+    mask = questions.candidate_mask
+    if mask is None:
+        mask = torch.ones(1, logits.shape[-1], dtype=torch.bool, device=logits.device)
+        mask[:, 0] = False
+    logits = logits.masked_fill(~mask.unsqueeze(1), -math.inf)
+    if questions.exclusions is None:
+        return logits
+    index = questions.exclusions.index.unsqueeze(1).expand(questions.exclusions.rows.shape)
+    return logits + torch.zeros_like(logits).scatter_add_(-1, index, _penalty(questions.exclusions.rows, logits.dtype))
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, targets: Tensor, row_weights: Tensor, candidate_mask: Tensor | None, *flat: Tensor | None) -> Tensor:
-        terms = [flat[i : i + 3] for i in range(0, len(flat), 3)]
-        gradients = [
-            tuple(torch.zeros_like(t) if t is not None and wanted else None for t, wanted in zip(term, needs, strict=True))
-            for term, needs in zip(terms, _by_three(ctx.needs_input_grad[3:]), strict=True)
-        ]
-        C, R = targets.shape
-        losses = row_weights.new_zeros(C)
-        for c in range(C):
-            # Rows are padded at the end only: what a client does not have is never multiplied.
-            rows = int((row_weights[c] > 0).sum())
-            if rows:
-                own = [tuple(None if t is None else _of_client(t, c, i) for i, t in enumerate(term)) for term in terms]
-                into = [tuple(None if g is None else g[c] for g in gradient) for gradient in gradients]
-                mask = None if candidate_mask is None else candidate_mask[c]
-                losses[c] = _client_loss(own, into, targets[c, :rows], row_weights[c, :rows], mask)
-        ctx.save_for_backward(*[g for gradient in gradients for g in gradient])
+    def forward(ctx: Any, questions: Questions, *flat: Tensor | None) -> Tensor:
+        needs = ctx.needs_input_grad[1:]
+        gradients = [torch.empty_like(t) if t is not None and need else None for t, need in zip(flat, needs, strict=True)]
+        losses = torch.zeros_like(questions.row_weights[:, 0])
+        # Rows are padded at the end only: what a client does not have is never multiplied.
+        num_rows = (questions.row_weights > 0).sum(1).tolist()
+        for c, rows in enumerate(num_rows):
+            own = [None if t is None else _of_client(t, c, place) for place, t in enumerate(flat)]
+            into = [None if g is None else g[c] for g in gradients]
+            losses[c] = _client_loss(_terms(own), _terms(into), questions, c, rows)
+        ctx.save_for_backward(*gradients)
         return losses
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (incoming,) = outputs
+        if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
+            return (None, *ctx.saved_tensors)
         scaled = (None if g is None else g * incoming.view(-1, *[1] * (g.ndim - 1)) for g in ctx.saved_tensors)
-        return (None, None, None, *scaled)
+        return (None, *scaled)
 
 
-def _by_three(values: Sequence[bool]) -> list[Sequence[bool]]:
-    return [values[i : i + 3] for i in range(0, len(values), 3)]
+_Parts = Sequence[Tensor | None]  # queries, keys and scale of one term
+
+
+def _terms(flat: _Parts) -> list[_Parts]:
+    return [flat[i : i + 3] for i in range(0, len(flat), 3)]
 
 
 def _of_client(tensor: Tensor, client: int, place: int) -> Tensor:
-    """One client's part; keys (place 1) of two axes are shared by all."""
-    return tensor if place == 1 and tensor.ndim == 2 else tensor[client]
+    """One client's part. Keys (place 1 of 3) with two axes are shared by all."""
+    return tensor if place % 3 == 1 and tensor.ndim == 2 else tensor[client]
 
 
-def _client_loss(
-    terms: Sequence[Sequence[Tensor | None]],
-    gradients: Sequence[Sequence[Tensor | None]],
-    targets: Tensor,
-    row_weights: Tensor,
-    candidate_mask: Tensor | None,
-) -> Tensor:
-    """One client's loss; its gradients are written into ``gradients``."""
-    rows = len(targets)
-    scaled_keys = []
-    logits: Tensor | None = None
-    for queries, keys, scale in terms:
-        assert queries is not None and keys is not None
-        folded = keys if scale is None else keys * scale.unsqueeze(-1)
-        scaled_keys.append(folded)
-        part = queries[:rows]
-        logits = part @ folded.mT if logits is None else torch.addmm(logits, part, folded.mT)
-    assert logits is not None
-    if candidate_mask is None:
+def _client_loss(terms: list[_Parts], gradients: list[_Parts], questions: Questions, client: int, rows: int) -> Tensor:
+    """One client's loss over its first ``rows`` rows; the gradients are written into ``gradients``."""
+    targets = questions.targets[client, :rows].unsqueeze(1)
+    weights = questions.row_weights[client, :rows].unsqueeze(1)
+    folded = [_folded(term) for term in terms]
+    logits = _client_logits(terms, folded, rows)
+    if questions.candidate_mask is None:
         logits[:, 0] = -math.inf
     else:
-        logits.masked_fill_(~candidate_mask, -math.inf)
-    log_total = torch.logsumexp(logits, dim=-1)
-    taken = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    loss = ((log_total - taken) * row_weights).sum()
-    slope = logits.sub_(log_total.unsqueeze(1)).exp_()
-    slope.mul_(row_weights.unsqueeze(1))
-    slope.scatter_add_(1, targets.unsqueeze(1), -row_weights.unsqueeze(1))
-    for (queries, keys, scale), folded, (into_queries, into_keys, into_scale) in zip(
-        terms, scaled_keys, gradients, strict=True
-    ):
-        assert queries is not None and keys is not None
-        if into_queries is not None:
-            torch.mm(slope, folded, out=into_queries[:rows])
-        if into_keys is None and into_scale is None:
-            continue
-        by_key = slope.mT @ queries[:rows]
-        if into_scale is not None:
-            into_scale.copy_((by_key * keys).sum(-1))
-        if into_keys is not None:
-            into_keys.copy_(by_key if scale is None else by_key * scale.unsqueeze(-1))
+        logits.masked_fill_(~questions.candidate_mask[client], -math.inf)
+    if questions.exclusions is not None:
+        seen = questions.exclusions.rows[client, :rows]
+        logits.scatter_add_(1, questions.exclusions.index[client].expand(seen.shape), _penalty(seen, logits.dtype))
+    log_total = torch.logsumexp(logits, dim=-1, keepdim=True)
+    loss = ((log_total - logits.gather(1, targets)) * weights).sum()
+    slope = logits.sub_(log_total).exp_().mul_(weights).scatter_add_(1, targets, -weights)
+    for term, keys, into in zip(terms, folded, gradients, strict=True):
+        _term_gradients(slope, term, keys, into, rows)
     return loss
+
+
+def _client_logits(terms: list[_Parts], folded: list[Tensor], rows: int) -> Tensor:
+    logits: Tensor | None = None
+    for (queries, _, _), keys in zip(terms, folded, strict=True):
+        part = cast(Tensor, queries)[:rows]
+        logits = part @ keys.mT if logits is None else logits.addmm_(part, keys.mT)
+    return cast(Tensor, logits)
+
+
+def _folded(term: _Parts) -> Tensor:
+    """Keys [N, K] with the scale [N] in them."""
+    _, keys, scale = term
+    return cast(Tensor, keys) if scale is None else cast(Tensor, keys) * scale.unsqueeze(-1)
+
+
+def _term_gradients(slope: Tensor, term: _Parts, folded: Tensor, into: _Parts, rows: int) -> None:
+    """Writes one term's gradients from those of the logits, ``slope`` [R, N]."""
+    queries, keys, scale = term
+    into_queries, into_keys, into_scale = into
+    if into_queries is not None:
+        into_queries[:rows] = slope @ folded
+        into_queries[rows:] = 0.0
+    if into_keys is None and into_scale is None:
+        return
+    by_key = slope.mT @ cast(Tensor, queries)[:rows]
+    if into_scale is not None:
+        into_scale.copy_((by_key * cast(Tensor, keys)).sum(-1))
+    if into_keys is not None:
+        into_keys.copy_(by_key if scale is None else by_key.mul_(scale.unsqueeze(-1)))
+
+
+def _penalty(excluded: Tensor, dtype: torch.dtype) -> Tensor:
+    """-inf where True, 0 elsewhere: added rather than assigned, so that padding may name a real candidate."""
+    return torch.zeros(excluded.shape, dtype=dtype, device=excluded.device).masked_fill_(excluded, -math.inf)

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM during a run: at once between writes, after the write during one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from fedmm.errors import FedmmError
+
+
+class Interrupted(FedmmError):
+    """The run was stopped from outside and can be resumed. ``exit_code`` is 128 + the signal's number: 130 or 143."""
+
+    code = "interrupted"
+
+    def __init__(self, number: int, message: str = "", remedy: str = "") -> None:
+        super().__init__(message or f"Stopped by {signal.Signals(number).name}.", remedy)
+        self.signal_number = number
+        self.exit_code = 128 + number
+
+
+class Interrupts:
+    """While entered, turns SIGINT and SIGTERM into ``Interrupted``, raised where the main thread stands."""
+
+    def __init__(self) -> None:
+        self._previous: dict[int, Any] = {}
+        self._shielded = False
+        self._pending: int | None = None
+
+    def __enter__(self) -> Interrupts:
+        # Python delivers signals to the main thread only; elsewhere (a study's worker thread) the caller decides.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Holds a signal back until the block is done: what is being written gets finished."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
+        if self._pending is not None:
+            number, self._pending = self._pending, None
+            raise Interrupted(number)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._shielded:
+            self._pending = number
+            return
+        raise Interrupted(number)

@@ -1,0 +1,186 @@
+"""A run's folder: its settings, checkpoints and result, and how a stopped run is found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedmm.checkpoint import (
+    BEST,
+    FOLDER,
+    ensure_writable,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    round_name,
+    save_checkpoint,
+)
+from fedmm.config import UNDIGESTED, ExperimentConfig
+from fedmm.errors import CheckpointError, ConfigError
+from fedmm.experiment import Experiment, TrainState
+from fedmm.federation.ledger import Ledger
+from fedmm.federation.rounds import ServerState
+from fedmm.local_record import write_atomically
+from fedmm.params import Params
+
+RUNS = Path("runs")
+CONFIG_FILE = "config.toml"
+RESULT_FILE = "result.json"
+COUNTS_FILE = "user_counts.npz"
+CURVE_FILE = "learning_curve.png"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is kept beside the state: which MLflow run it reports to and the seconds it has trained and evaluated."""
+
+    run_id: str | None = None
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+
+def new_folder(config: ExperimentConfig, dataset: str) -> Path:
+    """The run's folder, created and proved writable: ``runtime.output``, or a fresh one under ``runs/``.
+
+    Raises ConfigError where the folder already holds a run, StorageError where it cannot be written.
+    """
+    folder = config.runtime.output
+    if folder is None:
+        stem = f"{dataset}-{config.model.fusion}-seed{config.runtime.seed}-{config.digest[:6]}"
+        folder, number = RUNS / stem, 1
+        while folder.exists():
+            number += 1
+            folder = RUNS / f"{stem}-{number}"
+    elif folder.is_file():
+        raise ConfigError(f"runtime.output {folder} is a file.", "Give a folder.")
+    elif (folder / CONFIG_FILE).exists() or (folder / FOLDER).exists():
+        raise ConfigError(f"{folder} already holds a run.", "Continue it with --resume, or give another --output.")
+    ensure_writable(folder)
+    return folder
+
+
+def find_resumable(output: Path | None) -> Path | None:
+    """The run folder to continue: ``output`` where given, else the run under ``runs/`` that was stopped last."""
+    if output is not None:
+        return output if (output / CONFIG_FILE).exists() else None
+    stopped = [path.parent for path in RUNS.glob(f"*/{CONFIG_FILE}") if not (path.parent / RESULT_FILE).exists()]
+    return max(stopped, key=_last_touched, default=None)
+
+
+def save_state(folder: Path, experiment: Experiment, state: TrainState, progress: Progress) -> Path:
+    """Writes the round's checkpoint and, where it is the best so far, ``best``; keeps the last two and the best."""
+    meta = checkpoint_meta(experiment, state, progress)
+    tensors = {f"params/{name}": value for name, value in state.server.params.items()}
+    tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
+    if state.best_params is not None and state.best_round != state.server.round:
+        tensors |= {f"best/{name}": value for name, value in state.best_params.items()}
+    folder = folder / FOLDER
+    if state.best_params is not None and _round_of(folder / BEST) != state.best_round:
+        best = {f"params/{name}": value for name, value in state.best_params.items()}
+        save_checkpoint(folder, BEST, best, meta | {"round": state.best_round})
+    path = save_checkpoint(folder, round_name(state.server.round), tensors, meta)
+    prune_checkpoints(folder)
+    return path
+
+
+def load_state(
+    folder: Path, experiment: Experiment, warn: Callable[[str], None]
+) -> tuple[TrainState, Progress] | None:
+    """The newest whole state of a stopped run; None where it was stopped before its first checkpoint.
+
+    Raises CheckpointError where the checkpoint belongs to other data or another model.
+    """
+    path = newest_checkpoint(folder / FOLDER, warn)
+    if path is None:
+        return None
+    tensors, meta = load_checkpoint(path)
+    require_same_settings(ExperimentConfig.model_validate(meta["config"]), experiment.config, folder)
+    params = restore(_part(tensors, "params"), meta, experiment, path)
+    best = _part(tensors, "best") or (params if meta["best_round"] == meta["round"] else None)
+    place = experiment.device
+    server = ServerState(
+        params, {name: value.to(place) for name, value in _part(tensors, "optimizer").items()}, int(meta["round"])
+    )
+    state = TrainState(
+        server=server,
+        ledger=Ledger(**meta["ledger"]),
+        best_round=int(meta["best_round"]),
+        best_value=float(meta["best_value"]),
+        best_params=None if best is None else {name: value.to(place) for name, value in best.items()},
+        stale=int(meta["stale"]),
+    )
+    return state, Progress(**meta["progress"])
+
+
+def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experiment: Experiment, path: Path) -> Params:
+    """A checkpoint's parameters on the experiment's device.
+
+    Raises CheckpointError where they were trained on other data or have other names or shapes than the model's.
+    """
+    digest = experiment.dataset.digest
+    if meta["dataset"]["digest"] != digest:
+        raise CheckpointError(
+            f"{path} was trained on {meta['dataset']['name']} with digest {meta['dataset']['digest']}, "
+            f"the data here has {digest}.",
+            "Use the same data file and data settings.",
+        )
+    expected = experiment.initial_shapes()
+    found = {name: tuple(value.shape) for name, value in params.items()}
+    if found != expected:
+        wrong = sorted(set(found.items()) ^ set(expected.items()))[0]
+        raise CheckpointError(
+            f"{path} belongs to another model: {wrong[0]} has shape {found.get(wrong[0])} there, {expected.get(wrong[0])} here.",
+            "Use the model settings it was trained with.",
+        )
+    return {name: value.to(device=experiment.device, dtype=experiment.dtype) for name, value in params.items()}
+
+
+def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progress) -> dict[str, Any]:
+    """What a checkpoint says of itself: settings, data, round, bytes and what ``Progress`` keeps."""
+    return {
+        "config": experiment.config.model_dump(mode="json"),
+        "config_digest": experiment.config.digest,
+        "dataset": {"name": experiment.dataset.name, "digest": experiment.dataset.digest},
+        "round": state.server.round,
+        "best_round": state.best_round,
+        "best_value": state.best_value,
+        "stale": state.stale,
+        "ledger": {"uplink_bytes": state.ledger.uplink_bytes, "downlink_bytes": state.ledger.downlink_bytes},
+        "progress": vars(progress),
+    }
+
+
+def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, folder: Path) -> None:
+    """Raises ConfigError where a resumed run would go on under settings that change its numbers."""
+    old, new = stored.flat(), given.flat()
+    changed = [key for key in old if old[key] != new[key] and key not in UNDIGESTED and not key.startswith("tracking.")]
+    if changed:
+        listed = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in changed)
+        raise ConfigError(f"{folder} was started with other settings: {listed}.", "Resume without them, or start a new run.")
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Writes the run's result; from then on it counts as finished."""
+    path = folder / RESULT_FILE
+    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    return path
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> Params:
+    return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def _round_of(path: Path) -> int | None:
+    try:
+        return int(load_checkpoint(path)[1]["round"])
+    except CheckpointError:
+        return None
+
+
+def _last_touched(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)

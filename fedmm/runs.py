@@ -1,0 +1,297 @@
+"""A whole run: train, watch, save, evaluate, report. The loop that ``fedmm train`` and studies share."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fedmm import __version__, tracking
+from fedmm.advice import advise
+from fedmm.checkpoint import BEST, FOLDER
+from fedmm.config import ExperimentConfig
+from fedmm.data.negatives import negatives_digest
+from fedmm.errors import FedmmError
+from fedmm.evaluation.results import Evaluation
+from fedmm.evaluation.user_counts import UserCounts, save_user_counts
+from fedmm.experiment import Experiment, RoundReport, TrainState
+from fedmm.figures import learning_curve
+from fedmm.interrupts import Interrupted, Interrupts
+from fedmm.local_record import read_rounds, truncate_rounds, write_atomically
+from fedmm.params import num_parameters
+from fedmm.run_folder import (
+    CONFIG_FILE,
+    COUNTS_FILE,
+    CURVE_FILE,
+    Progress,
+    find_resumable,
+    load_state,
+    new_folder,
+    save_state,
+    write_result,
+)
+from fedmm.settings import dump_toml
+from fedmm.tracking import Tracker
+
+SHORT = {"visual": "w_vis", "semantic": "w_sem"}
+
+
+class Observer(Protocol):
+    """Who watches a run: a live table, plain lines, or nobody."""
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing about the data or the run."""
+
+    def warn(self, text: str) -> None:
+        """Something that may have to change."""
+
+    def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
+        """Data and model are ready; training begins."""
+
+    def round_done(self, report: RoundReport, seconds_left: float) -> None:
+        """One round is over."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the steps of one run share."""
+
+    experiment: Experiment
+    folder: Path
+    observer: Observer
+    interrupts: Interrupts
+    started: float
+    data_seconds: float
+
+    @property
+    def config(self) -> ExperimentConfig:
+        return self.experiment.config
+
+
+def run_training(config: ExperimentConfig, observer: Observer, *, resume: bool = False) -> dict[str, Any]:
+    """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
+
+    With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers are
+    those of an uninterrupted run, bit for bit on the same machine. Raises Interrupted on Ctrl-C and SIGTERM after the
+    last complete round is saved, and the other FedmmErrors of its parts.
+    """
+    started = time.perf_counter()
+    set_threads(config.runtime.threads)
+    resumed = find_resumable(config.runtime.output) if resume else None
+    if resume and resumed is None:
+        observer.warn("There is no stopped run to resume; a new one begins.")
+    with Interrupts() as interrupts:
+        if config.tracking.enabled:
+            tracking.preload()
+        experiment = Experiment.prepare(config, observer.stage)
+        folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
+        for note in experiment.notes:
+            observer.note(note)
+        run = _Run(experiment, folder, observer, interrupts, started, time.perf_counter() - started)
+        state, progress = _begin(run, resumed=resumed is not None)
+        return _train_and_report(run, state, progress)
+
+
+def set_threads(threads: int) -> None:
+    """Sets torch's CPU threads; 0 takes as many as this process may use."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or available)
+
+
+def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
+    """Round 0, or the state in which a stopped run was left."""
+    found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
+    if found is not None:
+        state, progress = found
+        run.observer.note(f"resumed {run.folder} after round {state.server.round}")
+        truncate_rounds(run.folder, state.server.round)
+        return found
+    truncate_rounds(run.folder, 0)
+    write_atomically(run.folder / CONFIG_FILE, dump_toml(run.config).encode())
+    if run.config.federation.spectral_start:
+        run.observer.stage("spectral start")
+    return run.experiment.initial_state(), Progress()
+
+
+def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
+    experiment, observer = run.experiment, run.observer
+    facts = dataset_facts(experiment)
+    with tracking.open_tracker(
+        run.config, run.folder, tags={"output": str(run.folder)}, run_id=progress.run_id, warn=observer.warn
+    ) as tracker:
+        progress = replace(progress, run_id=tracker.run_id)
+        tracker.log_params(run.config.flat())
+        tracker.log_dataset(**facts, context="training")
+        observer.prepared(facts, run.config.federation.rounds)
+        if not state.server.round:
+            save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
+        try:
+            state, progress = _train(run, state, progress, tracker)
+            result = _report(run, state, progress, tracker)
+        except Interrupted as error:
+            command = f"fedmm train --resume --output {run.folder}"
+            raise Interrupted(error.signal_number, error.message, f"Go on with: {command}") from None
+        tracker.log_summary(_flat_metrics(result))
+        for name in (CONFIG_FILE, COUNTS_FILE, CURVE_FILE):
+            if (run.folder / name).exists():
+                tracker.log_artifact(run.folder / name)
+        tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
+        path = write_result(run.folder, result)
+        tracker.log_artifact(path)
+        return result
+
+
+def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> tuple[TrainState, Progress]:
+    """The rounds that are left, with their records; on a stop the last complete round is saved first."""
+    rounds, saved = run.config.federation.rounds, state.server.round
+    first = state.server.round
+    mark = time.perf_counter()
+    try:
+        for state, report in run.experiment.rounds(state):
+            with run.interrupts.shielded():
+                progress = replace(progress, train_seconds=progress.train_seconds + report.seconds)
+                tracker.log_round(round_metrics(report), report.round)
+                done = report.round == rounds or state.exhausted(run.config.evaluation.patience)
+                if report.round % run.config.runtime.checkpoint_every == 0 or done:
+                    save_state(run.folder, run.experiment, state, progress)
+                    saved = report.round
+                pace = (time.perf_counter() - mark) / (report.round - first)
+                run.observer.round_done(report, pace * (rounds - report.round))
+    except Interrupted:
+        if state.server.round > saved:
+            save_state(run.folder, run.experiment, state, progress)
+        raise
+    return state, progress
+
+
+def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> dict[str, Any]:
+    """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up."""
+    experiment = run.experiment
+    if state.best_params is None:
+        raise FedmmError("The run has no validated round.", "Start it anew.")
+    began = time.perf_counter()
+    run.observer.stage("evaluating the best round on validation and test")
+    validation = experiment.evaluate(state.best_params, state.best_round, "validation")
+    test = experiment.evaluate(state.best_params, state.best_round, "test")
+    run.observer.stage("evaluating the baselines")
+    baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in experiment.baselines().items()}
+    _save_counts(run, test)
+    _draw_curve(run)
+    evaluation_seconds = time.perf_counter() - began
+    result = {
+        "version": __version__,
+        "status": "finished",
+        "seed": run.config.runtime.seed,
+        "run_id": tracker.run_id,
+        "checkpoint": str(run.folder / FOLDER / BEST),
+        "output": str(run.folder),
+        "dataset": dataset_facts(experiment),
+        "config_digest": run.config.digest,
+        "rounds": state.server.round,
+        "best_round": state.best_round,
+        "seconds": {
+            "total": time.perf_counter() - run.started,
+            "data": run.data_seconds,
+            "train": progress.train_seconds,
+            "evaluation": evaluation_seconds,
+        },
+        "metrics": {"validation": validation.to_json(), "test": test.to_json()},
+        "baselines": {name: {"test": outcome.to_json()} for name, outcome in baselines.items()},
+        "model": model_facts(experiment, state),
+        "communication": vars(state.ledger),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "notes": list(experiment.notes),
+    }
+    return result | {"advice": advise(run.config, result)}
+
+
+def dataset_facts(experiment: Experiment) -> dict[str, Any]:
+    """Name, sizes and digest of the data."""
+    interactions = experiment.dataset.interactions
+    return {
+        "name": experiment.dataset.name,
+        "digest": experiment.dataset.digest,
+        "num_users": interactions.num_users,
+        "num_items": interactions.num_items,
+        "num_interactions": len(interactions.histories.values),
+    }
+
+
+def model_facts(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+    """Size, gate and router weights of the best round; None where the model has no such part."""
+    params = state.best_params or state.server.params
+    weights = experiment.recommender.expert_weights(params)
+    return {
+        "num_parameters": num_parameters(params),
+        "gating_weight": experiment.recommender.gating_weight(params),
+        **{short: weights.get(name) for name, short in SHORT.items()},
+    }
+
+
+def round_metrics(report: RoundReport) -> dict[str, float]:
+    """One round as tracked: ``train/loss``, ``val/full/ndcg_at_10``, ``model/gating_weight``, ..."""
+    metrics = {
+        "train/loss": report.loss,
+        "model/load_balance_loss": report.load_balance_loss,
+        "federation/uplink_bytes": float(report.uplink_bytes),
+        "federation/downlink_bytes": float(report.downlink_bytes),
+        "federation/update_norm": report.update_norm,
+        "federation/num_clients": float(report.num_clients),
+        "seconds/round": report.seconds,
+    }
+    metrics |= {f"model/{SHORT[name]}": weight for name, weight in report.expert_weights.items()}
+    if report.gating_weight is not None:
+        metrics["model/gating_weight"] = report.gating_weight
+    return metrics | {f"val/{name}": value for name, value in (report.validation or {}).items()}
+
+
+def peak_rss_bytes() -> int:
+    """Most memory this process has held: ``ru_maxrss`` is in kilobytes on Linux and in bytes on macOS."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """``test/full/hr_at_10`` and so on, the baselines' too."""
+    parts = {"test": result["metrics"]["test"], "best": result["metrics"]["validation"]}
+    parts |= {f"baseline/{name}": entry["test"] for name, entry in result["baselines"].items()}
+    return {
+        f"{part}/{protocol}/{name}": float(value)
+        for part, protocols in parts.items()
+        for protocol, values in protocols.items()
+        for name, value in values.items()
+        if name != "ci95"
+    }
+
+
+def _save_counts(run: _Run, test: Evaluation) -> None:
+    experiment = run.experiment
+    record = UserCounts(
+        users=test.users,
+        user_ids=experiment.dataset.interactions.user_ids[test.users],
+        counts=test.counts,
+        dataset_digest=experiment.dataset.digest,
+        split=f"{experiment.split.name}/test",
+        negatives_digest=negatives_digest(experiment.negatives["test"]),
+    )
+    save_user_counts(record, run.folder / COUNTS_FILE)
+
+
+def _draw_curve(run: _Run) -> None:
+    metric = run.config.evaluation.selection_metric
+    protocol, name = metric.split("/")
+    scorers: Mapping[str, Callable[..., Any]] = run.experiment.baselines()
+    levels = {
+        label: run.experiment.evaluate_scorer(scorer, "validation", intervals=False).metrics[protocol][name]
+        for label, scorer in scorers.items()
+    }
+    learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)
