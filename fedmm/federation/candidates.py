@@ -10,10 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmm.data.types import IntArray
 from fedmm.models.losses import Exclusions
+
+
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,26 +61,33 @@ def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntA
     return Candidates(*(torch.from_numpy(array).to(device) for array in (items, mask, index)), own_distinct)
 
 
-def exclude_seen(histories: list[IntArray], places: IntArray, targets: Tensor, columns: list[IntArray] | None) -> Exclusions:
+def exclude_seen(
+    histories: list[IntArray], places: IntArray, columns: list[IntArray] | None, device: torch.device
+) -> Exclusions:
     """Takes what a client has met up to a row out of that row's candidates, as evaluation does.
 
-    ``histories`` are the clients' training items, ``places`` [C, R] the rows' positions in them, ``targets`` [C, R] candidate indices.
-    Column c stands for item ``histories[c][k]``; with sampled candidates for item ``columns[c][k]``, and only the head of the candidates
-    can be in a history at all. The target itself is never excluded.
+    ``histories`` are the clients' training items and ``places`` [C, R] the rows' positions in them. Over the whole
+    catalogue candidates are item indices; among sampled candidates only the head, the items ``columns[c]``, can be in a
+    history at all. An item met more than once stays a candidate.
     """
-    C, R = places.shape
+    C = len(places)
     width = max(len(own) for own in (histories if columns is None else columns))
     index = np.zeros((C, width), dtype=np.int64)
-    met_at = np.full((C, width), np.iinfo(np.int64).max)
+    met_at = np.full((C, width), NEVER)
     for c, history in enumerate(histories):
         if columns is None:
             index[c, : len(history)] = history
-            met_at[c, : len(history)] = np.arange(len(history))
+            met_at[c, : len(history)] = np.where(_met_once(history), np.arange(len(history)), NEVER)
         else:
             order = np.argsort(history, kind="stable")
             first = order[np.searchsorted(history[order], columns[c])]
             index[c, : len(first)] = np.arange(len(first))
-            met_at[c, : len(first)] = first
-    seen = torch.from_numpy(met_at[:, None, :] <= places[:, :, None]).to(targets.device)
-    candidates = torch.from_numpy(index).to(targets.device)
-    return Exclusions(candidates, seen & (candidates.unsqueeze(1) != targets.unsqueeze(2)))
+            met_at[c, : len(first)] = np.where(_met_once(history)[first], first, NEVER)
+    seen = met_at[:, None, :] <= places[:, :, None]
+    return Exclusions(torch.from_numpy(index).to(device), torch.from_numpy(seen).to(device))
+
+
+def _met_once(history: IntArray) -> NDArray[np.bool_]:
+    """[n]: whether the item at each place occurs nowhere else in the history; if it does it may be a target again."""
+    _, inverse, counts = np.unique(history, return_inverse=True, return_counts=True)
+    return counts[inverse] == 1

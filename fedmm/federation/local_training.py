@@ -119,7 +119,7 @@ class StepStream:
         )
         histories = [local.train[client] for client in self._clients[:num_active]]
         if not local.config.num_negatives:
-            seen = self._seen(histories, examples, examples.targets, None)
+            seen = self._seen(histories, examples, None)
             questions = Questions(examples.targets, examples.row_weights, None, seen)
             return Step(Batch(examples.items, examples.rows), questions, dropout)
         negatives = [
@@ -128,16 +128,16 @@ class StepStream:
         ]
         candidates = gather_candidates(examples.targets, examples.row_weights, negatives)
         batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
-        seen = self._seen(histories, examples, candidates.target_index, candidates.distinct)
+        seen = self._seen(histories, examples, candidates.distinct)
         questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
         return Step(batch, questions, dropout)
 
     def _seen(
-        self, histories: list[IntArray], examples: Examples, targets: torch.Tensor, columns: list[IntArray] | None
+        self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None
     ) -> Exclusions | None:
         if not self._local.config.exclude_seen:
             return None
-        return exclude_seen(histories, examples.places, targets, columns)
+        return exclude_seen(histories, examples.places, columns, self._local.device)
 
     def _examples(self, chosen: list[IntArray]) -> Examples:
         """Collates, or hands out the last collation where every client takes the same windows again."""

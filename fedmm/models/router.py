@@ -24,11 +24,20 @@ def route(params: Mapping[str, Tensor], inputs: Tensor, present: Tensor) -> Tens
     ``inputs`` [N, I] or [C, N, I] describe the candidates; ``present`` [N, M] or [C, N, M] says which outputs exist for
     each. Weights are a softmax over what is present, 0 elsewhere, and all 0 for a candidate with nothing present.
     """
-    logits = torch.matmul(inputs, params["router.weight"].mT) + params["router.bias"].unsqueeze(1)
+    logits = _project(inputs, params["router.weight"]) + params["router.bias"].unsqueeze(1)
     present = present.expand(logits.shape)
     logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
     weights = torch.softmax(logits, dim=-1)
     return weights.masked_fill(~present, 0.0)
+
+
+def _project(inputs: Tensor, weight: Tensor) -> Tensor:
+    """inputs times weight [C, M, I] transposed, [C, N, M]."""
+    if inputs.ndim == 3:
+        return torch.bmm(inputs, weight.mT)
+    # Inputs that all clients share meet all clients' weights in one product, not in C thin ones.
+    C, M, _ = weight.shape
+    return (inputs @ weight.flatten(0, 1).mT).view(-1, C, M).transpose(0, 1)
 
 
 def load_balance_loss(weights: Tensor, mask: Tensor) -> Tensor:

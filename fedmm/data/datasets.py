@@ -1,0 +1,149 @@
+"""Datasets: the named ones, and files of your own, loaded as one value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmm.config import DataConfig
+from fedmm.data.features import load_features
+from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
+from fedmm.data.preparation import RawInteractions, interactions_digest, prepare
+from fedmm.data.readers import read_interactions, read_titles
+from fedmm.data.types import Dataset, ItemFeatures
+from fedmm.errors import DataError
+
+Titles = Mapping[str, str]  # item id -> title
+BUNDLED = Path(str(resources.files("fedmm.data"))) / "bundled"
+"""The data files that ship with the package; wheels are installed unpacked, so this is a folder."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One line of ``fedmm data list``; counts are those of the default filters."""
+
+    name: str
+    available: bool
+    where: str
+    description: str
+    num_users: int | None = None
+    num_items: int | None = None
+    num_interactions: int | None = None
+
+
+@dataclass(frozen=True)
+class _Named:
+    load: Callable[[], tuple[RawInteractions, Titles]]
+    features: Path
+    info: Callable[[], DatasetInfo]
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """Read, filter and index the interactions that ``config`` names, with their titles and item features.
+
+    A modality without a file is left out of ``features``. Raises DataError for an unknown name, a dataset that
+    has not been fetched, and files that cannot be understood.
+    """
+    titles: Titles = {}
+    if config.path is not None:
+        raw = read_interactions(config.path.expanduser(), config)
+        name, shipped = config.path.stem, None
+    else:
+        named = _named(config.name)
+        raw, titles = named.load()
+        name, shipped = config.name, named.features
+    interactions, notes = prepare(raw, config)
+    features: dict[str, ItemFeatures] = {}
+    feature_notes: list[str] = []
+    for modality, setting in (("visual", config.visual_features), ("semantic", config.text_features)):
+        path = _feature_path(setting, shipped)
+        if path is not None:
+            found, remarks = load_features(path, interactions.item_ids, modality, raw.item_ids)
+            features[modality] = found
+            feature_notes += remarks
+    titles_of = np.array([titles.get(item, "") for item in interactions.item_ids.tolist()], dtype=np.str_)
+    digest = interactions_digest(interactions)
+    return Dataset(name, interactions, features, titles_of, digest, (*notes, *feature_notes))
+
+
+def list_datasets() -> tuple[DatasetInfo, ...]:
+    """Every named dataset and whether it is on this machine."""
+    return tuple(named.info() for named in _NAMED.values())
+
+
+def _named(name: str) -> _Named:
+    if name in _NAMED:
+        return _NAMED[name]
+    near = difflib.get_close_matches(name.lower(), _NAMED, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise DataError(
+        f"There is no dataset called {name!r}; known are {', '.join(_NAMED)}.",
+        f"{hint}Your own file is given with data.path (--data FILE).",
+    )
+
+
+def _feature_path(setting: str | None, shipped: Path | None) -> Path | None:
+    if setting is None:
+        return shipped
+    return None if setting.lower() == "none" else Path(setting).expanduser()
+
+
+def _load_movielens_small() -> tuple[RawInteractions, Titles]:
+    with np.load(BUNDLED / "movielens-small.npz", allow_pickle=False) as file:
+        user_ids, users = np.unique(file["user"], return_inverse=True)
+        item_ids = file["item_id"].astype(str)
+        titles = dict(zip(item_ids.tolist(), _lines(file["title"]), strict=True))
+        raw = RawInteractions(
+            source="movielens-small",
+            user_ids=user_ids.astype(str),
+            item_ids=item_ids,
+            users=users.astype(np.int64),
+            items=file["item"].astype(np.int64),
+            ratings=file["half_stars"] / 2.0,
+            timestamps=file["timestamp"].astype(np.float64),
+        )
+    return raw, titles
+
+
+def _lines(encoded: NDArray[np.uint8]) -> list[str]:
+    return encoded.tobytes().decode().split("\n")
+
+
+def _load_ml100k() -> tuple[RawInteractions, Titles]:
+    folder = cached_ml100k()
+    raw = read_interactions(folder / "ratings.tsv", DataConfig.model_validate({"name": "ml-100k"}))
+    if len(raw) != ML100K_FACTS.num_interactions:
+        raise DataError(
+            f"{folder / 'ratings.tsv'} has {len(raw)} ratings instead of {ML100K_FACTS.num_interactions}.",
+            "Remove the folder and run: fedmm data fetch ml-100k",
+        )
+    return raw, read_titles(folder / "items.tsv")
+
+
+def _movielens_small_info() -> DatasetInfo:
+    description = "MovieLens ml-latest-small: films with a poster, 5-core"
+    return DatasetInfo("movielens-small", True, str(BUNDLED), description, 597, 1849, 56166)
+
+
+def _ml100k_info() -> DatasetInfo:
+    description = "MovieLens 100K, all ratings (the ratings are fetched, the features ship)"
+    try:
+        where, available = str(cached_ml100k()), True
+    except DataError:
+        where, available = "run: fedmm data fetch ml-100k", False
+    facts = ML100K_FACTS
+    return DatasetInfo(
+        "ml-100k", available, where, description, facts.num_users, facts.num_items, facts.num_interactions
+    )
+
+
+_NAMED: Mapping[str, _Named] = {
+    "movielens-small": _Named(_load_movielens_small, BUNDLED / "movielens-small.features.npz", _movielens_small_info),
+    "ml-100k": _Named(_load_ml100k, BUNDLED / "ml-100k.features.npz", _ml100k_info),
+}

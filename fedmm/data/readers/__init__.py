@@ -1,0 +1,89 @@
+"""Reading interactions from files of your own: what the file is, is found out from its content and stated."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from fedmm.config import DataConfig
+from fedmm.data.preparation import RawInteractions
+from fedmm.data.readers.delimited import read_delimited
+from fedmm.data.readers.parquet import read_parquet
+from fedmm.data.readers.sequences import read_sequences
+from fedmm.data.readers.sniffing import sniff
+from fedmm.errors import DataError
+
+__all__ = ["read_interactions", "read_titles"]
+
+
+def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
+    """Every row of ``path``, in file order, with ids as strings; its notes say how the file was understood.
+
+    Understood are Parquet, and UTF-8 text separated by commas, tabs, ``::``, semicolons, ``|`` or white space, with
+    or without a header (``user item``, ``user item rating``, ``user item timestamp`` or ``user item rating timestamp``
+    without one), RecBole's ``name:type`` headers, and one user's sequence a line (``user item item ...``).
+
+    Raises DataError naming the file, the line and the value when it cannot be understood.
+    """
+    content = _content(path)
+    if path.suffix.lower() in (".parquet", ".pq") or content.startswith(b"PAR1"):
+        return read_parquet(path, config)
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        raise DataError(
+            f"{path}: JSON is not read.", "Save it as CSV or Parquet with the columns user, item, timestamp."
+        )
+    content = _text(content, path)
+    layout = sniff(content, path, config)
+    return read_sequences(content, path) if layout.is_sequences else read_delimited(content, layout, path)
+
+
+def read_titles(path: Path) -> dict[str, str]:
+    """Item id -> title out of a tab-separated file with the columns item_id and title."""
+    lines = _text(_content(path), path).decode().splitlines()
+    names = lines[0].split("\t")
+    if not {"item_id", "title"} <= set(names):
+        raise DataError(f"{path}, line 1: the columns are {', '.join(names)}.", "Needed are item_id and title.")
+    item, title = names.index("item_id"), names.index("title")
+    rows = [line.split("\t") for line in lines[1:] if line.strip()]
+    return {row[item]: row[title] for row in rows if len(row) == len(names)}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder, not a file of interactions.", "Give the file's path.") from None
+    except FileNotFoundError:
+        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+        raise DataError(f"There is no file {path}.", hint) from None
+    except PermissionError:
+        raise DataError(f"{path} may not be read.", "Change its permissions.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).", "Check the path and the disk.") from None
+    if not content.strip():
+        raise DataError(f"{path} is empty.", "Give a file with one interaction a line.")
+    return content
+
+
+def _text(content: bytes, path: Path) -> bytes:
+    """Newlines as ``\\n``, no byte-order mark; DataError for what is not UTF-8 text."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8 text.",
+            "Save the file as UTF-8 (or unpack it, if it is compressed).",
+        ) from None
+    if (zero := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, zero) + 1
+        raise DataError(
+            f"{path}, line {line}: a zero byte; this is a binary file, not text.",
+            "Unpack it, or give it its own extension (.parquet).",
+        )
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return content

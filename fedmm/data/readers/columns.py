@@ -1,0 +1,92 @@
+"""Which column is the user, the item, the rating and the timestamp."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmm.config import DataConfig
+from fedmm.errors import DataError
+
+# In order of preference, spelled without case and punctuation.
+SYNONYMS = {
+    "user": ("user", "userid", "uid", "users", "useridx", "userindex", "client", "clientid", "customerid", "customer",
+             "reviewerid", "sessionid", "visitorid", "memberid", "accountid"),
+    "item": ("item", "itemid", "iid", "items", "itemidx", "itemindex", "movieid", "movie", "productid", "product",
+             "parentasin", "asin", "videoid", "bookid", "songid", "trackid", "artistid", "articleid", "businessid",
+             "newsid", "gameid", "isbn"),
+    "rating": ("rating", "ratings", "score", "stars", "star", "overall", "preference", "bookrating"),
+    "timestamp": ("timestamp", "timestamps", "time", "ts", "unixreviewtime", "unixtime", "datetime", "date",
+                  "eventtime", "ratedat", "createdat", "timestampms"),
+}  # fmt: skip
+OPTIONS = {role: f"data.{role}_column" for role in SYNONYMS}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Positions of the columns that are read; None where the file has none."""
+
+    user: int
+    item: int
+    rating: int | None
+    timestamp: int | None
+
+    def describe(self, names: Sequence[str]) -> str:
+        """``user = userId, item = movieId, ...``, as far as they are there."""
+        found = {role: getattr(self, role) for role in SYNONYMS}
+        return ", ".join(f"{role} = {names[place]}" for role, place in found.items() if place is not None)
+
+
+def bare(name: str) -> str:
+    """A column name as synonyms are spelled: RecBole's ``:type``, case and punctuation removed."""
+    return re.sub(r"[\W_]+", "", name.split(":")[0]).lower()
+
+
+def is_header(fields: Sequence[str], config: DataConfig) -> bool:
+    """Whether a first line holds names: columns were named in the settings, or one of its fields is a known name."""
+    if any(getattr(config, f"{role}_column") is not None for role in SYNONYMS):
+        return True
+    known = {name for names in SYNONYMS.values() for name in names}
+    return any(bare(field) in known for field in fields)
+
+
+def find_columns(names: Sequence[str], config: DataConfig, path: Path) -> Columns:
+    """The columns named in the settings, else those with a known name; DataError when user or item is missing."""
+    places = {role: _place(role, names, getattr(config, f"{role}_column"), path) for role in SYNONYMS}
+    taken: dict[int, str] = {}
+    for role, place in places.items():
+        if place is not None and taken.setdefault(place, role) != role:
+            raise DataError(
+                f"{path}: column {names[place]!r} cannot be both {taken[place]} and {role}.",
+                f"Set {OPTIONS[taken[place]]} or {OPTIONS[role]} to another.",
+            )
+    user, item = places["user"], places["item"]
+    if user is None or item is None:
+        role = "user" if user is None else "item"
+        raise DataError(
+            f"{path}: none of the columns {_listed(names)} is recognised as the {role}.",
+            f"Name it: --set {OPTIONS[role]}=NAME",
+        )
+    return Columns(user, item, places["rating"], places["timestamp"])
+
+
+def _place(role: str, names: Sequence[str], wanted: str | None, path: Path) -> int | None:
+    plain = [name.split(":")[0].strip() for name in names]
+    if wanted is not None:
+        for spellings in (list(names), plain, [name.lower() for name in plain]):
+            for spelling in (wanted, wanted.lower()):
+                if spelling in spellings:
+                    return spellings.index(spelling)
+        near = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]}?" if near else f"Set {OPTIONS[role]} to one of them."
+        raise DataError(f"{path} has no column {wanted!r} for the {role}; it has {_listed(names)}.", hint)
+    known = [bare(name) for name in names]
+    return next((known.index(name) for name in SYNONYMS[role] if name in known), None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:8])
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,143 @@
+"""Rows of delimited text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fedmm.data.preparation import RawInteractions
+from fedmm.data.readers.columns import SYNONYMS, Columns
+from fedmm.data.readers.encoding import encode_ids, numbers
+from fedmm.data.readers.sniffing import Layout, split
+from fedmm.errors import DataError
+
+UNIT_SEPARATOR = "\x1f"  # stands for "::" while parsing, which takes delimiters of one character
+
+
+def read_delimited(content: bytes, layout: Layout, path: Path) -> RawInteractions:
+    """Parse normalised text of the given layout, all rows at once.
+
+    Lines are looked at one by one only to say which of them is wrong. Raises DataError for rows of another width,
+    empty ids, and ratings or timestamps that are not numbers.
+    """
+    columns = layout.columns
+    assert columns is not None
+    body = _body(content, layout)
+    if not body.strip():
+        raise DataError(f"{path} has a header but no rows.", "Give a file with one interaction a line.")
+
+    def where(row: int) -> str:
+        return f"{path}, line {_line_of_row(content, layout, row)}"
+
+    table = _table(body, layout, columns, content, path)
+    user_ids, users = encode_ids(table["user"], "user", where)
+    item_ids, items = encode_ids(table["item"], "item", where)
+    ratings = None if columns.rating is None else numbers(table["rating"], "rating", where, optional=True)
+    timestamps = None if columns.timestamp is None else numbers(table["timestamp"], "timestamp", where, optional=False)
+    notes = [f"{path.name}: {layout.description}"]
+    if blank := _blank_lines(content, layout, len(users)):
+        notes.append(f"ignored {blank} blank lines")
+    return RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, tuple(notes))
+
+
+def _blank_lines(content: bytes, layout: Layout, num_rows: int) -> int:
+    if layout.quoted and b'"' in content:
+        content = re.sub(rb'"[^"]*"', b"", content)  # and with it line breaks inside fields
+    return content.count(b"\n") + (not content.endswith(b"\n")) - num_rows - layout.has_header
+
+
+def _body(content: bytes, layout: Layout) -> bytes:
+    """The rows without the header, with a delimiter of one character."""
+    if layout.has_header:
+        content = content.lstrip(b"\n")
+        content = content.partition(b"\n")[2]
+    if layout.delimiter == "::":
+        return content.replace(b"::", UNIT_SEPARATOR.encode())
+    if layout.delimiter == " ":
+        content = re.sub(rb"[ \t]+", b" ", content)
+        return re.sub(rb"(?m)^ | $", b"", content)
+    return content
+
+
+def _table(body: bytes, layout: Layout, columns: Columns, content: bytes, path: Path) -> dict[str, Any]:
+    """Role -> chunked array: ids dictionary-encoded, numbers as float64 or, where one is not a number, as strings."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    ragged: list[Any] = []
+
+    def on_ragged(row: Any) -> str:
+        if not row.text.strip():
+            return "skip"
+        ragged.append(row)
+        return "error"
+
+    places = {role: place for role in SYNONYMS if (place := getattr(columns, role)) is not None}
+    names = [f"c{place}" for place in range(layout.num_columns)]
+    ids, number = pa.dictionary(pa.int32(), pa.string()), pa.float64()
+    types = {names[place]: ids if role in ("user", "item") else number for role, place in places.items()}
+
+    def read(types: dict[str, Any]) -> Any:
+        return csv.read_csv(
+            pa.BufferReader(body),
+            read_options=csv.ReadOptions(column_names=names),
+            parse_options=csv.ParseOptions(
+                delimiter={"::": UNIT_SEPARATOR}.get(layout.delimiter, layout.delimiter),
+                quote_char='"' if layout.quoted else False,
+                newlines_in_values=layout.quoted and b'"' in body,
+                invalid_row_handler=on_ragged,
+            ),
+            convert_options=csv.ConvertOptions(column_types=types, include_columns=list(types), check_utf8=False),
+        )
+
+    try:
+        table = read(types)
+    except pa.ArrowInvalid:
+        if not ragged:
+            # A value is not a number, or is a date: read the numbers as text, so that it can be named.
+            try:
+                table = read({name: ids if kind == ids else pa.string() for name, kind in types.items()})
+            except pa.ArrowInvalid as error:
+                message = f"{path} cannot be read as {layout.description} ({error})."
+                raise DataError(message, "Check quotes and delimiters.") from None
+        if ragged:
+            raise _ragged(content, layout, path) from None
+    return {role: table.column(names[place]) for role, place in places.items()}
+
+
+def _ragged(content: bytes, layout: Layout, path: Path) -> DataError:
+    for number, text in _records(content, layout):
+        fields = split(text, layout.delimiter) if text.strip() else []
+        if fields and len(fields) != layout.num_columns:
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            return DataError(
+                f"{path}, line {number}: {len(fields)} fields instead of {layout.num_columns} ({shown!r}).",
+                "Correct or remove the line; a field that holds the delimiter must be quoted.",
+            )
+    return DataError(f"{path}: the rows do not all have {layout.num_columns} fields.", "Check quotes and delimiters.")
+
+
+def _line_of_row(content: bytes, layout: Layout, row: int) -> int:
+    """The line (from 1) of a row (from 0) that was parsed."""
+    rows = -1 - layout.has_header
+    for number, text in _records(content, layout):
+        blank = not text.strip() and (not text or len(split(text, layout.delimiter)) != layout.num_columns)
+        rows += not blank
+        if rows == row:
+            return number
+    raise IndexError(row)
+
+
+def _records(content: bytes, layout: Layout) -> Iterator[tuple[int, str]]:
+    """Each row's first line (from 1) and text, which runs on over line breaks inside quotes; blank lines as well."""
+    start, parts, inside = 1, list[str](), False
+    for number, line in enumerate(content.decode().split("\n"), start=1):
+        parts.append(line)
+        inside ^= layout.quoted and line.count('"') % 2 == 1
+        if not inside:
+            yield start, "\n".join(parts)
+            start, parts = number + 1, []
+    if parts:
+        yield start, "\n".join(parts)

@@ -1,0 +1,143 @@
+"""What a text file is: its delimiter, whether it has a header, and whether a line is a row or a sequence."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from fedmm.config import DataConfig
+from fedmm.data.readers.columns import Columns, find_columns, is_header
+from fedmm.errors import DataError
+
+DELIMITERS = {"::": "'::'", "\t": "tabs", ",": "commas", ";": "semicolons", "|": "'|'", " ": "white space"}
+PREFERRED = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
+SAMPLE_BYTES, SAMPLE_LINES = 1 << 18, 1000
+LARGEST_RATING = 1e6  # a third number larger than this is a timestamp
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a text file is written."""
+
+    delimiter: str  # a key of DELIMITERS; " " is any run of white space
+    has_header: bool
+    num_columns: int
+    columns: Columns | None  # None: a user's sequence a line
+    description: str
+
+    @property
+    def is_sequences(self) -> bool:
+        """Whether a line is a user with his items, not a row."""
+        return self.columns is None
+
+    @property
+    def quoted(self) -> bool:
+        """Whether double quotes can enclose a field."""
+        return self.delimiter in ",;|"
+
+
+def sniff(content: bytes, path: Path, config: DataConfig) -> Layout:
+    """Find the layout from the first lines; DataError when they cannot be understood."""
+    lines = _sample(content)
+    delimiter = _delimiter(lines, path)
+    rows = [split(line, delimiter) for line in lines]
+    separated = f"separated by {DELIMITERS[delimiter]}"
+    if is_header(rows[0], config):
+        columns = find_columns(rows[0], config, path)
+        described = columns.describe([name.split(":")[0].strip() for name in rows[0]])
+        return Layout(delimiter, True, len(rows[0]), columns, f"rows {separated}; {described}")
+    if delimiter in "\t " and _are_sequences([line.split() for line in lines], delimiter, rows):
+        return Layout(" ", False, 0, None, "one user's sequence of items a line, in the order of time")
+    _refuse_unknown_header(rows, path)
+    num_columns = Counter(map(len, rows)).most_common(1)[0][0]
+    columns = _by_position(num_columns, rows, path)
+    described = columns.describe([f"column {place + 1}" for place in range(num_columns)])
+    return Layout(delimiter, False, num_columns, columns, f"rows {separated}, without a header; {described}")
+
+
+def split(line: str, delimiter: str) -> list[str]:
+    """The fields of one line, stripped."""
+    if delimiter == " ":
+        return line.split()
+    fields = next(csv.reader([line], delimiter=delimiter)) if delimiter in ",;|" else line.split(delimiter)
+    return [field.strip() for field in fields]
+
+
+def is_number(text: str) -> bool:
+    """Whether ``float`` reads it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _sample(content: bytes) -> list[str]:
+    lines = content[:SAMPLE_BYTES].decode("utf-8", errors="ignore").split("\n")
+    if len(content) > SAMPLE_BYTES and len(lines) > 1:
+        lines = lines[:-1]  # cut in the middle
+    return [line for line in lines if line.strip()][:SAMPLE_LINES]
+
+
+def _delimiter(lines: Sequence[str], path: Path) -> str:
+    preferred = PREFERRED.get(path.suffix.lower())
+    candidates = [preferred, *DELIMITERS] if preferred else list(DELIMITERS)
+    for delimiter in candidates:
+        used = sum(delimiter in line.strip() for line in lines)
+        if delimiter in lines[0].strip() and 2 * used >= len(lines):
+            return delimiter
+    raise DataError(
+        f"{path}, line 1: only one column ({lines[0].strip()[:60]!r}); looked for {', '.join(DELIMITERS.values())}.",
+        "Give at least a user and an item a line, separated by one of these.",
+    )
+
+
+def _are_sequences(words: Sequence[Sequence[str]], delimiter: str, rows: Sequence[Sequence[str]]) -> bool:
+    """Whether lines of white-space separated words are sequences.
+
+    In rows most lines have the same two to four fields, and users come back, or else numbers stand from the third
+    field on and the last can be a time. Everything else is a user with his items.
+    """
+    users_return = len({row[0] for row in rows}) < len(rows)
+    spaced = sum(len(row) == 2 and " " in row[1] for row in rows)
+    if delimiter == "\t" and (users_return or 2 * spaced <= len(rows)):
+        words = rows  # spaces belong to ids
+    common, times = Counter(map(len, words)).most_common(1)[0]
+    if common not in (2, 3, 4) or 2 * times <= len(words):
+        return True
+    if common == 2 or users_return:
+        return False
+    numeric = [fields for fields in words if len(fields) == common and all(map(is_number, fields[2:]))]
+    return 2 * len(numeric) <= times or median(float(fields[-1]) for fields in numeric) <= LARGEST_RATING
+
+
+def _refuse_unknown_header(rows: Sequence[Sequence[str]], path: Path) -> None:
+    """A first line of words alone, one of them above numbers alone, is a header whose names are not known."""
+    words = not any(map(is_number, rows[0]))
+    columns = [[row[place] for row in rows[1:] if len(row) > place] for place in range(len(rows[0]))]
+    if words and any(column and all(map(is_number, column)) for column in columns):
+        raise DataError(
+            f"{path}, line 1: the column names {', '.join(repr(name) for name in rows[0][:8])} are not known.",
+            "Name the columns: --set data.user_column=NAME --set data.item_column=NAME",
+        )
+
+
+def _by_position(num_columns: int, rows: Sequence[Sequence[str]], path: Path) -> Columns:
+    if num_columns == 1:
+        raise DataError(
+            f"{path}: most lines have only one column, such as {rows[0][0][:60]!r}.",
+            "Give at least a user and an item a line.",
+        )
+    if num_columns > 4:
+        raise DataError(
+            f"{path} has {num_columns} columns and no header, so it is not clear which is which.",
+            "Add a first line of names such as user,item,rating,timestamp.",
+        )
+    if num_columns != 3:
+        return Columns(0, 1, *((2, 3) if num_columns == 4 else (None, None)))
+    third = [float(row[2]) for row in rows if len(row) == 3 and is_number(row[2])]
+    return Columns(0, 1, None, 2) if third and median(third) > LARGEST_RATING else Columns(0, 1, 2, None)

@@ -1,0 +1,130 @@
+"""Which part of a history a client trains on and what it is asked about.
+
+Histories are in time order, so every question is a place in one: the items before the place are known, the item at the
+place is the target, and all the user's other items are excluded from the candidates. One rule for every split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedmm.config import DataConfig
+from fedmm.data.types import BoolArray, Dataset, IntArray, Interactions, Queries, Ragged, Split
+from fedmm.errors import DataError
+
+FEWEST_ITEMS = 3  # leave-one-out: one to train on, one to validate, one to test
+
+
+def make_split(dataset: Dataset, config: DataConfig) -> Split:
+    """Split the interactions as ``config.split`` says; ``notes`` count who is not asked and why.
+
+    ``leave_one_out``: a user's last item is its test target, the last but one its validation target. Users with fewer
+    than three items train and are not asked. ``temporal``: two cuts through all events, with ``temporal_fraction`` of
+    them after the second and as many between the two; a target is a user's first item after a cut, clients train on
+    what lies before the first, and only users with a history are asked. Events at the moment of a cut lie after it.
+
+    Raises ``DataError`` where nobody can be asked.
+    """
+    if config.split == "leave_one_out":
+        return _leave_one_out(dataset.interactions)
+    return _temporal(dataset.interactions, config.temporal_fraction)
+
+
+def training_popularity(split: Split) -> IntArray:
+    """[V]: how many training histories hold each item; padding has 0."""
+    return np.bincount(split.train.values, minlength=split.num_items + 1).astype(np.int64)
+
+
+def take_rows(ragged: Ragged, rows: IntArray) -> Ragged:
+    """The named rows, in the order named."""
+    lengths = ragged.lengths[rows]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    shift = np.repeat(ragged.offsets[rows] - offsets[:-1], lengths)
+    return Ragged(ragged.values[np.arange(offsets[-1]) + shift], offsets)
+
+
+def keep_values(ragged: Ragged, kept: BoolArray) -> Ragged:
+    """As many rows, holding only the values where ``kept`` [n] is True."""
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    return Ragged(ragged.values[kept], before[ragged.offsets])
+
+
+def _leave_one_out(interactions: Interactions) -> Split:
+    lengths = interactions.histories.lengths
+    asked = lengths >= FEWEST_ITEMS
+    if not asked.any():
+        longest = int(lengths.max(initial=0))
+        raise DataError(
+            f"no user has {FEWEST_ITEMS} items (the longest history has {longest}), so leave-one-out can ask nobody.",
+            "Give data with longer histories or loosen the filters.",
+        )
+    notes = []
+    if not asked.all():
+        notes.append(f"{int((~asked).sum())} users with fewer than {FEWEST_ITEMS} items train but are not asked")
+    train_lengths = np.where(asked, lengths - 2, lengths)
+    return _split("leave_one_out", interactions, train_lengths, (lengths - 2, lengths - 1), (asked, asked), notes)
+
+
+def _temporal(interactions: Interactions, fraction: float) -> Split:
+    histories, timestamps = interactions.histories, interactions.timestamps
+    ordered = np.sort(timestamps)
+    share = max(1, round(fraction * len(ordered)))
+    if len(ordered) < 2 * share + 1:
+        raise DataError(
+            f"{len(ordered)} events are too few for a temporal split.",
+            "Give more data or use data.split leave_one_out.",
+        )
+    cuts = ordered[-2 * share], ordered[-share]
+    owner = histories.row_of_value
+    first, second = (
+        np.bincount(owner[timestamps < cut], minlength=len(histories)) for cut in cuts
+    )  # [U] events before
+    lengths = histories.lengths
+    late = second < lengths
+    asked = (first > 0) & (first < second), (second > 0) & late
+    for stage, users in zip(("validation", "test"), asked, strict=True):
+        if not users.any():
+            raise DataError(
+                f"the temporal split leaves no {stage} user: nobody has events on both sides of the cut "
+                f"({len(np.unique(ordered))} distinct timestamps in {len(ordered)} events).",
+                "Check the timestamp column, change data.temporal_fraction or use data.split leave_one_out.",
+            )
+    notes = [
+        f"temporal cuts at {cuts[0]:.0f} and {cuts[1]:.0f}: {int(first.sum())} events before the first, "
+        f"{int((second - first).sum())} between, {int((lengths - second).sum())} after the second",
+        f"{int(asked[1].sum())} warm test users remain of {int(late.sum())} with events after the second cut",
+    ]
+    return _split("temporal", interactions, first, (first, second), asked, notes)
+
+
+def _split(
+    name: str,
+    interactions: Interactions,
+    train_lengths: IntArray,
+    places: tuple[IntArray, IntArray],
+    asked: tuple[BoolArray, BoolArray],
+    notes: list[str],
+) -> Split:
+    """``places`` and ``asked``, [U] each: the validation's, then the test's."""
+    histories = interactions.histories
+    train = _prefixes(histories, train_lengths)
+    validation, test = (_queries(histories, place, users) for place, users in zip(places, asked, strict=True))
+    untrained = int((~np.isin(test.targets, train.values)).sum())
+    if untrained:
+        notes = [*notes, f"{untrained} of {len(test)} test targets are items that no client trains on"]
+    return Split(name, interactions.num_items, train, validation, test, tuple(notes))
+
+
+def _queries(histories: Ragged, places: IntArray, asked: BoolArray) -> Queries:
+    users = np.flatnonzero(asked).astype(np.int64)
+    own, places = take_rows(histories, users), places[users]
+    at = own.offsets[:-1] + places
+    others = np.ones(len(own.values), dtype=np.bool_)
+    others[at] = False
+    return Queries(users, _prefixes(own, places), own.values[at], keep_values(own, others))
+
+
+def _prefixes(histories: Ragged, lengths: IntArray) -> Ragged:
+    """The first ``lengths[r]`` values of each row r."""
+    place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
+    return keep_values(histories, place < np.repeat(lengths, histories.lengths))

@@ -1,0 +1,151 @@
+"""Where the target stands among its candidates: counts of items above it and level with it, never a full sort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedmm.data.splits import take_rows
+from fedmm.data.types import IntArray, Queries, Ragged
+from fedmm.errors import DivergenceError
+
+Scorer = Callable[[IntArray, Ragged], Tensor]
+"""Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
+is padding and never read; every other entry must be finite."""
+
+Negatives = Mapping[str, NDArray[np.int32]]
+
+
+@dataclass(frozen=True, eq=False)
+class RankCounts:
+    """Per query: all a ranking metric needs to know."""
+
+    better: NDArray[np.int32]  # [Q] candidates scored above the target
+    tied: NDArray[np.int32]  # [Q] candidates scored like the target, itself not counted
+    num_candidates: NDArray[np.int32]  # [Q] items ranked, the target among them: chance of HR@k is k / num_candidates
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Counts by protocol, and the head of every full ranking."""
+
+    counts: Mapping[str, RankCounts]
+    num_items: int  # real items
+    top_items: NDArray[np.int32]  # [Q, keep_top], best first, 0 where candidates ran out; no column without "full"
+
+
+def rank_queries(
+    scorer: Scorer,
+    queries: Queries,
+    negatives: Negatives,
+    protocols: Sequence[str],
+    *,
+    block_size: int = 256,
+    keep_top: int = 50,
+) -> Ranking:
+    """Score the queries in blocks and count. Under ``full`` every real item but the user's others is a candidate; under
+    any other protocol the rows of ``negatives[protocol]`` [Q, N] are.
+
+    Level items in ``top_items`` stand in the order of a fixed hash of their index, so that no catalogue order shows.
+
+    Raises ``DivergenceError`` if any user's scores hold NaN or an infinity, which would pass for a hit or a miss.
+    """
+    better = {protocol: np.zeros(len(queries), np.int32) for protocol in protocols}
+    tied = {protocol: np.zeros(len(queries), np.int32) for protocol in protocols}
+    tops: list[NDArray[np.int32]] = []
+    num_items = num_diverged = 0
+    order: Tensor | None = None
+    for start in range(0, len(queries), block_size):
+        rows = np.arange(start, min(start + block_size, len(queries)))
+        with torch.no_grad():
+            scores = scorer(queries.users[rows], take_rows(queries.histories, rows))
+            if scores.ndim != 2 or len(scores) != len(rows):
+                raise ValueError(f"the scorer gave shape {tuple(scores.shape)} for {len(rows)} queries")
+            num_items = scores.shape[1] - 1
+            num_diverged += _num_diverged(scores[:, 1:])
+            target = scores.gather(1, _on(queries.targets[rows], scores)[:, None])
+            scores = _only_candidates(scores, take_rows(queries.excluded, rows))
+            for protocol in protocols:
+                if protocol == "full":
+                    above, level = (scores > target).sum(1), (scores == target).sum(1) - 1
+                else:
+                    drawn = scores.gather(1, _on(negatives[protocol][rows].astype(np.int64), scores))
+                    above, level = (drawn > target).sum(1), (drawn == target).sum(1)
+                better[protocol][rows] = above.cpu().numpy()
+                tied[protocol][rows] = level.cpu().numpy()
+            if "full" in protocols and keep_top:
+                order = _hash_order(scores.shape[1]).to(scores.device) if order is None else order
+                tops.append(_top(scores, order, keep_top).cpu().numpy().astype(np.int32))
+    if num_diverged:
+        raise DivergenceError(
+            f"the scores of {num_diverged} of {len(queries)} users are NaN or infinite.",
+            "Training has diverged: lower federation.learning_rate or federation.server_learning_rate, "
+            "or set federation.clip_norm.",
+        )
+    counts = {
+        protocol: RankCounts(better[protocol], tied[protocol], _num_candidates(protocol, queries, negatives, num_items))
+        for protocol in protocols
+    }
+    return Ranking(counts, num_items, np.concatenate(tops) if tops else np.zeros((len(queries), 0), np.int32))
+
+
+def _on(values: IntArray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
+
+
+def _num_diverged(scores: Tensor) -> int:
+    if torch.isfinite(scores.sum(dim=1)).all():  # NaN and infinities survive a sum, so most blocks need only this pass
+        return 0
+    return int((~torch.isfinite(scores).all(dim=1)).sum())
+
+
+def _num_candidates(protocol: str, queries: Queries, negatives: Negatives, num_items: int) -> NDArray[np.int32]:
+    if protocol == "full":
+        return (num_items - queries.excluded.lengths).astype(np.int32)
+    return np.full(len(queries), negatives[protocol].shape[1] + 1, dtype=np.int32)
+
+
+def _only_candidates(scores: Tensor, excluded: Ragged) -> Tensor:
+    """A copy in which padding and excluded items stand at minus infinity, below and apart from every finite score."""
+    scores = scores.clone(memory_format=torch.contiguous_format)
+    scores[:, 0] = -torch.inf
+    scores[_on(excluded.row_of_value, scores), _on(excluded.values, scores)] = -torch.inf
+    return scores
+
+
+def _hash_order(size: int) -> Tensor:
+    """[V] int32, a permutation of 1..V: the standing of each item among its equals (higher is first). It ranks a
+    bijective mixing of the 64-bit index (the finaliser of SplitMix64; Steele, Lea & Flood, 2014), so it has no ties of
+    its own and how two items stand to each other does not depend on the size of the catalogue."""
+    with np.errstate(over="ignore"):
+        mixed = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    order = np.empty(size, dtype=np.int32)
+    order[np.argsort(mixed)] = np.arange(1, size + 1, dtype=np.int32)
+    return torch.from_numpy(order)
+
+
+def _top(scores: Tensor, order: Tensor, keep: int) -> Tensor:
+    """[n, keep] best items a row, level ones by ``order``; 0 where finite scores run out. ``topk`` leaves open which of
+    several level items it returns, so rows whose last place is contested choose again by standing."""
+    size = scores.shape[1]
+    kept = min(keep, size)
+    values, items = scores.topk(min(kept + 1, size), dim=1)
+    if size > kept:
+        contested = (values[:, kept - 1] == values[:, kept]).nonzero()[:, 0]
+        items = items[:, :kept]
+        if len(contested):
+            rows, last = scores[contested], values[contested, kept - 1 : kept]
+            standing = torch.where(rows > last, size + 1, torch.where(rows == last, order, 0))
+            items[contested] = standing.topk(kept, dim=1).indices
+    items = items.gather(1, order[items].argsort(dim=1, descending=True))
+    values, places = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
+    items = items.gather(1, places).masked_fill(values == -torch.inf, 0)
+    return torch.nn.functional.pad(items, (0, keep - kept))

@@ -1,0 +1,63 @@
+"""One evaluation: metrics by protocol, their intervals, and the per-user counts behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedmm.data.types import IntArray, Queries
+from fedmm.errors import DataError
+from fedmm.evaluation.intervals import bootstrap_intervals
+from fedmm.evaluation.metrics import item_coverage, per_query
+from fedmm.evaluation.ranking import Negatives, RankCounts, Scorer, rank_queries
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a scorer achieved on a set of queries."""
+
+    metrics: Mapping[str, Mapping[str, float]]  # protocol -> {"hr_at_10": mean over users, ...}
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]]  # as metrics, 95%; empty where bootstrapping was off
+    counts: Mapping[str, RankCounts]  # protocol -> per query
+    users: IntArray  # [Q] the client index of each query
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """``{protocol: {hr_at_10: .., ..., num_users: .., ci95: {hr_at_10: [low, high], ...}}}``; full ranking adds
+        ``item_coverage_at_k``, and ``ci95`` is left out where bootstrapping was off."""
+        return {protocol: self._protocol_json(protocol) for protocol in self.metrics}
+
+    def _protocol_json(self, protocol: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {**self.metrics[protocol], "num_users": len(self.users)}
+        if protocol in self.intervals:
+            entry["ci95"] = {name: list(bounds) for name, bounds in self.intervals[protocol].items()}
+        return entry
+
+
+def evaluate(
+    scorer: Scorer,
+    queries: Queries,
+    negatives: Negatives,
+    protocols: Sequence[str],
+    cutoffs: Sequence[int],
+    bootstrap_samples: int | None,
+    seed: int,
+    *,
+    block_size: int = 256,
+) -> Evaluation:
+    """Rank, measure and (with ``bootstrap_samples``) give 95% intervals over users, drawn under ``seed``.
+
+    Raises ``DivergenceError`` if a score is NaN or infinite and ``DataError`` if there are no queries.
+    """
+    if not len(queries):
+        raise DataError("there is no user to evaluate.", "Use another split or loosen the filters.")
+    ranking = rank_queries(scorer, queries, negatives, protocols, block_size=block_size, keep_top=max(cutoffs))
+    values = {protocol: per_query(ranking.counts[protocol], cutoffs) for protocol in protocols}
+    metrics = {protocol: {name: float(v.mean()) for name, v in values[protocol].items()} for protocol in protocols}
+    if "full" in metrics:
+        metrics["full"] |= item_coverage(ranking.top_items, ranking.num_items, cutoffs)
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    if bootstrap_samples is not None:
+        # The stream is the same for each protocol, so all of them see the same resampled users.
+        intervals = {protocol: bootstrap_intervals(values[protocol], bootstrap_samples, seed) for protocol in protocols}
+    return Evaluation(metrics, intervals, ranking.counts, queries.users)

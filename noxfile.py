@@ -1,0 +1,50 @@
+"""Sessions a person runs: ``nox`` for the tests, ``nox -s slow lint types build`` for the rest."""
+
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "venv"
+CONSTRAINTS = ("-c", "constraints.txt")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The suite for every change: under five minutes on two cores."""
+    session.install(*CONSTRAINTS, ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Long and statistical laws."""
+    session.install(*CONSTRAINTS, ".[test]")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style."""
+    session.install(*CONSTRAINTS, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types."""
+    session.install(*CONSTRAINTS, ".[dev]")
+    session.run("mypy")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Builds the wheel, installs it elsewhere and trains with it outside the checkout."""
+    session.install(*CONSTRAINTS, "build")
+    out = session.create_tmp()
+    session.run("python", "-m", "build", "--wheel", "--outdir", out, ".")
+    (wheel,) = Path(out).glob("*.whl")
+    session.install(*CONSTRAINTS, str(wheel))
+    session.chdir(out)
+    session.run("fedmm", "train", "--rounds", "2", "--quiet")

@@ -1,0 +1,39 @@
+"""The bootstrap beside its normal limit, and what must not change it."""
+
+import numpy as np
+import pytest
+
+from fedmm.evaluation import intervals
+from fedmm.evaluation.intervals import bootstrap_intervals
+
+
+def test_intervals_agree_with_the_normal_limit():
+    values = np.random.default_rng(0).random(2000)
+    low, high = bootstrap_intervals({"m": values}, 4000, 1)["m"]
+    error = values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(300):
+        low, high = bootstrap_intervals({"m": (rng.random(120) < 0.3).astype(float)}, 300, trial)["m"]
+        covered += low <= 0.3 <= high
+    assert 0.89 <= covered / 300 <= 0.99
+
+
+def test_constants_have_no_width_and_every_metric_sees_the_same_users():
+    values = np.random.default_rng(2).random(50)
+    bounds = bootstrap_intervals({"one": np.ones(50), "x": values, "y": 2 * values + 1}, 200, 0)
+    assert bounds["one"] == (1.0, 1.0)
+    assert bounds["y"] == pytest.approx([2 * bound + 1 for bound in bounds["x"]])
+
+
+def test_blocks_change_nothing_and_seeds_do(monkeypatch):
+    values = {"m": np.random.default_rng(3).random(40)}
+    whole = bootstrap_intervals(values, 101, 5)
+    monkeypatch.setattr(intervals, "BLOCK", 300)
+    assert bootstrap_intervals(values, 101, 5) == whole
+    assert bootstrap_intervals(values, 101, 6) != whole
