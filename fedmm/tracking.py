@@ -22,6 +22,7 @@ from fedmm.errors import ConfigError
 from fedmm.trackers import LocalTracker, RoundRecord, StoreTracker, Tracker
 from fedmm.tracking_messages import Artifact, DatasetInput, Finish, Message, Metrics, Params, Status, Tags
 from fedmm.tracking_store import (
+    DEFAULT_URI,
     database_lock,
     database_path,
     git_commit,
@@ -62,6 +63,9 @@ def open_tracker(
     if not config.tracking.enabled:
         return LocalTracker(RoundRecord(run_folder, warn))
     uri = resolve_uri(config.tracking.uri, os.environ)
+    if uri == resolve_uri(None, {}) and any(Path("mlruns").glob("[0-9]*/meta.yaml")):
+        shown = f"mlflow ui --backend-store-uri {DEFAULT_URI}"
+        warn(f"An old MLflow store in ./mlruns hides this run from a bare `mlflow ui`: start it as `{shown}`.")
     commit = git_commit(Path.cwd())
     all_tags = {
         "dataset": config.data.path.stem if config.data.path else config.data.name,
@@ -207,7 +211,7 @@ class MlflowRun:
         if database is None:
             return None
         folder = re.sub(r"[^A-Za-z0-9_-]+", "-", self._experiment)
-        return str(database.parent / "mlruns" / folder)
+        return (database.parent / "mlruns" / folder).as_uri()
 
     def _reopen(self, client: MlflowClient, run_id: str) -> bool:
         """Continues an earlier run; False, with a warning, where there is none to continue."""

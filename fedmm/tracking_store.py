@@ -46,7 +46,7 @@ def resolve_uri(configured: str | None, environment: Mapping[str, str]) -> str:
     if problem:
         raise ConfigError(f'{origin} "{redacted(uri)}" {problem}.', remedy)
     path = database_path(uri)
-    if path is None or "?" in str(path):  # a "?" in a path would begin the URI's options
+    if path is None or set("?%") & set(str(path)):  # in a URI these two mean something else
         return uri
     kind, _, rest = uri.partition(":///")
     _, mark, options = rest.partition("?")
@@ -71,6 +71,8 @@ def _problem(uri: str) -> str:
         name = rest.removeprefix("/").partition("?")[0]
         if not rest.startswith("/") or not name or name == ":memory:":
             return "names no database file (three slashes, then its path: sqlite:///mlflow.db)"
+        if "%" in name:
+            return "has a percent sign in its path, which not every version of SQLAlchemy reads alike"
         return "is a folder, not a database file" if Path(name).is_dir() else ""
     try:
         parts = urlsplit(uri)

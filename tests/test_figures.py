@@ -30,7 +30,10 @@ def size_of(png: bytes) -> tuple[int, int]:
 def rounds(with_experts: bool = True) -> list[dict[str, float]]:
     experts = {"model/gating_weight": 0.1, "model/w_vis": 0.4, "model/w_sem": 0.6} if with_experts else {}
     first = {"round": 0.0, f"val/{METRIC}": 0.05}
-    return [first, *({"round": float(n), "train/loss": 7 - n, f"val/{METRIC}": 0.05 + n / 99, **experts} for n in (1, 2))]
+    return [
+        first,
+        *({"round": float(n), "train/loss": 7 - n, f"val/{METRIC}": 0.05 + n / 99, **experts} for n in (1, 2)),
+    ]
 
 
 def test_the_same_numbers_give_the_same_bytes_and_others_others(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -41,7 +42,7 @@ def _environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database for all tests: making it takes seconds. Its folder has a name that URLs would mangle."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'a b#c%20é' / 'mlflow.db'}"
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'a b#c+é' / 'mlflow.db'}"
 
 
 @pytest.fixture
@@ -59,6 +60,12 @@ def stored(config: ExperimentConfig, run_id: str | None) -> Any:
 
     assert run_id is not None
     return MlflowClient(tracking_uri=config.tracking.uri).get_run(run_id)
+
+
+def local_path(artifact_uri: str) -> Path:
+    parts = urlsplit(artifact_uri)
+    assert (parts.scheme, parts.query, parts.fragment) == ("file", "", "")
+    return Path(unquote(parts.path))
 
 
 def history(config: ExperimentConfig, run_id: str | None, key: str) -> list[tuple[int, float]]:
@@ -109,7 +116,7 @@ def test_everything_that_was_logged_is_there(config: ExperimentConfig, tmp_path:
     assert (found.dataset.name, found.dataset.digest) == ("mine", "d" * tracking.MAX_DIGEST_LENGTH)
     assert json.loads(found.dataset.profile)["num_users"] == 597
     assert {tag.key: tag.value for tag in found.tags} == {"mlflow.data.context": "training"}
-    artifacts = Path(run.info.artifact_uri)
+    artifacts = local_path(run.info.artifact_uri)
     database = database_path(str(config.tracking.uri))
     assert database is not None
     assert artifacts.is_relative_to(database.parent / "mlruns")
@@ -265,6 +272,7 @@ def test_a_store_that_cannot_be_reached_is_one_warning_and_a_local_record(
         ("sqlite:///", "three slashes"),
         ("sqlite:///:memory:", "three slashes"),
         ("sqlite:////", "is a folder"),
+        ("sqlite:///50%25.db", "percent"),
         ("http://", "no host"),
         ("http://host:port", "not an address"),
         ("https://me:secret@[::1", "not an address"),
@@ -301,6 +309,22 @@ def test_a_locked_database_is_noticed_quickly(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         probe(f"sqlite:///{path}")
     holder.close()
+
+
+def test_an_old_store_that_hides_the_database_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = tmp_path / "mlruns" / "0" / "meta.yaml"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (tmp_path / "mlflow.db").mkdir()  # no need to make a database: this one cannot be
+    warnings: list[str] = []
+    with pytest.raises(ConfigError, match="is a folder"):
+        open_tracker(ExperimentConfig(), tmp_path, tags={}, warn=warnings.append)
+    (tmp_path / "mlflow.db").rmdir()
+    (tmp_path / "mlflow.db").write_text("no database " * 100)
+    open_tracker(ExperimentConfig(), tmp_path, tags={}, warn=warnings.append)
+    assert len(warnings) == 2
+    assert "--backend-store-uri sqlite:///mlflow.db" in warnings[0]
 
 
 def test_without_tracking_rounds_are_still_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,11 +407,16 @@ def runs_at_once(folder: Path, count: int) -> None:
     assert {run_id for run_id, _, _ in rows} == run_ids
     assert {status for _, status, _ in rows} == {"FINISHED"}
     assert sorted(experiments) == [("Default",), ("fedmm",)]
-    assert all((Path(uri) / "metrics.jsonl").exists() and Path(uri).is_relative_to(folder / "mlruns") for *_, uri in rows)
+    for *_, artifact_uri in rows:
+        artifacts = local_path(artifact_uri)
+        assert artifacts.is_relative_to(folder / "mlruns")
+        assert (artifacts / "metrics.jsonl").exists()
 
 
 def test_two_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
-    runs_at_once(tmp_path, 2)
+    folder = tmp_path / "50%25 a?b#c"  # and in whatever folder
+    folder.mkdir()
+    runs_at_once(folder, 2)
 
 
 @pytest.mark.slow

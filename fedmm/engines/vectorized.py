@@ -6,7 +6,9 @@ another's parameters, the gradient of the sum is every client's own gradient.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -21,16 +23,46 @@ from fedmm.params import Params, client_norms, expand_for_clients, select, stack
 def train_cohort(
     local: LocalTraining, params: Params, cohort: IntArray, round_number: int, *, block_size: int = 32
 ) -> Iterator[UpdateBlock]:
-    """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time."""
-    for clients in cut_blocks(local, cohort, block_size):
-        yield _train_block(local, params, clients, round_number)
+    """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time.
+
+    On the CPU each thread trains a block of its own with serial kernels: that wastes less than splitting every small
+    product among threads, and the numbers do not depend on how many threads there are.
+    """
+    blocks = cut_blocks(local, cohort, block_size)
+    threads = torch.get_num_threads()
+    if local.device.type != "cpu" or threads == 1 or len(blocks) == 1:
+        for clients in blocks:
+            yield _train_block(local, params, clients, round_number)
+        return
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
+    try:
+        pending: deque[Future[UpdateBlock]] = deque()
+        for clients in blocks:
+            pending.append(pool.submit(_train_block, local, params, clients, round_number))
+            # Finished blocks wait in order; no more than one a thread are kept beside those at work.
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
-    """The cohort sorted by falling number of predictions, so that a block pads little and clients finish last to first."""
-    order = np.lexsort((cohort, -local.windows.num_positions(cohort)))
-    ordered = cohort[order]
-    return [ordered[i : i + block_size] for i in range(0, len(ordered), block_size)]
+    """The cohort sorted by falling number of predictions, cut where a block is full or a client has less than half the
+    predictions of the block's first: blocks then pad little, and their clients finish last to first."""
+    positions = local.windows.num_positions(cohort)
+    order = np.lexsort((cohort, -positions))
+    blocks: list[IntArray] = []
+    begin = 0
+    for place in range(1, len(order) + 1):
+        full = place - begin == block_size
+        if place == len(order) or full or 2 * positions[order[place]] < positions[order[begin]]:
+            blocks.append(cohort[order[begin:place]])
+            begin = place
+    return blocks
 
 
 def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:

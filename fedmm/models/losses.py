@@ -102,8 +102,8 @@ def _client_loss(terms: list[_Parts], gradients: list[_Parts], questions: Questi
     """One client's loss over its first ``rows`` rows; the gradients are written into ``gradients``."""
     targets = questions.targets[client, :rows].unsqueeze(1)
     weights = questions.row_weights[client, :rows].unsqueeze(1)
-    folded = [_folded(term) for term in terms]
-    logits = _client_logits(terms, folded, rows)
+    products = [cast(Tensor, queries)[:rows] @ cast(Tensor, keys).mT for queries, keys, _ in terms]
+    logits = _total(terms, products)
     if questions.candidate_mask is None:
         logits[:, 0] = -math.inf
     else:
@@ -114,39 +114,37 @@ def _client_loss(terms: list[_Parts], gradients: list[_Parts], questions: Questi
     log_total = torch.logsumexp(logits, dim=-1, keepdim=True)
     loss = ((log_total - logits.gather(1, targets)) * weights).sum()
     slope = logits.sub_(log_total).exp_().mul_(weights).scatter_add_(1, targets, -weights)
-    for term, keys, into in zip(terms, folded, gradients, strict=True):
-        _term_gradients(slope, term, keys, into, rows)
+    for term, product, into in zip(terms, products, gradients, strict=True):
+        _term_gradients(slope, term, product, into, rows)
     return loss
 
 
-def _client_logits(terms: list[_Parts], folded: list[Tensor], rows: int) -> Tensor:
-    logits: Tensor | None = None
-    for (queries, _, _), keys in zip(terms, folded, strict=True):
-        part = cast(Tensor, queries)[:rows]
-        logits = part @ keys.mT if logits is None else logits.addmm_(part, keys.mT)
-    return cast(Tensor, logits)
+def _total(terms: list[_Parts], products: list[Tensor]) -> Tensor:
+    """sum of scale * product, in memory of its own where a product is needed again for its scale's gradient."""
+    total: Tensor | None = None
+    for (_, _, scale), product in zip(terms, products, strict=True):
+        if total is None:
+            total = product if scale is None else product * scale
+        else:
+            total = total.add_(product) if scale is None else total.addcmul_(product, scale)
+    return cast(Tensor, total)
 
 
-def _folded(term: _Parts) -> Tensor:
-    """Keys [N, K] with the scale [N] in them."""
-    _, keys, scale = term
-    return cast(Tensor, keys) if scale is None else cast(Tensor, keys) * scale.unsqueeze(-1)
+def _term_gradients(slope: Tensor, term: _Parts, product: Tensor, into: _Parts, rows: int) -> None:
+    """Writes one term's gradients from those of the logits, ``slope`` [R, N].
 
-
-def _term_gradients(slope: Tensor, term: _Parts, folded: Tensor, into: _Parts, rows: int) -> None:
-    """Writes one term's gradients from those of the logits, ``slope`` [R, N]."""
+    The scale's gradient is sum_r slope * product, elementwise: no product over the width of the keys is needed for it.
+    """
     queries, keys, scale = term
     into_queries, into_keys, into_scale = into
-    if into_queries is not None:
-        into_queries[:rows] = slope @ folded
-        into_queries[rows:] = 0.0
-    if into_keys is None and into_scale is None:
-        return
-    by_key = slope.mT @ cast(Tensor, queries)[:rows]
     if into_scale is not None:
-        into_scale.copy_((by_key * cast(Tensor, keys)).sum(-1))
+        torch.sum(product.mul_(slope), dim=0, out=into_scale)
+    scaled = slope if scale is None else slope * scale
+    if into_queries is not None:
+        torch.mm(scaled, cast(Tensor, keys), out=into_queries[:rows])
+        into_queries[rows:] = 0.0
     if into_keys is not None:
-        into_keys.copy_(by_key if scale is None else by_key.mul_(scale.unsqueeze(-1)))
+        torch.mm(scaled.mT, cast(Tensor, queries)[:rows], out=into_keys)
 
 
 def _penalty(excluded: Tensor, dtype: torch.dtype) -> Tensor:
