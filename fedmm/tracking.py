@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["MlflowRun", "Status", "Tracker", "open_tracker", "preload"]
 
 ROUND_METRIC = "train/loss"  # every training round has it: tells which rounds a reopened run has
+ARTIFACTS = "mlruns"  # folder beside a database file, MLflow's own default
 MAX_PARAM_LENGTH = 6000  # this and the next four: MLflow's limits
 MAX_TAG_LENGTH = 8000
 MAX_DIGEST_LENGTH = 36
@@ -175,6 +177,7 @@ class MlflowRun:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries are not news
         try:
             with database_lock(self.uri):
+                _make_database(self.uri)
                 client = MlflowClient(tracking_uri=self.uri)
                 return client, self._find_experiment(client)
         except UnsupportedModelRegistryStoreURIException:
@@ -211,7 +214,7 @@ class MlflowRun:
         if database is None:
             return None
         folder = re.sub(r"[^A-Za-z0-9_-]+", "-", self._experiment)
-        return (database.parent / "mlruns" / folder).as_uri()
+        return (database.parent / ARTIFACTS / folder).as_uri()
 
     def _reopen(self, client: MlflowClient, run_id: str) -> bool:
         """Continues an earlier run; False, with a warning, where there is none to continue."""
@@ -245,6 +248,22 @@ class MlflowRun:
         if changed:  # a resumed run with, say, more rounds: MLflow's params cannot change, tags can
             _send_tags(client, run_id, changed)
         self._params |= new
+
+
+def _make_database(uri: str) -> None:
+    """Makes a SQLite database where there is none, under another name first: MLflow builds it in many steps, and one
+    that was stopped half-way (Ctrl-C during the first run) can never be used or finished. Call it under the lock."""
+    path = database_path(uri)
+    if path is None or (path.exists() and path.stat().st_size):
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for stale in path.parent.glob(f"{path.name}.*.new*"):
+        stale.unlink()
+    suffix = f".{secrets.token_hex(4)}.new"
+    store = SqlAlchemyStore(f"{uri.partition('?')[0]}{suffix}", (path.parent / ARTIFACTS).as_uri())
+    store.engine.dispose()
+    path.with_name(path.name + suffix).replace(path)
 
 
 def _send_tags(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:

@@ -370,6 +370,18 @@ def test_the_modules_load_no_mlflow_and_preload_does() -> None:
     preload().join()
 
 
+def test_a_first_run_stopped_while_the_database_is_made_does_no_harm(tmp_path: Path) -> None:
+    from mlflow.store.db import utils
+
+    config = with_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with mock.patch.object(utils, "_upgrade_db", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        open_tracker(config, tmp_path, tags={}, warn=pytest.fail)
+    with open_tracker(config, tmp_path, tags={}, warn=pytest.fail) as tracker:
+        tracker.log_round(ROUND, 1)
+    assert stored(config, tracker.run_id).data.metrics == ROUND
+    assert {entry.name for entry in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock", "metrics.jsonl"}
+
+
 TRAIN = """
 import json, sys
 from pathlib import Path
