@@ -261,7 +261,7 @@ def _make_database(uri: str) -> None:
     for stale in path.parent.glob(f"{path.name}.*.new*"):
         stale.unlink()
     suffix = f".{secrets.token_hex(4)}.new"
-    store = SqlAlchemyStore(f"{uri.partition('?')[0]}{suffix}", (path.parent / ARTIFACTS).as_uri())
+    store = SqlAlchemyStore(f"{uri.partition('?')[0]}{suffix}", (path.parent / ARTIFACTS).as_uri())  # type: ignore[no-untyped-call]
     store.engine.dispose()
     path.with_name(path.name + suffix).replace(path)
 

@@ -67,7 +67,7 @@ def test_tie_orders_move_only_ties(bundled):
 def test_bundled_features_and_titles(bundled):
     assert set(bundled.features) == {"visual", "semantic"}
     for features in bundled.features.values():
-        assert features.values.shape == (1850, 128)
+        assert features.values.shape == (1850, 64)
         assert features.coverage == 1.0
         assert not features.present[0]
         assert not features.values[0].any()
