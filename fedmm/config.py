@@ -101,7 +101,9 @@ class FederationConfig(Section):
     weight_decay: Weight = Field(0.0, description="the client's weight decay")
     clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
     proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
-    num_negatives: Count = Field(0, description="training negatives a local step; 0 = full softmax")
+    num_negatives: Count | None = Field(
+        None, description="training negatives a local step; 0 = full softmax; unset = full, 255 beside memory experts"
+    )
     exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")

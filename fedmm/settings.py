@@ -1,32 +1,41 @@
-"""Settings in layers: defaults < TOML files < FEDMM_* variables < --set < flags. Whoever typed a value is named when it is wrong."""
+"""Settings in layers: defaults < TOML files < FEDMM_* variables < --set < flags.
+
+Whoever gave a value is named when it is wrong.
+"""
 
 from __future__ import annotations
 
-import difflib
-import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError
+from fedmm.settings_catalogue import Setting, known_settings, nearest, sections
+from fedmm.settings_toml import dump_toml
+
+__all__ = ["dump_toml", "load_config"]
 
 PREFIX = "FEDMM_"
 RESERVED = frozenset({"FEDMM_CACHE"})  # where fetched data is kept: not a setting
+SHOWN_CHARACTERS = 80
 Tree = dict[str, Any]
+Given = Mapping[str, tuple[str, Any]]  # key -> who gave it, the value as given
 
 
 @dataclass(frozen=True)
-class Layer:
+class _Layer:
     """Some settings and who gave them."""
 
     source: str  # "run.toml", "FEDMM_MODEL__HIDDEN_DIM", "--set", "--rounds"
-    values: Mapping[str, Any]  # flat: "model.hidden_dim" -> value
+    values: Mapping[str, Any]  # dotted key -> value
+    typed: bool  # texts as typed, still to be read as numbers, lists and so on
 
 
 def load_config(
@@ -34,139 +43,168 @@ def load_config(
     environment: Mapping[str, str] | None = None,
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    *,
+    flag_names: Mapping[str, str] | None = None,
+    implied: Mapping[str, Any] | None = None,
 ) -> ExperimentConfig:
-    """The settings of all layers; only what was given overrides.
+    """The settings of all layers joined; only what was given overrides.
 
-    ``environment`` holds variables such as ``FEDMM_MODEL__HIDDEN_DIM=128``, ``assignments`` texts such as
-    ``model.hidden_dim=128``, ``flags`` dotted keys with values, None where a flag was not given.
-    Raises ConfigError in one line, with key, value, source and what is allowed.
+    ``environment`` holds variables such as ``FEDMM_MODEL__HIDDEN_DIM=128`` (an empty one counts as unset),
+    ``assignments`` texts such as ``model.hidden_dim=128``, ``flags`` dotted keys with values, None where a flag was
+    not given. ``flag_names`` has what was typed for a key (``--rounds``), for messages. ``implied`` replaces defaults
+    and gives way to every other layer. Texts are read as TOML values where the setting takes one; a list may be
+    written ``5,10``, and ``none`` unsets what can be unset.
+
+    Raises ConfigError in one line, with key, value, source and what is allowed, or the nearest name that is known.
     """
-    layers = [_file_layer(path) for path in files]
+    names = flag_names or {}
+    layers = [_Layer("default", implied or {}, typed=True)]
+    layers += [_Layer(str(path), _read_file(path), typed=False) for path in files]
     layers += _environment_layers(environment or {})
-    layers += [_assignment_layer(text) for text in assignments]
-    layers += [Layer("flag", {key: value}) for key, value in (flags or {}).items() if value is not None]
-    return _validate(layers)
+    layers += [_Layer("--set", dict([_assignment(text)]), typed=True) for text in assignments]
+    for key, value in (flags or {}).items():
+        if value is not None:
+            layers.append(_Layer(names.get(key, "flag"), {key: value}, typed=True))
+    return _join(layers)
 
 
-def dump_toml(config: ExperimentConfig, *, comments: bool = False) -> str:
-    """The settings as TOML that ``load_config`` reads back as equal. None is left out, or shown commented out with
-    ``comments``, which also puts each setting's description above it."""
-    lines: list[str] = []
-    _dump_section(config, "", lines, comments)
-    return "\n".join(lines).strip() + "\n"
-
-
-def known_keys() -> dict[str, Any]:
-    """Every dotted key with its field's default."""
-    return ExperimentConfig().flat()
-
-
-def _file_layer(path: Path) -> Layer:
+def _read_file(path: Path) -> Tree:
     remedy = "Give a TOML file; `fedmm config init` writes one."
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"There is no file {path}.", remedy) from None
+        raise ConfigError(f"There is no file {str(path)!r}.", remedy) from None
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder.", remedy) from None
+        raise ConfigError(f"{str(path)!r} is a folder.", remedy) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}).", remedy) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{str(path)!r} cannot be read: {reason}.", remedy) from None
     try:
-        return Layer(str(path), _flatten(tomllib.loads(text)))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}.", "Mend the line it names.") from None
+        return _flatten(tomllib.loads(text.replace("\r\n", "\n")))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"{path} is not TOML: {reason}.", "Mend it; `fedmm config init` writes an example.") from None
 
 
-def _environment_layers(environment: Mapping[str, str]) -> list[Layer]:
-    names = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in RESERVED)
-    return [
-        Layer(name, {name[len(PREFIX) :].lower().replace("__", "."): _parse(environment[name])}) for name in names
-    ]
+def _environment_layers(environment: Mapping[str, str]) -> list[_Layer]:
+    layers = []
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in RESERVED and environment[name] != "":
+            key = name[len(PREFIX) :].lower().replace("__", ".")
+            layers.append(_Layer(name, {key: environment[name]}, typed=True))
+    return layers
 
 
-def _assignment_layer(text: str) -> Layer:
+def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r} has no key=value.", "Write for example --set model.hidden_dim=128.")
-    return Layer("--set", {key.strip(): _parse(value.strip())})
+        raise ConfigError(f"--set {_shown(text)} has no key=value.", "Write for example: --set model.hidden_dim=128")
+    return key.strip(), value.strip()
 
 
-def _parse(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself: `0.1`, `true`, `[5, 10]`, and plain words."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _validate(layers: Iterable[Layer]) -> ExperimentConfig:
+def _join(layers: Iterable[_Layer]) -> ExperimentConfig:
     tree: Tree = {}
     given: dict[str, tuple[str, Any]] = {}
-    known = known_keys()
     for layer in layers:
         for key, value in layer.values.items():
-            if key not in known:
-                raise ConfigError(*_unknown(key, layer.source, known))
-            adapted = _adapt(key, value)
-            _put(tree, key, adapted)
+            setting = known_settings().get(key)
+            if setting is None:
+                raise _unknown(key, layer.source)
             given[key] = (layer.source, value)
+            read = _read_text(setting, value) if layer.typed and isinstance(value, str) else value
+            _put(tree, key, _fit(setting, read, layer.source, value))
     try:
         return ExperimentConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(*_explain(error.errors()[0], given)) from None
+        raise _explain(error.errors(include_url=False), given) from None
 
 
-def _adapt(key: str, value: Any) -> Any:
-    """`none` for optional settings, and `5,10` or a single value for lists."""
-    annotation = _annotation(key)
-    optional = type(None) in get_args(annotation)
-    if optional and isinstance(value, str) and value.lower() == "none" and not key.endswith("_features"):
+def _read_text(setting: Setting, text: str) -> Any:
+    """A typed text as the setting means it. Quotes make a text of anything, ``"none"`` too."""
+    if setting.takes_none and text.lower() == "none":
         return None
-    if str(annotation).startswith("tuple"):
-        if isinstance(value, str):
+    if setting.kind in ("string", "path"):
+        return _toml_value(text) if text[:1] in ('"', "'") else text
+    if setting.kind == "list" and not text.startswith("["):
+        return [_toml_value(part.strip()) for part in text.split(",") if part.strip()]
+    return _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    """The TOML value that ``text`` is, else the text itself: numbers, truth values, lists; plain words stay words."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if list(parsed) == ["value"] else text
+
+
+def _fit(setting: Setting, value: Any, source: str, given: Any) -> Any:
+    """``value`` where pydantic takes it too readily (true as 1) or not readily enough (one entry of a list).
+
+    ``given`` is what it was read from, for messages.
+    """
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ConfigError(f"{setting.key} is {_shown(given)} (from {source}), which is not UTF-8.", "Rename it.")
+        if setting.takes_none and not setting.textual and value.lower() == "none":  # as ``dump_toml`` writes it
+            return None
+        if setting.kind == "list":
             return [part.strip() for part in value.split(",") if part.strip()]
-        if not isinstance(value, (list, tuple)):
-            return [value]
-    if annotation in (str, str | None) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+    if isinstance(value, bool) and setting.kind != "boolean":
+        raise ConfigError(*_impossible(setting, given, source))
+    if setting.kind == "list" and isinstance(value, (int, float)):
+        return [value]
     return value
 
 
-def _annotation(key: str) -> Any:
-    section: type[BaseModel] = ExperimentConfig
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        found = section.model_fields[parent].annotation
-        assert isinstance(found, type)
-        section = found
-    return section.model_fields[leaf].annotation
+def _unknown(key: str, source: str) -> ConfigError:
+    if key in sections():
+        members = [name for name in known_settings() if name.rpartition(".")[0] == key]
+        return ConfigError(
+            f"{key!r} (from {source}) is a group of settings.", f"Give one of them, such as {members[0]}."
+        )
+    near = nearest(key)
+    variable = source.upper().startswith(PREFIX)
+    if near is None:
+        remedy = "`fedmm config show` lists all settings."
+    else:
+        remedy = f"The nearest known one is {known_settings()[near].variable if variable else near}."
+    return ConfigError(f"There is no setting {source if variable else f'{key!r} (from {source})'}.", remedy)
 
 
-def _unknown(key: str, source: str, known: Mapping[str, Any]) -> tuple[str, str]:
-    leaf = key.rpartition(".")[2]
-    by_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
-    near = by_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    near = near or [n for n in known if n.rpartition(".")[2] in difflib.get_close_matches(leaf, _leaves(known), n=1)]
-    remedy = f"The nearest known one is {near[0]}." if near else "`fedmm config show` lists all."
-    return f"There is no setting {key!r} (from {source}).", remedy
+def _explain(errors: Sequence[ErrorDetails], given: Given) -> ConfigError:
+    """One line for all that is wrong: what it is, where from, and what is allowed."""
+    problems = [_problem(error, given) for error in errors]
+    problems = list(dict.fromkeys(problems))  # a wrong list has one error an element
+    messages, remedies = zip(*problems, strict=True)
+    return ConfigError(" ".join(messages), " ".join(dict.fromkeys(remedies)))
 
 
-def _leaves(known: Mapping[str, Any]) -> list[str]:
-    return [name.rpartition(".")[2] for name in known]
+def _problem(error: ErrorDetails, given: Given) -> tuple[str, str]:
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
+    setting = known_settings().get(key)
+    if setting is not None:
+        source, value = given.get(key, ("default", error["input"]))
+        return _impossible(setting, value, source)
+    # From a validator over a whole section: "what is wrong: what to do about it".
+    message, _, remedy = error["msg"].removeprefix("Value error, ").partition(": ")
+    words = set(re.findall(r"\w+", error["msg"]))
+    named = [name for name in given if name.startswith(f"{key}.") and name.rpartition(".")[2] in words]
+    sources = ", ".join(f"{name} from {given[name][0]}" for name in named)
+    remedy = remedy or "change one of these settings"
+    return f"{key}: {message}{f' ({sources})' if sources else ''}.", f"{remedy[0].upper()}{remedy[1:]}."
 
 
-def _explain(error: ErrorDetails, given: Mapping[str, tuple[str, Any]]) -> tuple[str, str]:
-    """One line for one problem: what, where from, and what is allowed."""
-    place = [str(part) for part in error["loc"]]
-    key = ".".join(part for part in place if not part.isdigit())
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if error["type"] == "value_error":
-        return f"{key}: {message}.", "Change one of them; `fedmm config show` prints what is set."
-    source, value = given.get(key, ("default", error["input"]))
-    allowed = f"Allowed: {message}."
-    return f"{key} is {value!r} (from {source}), which is not possible.", allowed
+def _impossible(setting: Setting, value: Any, source: str) -> tuple[str, str]:
+    return f"{setting.key} cannot be {_shown(value)} (from {source}).", f"{setting.key} takes {setting.allowed}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 4]} ..."
 
 
 def _put(tree: Tree, key: str, value: Any) -> None:
@@ -181,23 +219,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     for key, value in tree.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _dump_section(section: BaseModel, name: str, lines: list[str], comments: bool) -> None:
-    nested: list[tuple[str, BaseModel]] = []
-    if name:
-        lines += ["", f"[{name}]"]
-    plain = section.model_dump(mode="json")
-    for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
-        if isinstance(value, BaseModel):
-            nested.append((f"{name}.{key}" if name else key, value))
-            continue
-        if comments and field.description:
-            lines.append(f"# {field.description}")
-        if value is not None:
-            lines.append(f"{key} = {json.dumps(plain[key], ensure_ascii=False)}")
-        elif comments:
-            lines.append(f"# {key} =")
-    for path, value in nested:
-        _dump_section(value, path, lines, comments)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from fedmm_cli import config, data, evaluate, train
-from fedmm_cli.options import modernise
-from fedmm_cli.output import run_command
+from fedmm_cli.options import SettingsCommand
+from fedmm_cli.output import help_if_alone, run_command
 
 app = typer.Typer(
     name="fedmm",
-    help="Train and study federated multimodal sequential recommenders.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
+app.command("train", cls=SettingsCommand)(train.train)
 app.command("evaluate")(evaluate.evaluate)
-app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 
 
 def _show_version(value: bool) -> None:
@@ -33,20 +33,23 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Train and study federated multimodal sequential recommenders."""
+    """Train and study federated multimodal sequential recommenders: every user is a client."""
+    del version
+    help_if_alone(context)
 
 
-def main() -> None:
-    """The console script. Names of the old system are understood by ``train`` and said to be old."""
-    arguments = sys.argv[1:]
-    if arguments[:1] == ["train"]:
-        arguments, notes = modernise(arguments)
-        for note in notes:
-            sys.stderr.write(f"note: {note}\n")
-    sys.exit(run_command(lambda: app(args=arguments), arguments))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script; returns the exit code."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+
+    def body() -> Any:
+        return get_command(app).main(args=typed, prog_name="fedmm", standalone_mode=False)
+
+    return run_command(body, typed)

@@ -2,51 +2,67 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Show, check and write settings.", no_args_is_help=True, pretty_exceptions_enable=False)
+from fedmm_cli.options import FLAGS, Debug, Given, Json, SettingsCommand, takes_settings
+from fedmm_cli.output import help_if_alone, print_json
 
-Files = Annotated[list[Path] | None, typer.Option("--config", help="TOML settings; repeatable.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="Any setting: model.dropout=0.1; repeatable.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context) -> None:
+    """Show, check and write settings."""
+    help_if_alone(context)
+
+
+@app.command(cls=SettingsCommand)
+@takes_settings(FLAGS, old_names=True)
 def show(
-    config: Files = None,
-    assignments: Assignments = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    given: Given,
+    *,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the defaults.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the settings that a run would have, all layers joined."""
+    """Print the settings that `fedmm train` would have with the same options, files and variables, as TOML."""
     del debug
-    from fedmm.settings import dump_toml, load_config
-    from fedmm_cli.output import print_json
+    from fedmm.settings import dump_toml
 
-    settings = load_config(config or [], os.environ, assignments or [])
+    settings = given.load()
     if as_json:
-        print_json(settings.model_dump(mode="json"))
+        from fedmm.config import ExperimentConfig
+
+        defaults = ExperimentConfig().flat()
+        flat = {key: value for key, value in settings.flat().items() if not changed or value != defaults[key]}
+        print_json({"settings": flat, "digest": settings.digest})
     else:
-        typer.echo(dump_toml(settings), nl=False)
+        typer.echo(dump_toml(settings, only_non_default=changed), nl=False)
 
 
 @app.command()
-def validate(files: Annotated[list[Path], typer.Argument(help="TOML files, checked together.")], debug: Debug = False) -> None:
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="TOML files, joined in this order.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Check settings files without running anything."""
     del debug
     from fedmm.settings import load_config
 
     settings = load_config(files)
-    typer.echo(f"valid; config digest {settings.digest}")
+    if as_json:
+        print_json({"valid": True, "digest": settings.digest})
+    else:
+        typer.echo(f"valid; digest {settings.digest}")
 
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("fedmm.toml"),
+    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The file to write.")] = Path("fedmm.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -54,10 +70,13 @@ def init(
     del debug
     from fedmm.config import ExperimentConfig
     from fedmm.errors import ConfigError
-    from fedmm.local_record import write_atomically
     from fedmm.settings import dump_toml
 
+    if path.is_dir():
+        raise ConfigError(f"{str(path)!r} is a folder.", "Give a file name, such as fedmm.toml.")
     if path.exists() and not force:
-        raise ConfigError(f"{path} exists already.", "Give another name, or --force to replace it.")
+        raise ConfigError(f"{str(path)!r} exists already.", "Give another name, or --force to replace it.")
+    from fedmm.local_record import write_atomically
+
     write_atomically(path, dump_toml(ExperimentConfig(), comments=True).encode())
     typer.echo(f"wrote {path}; use it with: fedmm train --config {path}")

@@ -8,32 +8,54 @@ from typing import Annotated
 
 import typer
 
+from fedmm_cli.options import Debug, Json, Quiet, protocols_of
+
+SPLITS = ("test", "validation")
+
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint or a run folder (its best round).")],
-    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
-    evaluation: Annotated[str | None, typer.Option("--eval", help="full, sampled or both.", show_default="the run's")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps or auto.", show_default="the run's")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.", show_default="the run's")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A run folder (its best round) or a checkpoint in it.")
+    ],
+    split: Annotated[
+        str, typer.Option("--split", metavar="WORD", help="Whose held-out items: test, validation.")
+    ] = "test",
+    protocols: Annotated[
+        str | None, typer.Option("--eval", metavar="WORD", help="full, sampled or both. Default: the run's.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="TEXT", help="cpu, cuda, cuda:N, mps or auto. Default: the run's.")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all. Default: the run's.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Evaluate a checkpoint again, under another protocol or on the other split of the same data."""
     del debug
     from fedmm.errors import ConfigError
-    from fedmm.evaluating import run_evaluation
-    from fedmm_cli.options import evaluation_flags
+    from fedmm.settings import load_config
     from fedmm_cli.output import print_json
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split cannot be {split!r}.", f"--split takes one of {', '.join(SPLITS)}.")
+    chosen = None if protocols is None else protocols_of(protocols)
+    flags = {"runtime.device": device, "runtime.threads": threads}
+    checked = load_config(flags=flags, flag_names={key: f"--{key.removeprefix('runtime.')}" for key in flags}).runtime
+    from fedmm.evaluating import run_evaluation
     from fedmm_cli.progress import QuietObserver, StageObserver
     from fedmm_cli.render import print_evaluation
 
-    if split not in ("test", "validation"):
-        raise ConfigError(f"--split {split!r} is not possible.", "Allowed: test, validation.")
-    protocols = evaluation_flags(evaluation, {}).get("evaluation.protocols")
     observer = QuietObserver(sys.stderr) if quiet else StageObserver(sys.stderr)
     result = run_evaluation(
-        checkpoint, observer, split=split, protocols=protocols, device=device, threads=threads
+        checkpoint,
+        observer,
+        split=split,
+        protocols=chosen,
+        device=None if device is None else checked.device,
+        threads=None if threads is None else checked.threads,
     )
     if as_json:
         print_json(result)

@@ -1,140 +1,251 @@
-"""Options of ``fedmm train``: flags to config keys, and the names the old system used."""
+"""Which options stand for which settings, and the decorator that gives a command these options.
+
+A flag's help, choices and default come from the settings tree when the help page is drawn; what is typed stays text
+until ``load_config`` reads it, so that a wrong value is explained in one way wherever it came from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+from typer.core import TyperCommand
+
+from fedmm_cli.old_options import OLD_OPTIONS, Translation, translate
+
+if TYPE_CHECKING:
+    from fedmm.config import ExperimentConfig
+
+Command = Callable[..., None]
+DATA, MODEL, FEDERATION, EVALUATION, RUN = "Data", "Model", "Federation", "Evaluation", "Run"
 PROTOCOLS = {
     "full": ("full",),
     "sampled": ("uniform100", "popularity100"),
     "both": ("full", "uniform100", "popularity100"),
 }
 
-FLAGS = {
-    "dataset": "data.name",
-    "data": "data.path",
-    "visual_features": "data.visual_features",
-    "text_features": "data.text_features",
-    "split": "data.split",
-    "min_rating": "data.min_rating",
-    "min_user_interactions": "data.min_user_interactions",
-    "min_item_interactions": "data.min_item_interactions",
-    "fusion": "model.fusion",
-    "experts": "model.experts",
-    "scoring": "model.scoring",
-    "gating_init": "model.gating_init",
-    "hidden_dim": "model.hidden_dim",
-    "num_blocks": "model.num_blocks",
-    "num_heads": "model.num_heads",
-    "max_length": "model.max_length",
-    "rounds": "federation.rounds",
-    "client_fraction": "federation.client_fraction",
-    "warmup_rounds": "federation.warmup_rounds",
-    "local_steps": "federation.local_steps",
-    "local_epochs": "federation.local_epochs",
-    "batch_size": "federation.batch_size",
-    "local_optimizer": "federation.local_optimizer",
-    "learning_rate": "federation.learning_rate",
-    "aggregation": "federation.aggregation",
-    "server_optimizer": "federation.server_optimizer",
-    "server_learning_rate": "federation.server_learning_rate",
-    "patience": "evaluation.patience",
-    "tracking_uri": "tracking.uri",
-    "experiment": "tracking.experiment",
-    "output": "runtime.output",
-    "seed": "runtime.seed",
-    "device": "runtime.device",
-    "threads": "runtime.threads",
-    "engine": "runtime.engine",
-}
-"""Parameter of the command -> config key."""
 
-OLD_NAMES = {
-    "--data_dir": "--data",
-    "--data_file": "--data",
-    "--visual_file": "--visual-features",
-    "--text_file": "--text-features",
-    "--num_rounds": "--rounds",
-    "--client_fraction": "--client-fraction",
-    "--learning_rate": "--learning-rate",
-    "--batch_size": "--batch-size",
-    "--partial_aggregation_warmup_rounds": "--warmup-rounds",
-    "--gating_init": "--gating-init",
-    "--sasrec_hidden_dim": "--hidden-dim",
-    "--sasrec_num_blocks": "--num-blocks",
-    "--use_negative_sampling": "--eval",
-    "--save_dir": "--output",
-}
+@dataclass(frozen=True)
+class Flag:
+    """One option and the setting that it sets; ``constant`` is what a switch without a value sets."""
+
+    name: str
+    key: str
+    panel: str
+    constant: bool | None = None
+
+    @property
+    def parameter(self) -> str:
+        """The name of the command's parameter."""
+        return self.name.removeprefix("--").replace("-", "_")
 
 
-def modernise(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """A command line of the old system in today's names, and a note for each name that changed.
+FLAGS = (
+    Flag("--dataset", "data.name", DATA),
+    Flag("--data", "data.path", DATA),
+    Flag("--visual-features", "data.visual_features", DATA),
+    Flag("--text-features", "data.text_features", DATA),
+    Flag("--split", "data.split", DATA),
+    Flag("--min-rating", "data.min_rating", DATA),
+    Flag("--min-user-interactions", "data.min_user_interactions", DATA),
+    Flag("--min-item-interactions", "data.min_item_interactions", DATA),
+    Flag("--fusion", "model.fusion", MODEL),
+    Flag("--experts", "model.experts", MODEL),
+    Flag("--scoring", "model.scoring", MODEL),
+    Flag("--gating-init", "model.gating_init", MODEL),
+    Flag("--hidden-dim", "model.hidden_dim", MODEL),
+    Flag("--num-blocks", "model.num_blocks", MODEL),
+    Flag("--num-heads", "model.num_heads", MODEL),
+    Flag("--max-length", "model.max_length", MODEL),
+    Flag("--rounds", "federation.rounds", FEDERATION),
+    Flag("--client-fraction", "federation.client_fraction", FEDERATION),
+    Flag("--warmup-rounds", "federation.warmup_rounds", FEDERATION),
+    Flag("--local-steps", "federation.local_steps", FEDERATION),
+    Flag("--local-epochs", "federation.local_epochs", FEDERATION),
+    Flag("--batch-size", "federation.batch_size", FEDERATION),
+    Flag("--local-optimizer", "federation.local_optimizer", FEDERATION),
+    Flag("--learning-rate", "federation.learning_rate", FEDERATION),
+    Flag("--aggregation", "federation.aggregation", FEDERATION),
+    Flag("--server-optimizer", "federation.server_optimizer", FEDERATION),
+    Flag("--server-learning-rate", "federation.server_learning_rate", FEDERATION),
+    Flag("--eval", "evaluation.protocols", EVALUATION),
+    Flag("--patience", "evaluation.patience", EVALUATION),
+    Flag("--output", "runtime.output", RUN),
+    Flag("--seed", "runtime.seed", RUN),
+    Flag("--device", "runtime.device", RUN),
+    Flag("--threads", "runtime.threads", RUN),
+    Flag("--engine", "runtime.engine", RUN),
+    Flag("--tracking-uri", "tracking.uri", RUN),
+    Flag("--experiment", "tracking.experiment", RUN),
+    Flag("--no-tracking", "tracking.enabled", RUN, constant=False),
+)
+METAVARS = {"integer": "INT", "number": "NUMBER", "string": "TEXT", "path": "PATH", "boolean": "BOOL", "list": "LIST"}
+DATA_FLAGS = tuple(flag for flag in FLAGS if flag.panel == DATA)
 
-    The underscored --learning_rate belongs to local Adam, as it did there, unless a local optimizer is named.
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.", rich_help_panel=RUN)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only warnings and results.", rich_help_panel=RUN)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was typed about settings, not yet joined."""
+
+    files: tuple[Path, ...] = ()
+    assignments: tuple[str, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)  # key -> value
+    names: Mapping[str, str] = field(default_factory=dict)  # key -> the option that gave it
+    implied: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def load(self, stored: Sequence[Path] = (), flags: Mapping[str, Any] | None = None) -> ExperimentConfig:
+        """The settings of all layers, with ``stored`` files below those that were given and ``flags`` on top of all."""
+        from fedmm.settings import load_config
+
+        return load_config(
+            (*stored, *self.files),
+            os.environ,
+            self.assignments,
+            {**self.flags, **(flags or {})},
+            flag_names=self.names,
+            implied=self.implied,
+        )
+
+
+class SettingsCommand(TyperCommand):
+    """Fills in the help of flags when it is asked for: loading the tree takes longer than ``fedmm --help`` may."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help page."""
+        flags = {flag.parameter: flag for flag in FLAGS if flag.constant is None}
+        for parameter in self.params:
+            option: Any = parameter
+            if parameter.name in flags and not option.hidden:
+                option.metavar, option.help = _describe(flags[parameter.name])
+        super().format_help(ctx, formatter)
+
+
+def _describe(flag: Flag) -> tuple[str, str]:
+    """What a flag takes, and its line on the help page."""
+    from fedmm.settings_catalogue import known_settings
+    from fedmm.settings_toml import toml_value
+
+    if flag.name == "--eval":
+        return "WORD", "Full ranking, sampled negatives, or both: full, sampled, both. Default: both."
+    setting = known_settings()[flag.key]
+    text = f"{setting.description[0].upper()}{setting.description[1:]}"
+    if setting.choices:
+        text += f": {', '.join(setting.choices)}"
+    if setting.default is not None:
+        default = toml_value(setting.default).strip('"')
+        text += f". Default: {default}"
+    return METAVARS[setting.kind] if not setting.choices else "WORD", f"{text}."
+
+
+def takes_settings(flags: Sequence[Flag], *, old_names: bool = False) -> Callable[[Command], Command]:
+    """Gives a command ``flags``, ``--config`` and ``--set``; it receives them as its first argument, a ``Given``.
+
+    With ``old_names`` the names of the old system work too, hidden, and each that is used is noted on stderr.
     """
-    modern: list[str] = []
-    notes: list[str] = []
-    folder, file = "", ""
-    rest = list(_pairs(arguments))
-    for name, value in rest:
-        if name not in OLD_NAMES:
-            modern += [part for part in (name, value) if part is not None]
-            continue
-        if name == "--data_dir":
-            folder = value or ""
-        elif name == "--data_file":
-            file = value or ""
-        elif name == "--use_negative_sampling":
-            value = "sampled" if (value or "").lower() in ("true", "1", "yes") else "full"
-            modern += ["--eval", value]
-        else:
-            modern += [part for part in (OLD_NAMES[name], value) if part is not None]
-        notes.append(f"{name} is now {OLD_NAMES[name]}" + (f" {value}" if name == "--use_negative_sampling" else ""))
-    if folder or file:
-        modern += ["--data", str(Path(folder) / file)]
-    named = any(argument.split("=")[0] == "--local-optimizer" for argument in modern)
-    if any(name == "--learning_rate" for name, _ in rest) and not named:
-        modern += ["--local-optimizer", "adam"]
-        notes.append("--learning_rate is the rate of local Adam, as it was; --learning-rate is that of --local-optimizer")
-    return modern, notes
+
+    def decorate(command: Command) -> Command:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        added = [_parameter(flag) for flag in flags] + _layer_parameters()
+        if old_names:
+            added += [_old_parameter(name) for name in OLD_OPTIONS]
+
+        def wrapper(**values: Any) -> None:
+            settings = {parameter.name: values.pop(parameter.name) for parameter in added}
+            given = _gather(settings, flags)
+            for note in given.notes:
+                sys.stderr.write(f"note: {note}\n")
+            command(given, **values)
+
+        parameters = [*added, *own]
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
 
 
-def _pairs(arguments: list[str]) -> list[tuple[str, str | None]]:
-    """Old options with their values, written `--name value` or `--name=value`; every other argument alone."""
-    pairs: list[tuple[str, str | None]] = []
-    place = 0
-    while place < len(arguments):
-        name, equals, value = arguments[place].partition("=")
-        if name in OLD_NAMES and equals:
-            pairs.append((name, value))
-        elif name in OLD_NAMES and place + 1 < len(arguments):
-            place += 1
-            pairs.append((name, arguments[place]))
-        else:
-            pairs.append((arguments[place], None))
-        place += 1
-    return pairs
+def protocols_of(word: str) -> tuple[str, ...]:
+    """The protocols that ``--eval`` names. Raises ConfigError for another word."""
+    if word in PROTOCOLS:
+        return PROTOCOLS[word]
+    from fedmm.errors import ConfigError
+
+    raise ConfigError(f"--eval cannot be {word!r}.", f"--eval takes one of {', '.join(PROTOCOLS)}.")
 
 
-def to_flags(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Given options as config keys."""
-    return {FLAGS[name]: value for name, value in values.items() if name in FLAGS and value is not None}
+def _gather(values: Mapping[str, Any], flags: Sequence[Flag]) -> Given:
+    given: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for flag in flags:
+        value = values[flag.parameter]
+        if value is not None and value is not False:
+            given[flag.key] = value if flag.constant is None else flag.constant
+            names[flag.key] = flag.name
+    old = translate({name: values[_old_name(name)] for name in OLD_OPTIONS if values.get(_old_name(name)) is not None})
+    _refuse_twice(names, old)
+    given |= old.flags
+    implied = dict(old.implied)
+    if "evaluation.protocols" in given:
+        protocols = protocols_of(given["evaluation.protocols"])
+        given["evaluation.protocols"] = protocols
+        implied["evaluation.selection_metric"] = f"{protocols[0]}/ndcg_at_10"
+    return Given(
+        files=tuple(values["config"] or ()),
+        assignments=tuple(values["assignments"] or ()),
+        flags=given,
+        names={**names, **old.names},
+        implied=implied,
+        notes=old.notes,
+    )
 
 
-def evaluation_flags(name: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """``--eval``: the protocols, and a selection metric that is measured among them.
+def _refuse_twice(names: Mapping[str, str], old: Translation) -> None:
+    for key, name in old.names.items():
+        if key in names:
+            from fedmm.errors import ConfigError
 
-    Raises ConfigError for an unknown word.
-    """
-    if name is None:
-        return {}
-    if name not in PROTOCOLS:
-        from fedmm.errors import ConfigError
+            raise ConfigError(f"{names[key]} and {name} are the same setting ({key}).", f"Give {names[key]} alone.")
 
-        raise ConfigError(f"--eval {name!r} is not possible.", f"Allowed: {', '.join(PROTOCOLS)}.")
-    flags: dict[str, Any] = {"evaluation.protocols": PROTOCOLS[name]}
-    if name == "sampled" and "evaluation.selection_metric" not in chosen:
-        flags["evaluation.selection_metric"] = "uniform100/ndcg_at_10"
-    return flags
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    option = typer.Option(flag.name, rich_help_panel=flag.panel, show_default=False)
+    if flag.constant is not None:
+        option.help = "Do not log to MLflow."
+        return _keyword(flag.parameter, bool, option, default=False)
+    return _keyword(flag.parameter, str | None, option)
+
+
+def _layer_parameters() -> list[inspect.Parameter]:
+    files = typer.Option("--config", help="TOML settings; repeatable, later files win.", rich_help_panel=RUN)
+    texts = typer.Option(
+        "--set",
+        help="Any setting, as in --set model.dropout=0.1; repeatable.",
+        metavar="KEY=VALUE",
+        rich_help_panel=RUN,
+    )
+    return [_keyword("config", list[Path] | None, files), _keyword("assignments", list[str] | None, texts)]
+
+
+def _old_parameter(name: str) -> inspect.Parameter:
+    return _keyword(_old_name(name), str | None, typer.Option(name, hidden=True))
+
+
+def _old_name(name: str) -> str:
+    return f"old_{name.removeprefix('--')}"
+
+
+def _keyword(name: str, kind: Any, option: Any, default: Any = None) -> inspect.Parameter:
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -2,60 +2,102 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import math
+import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
-USAGE = 2
+import typer
+
+USAGE, CTRL_C, TERMINATED = 2, 130, 143
+STORAGE_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO,
+)  # fmt: skip
+MEMORY_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
+
+# typer shows its own copy of click's exceptions, or click's: the common root of "the command line is wrong" in either.
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class Terminated(BaseException):
+    """SIGTERM. Not an Exception, so that nothing on the way takes it for a failure of its own."""
 
 
 def run_command(body: Callable[[], Any], arguments: list[str]) -> int:
-    """Runs a whole command line and returns the exit code; nothing but SystemExit of our own leaves here.
+    """Runs a whole command line and returns the exit code; prints whatever goes wrong, in one way.
 
-    ``--json`` and ``--debug`` are read from the arguments themselves, so that errors before the command also obey them.
+    ``--json`` and ``--debug`` are read from the arguments themselves, so that errors before the command obey them too.
     """
-    as_json, debug = "--json" in arguments, "--debug" in arguments
+    typed = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json, debug = "--json" in typed, "--debug" in typed
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        body()
-    except SystemExit as error:
-        return _usage_exit(error, as_json)
-    except KeyboardInterrupt:
-        return fail("interrupted", "Stopped by Ctrl-C.", "", 130, as_json)
+        with _sigterm_raises():
+            code = body()
+            sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = CTRL_C
+    except Terminated:
+        return fail("interrupted", "Stopped by SIGTERM.", "", TERMINATED, as_json)
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return _hang_up()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _failure(error, as_json, debug)
-    return 0
+    if code == CTRL_C:  # newer typer returns it, older raises
+        return fail("interrupted", "Stopped by Ctrl-C.", "", CTRL_C, as_json)
+    return code if isinstance(code, int) else 0
+
+
+def help_if_alone(context: typer.Context) -> None:
+    """Prints a group's help where no command of it was named."""
+    if context.invoked_subcommand is None:
+        text = context.get_help()
+        if text:
+            typer.echo(text)
+        raise typer.Exit
 
 
 def fail(code: str, message: str, remedy: str, exit_code: int, as_json: bool) -> int:
     """Prints one error and returns its exit code."""
+    message, remedy = _one_line(message), _one_line(remedy)
     if as_json:
         from fedmm import __version__
 
         error = {"code": code, "message": message, "remedy": remedy}
         print_json({"version": __version__, "status": "failed", "error": error})
-    sys.stderr.write(f"error: {message}\n" + (f"  {remedy}\n" if remedy else ""))
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"error: {message}\n" + (f"  remedy: {remedy}\n" if remedy else ""))
+        sys.stderr.flush()
     return exit_code
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """The one object that a command with ``--json`` prints on stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def print_json(value: Mapping[str, Any]) -> None:
+    """The one object that a command with ``--json`` prints on stdout; numbers that JSON lacks become null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
-def _usage_exit(error: SystemExit, as_json: bool) -> int:
-    code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    if as_json and code == USAGE:  # typer has explained it on stderr
-        return fail("usage", "The command line could not be understood.", "See --help.", USAGE, as_json)
-    return code
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _failure(error: Exception, as_json: bool, debug: bool) -> int:
@@ -63,11 +105,51 @@ def _failure(error: Exception, as_json: bool, debug: bool) -> int:
 
     if isinstance(error, FedmmError):
         return fail(error.code, error.message, error.remedy, error.exit_code, as_json)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-        message = f"{error.filename or 'a file'} cannot be written or read: {error.strerror}."
-        return fail("storage", message, "Free space or choose another folder with --output.", 1, as_json)
-    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+    if isinstance(error, UsageError):
+        return _usage(error, as_json)
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        remedy = "Free space, mend the path or its permissions, or choose another folder (--output)."
+        return fail("storage", f"{error.filename or 'A file'} cannot be used: {error.strerror}.", remedy, 1, as_json)
+    if isinstance(error, MemoryError) or any(word in str(error) for word in MEMORY_WORDS):
         remedy = "Lower runtime.block_size, federation.batch_size or model.hidden_dim."
-        return fail("memory", "There is not enough memory.", remedy, 1, as_json)
-    remedy = "" if debug else "This is a bug in fedmm. Run again with --debug for the traceback, and report it."
-    return fail("bug", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", remedy, 1, as_json)
+        return fail("memory", "There is not enough memory for this run.", remedy, 1, as_json)
+    remedy = "Please report it." if debug else "Please report it; run again with --debug for the traceback."
+    return fail("bug", f"This is a bug in fedmm: {type(error).__name__}: {error}", remedy, 1, as_json)
+
+
+def _usage(error: Exception, as_json: bool) -> int:
+    explain: Callable[[], str] = getattr(error, "format_message", error.__str__)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "fedmm"
+    message = explain()
+    stop = "" if message.endswith((".", ")")) else "."
+    return fail("usage", f"{message}{stop}", f"See {command} --help", USAGE, as_json)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM unwinds the stack, so that files get closed; a run in progress has a handler of its own."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _hang_up() -> int:
+    """Nobody reads on (``| head``): what is still buffered goes nowhere, or the interpreter complains as it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Last screens: what a run or an evaluation came to, readable at eighty columns and without colour."""
+"""Last screens, on stdout: what a run, an evaluation or a dataset came to, readable at 80 columns, colour or none."""
 
 from __future__ import annotations
 
@@ -7,101 +7,183 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-LABELS = {"full": "full ranking", "uniform100": "100 uniform neg.", "popularity100": "100 popular neg."}
-ROWS = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table on stdout."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place > 1 else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
+PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
+BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
+METRICS = ("hr", "ndcg", "mrr")
+PREFERRED_CUTOFF = 10
+DEFAULT_STORE = "sqlite:///mlflow.db"
+LABEL_WIDTH = 13
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """The end of ``fedmm train``: metrics with intervals beside the baselines, the model, the cost, the advice, the paths."""
+    """The end of ``fedmm train``: metrics beside the baselines, model, cost, advice, and where everything is."""
     console = _console()
     _print_metrics(console, "Test", result["metrics"]["test"], result["baselines"], "test")
-    _print_model(console, result)
-    for item in result["advice"]:
-        mark, style = ("!", "yellow") if item["level"] == "warning" else ("i", "cyan")
-        console.print(Text(f"{mark} {item['text']}", style=style))
+    _print_facts(console, _run_facts(result))
+    if result.get("advice"):
+        console.print()
+    for item in result.get("advice", ()):
+        warning = item["level"] == "warning"
+        mark = "!" if warning else "-"
+        console.print(_hanging(mark, item["text"], "bold yellow" if warning else ""))
     console.print()
-    console.print(Text(f"checkpoint  {result['checkpoint']}"), soft_wrap=True)
-    console.print(Text(f"evaluate    fedmm evaluate {result['output']}"), soft_wrap=True)
-    if result["run_id"]:
-        console.print(Text(f"tracking    run {result['run_id']}; see it with: mlflow ui"), soft_wrap=True)
+    _print_facts(console, _places(result), wrap=False)
 
 
 def print_evaluation(result: Mapping[str, Any], split: str) -> None:
     """The end of ``fedmm evaluate``."""
-    title = f"{split.capitalize()}, round {result['round']}"
-    _print_metrics(_console(), title, result["metrics"][split], result["baselines"], split)
+    console = _console()
+    _print_metrics(console, split.capitalize(), result["metrics"][split], result["baselines"], split)
+    _print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
+
+
+def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
+    """``fedmm data list``."""
+    console = _console()
+    for info in infos:
+        console.print(Text(info["name"], style="bold"))
+        sizes = [(info["num_users"], "users"), (info["num_items"], "items"), (info["num_interactions"], "interactions")]
+        facts = {
+            "what": info["description"],
+            "sizes": ", ".join(f"{number:,} {noun}" for number, noun in sizes if number is not None),
+            "here" if info["available"] else "not here": info["where"],
+        }
+        _print_facts(console, {label: text for label, text in facts.items() if text}, indent=2, wrap=False)
+
+
+def print_dataset(facts: Mapping[str, Any]) -> None:
+    """``fedmm data describe``."""
+    console = _console()
+    console.print(Text(facts["name"], style="bold"))
+    split = facts["split"]
+    lines = {
+        "users": f"{facts['num_users']:,}",
+        "items": f"{facts['num_items']:,}",
+        "interactions": f"{facts['num_interactions']:,}",
+        "digest": facts["digest"],
+        "split": f"{split['name']}: {split['validation']:,} users asked on validation, {split['test']:,} on test",
+    }
+    for name, own in facts["features"].items():
+        lines[name] = f"{own['width']} numbers for {own['coverage']:.1%} of the items, from {own['source'] or 'memory'}"
+    _print_facts(console, lines, indent=2, wrap=False)
+    for note in facts["notes"]:
+        console.print(_hanging("-", note, ""))
+
+
+def human_bytes(number: float) -> str:
+    """``4.1 GB``: decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """``48.3 s``, ``4 min 08 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _print_metrics(
     console: Console, title: str, own: Mapping[str, Any], baselines: Mapping[str, Any], split: str
 ) -> None:
-    for protocol, values in own.items():
-        names = [name for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10") if name in values] or _first_cutoff(values)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-        table.title = f"{title}, {LABELS.get(protocol, protocol)} ({values['num_users']:,} users, 95% intervals)"
-        table.add_column("")
-        for name in names:
-            table.add_column(name.replace("_at_", "@").upper(), justify="right", no_wrap=True)
-        table.add_row("model", *(_cell(values, name) for name in names), style="bold")
-        for key, label in ROWS.items():
-            table.add_row(label, *(_cell(baselines[key][split][protocol], name) for name in names))
-        console.print(table)
+    """One block of rows a protocol: the model, then what it stands beside."""
+    first = next(iter(own.values()))
+    names = _shown_metrics(first)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(name.replace("_at_", "@").upper(), justify="right", no_wrap=True)
+    for place, (protocol, values) in enumerate(own.items()):
+        if place:
+            table.add_row()
+        table.add_row(Text(PROTOCOLS.get(protocol, protocol), style="bold"))
+        table.add_row("  model", *(_cell(values, name) for name in names), style="bold")
+        for key, label in BASELINES.items():
+            if protocol in baselines.get(key, {}).get(split, {}):
+                beside = baselines[key][split][protocol]
+                table.add_row(f"  {label}", *(_cell(beside, name) for name in names))
+    console.print()
+    console.print(Text(f"{title}: {first['num_users']:,} users, with 95% intervals"), soft_wrap=True)
+    console.print(table)
 
 
-def _first_cutoff(values: Mapping[str, Any]) -> list[str]:
-    cutoff = next(name.rpartition("_")[2] for name in values if name.startswith("hr_at_"))
-    return [f"{metric}_at_{cutoff}" for metric in ("hr", "ndcg", "mrr")]
+def _shown_metrics(values: Mapping[str, Any]) -> list[str]:
+    """HR, NDCG and MRR at 10, or at the first cutoff where 10 was not measured."""
+    cutoffs = [int(name.removeprefix("hr_at_")) for name in values if name.startswith("hr_at_")]
+    cutoff = PREFERRED_CUTOFF if PREFERRED_CUTOFF in cutoffs else cutoffs[0]
+    return [f"{metric}_at_{cutoff}" for metric in METRICS]
 
 
 def _cell(values: Mapping[str, Any], name: str) -> str:
     low, high = values["ci95"][name]
-    return f"{_short(values[name])} [{_short(low)}, {_short(high)}]"
+    return f"{_share(values[name])} [{_share(low)}, {_share(high)}]"
 
 
-def _short(value: float) -> str:
-    """Three decimals without the leading zero: metrics lie between 0 and 1."""
-    return f"{value:.3f}".replace("0.", ".", 1) if value < 1 else f"{value:.2f}"
+def _share(value: float) -> str:
+    """Three decimals; the zero before the point is left out, as metrics lie between 0 and 1."""
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else text
 
 
-def _print_model(console: Console, result: Mapping[str, Any]) -> None:
-    model, seconds = result["model"], result["seconds"]
-    facts = [f"best round {result['best_round']} of {result['rounds']}", f"{model['num_parameters']:,} parameters"]
-    facts += [
-        f"{label} {model[key]:.3f}"
-        for key, label in (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"))
-        if model[key] is not None
-    ]
-    console.print(Text(", ".join(facts)))
-    sent = result["communication"]
-    costs = [
-        f"{seconds['total']:.0f} s (training {seconds['train']:.0f}, evaluation {seconds['evaluation']:.0f})",
-        f"up {human_bytes(sent['uplink_bytes'])}, down {human_bytes(sent['downlink_bytes'])}",
-        f"peak memory {human_bytes(result['peak_rss_bytes'])}",
-    ]
-    console.print(Text("; ".join(costs)))
+def _run_facts(result: Mapping[str, Any]) -> dict[str, str]:
+    model, seconds, sent, data = result["model"], result["seconds"], result["communication"], result["dataset"]
+    facts = {
+        "data": f"{data['name']}: {data['num_users']:,} users, {data['num_items']:,} items, "
+        f"{data['num_interactions']:,} interactions",
+        "model": f"{model['num_parameters']:,} parameters, best round {result['best_round']} of {result['rounds']}",
+    }
+    labels = (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"))
+    fusion = [f"{label} {model[key]:.3f}" for key, label in labels if model.get(key) is not None]
+    if fusion:
+        facts["fusion"] = ", ".join(fusion)
+    up, down = human_bytes(sent["uplink_bytes"]), human_bytes(sent["downlink_bytes"])
+    facts["sent"] = f"up {up}, down {down}, all clients together"
+    parts = ", ".join(f"{name} {human_seconds(seconds[name])}" for name in ("data", "train", "evaluation"))
+    facts["time"] = f"{human_seconds(seconds['total'])} ({parts})"
+    facts["memory"] = f"{human_bytes(result['peak_rss_bytes'])} at most"
+    return facts
 
 
-def human_bytes(number: float) -> str:
-    """``4.1 GB``: decimal units."""
-    for unit in UNITS:
-        if number < 1000 or unit == UNITS[-1]:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    raise AssertionError("unreachable")
+def _places(result: Mapping[str, Any]) -> dict[str, str]:
+    places = {
+        "output": str(result["output"]),
+        "checkpoint": str(result["checkpoint"]),
+        "again": f"fedmm evaluate {result['output']}",
+    }
+    if result["run_id"]:
+        uri = result.get("tracking_uri") or DEFAULT_STORE
+        places["tracking"] = f"run {result['run_id']} in {uri}"
+        if uri.startswith("sqlite:"):
+            places["see it"] = "mlflow ui" + ("" if uri == DEFAULT_STORE else f" --backend-store-uri {uri}")
+    return places
+
+
+def _print_facts(console: Console, facts: Mapping[str, str], *, indent: int = 0, wrap: bool = True) -> None:
+    """One line a fact; ``wrap`` False keeps paths whole, to be copied."""
+    for label, text in facts.items():
+        line = Text(f"{' ' * indent}{label:<{LABEL_WIDTH}}", style="dim").append(Text(text, style="not dim"))
+        if wrap and len(line) > console.width:
+            console.print(_hanging(f"{label:<{LABEL_WIDTH - 1}}", text, "", mark_style="dim"))
+        else:
+            console.print(line, soft_wrap=True)
+
+
+def _hanging(mark: str, text: str, style: str, mark_style: str = "") -> Padding:
+    """A mark and a paragraph that wraps beside it."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=mark_style or style), Text(text, style=style))
+    return Padding(grid, 0)
 
 
 def _console() -> Console:

@@ -19,6 +19,8 @@ from fedmm.federation.local_training import LocalTraining, Step, StepStream, Upd
 from fedmm.models.losses import cross_entropy
 from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
+FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
+
 
 def train_cohort(
     local: LocalTraining, params: Params, cohort: IntArray, round_number: int, *, block_size: int = 32
@@ -52,13 +54,16 @@ def train_cohort(
 
 def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
     """The cohort sorted by falling number of predictions, cut where a block is full or a client has less than half the
-    predictions of the block's first: blocks then pad little, and their clients finish last to first."""
+    predictions of the block's first: blocks then pad little, and their clients finish last to first. Models whose
+    scores do not factorise get blocks small enough for what they must form."""
+    per_row = local.recommender.formed_per_row(local.num_negatives)
     positions = local.windows.num_positions(cohort)
     order = np.lexsort((cohort, -positions))
     blocks: list[IntArray] = []
     begin = 0
     for place in range(1, len(order) + 1):
-        full = place - begin == block_size
+        room = FORMED_NUMBERS // max(1, per_row * int(positions[order[begin]]))
+        full = place - begin >= min(block_size, max(1, room))
         if place == len(order) or full or 2 * positions[order[place]] < positions[order[begin]]:
             blocks.append(cohort[order[begin:place]])
             begin = place

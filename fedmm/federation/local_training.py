@@ -19,6 +19,9 @@ from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
 
+MEMORY_NEGATIVES = 255
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One local step of C clients, ready for the model."""
@@ -64,6 +67,14 @@ class LocalTraining:
         """Cuts the training histories into windows."""
         windows = Windows.cut(train, recommender.config.max_length)
         return cls(recommender, config, windows, train, seed, dtype, device or torch.device("cpu"))
+
+    @property
+    def num_negatives(self) -> int:
+        """Training negatives a local step, 0 for the full softmax. Where nothing is set, the full softmax: it is worth more
+        than any fusion. Memory experts must form numbers for every candidate, so they train on a sample."""
+        if self.config.num_negatives is not None:
+            return self.config.num_negatives
+        return 0 if self.recommender.factorises else MEMORY_NEGATIVES
 
     def warming_up(self, round_number: int) -> bool:
         """Whether only the backbone trains in this round (counted from 1)."""
@@ -118,12 +129,12 @@ class StepStream:
             local.device,
         )
         histories = [local.train[client] for client in self._clients[:num_active]]
-        if not local.config.num_negatives:
+        if not local.num_negatives:
             seen = self._seen(histories, examples, None)
             questions = Questions(examples.targets, examples.row_weights, None, seen)
             return Step(Batch(examples.items, examples.rows), questions, dropout)
         negatives = [
-            draw_negatives(history, local.recommender.num_items, local.config.num_negatives, stream)
+            draw_negatives(history, local.recommender.num_items, local.num_negatives, stream)
             for history, stream in zip(histories, self._negatives, strict=False)
         ]
         candidates = gather_candidates(examples.targets, examples.row_weights, negatives)

@@ -43,6 +43,8 @@ def cross_entropy(scores: Scores, questions: Questions) -> Tensor:
         return cast(Tensor, _FusedCrossEntropy.apply(questions, *flat))  # type: ignore[no-untyped-call]
     logits = masked_logits(scores, questions)
     taken = logits.gather(-1, questions.targets.unsqueeze(-1)).squeeze(-1)
+    # A padded row asks for candidate 0, which may not exist: minus infinity times weight 0 would be NaN.
+    taken = taken.masked_fill(questions.row_weights == 0, 0.0)
     return ((torch.logsumexp(logits, dim=-1) - taken) * questions.row_weights).sum(-1)
 
 

@@ -4,9 +4,9 @@ The memory is a pure function of parameters and history. At position l the entri
 modality; utility mixes each entry's surprise (the backbone's own loss on it), its recency and the frequency of its item,
 all by position; the best K are kept. A candidate attends to them with several heads and never to itself.
 
-Attention output lies in the span of K * heads vectors, the same for all candidates. The expert therefore returns that basis [C, R, S, D]
-and each candidate's coefficients [C, R, S, N]: its dot products and norms follow from Gram matrices of size S, and a
-representation per (position, candidate) is never formed.
+Attention output lies in the span of S = K * heads vectors, the same for all candidates. The expert therefore returns that
+basis [C, R, S, D] and each candidate's attention [C, R, S, N]: dot products and norms follow from Gram matrices of size
+S, and a representation per (position, candidate) is never formed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,31 @@ RECENCY_HALF_LIFE = 10.0  # positions
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """Vectors A(l, t) = sum_s coefficients[l, s, t] * basis[l, s], never formed."""
+    """A(l, t) = gain * z(l, t) / std(l, t) + bias, with z = sum_s attention[l, s, t] * centred[l, s]; never formed.
 
-    basis: Tensor  # [C, R, S, D]
-    coefficients: Tensor  # [C, R, S, N]
+    Where ``anything`` is False the memory is empty for that candidate, and A is exactly 0: not the norm's bias.
+    """
+
+    centred: Tensor  # [C, R, S, D] the span of the attention's output, each vector less its own mean
+    attention: Tensor  # [C, R, S, N]
+    inverse_std: Tensor  # [C, R, N]
+    anything: Tensor  # [C, R, N] 1 or 0
+    gain: Tensor  # [C, D]
+    bias: Tensor  # [C, D]
+
+    def dot(self, vectors: Tensor) -> Tensor:
+        """<A(l, t), v_t> for a vector [C, N, D] a candidate: [C, R, N]."""
+        scaled = vectors * self.gain.unsqueeze(1)
+        products = torch.matmul(self.centred.flatten(1, 2), scaled.mT).view(self.attention.shape)
+        constant = torch.matmul(vectors, self.bias.unsqueeze(-1)).mT
+        return (self.attention * products).sum(2) * self.inverse_std + constant * self.anything
+
+    def span(self) -> tuple[Tensor, Tensor]:
+        """Basis [C, R, S + 1, D] and coefficients [C, R, S + 1, N] with A = sum_s coefficients[s, t] * basis[s]."""
+        bias = self.bias[:, None, None, :].expand(*self.centred.shape[:2], 1, -1)
+        basis = torch.cat([self.centred * self.gain[:, None, None, :], bias], dim=2)
+        coefficients = [self.attention * self.inverse_std.unsqueeze(2), self.anything.unsqueeze(2)]
+        return basis, torch.cat(coefficients, dim=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +119,10 @@ def memory_representation(
     candidates: Tensor,
     num_heads: int,
 ) -> Representation:
-    """LN(attention of each candidate over the memory), as basis and coefficients with S = K * heads + 1.
+    """LN(attention of each candidate over the memory), with S = K * heads.
 
-    ``candidate_inputs`` [C, N, Q] or [N, Q] are what the candidates attend with, ``candidates`` [C, N] their item indices. Coefficients
-    are 0 wherever nothing may be attended: the representation of an empty memory is exactly 0, not the norm's bias.
+    ``candidate_inputs`` [C, N, Q] or [N, Q] are what the candidates attend with, ``candidates`` [C, N] their item
+    indices. Attention is 0 wherever nothing may be attended.
     """
     C, R, K = memory.items.shape
     vectors = table.values[memory.items].flatten(1, 2)  # [C, R*K, F]
@@ -122,16 +143,18 @@ def memory_representation(
     return _normalised(params, name, basis, attention, allowed.any(2))
 
 
-def _normalised(params: Mapping[str, Tensor], name: str, basis: Tensor, attention: Tensor, anything: Tensor) -> Representation:
-    """LN of the mixture as a mixture: gain * (a - mean) / std + bias, with mean and variance from the basis alone."""
-    C, R, _, D = basis.shape
-    gain = params[f"{name}.norm.weight"].view(C, 1, 1, D).expand(C, R, 1, D)
-    bias = params[f"{name}.norm.bias"].view(C, 1, 1, D).expand(C, R, 1, D)
+def _normalised(
+    params: Mapping[str, Tensor], name: str, basis: Tensor, attention: Tensor, anything: Tensor
+) -> Representation:
+    """LN of the mixture: its mean and variance follow from the basis and its Gram matrix alone."""
     centred = basis - basis.mean(-1, keepdim=True)
     gram = torch.matmul(centred, centred.mT)
-    variance = (torch.matmul(gram, attention) * attention).sum(2, keepdim=True).clamp(min=0.0) / D
-    scaled = attention * torch.rsqrt(variance + NORM_EPSILON)
-    constant = anything.unsqueeze(2).to(basis.dtype)
-    return Representation(torch.cat([centred * gain, bias], dim=2), torch.cat([scaled, constant], dim=2))
-
-
+    variance = (torch.matmul(gram, attention) * attention).sum(2).clamp(min=0.0) / basis.shape[-1]
+    return Representation(
+        centred=centred,
+        attention=attention,
+        inverse_std=torch.rsqrt(variance + NORM_EPSILON),
+        anything=anything.to(basis.dtype),
+        gain=params[f"{name}.norm.weight"],
+        bias=params[f"{name}.norm.bias"],
+    )

@@ -147,6 +147,19 @@ class Recommender:
         return dict(zip(self.tables, means, strict=True))
 
     @property
+    def factorises(self) -> bool:
+        """Whether all scores are products of queries and keys, so that nothing per (position, candidate) is kept."""
+        return not self.tables or self.config.experts == "pooled"
+
+    def formed_per_row(self, num_negatives: int) -> int:
+        """Numbers that training must form for each predicting position: none but the fused loss's own where all scores
+        factorise, a coefficient per entry, head and candidate for each memory expert."""
+        if self.factorises:
+            return 0
+        candidates = min(num_negatives or self.num_items, self.num_items)
+        return self.config.memory.size * self.config.memory.num_heads * candidates * len(self.tables)
+
+    @property
     def _router_width(self) -> int:
         if self.config.experts == "memory":
             return self.config.hidden_dim
@@ -183,36 +196,43 @@ class Recommender:
         item_keys: Tensor,
         mixture: Mixture,
     ) -> Scores:
-        basis, coefficients = self._memory_mixture(params, batch, hidden, item_keys, mixture)
-        # sum_s c_s(t) <basis_s, E_t>: the experts' dot product with each candidate's own embedding.
-        dots = (coefficients * torch.matmul(basis, item_keys.mT.unsqueeze(1))).sum(2)
+        parts = self._memory_representations(params, batch, hidden, item_keys)
         if self.config.scoring == "dot":
-            return Scores((Term(queries, item_keys, mixture.backbone),), dots)
-        ones = torch.ones_like(coefficients[:, :1, 0])
-        w_seq = ones if mixture.backbone is None else mixture.backbone.unsqueeze(1)
-        total = w_seq * torch.matmul(queries, item_keys.mT) + dots
+            dots = [w.unsqueeze(1) * part.dot(item_keys) for w, part in zip(mixture.experts, parts, strict=True)]
+            return Scores((Term(queries, item_keys, mixture.backbone),), torch.stack(dots).sum(0))
+        return Scores((), self._mixture_cosine(queries, item_keys, mixture, parts))
+
+    def _mixture_cosine(
+        self, queries: Tensor, item_keys: Tensor, mixture: Mixture, parts: list[memory_expert.Representation]
+    ) -> Tensor:
+        """sqrt(D) cos(w_seq LN(H) + sum_m w_m A_m, E_t), the norm of the mixture from Gram matrices."""
+        spans = [part.span() for part in parts]
+        basis = torch.cat([basis for basis, _ in spans], dim=2)
+        scaled = [c * w[:, None, None, :] for (_, c), w in zip(spans, mixture.experts, strict=True)]
+        coefficients = torch.cat(scaled, dim=2)
+        w_seq = 1.0 if mixture.backbone is None else mixture.backbone.unsqueeze(1)
+        dots = (coefficients * torch.matmul(basis, item_keys.mT.unsqueeze(1))).sum(2)
         cross = (coefficients * torch.matmul(basis, queries.unsqueeze(-1))).sum(2)
         own = (torch.matmul(torch.matmul(basis, basis.mT), coefficients) * coefficients).sum(2)
-        squared_norm = w_seq.square() * queries.square().sum(-1, keepdim=True) + 2 * w_seq * cross + own
-        return Scores((), self._cosine(total, squared_norm, item_keys))
+        squared_norm = w_seq * w_seq * queries.square().sum(-1, keepdim=True) + 2 * w_seq * cross + own
+        return self._cosine(w_seq * torch.matmul(queries, item_keys.mT) + dots, squared_norm, item_keys)
 
-    def _memory_mixture(
-        self, params: Mapping[str, Tensor], batch: Batch, hidden: Tensor, item_keys: Tensor, mixture: Mixture
-    ) -> tuple[Tensor, Tensor]:
+    def _memory_representations(
+        self, params: Mapping[str, Tensor], batch: Batch, hidden: Tensor, item_keys: Tensor
+    ) -> list[memory_expert.Representation]:
         surprise = self._surprise(params, batch.items, hidden)
         candidates = batch.candidates
         if candidates is None:
             candidates = torch.arange(self.num_items + 1, device=item_keys.device).unsqueeze(0)
-        bases, coefficients = [], []
-        for (name, table), coefficient in zip(self.tables.items(), mixture.experts, strict=True):
+        parts = []
+        for name, table in self.tables.items():
             entries = memory_expert.select_entries(batch.items, batch.rows, table.present, surprise, self.config.memory)
             inputs = gather_candidates(table.values, batch.candidates) if name == "visual" else item_keys
-            part = memory_expert.memory_representation(
-                params, name, table, entries, inputs, candidates, self.config.memory.num_heads
+            heads = self.config.memory.num_heads
+            parts.append(
+                memory_expert.memory_representation(params, name, table, entries, inputs, candidates, heads)
             )
-            bases.append(part.basis)
-            coefficients.append(part.coefficients * coefficient[:, None, None, :])
-        return torch.cat(bases, dim=2), torch.cat(coefficients, dim=2)
+        return parts
 
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:
         """Each entry's loss under the backbone, over the whole catalogue; a selection signal, so no gradient."""

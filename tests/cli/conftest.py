@@ -1,0 +1,79 @@
+"""Running command lines inside the process, with or without a run behind them."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fake_run import RESULT, round_reports
+
+from fedmm_cli.app import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``run("train", "--rounds", "3")``: the whole command line, in a plain wide environment."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """A finished run's result object."""
+    return copy.deepcopy(RESULT)
+
+
+@dataclass
+class FakeRuns:
+    """What stands in for ``fedmm.runs``: remembers its call, plays three rounds, then returns or raises."""
+
+    result: dict[str, Any]
+    error: BaseException | None = None
+    config: Any = None
+    resume: bool | None = None
+
+    def run_training(self, config: Any, observer: Any, *, resume: bool = False) -> dict[str, Any]:
+        self.config, self.resume = config, resume
+        observer.stage("loading movielens-small")
+        observer.note("visual features cover 100.0% of the items [all]")
+        observer.prepared(self.result["dataset"], 3)
+        for report in round_reports(config.evaluation.selection_metric):
+            observer.round_done(report, 2.0 * (3 - report.round))
+        observer.warn("a warning in [brackets]")
+        observer.stage("evaluating on test")
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@pytest.fixture
+def fake_runs(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any]) -> FakeRuns:
+    """``fedmm train`` trains this instead."""
+    fake = FakeRuns(result)
+    module = ModuleType("fedmm.runs")
+    module.run_training = fake.run_training  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fedmm.runs", module)
+    return fake

@@ -1,0 +1,163 @@
+"""Last screens and live tables: they fit, say everything, and need no colour."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from typing import Any
+
+import pytest
+from fake_run import round_reports
+from rich.console import Console
+
+from fedmm_cli import progress, render
+from fedmm_cli.progress import LiveObserver, PlainObserver, QuietObserver, make_observer
+from fedmm_cli.render import human_bytes, human_seconds
+
+
+@pytest.fixture(params=[80, 120])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return int(request.param)
+
+
+def test_the_last_screen_fits_and_has_all_that_matters(
+    width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.print_result(result)
+    screen = capsys.readouterr().out
+    lines = screen.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert "\x1b" not in screen
+    for protocol in render.PROTOCOLS.values():
+        assert protocol in screen
+    for row in ("model", "popularity", "transition counts", "round 0"):
+        assert sum(line.startswith(f"   {row} ") or line.startswith(f"  {row} ") for line in lines) >= 3
+    assert ".140 [.112, .168]" in screen
+    flowing = " ".join(screen.split())
+    for piece in (
+        "gate 0.412, w_vis 0.381, w_sem 0.619", "best round 27 of 30", "up 2.8 GB, down 2.8 GB", "1 min 14 s",
+        result["checkpoint"], result["output"], result["run_id"], "mlflow ui", "! The model is below popularity",
+        "believe full ranking", "812.0 MB", "1,849 items",
+    ):  # fmt: skip
+        assert piece in flowing
+
+
+def test_long_paths_stay_whole_to_be_copied(
+    width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result["output"] = "/very/long" * 20
+    render.print_result(result)
+    assert result["output"] in capsys.readouterr().out
+
+
+def test_a_backbone_without_tracking_has_no_gate_and_no_hint(
+    result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result["model"] |= {"gating_weight": None, "w_vis": None, "w_sem": None}
+    result |= {"run_id": None, "advice": []}
+    render.print_result(result)
+    screen = capsys.readouterr().out
+    assert "fusion" not in screen
+    assert "mlflow" not in screen
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("sqlite:///mlflow.db", "mlflow ui\n"),
+        ("sqlite:////data/all.db", "mlflow ui --backend-store-uri sqlite:////data/all.db\n"),
+        ("http://server:5000", None),
+    ],
+)
+def test_the_way_to_the_tracking_store(
+    uri: str, hint: str | None, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.print_result(result | {"tracking_uri": uri})
+    screen = capsys.readouterr().out
+    assert uri in screen
+    assert (hint in screen) if hint else ("mlflow ui" not in screen)
+
+
+@pytest.mark.parametrize("kept", [("full",), ("uniform100", "popularity100")])
+def test_only_what_was_measured_is_shown(
+    kept: tuple[str, ...], width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = {name: {"test": {p: entry["test"][p] for p in kept}} for name, entry in result["baselines"].items()}
+    own = {p: {k: v for k, v in result["metrics"]["test"][p].items() if "_at_10" not in k} for p in kept}
+    for name in list(own[kept[0]]["ci95"]):
+        if name.endswith("_at_10"):
+            del own[kept[0]]["ci95"][name]
+    render.print_evaluation({"metrics": {"test": own}, "baselines": cut, "round": 3, "checkpoint": "runs/a"}, "test")
+    screen = capsys.readouterr().out
+    assert "HR@5" in screen
+    for protocol, label in render.PROTOCOLS.items():
+        assert (label in screen) == (protocol in kept)
+
+
+def test_a_value_of_one_keeps_its_digit() -> None:
+    assert render._cell({"hr_at_1": 1.0, "ci95": {"hr_at_1": [0.9996, 1.0]}}, "hr_at_1") == "1.000 [1.000, 1.000]"
+
+
+def test_human_units_never_grow_past_their_unit() -> None:
+    sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 2_815_000_000: "2.8 GB", 5e15: "5000.0 TB"}
+    assert {number: human_bytes(number) for number in sizes} == sizes
+    times = {0: "0.0 s", 59.9: "59.9 s", 61: "1 min 01 s", 3600: "1 h 00 min", 7500: "2 h 05 min"}
+    assert {seconds: human_seconds(seconds) for seconds in times} == times
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_observer_fits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedmm.config import ExperimentConfig
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    config = ExperimentConfig()
+    assert type(make_observer(config, quiet=True, stream=Terminal())) is QuietObserver
+    assert type(make_observer(config, quiet=False, stream=Terminal())) is LiveObserver
+    assert type(make_observer(config, quiet=False, stream=io.StringIO())) is PlainObserver
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(make_observer(config, quiet=False, stream=Terminal())) is PlainObserver
+
+
+def test_the_live_table_shows_the_last_rounds_and_one_best(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(progress, "SHOWN_ROUNDS", 3)
+    observer = LiveObserver(Terminal(), "full/ndcg_at_10")
+    observer.console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    first, second, third = round_reports()
+    with observer:
+        observer.prepared({"name": "own", "num_users": 3, "num_items": 5, "num_interactions": 9}, 3)
+        for report in (first, second, third):
+            observer.round_done(report, 65.0)
+        observer.stage("evaluating on test")
+        observer.warn("look out")
+        last = io.StringIO()
+        Console(file=last, width=width).print(observer._live.get_renderable())
+    lines = [line.rstrip() for line in last.getvalue().splitlines()]
+    assert lines[0].split() == ["round", "loss", "val", "full", "NDCG@10", "gate", "w_vis", "w_sem", "seconds"]
+    assert [line.split()[0] for line in lines[1:4]] == ["1/3", "2/3", "3/3"]
+    assert [line.endswith("best") for line in lines[1:4]] == [False, True, False]
+    assert lines[1].endswith("warm-up")
+    assert lines[4].endswith("evaluating on test ...")
+    assert max(map(len, lines)) <= width
+    written = observer.console.file.getvalue()
+    assert "1 min 05 s left" in written
+    assert "warning: look out" in written
+
+
+def test_a_plain_round_is_one_line_however_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    stream = io.StringIO()
+    observer = PlainObserver(stream, "full/ndcg_at_10")
+    with observer:
+        for report in round_reports():
+            observer.round_done(report, 1.0)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"round {number}/3") for line, number in zip(lines, itertools.count(1), strict=False))
