@@ -48,3 +48,10 @@ def build(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, str(wheel))
     session.chdir(out)
     session.run("fedmm", "train", "--rounds", "2", "--quiet")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Ratios measured in one run; figures are printed, nothing is asserted but equal outputs."""
+    session.install(*CONSTRAINTS, ".")
+    session.run("python", "tests/benchmarks/engines.py", *session.posargs)

@@ -53,15 +53,14 @@ def _on_baselines(config: ExperimentConfig, result: Mapping[str, Any]) -> list[d
         if own < values[name]:
             text = f"The model is below {meaning} on test ({metric} {own:.3f} against {values[name]:.3f}): something is wrong."
             advice.append(_warning(text))
-    return advice + _on_disagreement(result)
+    return advice + _on_disagreement(result, metric)
 
 
-def _on_disagreement(result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _on_disagreement(result: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
     """Sampled metrics can reorder models (Krichene & Rendle, KDD 2020): say so when they did."""
     own, counts = result["metrics"]["test"], result["baselines"]["transition_counts"]["test"]
     if "full" not in own:
         return []
-    metric = next(name for name in own["full"] if name.startswith("ndcg_at_"))
     ahead = own["full"][metric] > counts["full"][metric]
     return [
         _info(

@@ -17,6 +17,7 @@ Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Protocol = Literal["full", "uniform100", "popularity100"]
+METRIC_NAMES = ("hr", "ndcg", "mrr", "recall")
 
 
 class Section(BaseModel):
@@ -107,7 +108,7 @@ class FederationConfig(Section):
     exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")
-    heat_cap: Annotated[float, Field(ge=1.0)] = Field(5.0, description="largest factor of the heat normalisation")
+    heat_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(5.0, description="largest factor of the heat normalisation")
     client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
     server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field("sgd", description="the server's optimizer")
     server_learning_rate: Rate = Field(1.0, description="the server's learning rate")
@@ -152,9 +153,15 @@ class EvaluationConfig(Section):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {list(values)} names one twice")
-        known = [f"{p}/{m}_at_{k}" for p in self.protocols for m in ("hr", "ndcg", "mrr", "recall") for k in self.cutoffs]
-        if self.selection_metric not in known:
-            raise ValueError(f"selection_metric {self.selection_metric!r} is not measured; measured are {', '.join(known)}")
+        protocol, _, metric = self.selection_metric.partition("/")
+        name, _, cutoff = metric.partition("_at_")
+        measured = protocol in self.protocols and name in METRIC_NAMES and cutoff in map(str, self.cutoffs)
+        if not measured:
+            raise ValueError(
+                f"selection_metric {self.selection_metric!r} is not measured: protocols are {', '.join(self.protocols)}, "
+                f"metrics {', '.join(METRIC_NAMES)}, cutoffs {', '.join(map(str, self.cutoffs))}; "
+                f"choose for example {self.protocols[0]}/ndcg_at_{self.cutoffs[0]}"
+            )
         return self
 
 
@@ -173,7 +180,7 @@ class RuntimeConfig(Section):
     seed: Count = Field(0, description="seed of initialisation, cohorts and local training")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:N, mps or auto")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and arithmetic")
-    threads: Count = Field(0, description="CPU threads; 0 = as many as there are")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
     engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")
     block_size: Positive = Field(32, description="most clients trained at once by the vectorized engine")
     checkpoint_every: Positive = Field(1, description="rounds between checkpoints")

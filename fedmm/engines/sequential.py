@@ -61,6 +61,6 @@ def _local_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over the candidates and the load-balance loss, both scalars."""
     output = local.recommender.forward(expand_for_clients(own), step.batch, step.dropout, experts=experts)
-    logits = masked_logits(output.scores, step.questions)[0]
-    row_losses = torch.nn.functional.cross_entropy(logits, step.questions.targets[0], reduction="none")
-    return (row_losses * step.questions.row_weights[0]).sum(), output.load_balance_loss[0]
+    logits = masked_logits(output.scores, step.questions).squeeze(0)
+    row_losses = torch.nn.functional.cross_entropy(logits, step.questions.targets.squeeze(0), reduction="none")
+    return (row_losses * step.questions.row_weights.squeeze(0)).sum(), output.load_balance_loss.squeeze(0)

@@ -51,15 +51,16 @@ def cross_entropy(scores: Scores, questions: Questions) -> Tensor:
 def masked_logits(scores: Scores, questions: Questions) -> Tensor:
     """Logits [C, R, N] with -inf where a row has no such candidate."""
     logits = scores.materialise()
-    mask = questions.candidate_mask
-    if mask is None:
-        mask = torch.ones(1, logits.shape[-1], dtype=torch.bool, device=logits.device)
-        mask[:, 0] = False
-    logits = logits.masked_fill(~mask.unsqueeze(1), -math.inf)
+    exists = questions.candidate_mask
+    if exists is None:
+        exists = torch.ones(1, logits.shape[-1], dtype=torch.bool, device=logits.device)
+        exists[:, 0] = False
+    # Penalties are added: unlike filling, that costs nothing in the backward pass.
+    logits = logits + _penalty(~exists, logits.dtype).unsqueeze(1)
     if questions.exclusions is None:
         return logits
     index = questions.exclusions.index.unsqueeze(1).expand(questions.exclusions.rows.shape)
-    return logits + torch.zeros_like(logits).scatter_add_(-1, index, _penalty(questions.exclusions.rows, logits.dtype))
+    return logits.scatter_add(-1, index, _penalty(questions.exclusions.rows, logits.dtype))
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
