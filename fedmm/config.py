@@ -1,4 +1,7 @@
-"""Every setting of a run, in one frozen tree. Reading it from files, environment and flags is ``settings.py``'s work."""
+"""Every setting of a run, in one frozen tree.
+
+Reading it from files, environment and flags is the work of ``settings.py``.
+"""
 
 from __future__ import annotations
 
@@ -82,9 +85,13 @@ class ModelConfig(Section):
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
         if self.fusion != "backbone" and self.experts == "memory" and self.hidden_dim % self.memory.num_heads:
-            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of memory.num_heads {self.memory.num_heads}")
+            raise ValueError(
+                f"hidden_dim {self.hidden_dim} is not a multiple of memory.num_heads {self.memory.num_heads}"
+            )
         if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
-            raise ValueError('scoring "cosine" needs experts "memory" (pooled experts have no representation to normalise)')
+            raise ValueError(
+                'scoring "cosine" needs experts "memory" (pooled experts have no representation to normalise)'
+            )
         return self
 
 
@@ -95,7 +102,9 @@ class FederationConfig(Section):
     client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
     cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")
     local_steps: Positive | None = Field(None, description="local steps a round (default 5)")
-    local_epochs: Positive | None = Field(None, description="local passes over a client's windows; replaces local_steps")
+    local_epochs: Positive | None = Field(
+        None, description="local passes over a client's windows; replaces local_steps"
+    )
     batch_size: Positive = Field(32, description="windows per local step")
     local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
     learning_rate: Rate = Field(0.3, description="the client's learning rate")
@@ -108,14 +117,20 @@ class FederationConfig(Section):
     exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")
-    heat_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(5.0, description="largest factor of the heat normalisation")
+    heat_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
+        5.0, description="largest factor of the heat normalisation"
+    )
     client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
-    server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field("sgd", description="the server's optimizer")
+    server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field(
+        "sgd", description="the server's optimizer"
+    )
     server_learning_rate: Rate = Field(1.0, description="the server's learning rate")
     server_beta1: Fraction = Field(0.9, description="momentum of momentum, adam and yogi")
     server_beta2: Fraction = Field(0.99, description="second-moment decay of adam and yogi")
     server_epsilon: Rate = Field(1e-3, description="adaptivity floor tau of adam, yogi and adagrad")
-    spectral_start: bool = Field(True, description="begin from a spectral factor of the secure-summed transition counts")
+    spectral_start: bool = Field(
+        True, description="begin from a spectral factor of the secure-summed transition counts"
+    )
 
     @property
     def steps_per_round(self) -> int:
@@ -125,7 +140,9 @@ class FederationConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.local_steps is not None and self.local_epochs is not None:
-            raise ValueError(f"local_steps {self.local_steps} and local_epochs {self.local_epochs} exclude each other: give one")
+            raise ValueError(
+                f"local_steps {self.local_steps} and local_epochs {self.local_epochs} exclude each other: give one"
+            )
         if self.warmup_rounds >= self.rounds:
             raise ValueError(
                 f"warmup_rounds {self.warmup_rounds} leaves no round of {self.rounds} for the experts: "
@@ -138,7 +155,9 @@ class EvaluationConfig(Section):
     """What is measured, how often, and which number selects the best round."""
 
     protocols: tuple[Protocol, ...] = Field(
-        ("full", "uniform100", "popularity100"), min_length=1, description="candidate sets: full, uniform100, popularity100"
+        ("full", "uniform100", "popularity100"),
+        min_length=1,
+        description="candidate sets: full, uniform100, popularity100",
     )
     cutoffs: tuple[Positive, ...] = Field((5, 10, 20, 50), min_length=1, description="k of the metrics")
     every: Positive = Field(1, description="rounds between validations")
@@ -158,7 +177,8 @@ class EvaluationConfig(Section):
         measured = protocol in self.protocols and name in METRIC_NAMES and cutoff in map(str, self.cutoffs)
         if not measured:
             raise ValueError(
-                f"selection_metric {self.selection_metric!r} is not measured: protocols are {', '.join(self.protocols)}, "
+                f"selection_metric {self.selection_metric!r} is not measured: protocols are "
+                f"{', '.join(self.protocols)}, "
                 f"metrics {', '.join(METRIC_NAMES)}, cutoffs {', '.join(map(str, self.cutoffs))}; "
                 f"choose for example {self.protocols[0]}/ndcg_at_{self.cutoffs[0]}"
             )
@@ -205,7 +225,11 @@ class ExperimentConfig(Section):
     def digest(self) -> str:
         """Twelve hex digits over every setting that can change a result: equal digests promise equal numbers
         on the same machine. Where a run is tracked or written, and how often it is saved, is left out."""
-        kept = {key: value for key, value in self.flat().items() if key not in UNDIGESTED and not key.startswith("tracking.")}
+        kept = {
+            key: value
+            for key, value in self.flat().items()
+            if key not in UNDIGESTED and not key.startswith("tracking.")
+        }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import EvaluationConfig, ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.data.negatives import evaluation_negatives, shortage_note
 from fedmm.data.splits import make_split
@@ -90,11 +90,12 @@ class Experiment:
     dtype: torch.dtype
 
     @classmethod
-    def prepare(cls, config: ExperimentConfig, tell: Tell = lambda text: None) -> Experiment:
+    def prepare(cls, config: ExperimentConfig, tell: Tell | None = None) -> Experiment:
         """Loads the data and builds every part. ``tell`` hears what is being done.
 
         Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
         """
+        tell = tell or _tell_nobody
         device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
         if device.type == "mps" and dtype == torch.float64:
             raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
@@ -106,12 +107,8 @@ class Experiment:
         federation = _federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
         negatives = {
-            name: {
-                protocol: evaluation_negatives(queries, split, protocol, config.evaluation.negatives_seed)
-                for protocol in config.evaluation.protocols
-                if protocol != "full"
-            }
-            for name, queries in (("validation", split.validation), ("test", split.test))
+            "validation": _negatives(config.evaluation, split, split.validation),
+            "test": _negatives(config.evaluation, split, split.test),
         }
         notes = (*dataset.notes, *split.notes, *_model_notes(config, recommender), *_shortages(negatives))
         return cls(config, dataset, split, recommender, federation, negatives, notes, device, dtype)
@@ -136,7 +133,9 @@ class Experiment:
 
     def rounds(self, state: TrainState) -> Iterator[tuple[TrainState, RoundReport]]:
         """Runs on from ``state`` until the last round or until patience runs out."""
-        while state.server.round < self.config.federation.rounds and not state.exhausted(self.config.evaluation.patience):
+        while state.server.round < self.config.federation.rounds and not state.exhausted(
+            self.config.evaluation.patience
+        ):
             started = time.perf_counter()
             server, statistics = run_round(state.server, self.federation)
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
@@ -171,7 +170,8 @@ class Experiment:
         return self.split.test if split == "test" else self.split.validation
 
     def baselines(self) -> dict[str, Scorer]:
-        """What every report shows beside the model. Round 0 is the model before training; it scores by the full fusion."""
+        """What every report shows beside the model. Round 0 is the model before training; it scores by the full
+        fusion."""
         start = self.initial_state().server.params
         return {
             "popularity": popularity_scorer(self.split),
@@ -186,9 +186,7 @@ class Experiment:
         value = validation[self.config.evaluation.selection_metric]
         if state.best_round and value <= state.best_value:
             return replace(state, stale=state.stale + 1)
-        return replace(
-            state, best_round=state.server.round, best_value=value, best_params=state.server.params, stale=0
-        )
+        return replace(state, best_round=state.server.round, best_value=value, best_params=state.server.params, stale=0)
 
     def _report(
         self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float
@@ -213,7 +211,8 @@ class Experiment:
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device; "auto" is CUDA where there is one, else the CPU (mps is slower at these sizes: ask for it by name).
+    """The named device; "auto" is CUDA where there is one, else the CPU (mps is slower at these sizes: ask for it by
+    name).
 
     Raises ConfigError where the device does not exist on this machine.
     """
@@ -227,6 +226,18 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _tell_nobody(text: str) -> None:
+    del text
+
+
+def _negatives(config: EvaluationConfig, split: Split, queries: Queries) -> Mapping[str, NDArray[np.int32]]:
+    return {
+        protocol: evaluation_negatives(queries, split, protocol, config.negatives_seed)
+        for protocol in config.protocols
+        if protocol != "full"
+    }
+
+
 def _federation(
     config: ExperimentConfig, split: Split, recommender: Recommender, dtype: torch.dtype, device: torch.device
 ) -> Federation:
@@ -236,7 +247,9 @@ def _federation(
         raise DataError("No user has two training items: there is nothing to train on.", "Give longer histories.")
     for name, queries in (("validation", split.validation), ("test", split.test)):
         if not len(queries):
-            raise DataError(f"The {split.name} split leaves no user to ask on {name}.", "Use another split or more data.")
+            raise DataError(
+                f"The {split.name} split leaves no user to ask on {name}.", "Use another split or more data."
+            )
     size = cohort_size(config.federation, len(clients))
     return Federation(config.federation, local, clients, size, _engine(config), config.runtime.seed)
 

@@ -56,9 +56,7 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
     )
 
 
-def _local_loss(
-    local: LocalTraining, own: Params, step: Step, *, experts: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over the candidates and the load-balance loss, both scalars."""
     output = local.recommender.forward(expand_for_clients(own), step.batch, step.dropout, experts=experts)
     logits = masked_logits(output.scores, step.questions).squeeze(0)

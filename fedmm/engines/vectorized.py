@@ -1,7 +1,7 @@
 """The default engine: blocks of clients train at once, each on its own copy of the parameters.
 
-Parameters are stacked along a client axis, and the sum of the clients' losses is differentiated once: since no client's loss touches
-another's parameters, the gradient of the sum is every client's own gradient.
+Parameters are stacked along a client axis, and the sum of the clients' losses is differentiated once: since no client's
+loss touches another's parameters, the gradient of the sum is every client's own gradient.
 """
 
 from __future__ import annotations
@@ -123,8 +123,6 @@ def _step(
     return loss.detach(), balance.detach()
 
 
-def _losses(
-    local: LocalTraining, params: Params, step: Step, *, experts: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _losses(local: LocalTraining, params: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
     output = local.recommender.forward(params, step.batch, step.dropout, experts=experts)
     return cross_entropy(output.scores, step.questions), output.load_balance_loss

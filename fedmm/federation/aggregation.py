@@ -53,7 +53,8 @@ def weighted_mean(total: UpdateSum, config: FederationConfig) -> Params:
 def heat_normalised_mean(total: UpdateSum, config: FederationConfig) -> Params:
     """FedSubAvg (Ding et al., NeurIPS 2022): an item's row is divided by the clients that hold the item, not by all.
 
-    The factor over the plain mean is capped at ``heat_cap``; rows that no client of the cohort holds keep the plain mean.
+    The factor over the plain mean is capped at ``heat_cap``; rows that no client of the cohort holds keep the plain
+    mean.
     """
     aggregate = weighted_mean(total, config)
     factor = (total.weight / total.holders.clamp(min=torch.finfo(total.holders.dtype).tiny)).clamp(max=config.heat_cap)

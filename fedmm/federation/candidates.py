@@ -16,7 +16,6 @@ from torch import Tensor
 from fedmm.data.types import IntArray
 from fedmm.models.losses import Exclusions
 
-
 NEVER = np.iinfo(np.int64).max
 
 
@@ -31,7 +30,8 @@ class Candidates:
 
 
 def draw_negatives(history: IntArray, num_items: int, num_negatives: int, stream: np.random.Generator) -> IntArray:
-    """Distinct items, uniform over 1..num_items without ``history``; all of them where fewer than ``num_negatives`` exist."""
+    """Distinct items, uniform over 1..num_items without ``history``; all of them where fewer than ``num_negatives``
+    exist."""
     outside = np.ones(num_items + 1, dtype=bool)
     outside[0] = False
     outside[history] = False
@@ -58,7 +58,12 @@ def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntA
         items[c, : len(own)] = own
         mask[c, : len(own)] = True
     device = targets.device
-    return Candidates(*(torch.from_numpy(array).to(device) for array in (items, mask, index)), own_distinct)
+    return Candidates(
+        items=torch.from_numpy(items).to(device),
+        mask=torch.from_numpy(mask).to(device),
+        target_index=torch.from_numpy(index).to(device),
+        distinct=own_distinct,
+    )
 
 
 def exclude_seen(
@@ -90,4 +95,5 @@ def exclude_seen(
 def _met_once(history: IntArray) -> NDArray[np.bool_]:
     """[n]: whether the item at each place occurs nowhere else in the history; if it does it may be a target again."""
     _, inverse, counts = np.unique(history, return_inverse=True, return_counts=True)
-    return counts[inverse] == 1
+    once: NDArray[np.bool_] = counts[inverse] == 1
+    return once

@@ -25,8 +25,8 @@ class Windows:
 
     @classmethod
     def cut(cls, train: Ragged, max_length: int) -> Windows:
-        """Cuts each history's pairs (item, next item) into windows of ``max_length``, full ones last: the most recent window
-        of training then looks like the query at evaluation. A history of one item has no pair and no window."""
+        """Cuts each history's pairs (item, next item) into windows of ``max_length``, full ones last: the most recent
+        window of training then looks like the query at evaluation. A history of one item has no pair and no window."""
         pairs = np.maximum(train.lengths - 1, 0)
         num_windows = -(-pairs // max_length)
         first = np.concatenate([np.zeros(1, np.int64), np.cumsum(num_windows)])
@@ -44,7 +44,8 @@ class Windows:
     def num_positions(self, clients: IntArray) -> IntArray:
         """[C]: how many predictions each client's windows make."""
         total = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.length)])
-        return total[self.first[clients + 1]] - total[self.first[clients]]
+        positions: IntArray = total[self.first[clients + 1]] - total[self.first[clients]]
+        return positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,8 @@ class Examples:
 def plan_steps(num_windows: int, config: FederationConfig, stream: np.random.Generator) -> list[IntArray]:
     """The windows (0..num_windows-1) of each local step of one client.
 
-    An epoch is a pass over all windows in a fresh order, ``batch_size`` at a time; local steps go on into further epochs.
+    An epoch is a pass over all windows in a fresh order, ``batch_size`` at a time; local steps go on into further
+    epochs.
     """
     batches_per_epoch = -(-num_windows // config.batch_size)
     epochs = config.local_epochs
@@ -119,7 +121,9 @@ def collate(windows: Windows, chosen: Sequence[IntArray], dtype: torch.dtype, de
     return Examples(
         items=torch.from_numpy(items).to(device),
         rows=torch.from_numpy(np.where(is_row, rows, 0)).to(device),
-        targets=torch.from_numpy(np.where(is_row, np.take_along_axis(targets.reshape(C, B * L), rows, 1), 0)).to(device),
+        targets=torch.from_numpy(np.where(is_row, np.take_along_axis(targets.reshape(C, B * L), rows, 1), 0)).to(
+            device
+        ),
         row_weights=torch.from_numpy(row_weights).to(device=device, dtype=dtype),
         places=np.where(is_row, np.take_along_axis(source.reshape(C, B * L), rows, 1) - origin[:, None], 0),
         num_windows=num_windows,

@@ -59,7 +59,8 @@ def step_dropout(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Dropout:
-    """The dropout of one local step; none at rate 0. SASRec drops after the embedding and after each of a block's two parts."""
+    """The dropout of one local step; none at rate 0. SASRec drops after the embedding and after each of a block's two
+    parts."""
     if rate == 0.0:
         return no_dropout
     return ClientDropout(rate, generators, num_windows, longest, 1 + 2 * num_blocks, width, dtype, device)

@@ -48,8 +48,8 @@ def update_message(deltas: Mapping[str, Tensor], num_items: int, *, heat: bool) 
 
 
 def counts_message_bytes(num_items: int) -> int:
-    """Bytes of one client's transition counts in the spectral round: the upper triangle of a symmetric float32 matrix over
-    the items, dense, because a secure sum has no sparse form. Computed, not serialised: it may be gigabytes."""
+    """Bytes of one client's transition counts in the spectral round: the upper triangle of a symmetric float32 matrix
+    over the items, dense, because a secure sum has no sparse form. Computed, not serialised: it may be gigabytes."""
     entries = num_items * (num_items + 1) // 2
     header = f'{{"counts":{{"dtype":"F32","shape":[{entries}],"data_offsets":[0,{4 * entries}]}}}}'
     padded = -(-len(header) // 8) * 8  # safetensors: eight bytes of length, then JSON padded to a multiple of eight

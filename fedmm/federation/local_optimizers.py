@@ -56,7 +56,11 @@ def adamw(params: Params, config: FederationConfig) -> Update:
     return adam(params, config, decoupled=True)
 
 
-LOCAL_OPTIMIZERS: Mapping[str, Callable[[Params, FederationConfig], Update]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+LOCAL_OPTIMIZERS: Mapping[str, Callable[[Params, FederationConfig], Update]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+}
 CLIP_EPSILON = 1e-6
 
 

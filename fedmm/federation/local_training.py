@@ -18,7 +18,6 @@ from fedmm.models.recommender import Batch, Recommender
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
-
 MEMORY_NEGATIVES = 255
 
 
@@ -70,8 +69,8 @@ class LocalTraining:
 
     @property
     def num_negatives(self) -> int:
-        """Training negatives a local step, 0 for the full softmax. Where nothing is set, the full softmax: it is worth more
-        than any fusion. Memory experts must form numbers for every candidate, so they train on a sample."""
+        """Training negatives a local step, 0 for the full softmax. Where nothing is set, the full softmax: it is worth
+        more than any fusion. Memory experts must form numbers for every candidate, so they train on a sample."""
         if self.config.num_negatives is not None:
             return self.config.num_negatives
         return 0 if self.recommender.factorises else MEMORY_NEGATIVES
@@ -143,9 +142,7 @@ class StepStream:
         questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
         return Step(batch, questions, dropout)
 
-    def _seen(
-        self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None
-    ) -> Exclusions | None:
+    def _seen(self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None) -> Exclusions | None:
         if not self._local.config.exclude_seen:
             return None
         return exclude_seen(histories, examples.places, columns, self._local.device)

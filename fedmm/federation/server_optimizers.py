@@ -1,7 +1,8 @@
 """Server optimizers (Reddi et al., *Adaptive Federated Optimization*, ICLR 2021): state in, state out.
 
-Each takes the pseudo-gradient (minus the aggregate). ``SERVER_OPTIMIZERS`` is the registry behind ``federation.server_optimizer``.
-Parameters that do not train in a round (partial aggregation) are absent from the pseudo-gradient and keep value and state.
+Each takes the pseudo-gradient (minus the aggregate). ``SERVER_OPTIMIZERS`` is the registry behind
+``federation.server_optimizer``. Parameters that do not train in a round (partial aggregation) are absent from the
+pseudo-gradient and keep value and state.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def _sgd(value: Tensor, gradient: Tensor, name: str, state: State, config: Feder
     return value - config.server_learning_rate * gradient, {}
 
 
-def _momentum(value: Tensor, gradient: Tensor, name: str, state: State, config: FederationConfig) -> tuple[Tensor, State]:
+def _momentum(
+    value: Tensor, gradient: Tensor, name: str, state: State, config: FederationConfig
+) -> tuple[Tensor, State]:
     """FedAvgM (Hsu et al., 2019): m = beta1 m + g; x - eta * m."""
     key = f"momentum/{name}"
     momentum = config.server_beta1 * state.get(key, torch.zeros_like(gradient)) + gradient
@@ -46,7 +49,9 @@ def _momentum(value: Tensor, gradient: Tensor, name: str, state: State, config: 
 def _adaptive(second_moment: Callable[[Tensor, Tensor, float], Tensor], *, uses_momentum: bool) -> Step:
     """x - eta * m / (sqrt(v) + tau), v starting at tau^2 (Algorithm 2); no bias correction, as in the paper."""
 
-    def step(value: Tensor, gradient: Tensor, name: str, state: State, config: FederationConfig) -> tuple[Tensor, State]:
+    def step(
+        value: Tensor, gradient: Tensor, name: str, state: State, config: FederationConfig
+    ) -> tuple[Tensor, State]:
         first_key, second_key = f"momentum/{name}", f"second/{name}"
         changed: State = {}
         direction = gradient
@@ -55,7 +60,9 @@ def _adaptive(second_moment: Callable[[Tensor, Tensor, float], Tensor], *, uses_
             direction = config.server_beta1 * previous + (1 - config.server_beta1) * gradient
             changed[first_key] = direction
         floor = config.server_epsilon
-        second = second_moment(state.get(second_key, torch.full_like(gradient, floor**2)), gradient.square(), config.server_beta2)
+        second = second_moment(
+            state.get(second_key, torch.full_like(gradient, floor**2)), gradient.square(), config.server_beta2
+        )
         changed[second_key] = second
         return value - config.server_learning_rate * direction / (second.sqrt() + floor), changed
 

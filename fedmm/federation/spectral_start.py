@@ -1,7 +1,7 @@
 """The spectral start: an item table from one secure sum of transition counts, before any training.
 
-Every client counts which of its training items follow each other (near pairs count more); only the sum reaches the server. The
-server factorises the positive pointwise mutual information of the counts, as word embeddings have been
+Every client counts which of its training items follow each other (near pairs count more); only the sum reaches the
+server. The server factorises the positive pointwise mutual information of the counts, as word embeddings have been
 (Levy & Goldberg, NeurIPS 2014), and the leading eigenvectors become the item table.
 """
 
@@ -25,8 +25,8 @@ EIGENVALUE_POWER = 0.5
 def spectral_item_table(counts: sparse.csr_matrix, hidden_dim: int, seed: int, scale: float = 1.0) -> Tensor:
     """An item table [V, D], float64, from summed directed counts [V, V].
 
-    Rows have a root mean square norm of ``scale``; row 0 (padding) and items nobody counted are zero. Columns beyond the rank are
-    filled with small noise, so that every dimension can learn.
+    Rows have a root mean square norm of ``scale``; row 0 (padding) and items nobody counted are zero. Columns beyond
+    the rank are filled with small noise, so that every dimension can learn.
     """
     information = positive_pmi(counts)
     num_rows = information.shape[0]
@@ -46,7 +46,8 @@ def spectral_item_table(counts: sparse.csr_matrix, hidden_dim: int, seed: int, s
 
 
 def positive_pmi(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """max(0, ln(p(i, j) / (p(i) p'(j)))) of symmetrised counts, symmetrised again; p' is the smoothed context distribution."""
+    """max(0, ln(p(i, j) / (p(i) p'(j)))) of symmetrised counts, symmetrised again; p' is the smoothed context
+    distribution."""
     symmetric = (counts + counts.T).tocoo()
     mass = np.asarray(symmetric.sum(axis=1)).ravel()
     smoothed = mass**CONTEXT_SMOOTHING

@@ -21,7 +21,8 @@ class FeatureTable:
 
     @classmethod
     def build(cls, features: ItemFeatures, dtype: torch.dtype, device: torch.device) -> FeatureTable:
-        """Moves ``features`` to the model's precision and device. Absent rows become zero: the mask decides, never the row."""
+        """Moves ``features`` to the model's precision and device. Absent rows become zero: the mask decides, never the
+        row."""
         present = torch.from_numpy(features.present).to(device)
         values = torch.from_numpy(features.values).to(device=device, dtype=dtype)
         return cls(values.masked_fill(~present.unsqueeze(1), 0.0).contiguous(), present)

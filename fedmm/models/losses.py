@@ -69,7 +69,9 @@ class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, questions: Questions, *flat: Tensor | None) -> Tensor:
         needs = ctx.needs_input_grad[1:]
-        gradients = [torch.empty_like(t) if t is not None and need else None for t, need in zip(flat, needs, strict=True)]
+        gradients = [
+            torch.empty_like(t) if t is not None and need else None for t, need in zip(flat, needs, strict=True)
+        ]
         losses = torch.zeros_like(questions.row_weights[:, 0])
         # Rows are padded at the end only: what a client does not have is never multiplied.
         num_rows = (questions.row_weights > 0).sum(1).tolist()

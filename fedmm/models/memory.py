@@ -1,12 +1,12 @@
 """The memory expert: attention from a candidate over the few entries of the history worth remembering.
 
 The memory is a pure function of parameters and history. At position l the entries are the items up to l that have the
-modality; utility mixes each entry's surprise (the backbone's own loss on it), its recency and the frequency of its item,
-all by position; the best K are kept. A candidate attends to them with several heads and never to itself.
+modality; utility mixes each entry's surprise (the backbone's own loss on it), its recency and the frequency of its
+item, all by position; the best K are kept. A candidate attends to them with several heads and never to itself.
 
-Attention output lies in the span of S = K * heads vectors, the same for all candidates. The expert therefore returns that
-basis [C, R, S, D] and each candidate's attention [C, R, S, N]: dot products and norms follow from Gram matrices of size
-S, and a representation per (position, candidate) is never formed.
+Attention output lies in the span of S = K * heads vectors, the same for all candidates. The expert therefore returns
+that basis [C, R, S, D] and each candidate's attention [C, R, S, N]: dot products and norms follow from Gram matrices of
+size S, and a representation per (position, candidate) is never formed.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ class Memory:
     kept: Tensor  # [C, R, K] bool: False where fewer than K entries exist
 
 
-def init_memory(config: ModelConfig, name: str, query_width: int, table: FeatureTable, generator: torch.Generator) -> Params:
-    """Projections of queries [D, Q], keys and values [D, F] and the output [D, D], with the norm of the representation."""
+def init_memory(
+    config: ModelConfig, name: str, query_width: int, table: FeatureTable, generator: torch.Generator
+) -> Params:
+    """Projections of queries [D, Q], keys and values [D, F] and the output [D, D], with the norm of the
+    representation."""
     D = config.hidden_dim
 
     def normal(rows: int, columns: int) -> Tensor:
@@ -86,7 +89,7 @@ def select_entries(items: Tensor, rows: Tensor, present: Tensor, surprise: Tenso
 
     ``items`` [C, B, L], ``rows`` [C, R] flat over B * L, ``present`` [V], ``surprise`` [C, B, L] in units of ln V.
     """
-    C, B, L = items.shape
+    C, _, L = items.shape
     window, position = rows // L, rows % L
     steps = torch.arange(L, device=items.device)
     age = position.unsqueeze(-1) - steps  # [C, R, L]
@@ -104,8 +107,8 @@ def select_entries(items: Tensor, rows: Tensor, present: Tensor, surprise: Tenso
 
 
 def surprise_of_history(log_probabilities: Tensor, num_items: int) -> Tensor:
-    """[C, B, L]: -ln p(item) / ln V under the backbone, for positions 1..L-1 from ``log_probabilities`` [C, B, L-1]; the first entry,
-    which nothing predicted, counts as 1 (a uniform guess)."""
+    """[C, B, L]: -ln p(item) / ln V under the backbone, for positions 1..L-1 from ``log_probabilities`` [C, B, L-1];
+    the first entry, which nothing predicted, counts as 1 (a uniform guess)."""
     scaled = -log_probabilities / math.log(max(num_items, 2))
     return F.pad(scaled, (1, 0), value=1.0)
 

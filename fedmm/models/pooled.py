@@ -3,8 +3,9 @@
     pool_l = sum_{j <= l} d^(l-j) f_j / sum_{j <= l} d^(l-j)      over the items that have the modality; d learnable
     s(l, t) = < LN(W pool_l), W f_t > / sqrt(P)
 
-W appears on both sides, so <LN(W pool), W f_t> = <W' LN(W pool), f_t>: the projection is moved onto the query, candidates keep
-their constant features, and the whole catalogue is one product of width F. An item whose ID was never trained is reached like any other.
+W appears on both sides, so <LN(W pool), W f_t> = <W' LN(W pool), f_t>: the projection is moved onto the query,
+candidates keep their constant features, and the whole catalogue is one product of width F. An item whose ID was never
+trained is reached like any other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from fedmm.params import Params
 
 
 def init_pooled(config: ModelConfig, name: str, table: FeatureTable, generator: torch.Generator) -> Params:
-    """An orthogonal projection [P, F], P = hidden_dim, so that the first comparison is that of the features themselves."""
+    """An orthogonal projection [P, F], P = hidden_dim, so that the first comparison is that of the features
+    themselves."""
     projection = torch.empty(config.hidden_dim, table.width, dtype=torch.float64)
     torch.nn.init.orthogonal_(projection, generator=generator)
     decay = torch.tensor(config.pooling_decay, dtype=torch.float64)

@@ -60,7 +60,8 @@ class Recommender:
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
     ) -> Recommender:
-        """A recommender over ``num_items`` items. With no features at all, or fusion "backbone", it is the backbone alone."""
+        """A recommender over ``num_items`` items. With no features at all, or fusion "backbone", it is the backbone
+        alone."""
         place = device or torch.device("cpu")
         names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
         return cls(config, num_items, {name: FeatureTable.build(features[name], dtype, place) for name in names})
@@ -101,7 +102,8 @@ class Recommender:
     def forward(
         self, params: Mapping[str, Tensor], batch: Batch, dropout: Dropout = no_dropout, *, experts: bool = True
     ) -> Output:
-        """Scores of ``batch.rows`` against the candidates. ``experts=False`` computes the backbone (partial aggregation)."""
+        """Scores of ``batch.rows`` against the candidates. ``experts=False`` computes the backbone (partial
+        aggregation)."""
         table = params[sasrec.ITEM_TABLE]
         hidden = sasrec.encode(params, batch.items, self.config, dropout)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
@@ -176,7 +178,9 @@ class Recommender:
     def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
         if self.config.scoring == "dot":
             return Scores((Term(queries, item_keys),))
-        return Scores((), self._cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys))
+        return Scores(
+            (), self._cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys)
+        )
 
     def _pooled_scores(
         self, params: Mapping[str, Tensor], batch: Batch, queries: Tensor, item_keys: Tensor, mixture: Mixture
@@ -229,9 +233,7 @@ class Recommender:
             entries = memory_expert.select_entries(batch.items, batch.rows, table.present, surprise, self.config.memory)
             inputs = gather_candidates(table.values, batch.candidates) if name == "visual" else item_keys
             heads = self.config.memory.num_heads
-            parts.append(
-                memory_expert.memory_representation(params, name, table, entries, inputs, candidates, heads)
-            )
+            parts.append(memory_expert.memory_representation(params, name, table, entries, inputs, candidates, heads))
         return parts
 
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:
@@ -252,5 +254,3 @@ class Recommender:
         own = squared_norm.clamp(min=NORM_FLOOR).rsqrt()
         item = item_keys.square().sum(-1).clamp(min=NORM_FLOOR).rsqrt().unsqueeze(1)
         return math.sqrt(self.config.hidden_dim) * dots * own * item
-
-

@@ -1,8 +1,8 @@
 """Scores of candidates in factorised form.
 
 A score is a sum of terms ``scale(t) * <query(l), key(t)>``, and keys belong to items alone, so the whole catalogue is
-scored by one matrix product a term and nothing of shape [B, L, V, D] is ever formed. What does not factorise (the memory
-experts) arrives as dense scores.
+scored by one matrix product a term and nothing of shape [B, L, V, D] is ever formed. What does not factorise (the
+memory experts) arrives as dense scores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Engines against a plain PyTorch loop: the same backbone, clients, windows and local steps, outputs checked equal first.
+"""Engines against a plain PyTorch loop: the same backbone, clients, windows and local steps, outputs checked equal
+first.
 
     python tests/benchmarks/engines.py [--clients 60] [--repeats 3] [--threads N]
 
@@ -56,7 +57,9 @@ class PlainBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, L, D = x.shape
         normed = self.attention_norm(x)
-        split = (part(normed).view(B, L, self.num_heads, -1).transpose(1, 2) for part in (self.query, self.key, self.value))
+        split = (
+            part(normed).view(B, L, self.num_heads, -1).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
         mixed = nn.functional.scaled_dot_product_attention(*split, is_causal=True)
         x = x + self.output(mixed.transpose(1, 2).reshape(B, L, D))
         return x + self.outer(torch.relu(self.inner(self.feedforward_norm(x))))
