@@ -55,8 +55,9 @@ def masked_logits(scores: Scores, questions: Questions) -> Tensor:
     if exists is None:
         exists = torch.ones(1, logits.shape[-1], dtype=torch.bool, device=logits.device)
         exists[:, 0] = False
-    # Penalties are added: unlike filling, that costs nothing in the backward pass.
-    logits = logits + _penalty(~exists, logits.dtype).unsqueeze(1)
+    # Penalties are added: unlike filling, that costs nothing in the backward pass. Sums of terms are ours to change.
+    penalty = _penalty(~exists, logits.dtype).unsqueeze(1)
+    logits = logits.add_(penalty) if scores.terms else logits + penalty
     if questions.exclusions is None:
         return logits
     index = questions.exclusions.index.unsqueeze(1).expand(questions.exclusions.rows.shape)

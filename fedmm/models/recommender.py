@@ -243,7 +243,7 @@ class Recommender:
             queries = sasrec.final_norm(params, hidden[:, :, :-1]).flatten(1, 2)
             logits = self._backbone_scores(queries, params[sasrec.ITEM_TABLE]).materialise()
             logits[..., 0] = -math.inf
-            log_probabilities = torch.log_softmax(logits, dim=-1).view(C, B, L - 1, -1)
+            log_probabilities = torch.log_softmax(logits, dim=-1).view(C, B, L - 1, self.num_items + 1)
             taken = log_probabilities.gather(-1, items[:, :, 1:].unsqueeze(-1)).squeeze(-1)
             # Padding has probability 0; it is never kept, and must not bring infinities into the sort.
             taken = taken.masked_fill(items[:, :, 1:] == 0, 0.0)

@@ -1,0 +1,1 @@
+"""Checks of the architecture, the federation, the honesty of the numbers and the data, for a reviewer and the tests."""

@@ -1,0 +1,35 @@
+"""From what was named on the command line to a subject."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedmm.checkpoint import load_checkpoint
+from fedmm.config import ExperimentConfig
+from fedmm.errors import CheckpointError
+from fedmm.experiment import Experiment
+from fedmm.run_folder import restore
+from fedmm.verification.subject import Subject
+
+
+def subject_of_config(config: ExperimentConfig, *, only_own_model: bool, full: bool) -> Subject:
+    """A subject with fresh parameters. Raises DataError or ConfigError where nothing can be trained or asked."""
+    Experiment.prepare(config)  # what cannot be run is an error of the settings or the data, not a failed check
+    return Subject(config, None, only_own_model, full)
+
+
+def subject_of_checkpoint(path: Path, *, full: bool) -> Subject:
+    """A subject with the parameters, settings and data of a run's checkpoint.
+
+    Raises CheckpointError where the checkpoint cannot be read, or was trained on other data or by another model.
+    """
+    tensors, meta = load_checkpoint(path)
+    try:
+        config = ExperimentConfig.model_validate(meta["config"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has settings that this fedmm cannot read ({error}).", "Train it again."
+        ) from error
+    params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
+    params = restore(params, meta, Experiment.prepare(config), path)
+    return Subject(config, {name: value.cpu() for name, value in params.items()}, only_own_model=True, full=full)

@@ -1,0 +1,182 @@
+"""The model once more, written as its definition reads: one position, one head, one candidate at a time.
+
+It shares no code with ``fedmm.models`` and forms everything the fast path avoids. Slow on purpose: it is the oracle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedmm.config import ModelConfig
+from fedmm.models.recommender import Recommender
+
+EPSILON = 1e-6
+HALF_LIFE = 10.0
+LOWEST_SQUARE = 1e-12
+
+
+def naive_scores(
+    recommender: Recommender, params: Mapping[str, Tensor], history: Sequence[int], candidates: Sequence[int]
+) -> Tensor:
+    """Scores [L, N] of ``candidates`` after each prefix of ``history``, by the configured fusion and scoring."""
+    states = naive_states(params, history, recommender.config)
+    rows = []
+    for position in range(len(history)):
+        scores = [_score(recommender, params, history[: position + 1], states, t) for t in candidates]
+        rows.append(torch.stack(scores))
+    return torch.stack(rows)
+
+
+def naive_states(params: Mapping[str, Tensor], history: Sequence[int], config: ModelConfig) -> Tensor:
+    """SASRec's states [L, D] before the last norm (Kang & McAuley, 2018; pre-norm blocks, no key bias)."""
+    D = config.hidden_dim
+    table, positions = params["backbone.item_embedding"], params["backbone.position_embedding"]
+    x = torch.stack([table[item] * math.sqrt(D) + positions[place] for place, item in enumerate(history)])
+    for block in range(config.num_blocks):
+        name = f"backbone.block{block}"
+        normed = _norm(x, params, f"{name}.attention_norm")
+        x = x + _attention(normed, params, name, config.num_heads)
+        normed = _norm(x, params, f"{name}.feedforward_norm")
+        inner = torch.relu(normed @ params[f"{name}.inner.weight"].T + params[f"{name}.inner.bias"])
+        x = x + inner @ params[f"{name}.outer.weight"].T + params[f"{name}.outer.bias"]
+    return x
+
+
+def naive_router_weights(recommender: Recommender, params: Mapping[str, Tensor], t: int) -> dict[str, float]:
+    """The router's weight of the backbone ("backbone", competitive fusion alone) and of each modality for one item."""
+    names = list(recommender.tables)
+    if recommender.config.experts == "memory":
+        inputs = params["backbone.item_embedding"][t]
+    else:
+        parts = [recommender.tables[name].values[t] for name in names]
+        inputs = torch.cat(parts) / math.sqrt(sum(len(part) for part in parts))
+    logits = params["router.weight"] @ inputs + params["router.bias"]
+    outputs = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *names]
+    present = {name: name == "backbone" or bool(recommender.tables[name].present[t]) for name in outputs}
+    masses = {
+        name: math.exp(float(logit)) if present[name] else 0.0 for name, logit in zip(outputs, logits, strict=True)
+    }
+    total = sum(masses.values())
+    return {name: mass / total if total else 0.0 for name, mass in masses.items()}
+
+
+def _score(
+    recommender: Recommender, params: Mapping[str, Tensor], prefix: Sequence[int], states: Tensor, t: int
+) -> Tensor:
+    config, item = recommender.config, params["backbone.item_embedding"][t]
+    backbone = _norm(states[len(prefix) - 1], params, "backbone.norm")
+    weights = naive_router_weights(recommender, params, t) if recommender.tables else {}
+    share = weights.get("backbone", 1.0)
+    gate = params["fusion.gate"] if recommender.has_gate else 1.0
+    if recommender.tables and config.experts == "pooled":
+        total = share * (backbone @ item)
+        for name in recommender.tables:
+            total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
+        return total
+    final = share * backbone
+    for name in recommender.tables:
+        final = final + gate * weights[name] * _memory_vector(recommender, params, name, prefix, states, t)
+    return _similarity(final, item, config)
+
+
+def _similarity(final: Tensor, item: Tensor, config: ModelConfig) -> Tensor:
+    if config.scoring == "dot":
+        return final @ item
+    lengths = (final @ final).clamp(min=LOWEST_SQUARE).sqrt() * (item @ item).clamp(min=LOWEST_SQUARE).sqrt()
+    return math.sqrt(config.hidden_dim) * (final @ item) / lengths
+
+
+def _pooled_score(
+    recommender: Recommender, params: Mapping[str, Tensor], name: str, prefix: Sequence[int], t: int
+) -> Tensor:
+    """<LN(W pool), W f_t> / sqrt(P); 0 where nothing in the prefix, or not the candidate, has the modality."""
+    table, weight = recommender.tables[name], params[f"{name}.projection.weight"]
+    decay = torch.sigmoid(params[f"{name}.decay_logit"])
+    held = [
+        (decay ** (len(prefix) - 1 - j), table.values[item]) for j, item in enumerate(prefix) if table.present[item]
+    ]
+    if not held or not table.present[t]:
+        return torch.zeros((), dtype=weight.dtype)
+    pool = sum(w * f for w, f in held) / sum(w for w, _ in held)
+    return _norm(weight @ pool, params, f"{name}.norm") @ (weight @ table.values[t]) / math.sqrt(len(weight))
+
+
+def _memory_vector(
+    recommender: Recommender, params: Mapping[str, Tensor], name: str, prefix: Sequence[int], states: Tensor, t: int
+) -> Tensor:
+    """LN of the attention of candidate ``t`` over the entries kept; 0 where there is none to attend to."""
+    config, table = recommender.config, recommender.tables[name]
+    D, heads = config.hidden_dim, config.memory.num_heads
+    entries = [item for item in _kept_entries(recommender, params, name, prefix, states) if item != t]
+    if not entries or not table.present[t]:
+        return torch.zeros(D, dtype=states.dtype)
+    asking = table.values[t] if name == "visual" else params["backbone.item_embedding"][t]
+    width, parts = D // heads, []
+    for head in range(heads):
+        own = slice(head * width, (head + 1) * width)
+        query = (params[f"{name}.query.weight"] @ asking)[own]
+        keys = torch.stack([(params[f"{name}.key.weight"] @ table.values[item])[own] for item in entries])
+        values = torch.stack([(params[f"{name}.value.weight"] @ table.values[item])[own] for item in entries])
+        parts.append(torch.softmax(keys @ query / math.sqrt(width), dim=0) @ values)
+    return _norm(params[f"{name}.output.weight"] @ torch.cat(parts), params, f"{name}.norm")
+
+
+def _kept_entries(
+    recommender: Recommender, params: Mapping[str, Tensor], name: str, prefix: Sequence[int], states: Tensor
+) -> list[int]:
+    """The items of highest utility: surprise, recency and frequency, all by position; the later wins a tie."""
+    memory, present = recommender.config.memory, recommender.tables[name].present
+    utilities = []
+    for j, item in enumerate(prefix):
+        if present[item]:
+            recency = 0.5 ** ((len(prefix) - 1 - j) / HALF_LIFE)
+            frequency = math.log(list(prefix[: j + 1]).count(item))
+            surprise = _surprise(recommender, params, prefix, states, j)
+            utility = (
+                memory.surprise_weight * surprise
+                + memory.recency_weight * recency
+                + memory.frequency_weight * frequency
+            )
+            utilities.append((utility, j))
+    return [prefix[j] for _, j in sorted(utilities, reverse=True)[: memory.size]]
+
+
+def _surprise(
+    recommender: Recommender, params: Mapping[str, Tensor], prefix: Sequence[int], states: Tensor, place: int
+) -> float:
+    """-ln p(item) / ln V under the backbone alone, given the items before it; 1 for the first."""
+    if place == 0:
+        return 1.0
+    backbone = _norm(states[place - 1], params, "backbone.norm").detach()
+    table = params["backbone.item_embedding"].detach()
+    scores = torch.stack([_similarity(backbone, item, recommender.config) for item in table[1:]])
+    loss = torch.logsumexp(scores, 0) - scores[prefix[place] - 1]
+    return float(loss) / math.log(max(recommender.num_items, 2))
+
+
+def _attention(x: Tensor, params: Mapping[str, Tensor], name: str, num_heads: int) -> Tensor:
+    """Each position looks at itself and what came before it, head by head."""
+    L, D = x.shape
+    width = D // num_heads
+    query = x @ params[f"{name}.query.weight"].T + params[f"{name}.query.bias"]
+    key = x @ params[f"{name}.key.weight"].T
+    value = x @ params[f"{name}.value.weight"].T + params[f"{name}.value.bias"]
+    rows = []
+    for place in range(L):
+        parts = []
+        for head in range(num_heads):
+            own = slice(head * width, (head + 1) * width)
+            logits = torch.stack([query[place, own] @ key[j, own] for j in range(place + 1)]) / math.sqrt(width)
+            parts.append(torch.softmax(logits, dim=0) @ value[: place + 1, own])
+        rows.append(torch.cat(parts))
+    return torch.stack(rows) @ params[f"{name}.output.weight"].T + params[f"{name}.output.bias"]
+
+
+def _norm(x: Tensor, params: Mapping[str, Tensor], name: str) -> Tensor:
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + EPSILON) * params[f"{name}.weight"] + params[f"{name}.bias"]

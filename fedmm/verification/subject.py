@@ -1,0 +1,136 @@
+"""What is verified: a configuration over its data, and the models that the architecture checks look at."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedmm.config import ExperimentConfig, ModelConfig
+from fedmm.data.datasets import load_dataset
+from fedmm.data.splits import make_split
+from fedmm.data.types import BoolArray, Dataset, ItemFeatures, Split
+from fedmm.models.recommender import Recommender
+from fedmm.params import Params
+from fedmm.seeding import numpy_stream, torch_stream
+
+DTYPE = torch.float64
+BACKBONE = "backbone."  # what a backbone parameter's name begins with, written here on purpose and not looked up
+SHAKE = 0.1  # parameters are moved off their special starting points by this much
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A recommender in float64 with parameters and a history to try it on."""
+
+    label: str
+    recommender: Recommender
+    params: Params
+    history: torch.Tensor  # [1, 1, L] items
+
+    @property
+    def num_items(self) -> int:
+        """Real items."""
+        return self.recommender.num_items
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The configuration, its data, and whether a particular model was asked for."""
+
+    config: ExperimentConfig
+    own_params: Params | None = None  # a checkpoint's
+    only_own_model: bool = False  # a configuration or checkpoint was named: verify that model rather than all kinds
+    full: bool = False  # level "full": every kind of model over the configured data, every client in the canary
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The configured data."""
+        return load_dataset(self.config.data)
+
+    @functools.cached_property
+    def split(self) -> Split:
+        """The configured split."""
+        return make_split(self.dataset, self.config.data)
+
+    @functools.cached_property
+    def models(self) -> tuple[Model, ...]:
+        """The configured model over the configured data, and (unless one was named) every other kind, small."""
+        own = own_model(self, self.config.model, "configured")
+        if self.only_own_model:
+            return (own,)
+        kinds = [self.config.model.model_copy(update=dict(variant)) for variant in VARIANTS] if self.full else []
+        return (own, *small_models(), *(own_model(self, kind, _label(kind)) for kind in kinds))
+
+
+VARIANTS: tuple[dict[str, str], ...] = (
+    {"fusion": "residual", "experts": "pooled"},
+    {"fusion": "residual", "experts": "memory"},
+    {"fusion": "residual", "experts": "memory", "scoring": "cosine"},
+    {"fusion": "competitive", "experts": "pooled"},
+    {"fusion": "competitive", "experts": "memory"},
+    {"fusion": "competitive", "experts": "memory", "scoring": "cosine"},
+    {"fusion": "backbone"},
+    {"fusion": "backbone", "scoring": "cosine"},
+)
+SMALL_ITEMS = 40
+
+
+def own_model(subject: Subject, config: ModelConfig, label: str) -> Model:
+    """A model over the configured data; with the checkpoint's parameters where there are some."""
+    split, seed = subject.split, subject.config.runtime.seed
+    recommender = Recommender.build(config, split.num_items, subject.dataset.features, DTYPE)
+    if subject.own_params is None:
+        params = shaken(recommender.init(torch_stream(seed, "parameters"), DTYPE))
+    else:
+        params = {name: value.to(DTYPE) for name, value in subject.own_params.items()}
+    longest = split.train[int(np.argmax(split.train.lengths))][: min(12, config.max_length)]
+    return Model(label, recommender, params, torch.from_numpy(longest).view(1, 1, -1))
+
+
+def _label(config: ModelConfig) -> str:
+    parts = [config.fusion] if config.fusion == "backbone" else [config.fusion, config.experts]
+    return " ".join([*parts, config.scoring, "on the configured data"])
+
+
+def small_models() -> tuple[Model, ...]:
+    """One small model for every fusion, kind of expert and scoring, over generated features with gaps."""
+    tables = small_features()
+    history = torch.from_numpy(numpy_stream(0, "verify history").permutation(SMALL_ITEMS)[:11] + 1).view(1, 1, -1)
+    models = []
+    for variant in VARIANTS:
+        config = ModelConfig.model_validate({"hidden_dim": 8, "num_blocks": 2, "max_length": 16, **variant})
+        recommender = Recommender.build(config, SMALL_ITEMS, tables, DTYPE)
+        params = shaken(recommender.init(torch_stream(0, "verify"), DTYPE))
+        models.append(Model(" ".join(variant.values()), recommender, params, history))
+    return tuple(models)
+
+
+def small_features() -> Mapping[str, ItemFeatures]:
+    """Generated features of two modalities; some items lack one, some the other, a few both."""
+    index = np.arange(SMALL_ITEMS + 1)
+    return {
+        "visual": _features(5, "visual", (index % 5 != 0) & (index > 0)),
+        "semantic": _features(4, "semantic", (index % 7 != 0) & (index % 10 != 0) & (index > 0)),
+    }
+
+
+def _features(width: int, name: str, present: BoolArray) -> ItemFeatures:
+    values = numpy_stream(0, "verify features", name).normal(size=(SMALL_ITEMS + 1, width))
+    return ItemFeatures(values.astype(np.float32), present)
+
+
+def shaken(params: Params) -> Params:
+    """Every parameter moved a little at random: zeros, ones and identities hide mistakes. The gate and the padding
+    row stay as they are."""
+    generator = torch_stream(0, "verify shake")
+    moved = {}
+    for name, value in params.items():
+        noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        moved[name] = value if name == "fusion.gate" else value + SHAKE * noise
+        if name == "backbone.item_embedding":
+            moved[name][0] = 0.0
+    return moved

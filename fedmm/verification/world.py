@@ -1,0 +1,84 @@
+"""A small federation in float64: ragged histories, features with gaps, every part small enough to follow by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedmm.config import FederationConfig, ModelConfig
+from fedmm.data.types import IntArray, Ragged
+from fedmm.engines import sequential, vectorized
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.rounds import Federation
+from fedmm.models.recommender import Recommender
+from fedmm.params import Params
+from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.verification.subject import SMALL_ITEMS, small_features
+
+LENGTHS = (2, 3, 25, 9, 14, 2, 31, 18)
+TINY_MODEL: Mapping[str, Any] = {"hidden_dim": 8, "max_length": 6, "dropout": 0.0, "num_blocks": 1}
+ClientUpdate = tuple[Params, float, float]  # delta, loss, load-balance loss
+Engine = Callable[..., Iterator[UpdateBlock]]
+ENGINES: Mapping[str, Engine] = {"sequential": sequential.train_cohort, "vectorized": vectorized.train_cohort}
+
+
+def histories(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Ragged:
+    """One client a length, no item twice in a history."""
+    stream = numpy_stream(seed, "verify histories")
+    return Ragged.from_rows([stream.permutation(SMALL_ITEMS)[:length] + 1 for length in lengths])
+
+
+def make_local(
+    model: Mapping[str, Any] | None = None,
+    federation: Mapping[str, Any] | None = None,
+    *,
+    train: Ragged | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[LocalTraining, Params]:
+    """Local training over the small world, and the server's parameters."""
+    config = ModelConfig.model_validate({**TINY_MODEL, **(model or {})})
+    recommender = Recommender.build(config, SMALL_ITEMS, small_features(), dtype)
+    own = FederationConfig.model_validate(dict(federation or {}))
+    local = LocalTraining.build(recommender, own, histories() if train is None else train, 0, dtype)
+    return local, recommender.init(torch_stream(0, "verify world"), dtype)
+
+
+def make_federation(local: LocalTraining, cohort_size: int = 4, block_size: int = 3) -> Federation:
+    """Everybody may take part; the vectorized engine."""
+
+    def engine(local: LocalTraining, params: Params, cohort: IntArray, number: int) -> Iterator[UpdateBlock]:
+        return vectorized.train_cohort(local, params, cohort, number, block_size=block_size)
+
+    return Federation(local.config, local, local.windows.trainable, cohort_size, engine, 0)
+
+
+def by_client(blocks: Iterator[UpdateBlock]) -> dict[int, ClientUpdate]:
+    """Each client's delta, loss and load-balance loss."""
+    found: dict[int, ClientUpdate] = {}
+    for block in blocks:
+        for place, client in enumerate(block.clients):
+            delta = {name: value[place] for name, value in block.deltas.items()}
+            found[int(client)] = (delta, float(block.losses[place]), float(block.load_balance_losses[place]))
+    return found
+
+
+def update_gap(left: Mapping[int, ClientUpdate], right: Mapping[int, ClientUpdate]) -> float:
+    """The largest difference of any delta or loss; infinite where clients or names differ or a value is not finite."""
+    if left.keys() != right.keys():
+        return float("inf")
+    gaps = [0.0]
+    for client, (delta, loss, balance) in left.items():
+        other, other_loss, other_balance = right[client]
+        gaps += [params_gap(delta, other), abs(loss - other_loss), abs(balance - other_balance)]
+    return max(gap if np.isfinite(gap) else float("inf") for gap in gaps)
+
+
+def params_gap(left: Params, right: Params) -> float:
+    """The largest difference of any entry; infinite where names differ or an entry is not finite."""
+    if left.keys() != right.keys():
+        return float("inf")
+    gap = max(float((left[name] - right[name]).abs().max()) for name in left)
+    return gap if np.isfinite(gap) else float("inf")

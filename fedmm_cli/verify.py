@@ -1,0 +1,91 @@
+"""``fedmm verify``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedmm_cli.options import Debug, Json, Quiet
+
+if TYPE_CHECKING:
+    from fedmm.verification.checks import Level
+
+LEVELS: dict[str, Level] = {"quick": "quick", "full": "full"}
+
+
+def verify(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="PATH", help="Verify the model of this checkpoint or run folder."),
+    ] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", metavar="FILE", help="Verify the model of these settings (TOML).")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as in fedmm train.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="On this named dataset rather than the bundled one.")
+    ] = None,
+    level: Annotated[str, typer.Option("--level", metavar="WORD", help="quick (under a minute) or full.")] = "quick",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="GROUP", help="architecture, federation, honesty or data; repeatable."),
+    ] = None,
+    threads: Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Prove the architecture, the federation, the honesty of the numbers and the data; exit 0 only if all holds."""
+    del debug
+    from fedmm.errors import ConfigError
+
+    if level not in LEVELS:
+        raise ConfigError(f"--level cannot be {level!r}.", f"--level takes one of {', '.join(LEVELS)}.")
+    if checkpoint is not None and (config or assignments or dataset):
+        raise ConfigError(
+            f"--checkpoint {checkpoint} brings its own settings; --config, --set and --dataset do not go with it.",
+            "Give one or the other.",
+        )
+    from fedmm.settings import load_config
+
+    flags = {"data.name": dataset, "runtime.threads": threads}
+    names = {"data.name": "--dataset", "runtime.threads": "--threads"}
+    settings = load_config(config or (), os.environ, assignments or (), flags, flag_names=names)
+    from fedmm.verification.checks import GROUPS
+
+    unknown = [group for group in only or () if group not in GROUPS]
+    if unknown:
+        raise ConfigError(f"--only cannot be {unknown[0]!r}.", f"--only takes one of {', '.join(GROUPS)}.")
+    from fedmm.runs import set_threads
+    from fedmm.verification.catalogue import CHECKS
+    from fedmm.verification.checks import choose, run_checks, summary
+    from fedmm.verification.loading import subject_of_checkpoint, subject_of_config
+    from fedmm_cli.output import print_json
+    from fedmm_cli.verify_report import Report
+
+    set_threads(settings.runtime.threads)
+    chosen = LEVELS[level]
+    full = chosen == "full"
+    if checkpoint is not None:
+        subject = subject_of_checkpoint(checkpoint, full=full)
+    else:
+        subject = subject_of_config(settings, only_own_model=bool(config or assignments), full=full)
+    checks = choose(CHECKS, chosen, only or ())
+    with Report(sys.stderr if as_json else sys.stdout, len(checks), quiet=quiet) as report:
+        results = []
+        for result in run_checks(checks, subject, report.begin):
+            results.append(result)
+            report.add(result)
+    outcome = summary(results, subject.config, chosen)
+    if as_json:
+        print_json(outcome)
+    else:
+        report.close(outcome)
+    if not outcome["passed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,31 @@
+"""A check that no planted fault can trip is not a check."""
+
+import federation_faults
+import honesty_faults
+import model_faults
+import pytest
+from planting import Fault
+
+from fedmm.config import ExperimentConfig
+from fedmm.verification.catalogue import CHECKS
+from fedmm.verification.checks import run_checks
+from fedmm.verification.subject import Subject
+
+FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS)
+BY_NAME = {check.name: check for check in CHECKS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_verify_names_the_fault(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault.plant(monkeypatch)
+    results = list(run_checks([BY_NAME[name] for name in fault.caught_by], Subject(ExperimentConfig())))
+    assert [result.name for result in results if result.passed] == []
+
+
+def test_every_check_can_be_tripped() -> None:
+    assert set(BY_NAME) == {name for fault in FAULTS for name in fault.caught_by}
+
+
+def test_there_are_twenty_faults_at_least() -> None:
+    assert len({fault.plant for fault in FAULTS}) >= 20
