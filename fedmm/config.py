@@ -58,7 +58,6 @@ class MemoryConfig(Section):
     num_heads: Positive = Field(2, description="attention heads of the expert")
     surprise_weight: Weight = Field(1.0, description="weight of an entry's own loss in its utility")
     recency_weight: Weight = Field(1.0, description="weight of recency by position in its utility")
-    frequency_weight: Weight = Field(0.5, description="weight of how often its item occurred so far")
 
 
 class ModelConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -28,6 +29,10 @@ def train(
         stopped = find_resumable(settings.runtime.output)
         if stopped is not None:
             settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
+    if settings.tracking.enabled:
+        from fedmm.tracking_store import resolve_uri
+
+        resolve_uri(settings.tracking.uri, os.environ)
     from fedmm.runs import run_training
     from fedmm_cli.output import print_json
     from fedmm_cli.progress import make_observer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,12 +63,19 @@ def read_feature_file(path: Path, modality: str) -> FeatureRows:
     except DataError:
         raise
     except Exception as error:  # every library has its own way to refuse a damaged file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(
-            f"{path} is not a readable {path.suffix.lower()} file of numbers, or is damaged ({reason}).",
+            f"{path} is not a readable {path.suffix.lower()} file of numbers, or is damaged ({_reason(error)}).",
             "Write it again; pickled objects are never loaded, so save plain arrays or tensors.",
         ) from None
     return _rows(arrays, path, modality)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's complaint; not its advice to unpickle the file all the same."""
+    text = str(error).strip()
+    if any(word in text for word in ("pickle", "Weights only")) or type(error).__name__ == "UnpicklingError":
+        return "there are other things than plain numbers in it"
+    return (text.splitlines() or [type(error).__name__])[0][:160].rstrip(".")
 
 
 def describe(ids: StrArray) -> str:
@@ -124,7 +132,10 @@ def _numbers(values: Any, path: Path, modality: str) -> NDArray[np.floating]:
             f"{path}: the {modality} features have shape {array.shape}; needed is (items, dimensions), neither zero.",
             "Save one row of numbers an item.",
         )
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+    if array.dtype.kind == "f" and array.itemsize <= 8:
+        return array
+    with np.errstate(over="ignore"):  # what float64 cannot hold becomes infinite, and is refused as such
+        return array.astype(np.float64)
 
 
 def _ids(values: Any, num_rows: int, path: Path) -> StrArray:
@@ -136,7 +147,10 @@ def _ids(values: Any, num_rows: int, path: Path) -> StrArray:
     if array.dtype.kind == "f" and np.all(np.isfinite(array)) and np.all(array == np.rint(array)):
         array = array.astype(np.int64)
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: the item ids are bytes that are not UTF-8.", "Save them as strings.") from None
     if array.dtype.kind not in "iuU":
         raise DataError(f"{path}: the item ids are of type {array.dtype}.", "Save them as whole numbers or strings.")
     return np.char.strip(array.astype(str))
@@ -168,6 +182,8 @@ def _read_npz(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
+    # Pickles are refused in one line. No catch_warnings: it would undo filters set meanwhile by other threads.
+    warnings.filterwarnings("ignore", "Detected pickle protocol")
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(loaded, Mapping):
         return {"features": _plain(loaded)}
@@ -215,11 +231,14 @@ def _read_parquet(path: Path) -> dict[str, Any]:
                 raise DataError(message, "Give all the same length.")
             flat = pc.list_flatten(column.filter(pc.is_valid(column))).to_numpy(zero_copy_only=False)
             values = np.zeros((len(present), lengths.pop()), flat.dtype)
-            values[present] = flat.reshape(-1, values.shape[1])
+            values[present] = flat.reshape(int(present.sum()), values.shape[1])
             arrays[name] = values
             if not present.all():
                 arrays[f"{name}_present"] = present
         elif name.lower() in ID_KEYS or name.lower().endswith("present"):
+            if column.null_count:
+                message = f"{path}: column {name} has {column.null_count} rows without a value."
+                raise DataError(message, "Fill them in or remove those rows.")
             array = column.to_numpy(zero_copy_only=False)
             arrays[name] = array.astype(str) if array.dtype == object else array
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind):

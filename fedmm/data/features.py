@@ -108,7 +108,13 @@ def _drop_unknown(
     modality: str, notes: list[str],
 ) -> tuple[FeatureRows, StrArray, BoolArray]:  # fmt: skip
     keep = np.isin(ids, known)
-    if not (keep & present).any():
+    if keep.any() and not (keep & present).any():
+        raise DataError(
+            f"{path}: none of its {len(ids)} rows gives {modality} features for an item of the data "
+            "(those of known items are all zero or marked as missing).",
+            "Check how the features were made, or leave them out.",
+        )
+    if not keep.any():
         raise DataError(
             f"{path}: none of its {len(ids)} rows gives {modality} features for an item of the data "
             f"(ids there: {describe(ids)}; ids in the data: {describe(known)}).",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def _members(source: Path) -> Callable[[str], bytes | None]:
             for entry in sorted(archive.namelist(), key=lambda entry: entry.count("/"), reverse=True):
                 if (name := entry.rsplit("/", 1)[-1]) in wanted:
                     found[name] = archive.read(entry)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:  # RuntimeError: encrypted
         raise DataError(f"{source} is not a readable zip or wheel ({error}).", "Download it again.") from None
     return found.get
 
@@ -130,8 +131,7 @@ def _ratings(content: bytes, source: Path, header: bool) -> pd.DataFrame:
 
 
 def _own_items(content: bytes, source: Path) -> pd.DataFrame:
-    items = _table(content, source, sep="\t", dtype=str)
-    return items.astype({"item_id": np.int64})
+    return _numbered(_table(content, source, sep="\t", dtype=str), source)
 
 
 def _grouplens_items(content: bytes, source: Path) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def _grouplens_items(content: bytes, source: Path) -> pd.DataFrame:
     table = _table(content, source, sep="|", header=None, names=names, encoding="latin-1", dtype=str)
     flags = (table[list(GENRES[1:])] == "1").to_numpy()
     genres = [", ".join(np.array(GENRES[1:])[row]) for row in flags]
-    return _items(table["item_id"], table["title"], genres)
+    return _items(table["item_id"], table["title"], genres, source)
 
 
 def _recbole_items(content: bytes, source: Path) -> pd.DataFrame:
@@ -148,12 +148,21 @@ def _recbole_items(content: bytes, source: Path) -> pd.DataFrame:
     dated = zip(table["title"], table["year"], strict=True)
     titles = [title if title in UNKNOWN else f"{title} ({year})" for title, year in dated]
     genres = [", ".join(name for name in text.split() if name not in UNKNOWN) for text in table["genres"]]
-    return _items(table["item_id"], titles, genres)
+    return _items(table["item_id"], titles, genres, source)
 
 
-def _items(item_ids: object, titles: object, genres: object) -> pd.DataFrame:
+def _items(item_ids: object, titles: object, genres: object, source: Path) -> pd.DataFrame:
     import pandas as pd
 
-    items = pd.DataFrame({"item_id": item_ids, "title": titles, "genres": genres}).astype({"item_id": np.int64})
+    items = _numbered(pd.DataFrame({"item_id": item_ids, "title": titles, "genres": genres}), source)
     items["title"] = ["" if title in UNKNOWN else natural_title(title) for title in items["title"]]
     return items.sort_values("item_id", ignore_index=True)
+
+
+def _numbered(items: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """The items with whole numbers for ids."""
+    try:
+        return items.astype({"item_id": np.int64})
+    except (KeyError, ValueError, OverflowError) as error:
+        reason = str(error.args[0] if error.args else error)
+        raise DataError(f"{source}: the items cannot be read as ML-100K's ({reason}).", REMEDY) from None

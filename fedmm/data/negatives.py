@@ -40,9 +40,9 @@ def evaluation_negatives(
     num_drawn = min(num_negatives, int(num_candidates.min(initial=num_negatives)))
     if num_drawn < 1:
         raise DataError(
-            f"user {int(queries.users[num_candidates.argmin()])} has met all {split.num_items} items, "
-            f"which leaves no candidate for {protocol}.",
-            "Evaluate with full ranking only.",
+            f"user {int(queries.users[num_candidates.argmin()])} has met all {split.num_items} items "
+            f"(users are counted from 0), which leaves no candidate for {protocol}.",
+            "Give data with more items, or evaluate with full ranking only (--eval full).",
         )
     popularity = training_popularity(split)
     log_weights = np.full(len(popularity), NEVER_TRAINED)

@@ -61,6 +61,8 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
             )
         notes.append("no timestamps: the order of the file is taken for the order of time")
         raw = replace(raw, timestamps=np.arange(len(raw), dtype=np.float64))
+    elif early := int((raw.timestamps < 0).sum()):
+        notes.append(f"{early} timestamps are negative (before 1970, or do they stand for missing ones?)")
     raw = _drop_ratings(raw, config, notes)
     raw = _drop_repeats(raw, notes)
     raw = _core(raw, config, notes)
@@ -126,8 +128,7 @@ def _core(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInte
         users = len(np.unique(before.users)) - len(np.unique(raw.users))
         items = len(np.unique(before.items)) - len(np.unique(raw.items))
         notes.append(
-            f"dropped {users} users and {items} items ({len(before) - len(raw)} interactions): "
-            f"iterated {limits}"
+            f"dropped {users} users and {items} items ({len(before) - len(raw)} interactions): iterated {limits}"
         )
     return raw
 

@@ -31,6 +31,7 @@ class Ragged:
 
     @property
     def lengths(self) -> IntArray:
+        """[rows]: how many values each row has."""
         return np.diff(self.offsets)
 
     @property
@@ -40,6 +41,7 @@ class Ragged:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[int] | IntArray]) -> Ragged:
+        """Puts the rows end to end."""
         lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         filled = [np.asarray(row, dtype=np.int64) for row in rows if len(row)]
@@ -71,6 +73,7 @@ class Interactions:
 
     @property
     def num_users(self) -> int:
+        """Users, U."""
         return len(self.user_ids)
 
     @property

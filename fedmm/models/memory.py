@@ -1,8 +1,8 @@
 """The memory expert: attention from a candidate over the few entries of the history worth remembering.
 
 The memory is a pure function of parameters and history. At position l the entries are the items up to l that have the
-modality; utility mixes each entry's surprise (the backbone's own loss on it), its recency and the frequency of its
-item, all by position; the best K are kept. A candidate attends to them with several heads and never to itself.
+modality; utility mixes each entry's surprise (the backbone's own loss on it) and its recency, by position; the best K
+are kept. A candidate attends to them with several heads and never to itself.
 
 Attention output lies in the span of S = K * heads vectors, the same for all candidates. The expert therefore returns
 that basis [C, R, S, D] and each candidate's attention [C, R, S, N]: dot products and norms follow from Gram matrices of
@@ -94,11 +94,10 @@ def select_entries(items: Tensor, rows: Tensor, present: Tensor, surprise: Tenso
     steps = torch.arange(L, device=items.device)
     age = position.unsqueeze(-1) - steps  # [C, R, L]
     seen = age >= 0
-    repeats = ((items.unsqueeze(-1) == items.unsqueeze(-2)) & (steps.unsqueeze(0) <= steps.unsqueeze(1))).sum(-1)
-    fixed = config.surprise_weight * surprise + config.frequency_weight * torch.log(repeats.to(surprise.dtype))
     window_index = window.unsqueeze(-1).expand(C, rows.shape[1], L)
     entries = items.gather(1, window_index)
-    utility = fixed.gather(1, window_index) + config.recency_weight * torch.exp2(-age.clamp(min=0) / RECENCY_HALF_LIFE)
+    own = config.surprise_weight * surprise.gather(1, window_index)
+    utility = own + config.recency_weight * torch.exp2(-age.clamp(min=0) / RECENCY_HALF_LIFE)
     utility = utility.masked_fill(~(seen & present[entries]), -math.inf)
     # Reversed, so that a stable descending sort puts the later of two equals first.
     order = torch.sort(utility.flip(-1), dim=-1, descending=True, stable=True).indices[..., : config.size]

@@ -128,19 +128,14 @@ def _memory_vector(
 def _kept_entries(
     recommender: Recommender, params: Mapping[str, Tensor], name: str, prefix: Sequence[int], states: Tensor
 ) -> list[int]:
-    """The items of highest utility: surprise, recency and frequency, all by position; the later wins a tie."""
+    """The items of highest utility: surprise and recency, by position; the later wins a tie."""
     memory, present = recommender.config.memory, recommender.tables[name].present
     utilities = []
     for j, item in enumerate(prefix):
         if present[item]:
             recency = 0.5 ** ((len(prefix) - 1 - j) / HALF_LIFE)
-            frequency = math.log(list(prefix[: j + 1]).count(item))
             surprise = _surprise(recommender, params, prefix, states, j)
-            utility = (
-                memory.surprise_weight * surprise
-                + memory.recency_weight * recency
-                + memory.frequency_weight * frequency
-            )
+            utility = memory.surprise_weight * surprise + memory.recency_weight * recency
             utilities.append((utility, j))
     return [prefix[j] for _, j in sorted(utilities, reverse=True)[: memory.size]]
 

@@ -60,8 +60,9 @@ def _content(path: Path) -> bytes:
         raise DataError(f"There is no file {path}.", hint) from None
     except PermissionError:
         raise DataError(f"{path} may not be read.", "Change its permissions.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).", "Check the path and the disk.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path} cannot be read ({reason}).", "Check the path and the disk.") from None
     if not content.strip():
         raise DataError(f"{path} is empty.", "Give a file with one interaction a line.")
     return content
