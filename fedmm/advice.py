@@ -51,8 +51,8 @@ def _on_baselines(config: ExperimentConfig, result: Mapping[str, Any]) -> list[d
     advice = []
     for name, meaning in (("popularity", "popularity"), ("round_0", "its own round 0")):
         if own < values[name]:
-            text = f"The model is below {meaning} on test ({metric} {own:.3f} against {values[name]:.3f}): something is wrong."
-            advice.append(_warning(text))
+            figures = f"{metric} {own:.3f} against {values[name]:.3f}"
+            advice.append(_warning(f"The model is below {meaning} on test ({figures}): something is wrong."))
     return advice + _on_disagreement(result, metric)
 
 
@@ -64,7 +64,8 @@ def _on_disagreement(result: Mapping[str, Any], metric: str) -> list[dict[str, s
     ahead = own["full"][metric] > counts["full"][metric]
     return [
         _info(
-            f"Full ranking and {protocol} disagree on whether the model beats transition counts ({metric}): believe full ranking."
+            f"Full ranking and {protocol} disagree on whether the model beats transition counts ({metric}): "
+            "believe full ranking."
         )
         for protocol in own
         if protocol != "full" and (own[protocol][metric] > counts[protocol][metric]) != ahead

@@ -28,6 +28,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="after")
+    def _no_nul(self) -> Self:
+        for name, value in self:
+            if isinstance(value, (str, Path)) and "\0" in str(value):
+                raise ValueError(f"{name} {str(value)!r} holds a NUL character, which no file or name can have")
+        return self
+
 
 class DataConfig(Section):
     """Which interactions and item features, and how they are split."""

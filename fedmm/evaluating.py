@@ -1,4 +1,4 @@
-"""``fedmm evaluate``: a checkpoint's numbers again, or under another protocol or on the other split of the same data."""
+"""``fedmm evaluate``: a checkpoint's numbers again, or under another protocol or on the other split of its data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 from fedmm import __version__
 from fedmm.checkpoint import load_checkpoint
 from fedmm.config import ExperimentConfig
-from fedmm.errors import CheckpointError
 from fedmm.experiment import Experiment
-from fedmm.run_folder import restore
+from fedmm.run_folder import require_complete, restore, stored_settings
 from fedmm.runs import Observer, dataset_facts, set_threads
 
 
@@ -28,6 +27,7 @@ def run_evaluation(
     Raises CheckpointError where the checkpoint cannot be read or does not fit the data.
     """
     tensors, meta = load_checkpoint(checkpoint)
+    require_complete(meta, checkpoint)
     config = _settings(meta, checkpoint, protocols, device, threads)
     set_threads(config.runtime.threads)
     experiment = Experiment.prepare(config, observer.stage)
@@ -54,15 +54,10 @@ def _settings(
     meta: dict[str, Any], path: Path, protocols: tuple[str, ...] | None, device: str | None, threads: int | None
 ) -> ExperimentConfig:
     """The run's own settings with what was asked for in their place."""
-    try:
-        tree = dict(meta["config"])
-        if protocols is not None:
-            tree["evaluation"] = tree["evaluation"] | {
-                "protocols": protocols,
-                "selection_metric": f"{protocols[0]}/ndcg_at_{tree['evaluation']['cutoffs'][0]}",
-            }
-        runtime = {"device": device, "threads": threads}
-        tree["runtime"] = tree["runtime"] | {key: value for key, value in runtime.items() if value is not None}
-        return ExperimentConfig.model_validate(tree)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has settings that this fedmm cannot read ({error}).", "Train it again.") from error
+    tree = stored_settings(meta, path).model_dump()
+    if protocols is not None:
+        selection = f"{protocols[0]}/ndcg_at_{tree['evaluation']['cutoffs'][0]}"
+        tree["evaluation"] |= {"protocols": protocols, "selection_metric": selection}
+    runtime = {"device": device, "threads": threads}
+    tree["runtime"] |= {key: value for key, value in runtime.items() if value is not None}
+    return ExperimentConfig.model_validate(tree)

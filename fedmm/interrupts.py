@@ -12,7 +12,7 @@ from typing import Any
 from fedmm.errors import FedmmError
 
 
-class Interrupted(FedmmError):
+class Interrupted(FedmmError):  # noqa: N818 - an interruption is not an error
     """The run was stopped from outside and can be resumed. ``exit_code`` is 128 + the signal's number: 130 or 143."""
 
     code = "interrupted"

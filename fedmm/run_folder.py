@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from fedmm.checkpoint import (
     BEST,
@@ -21,11 +24,11 @@ from fedmm.checkpoint import (
     save_checkpoint,
 )
 from fedmm.config import UNDIGESTED, ExperimentConfig
-from fedmm.errors import CheckpointError, ConfigError
+from fedmm.errors import CheckpointError, ConfigError, StorageError
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
-from fedmm.local_record import write_atomically
+from fedmm.local_record import METRICS_FILE, storage_error, write_atomically
 from fedmm.params import Params
 
 RUNS = Path("runs")
@@ -37,11 +40,20 @@ CURVE_FILE = "learning_curve.png"
 
 @dataclass(frozen=True)
 class Progress:
-    """What is kept beside the state: which MLflow run it reports to and the seconds it has trained and evaluated."""
+    """What is kept beside the state: which MLflow run it reports to and the seconds it has trained."""
 
     run_id: str | None = None
     train_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
+
+
+def require_free(output: Path | None) -> None:
+    """Raises ConfigError where a new run cannot have ``output``: it is a file, or already holds a run."""
+    if output is None:
+        return
+    if output.is_file():
+        raise ConfigError(f"runtime.output {output} is a file.", "Give a folder.")
+    if (output / CONFIG_FILE).exists() or (output / FOLDER).exists():
+        raise ConfigError(f"{output} already holds a run.", "Continue it with --resume, or give another --output.")
 
 
 def new_folder(config: ExperimentConfig, dataset: str) -> Path:
@@ -49,19 +61,46 @@ def new_folder(config: ExperimentConfig, dataset: str) -> Path:
 
     Raises ConfigError where the folder already holds a run, StorageError where it cannot be written.
     """
-    folder = config.runtime.output
-    if folder is None:
-        stem = f"{dataset}-{config.model.fusion}-seed{config.runtime.seed}-{config.digest[:6]}"
-        folder, number = RUNS / stem, 1
-        while folder.exists():
-            number += 1
-            folder = RUNS / f"{stem}-{number}"
-    elif folder.is_file():
-        raise ConfigError(f"runtime.output {folder} is a file.", "Give a folder.")
-    elif (folder / CONFIG_FILE).exists() or (folder / FOLDER).exists():
-        raise ConfigError(f"{folder} already holds a run.", "Continue it with --resume, or give another --output.")
-    ensure_writable(folder)
+    output = config.runtime.output
+    require_free(output)
+    stem = f"{dataset}-{config.model.fusion}-seed{config.runtime.seed}-{config.digest[:6]}"
+    kept = output is not None and output.exists()
+    folder = _fresh(stem) if output is None else output
+    try:
+        ensure_writable(folder)
+    except StorageError:
+        discard(folder, keep_folder=kept)
+        raise
     return folder
+
+
+def _fresh(stem: str) -> Path:
+    """A folder of its own under ``runs/``, created: two runs that start at once cannot both get the same one."""
+    for number in itertools.count(1):
+        folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if RUNS.is_dir():
+                continue
+            raise ConfigError(f"{RUNS} is a file.", "Move it away, or give --output.") from None
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        return folder
+    raise AssertionError("unreachable")
+
+
+def discard(folder: Path, *, keep_folder: bool) -> None:
+    """Removes what a run leaves that failed before its first checkpoint; anything else in the folder stays, and so does
+    a folder that was there before."""
+    if (folder / FOLDER).exists():
+        return
+    for name in (CONFIG_FILE, METRICS_FILE):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+    for empty in () if keep_folder else (folder, RUNS):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def find_resumable(output: Path | None) -> Path | None:
@@ -88,18 +127,20 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
     return path
 
 
-def load_state(
-    folder: Path, experiment: Experiment, warn: Callable[[str], None]
-) -> tuple[TrainState, Progress] | None:
+def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]) -> tuple[TrainState, Progress] | None:
     """The newest whole state of a stopped run; None where it was stopped before its first checkpoint.
 
-    Raises CheckpointError where the checkpoint belongs to other data or another model.
+    Raises CheckpointError where every checkpoint is damaged, or the newest belongs to other data or another model.
     """
     path = newest_checkpoint(folder / FOLDER, warn)
     if path is None:
+        if any((folder / FOLDER).glob("round-*")):
+            remedy = "Evaluate what is left with fedmm evaluate, or train again in another folder."
+            raise CheckpointError(f"{folder} holds no whole checkpoint of a round.", remedy)
         return None
     tensors, meta = load_checkpoint(path)
-    require_same_settings(ExperimentConfig.model_validate(meta["config"]), experiment.config, folder)
+    require_complete(meta, path)
+    require_same_settings(stored_settings(meta, path), experiment.config, folder)
     params = restore(_part(tensors, "params"), meta, experiment, path)
     best = _part(tensors, "best") or (params if meta["best_round"] == meta["round"] else None)
     place = experiment.device
@@ -114,7 +155,27 @@ def load_state(
         best_params=None if best is None else {name: value.to(place) for name, value in best.items()},
         stale=int(meta["stale"]),
     )
-    return state, Progress(**meta["progress"])
+    return state, Progress(meta["progress"].get("run_id"), float(meta["progress"].get("train_seconds", 0.0)))
+
+
+META_KEYS = ("config", "dataset", "round", "best_round", "best_value", "stale", "ledger", "progress")
+
+
+def require_complete(meta: Mapping[str, Any], path: Path) -> None:
+    """Raises CheckpointError where a checkpoint does not say all that ``checkpoint_meta`` does."""
+    missing = [key for key in META_KEYS if key not in meta]
+    if missing:
+        raise CheckpointError(f"{path} says nothing of its {missing[0]}.", "Give another checkpoint, or train again.")
+
+
+def stored_settings(meta: Mapping[str, Any], path: Path) -> ExperimentConfig:
+    """The settings a checkpoint was trained with. Raises CheckpointError where this fedmm cannot read them."""
+    try:
+        return ExperimentConfig.model_validate(meta["config"])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CheckpointError(f"{path} has settings that this fedmm cannot read ({what}).", "Train it again.") from None
 
 
 def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experiment: Experiment, path: Path) -> Params:
@@ -122,6 +183,7 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
 
     Raises CheckpointError where they were trained on other data or have other names or shapes than the model's.
     """
+    require_complete(meta, path)
     digest = experiment.dataset.digest
     if meta["dataset"]["digest"] != digest:
         raise CheckpointError(
@@ -134,7 +196,8 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
     if found != expected:
         wrong = sorted(set(found.items()) ^ set(expected.items()))[0]
         raise CheckpointError(
-            f"{path} belongs to another model: {wrong[0]} has shape {found.get(wrong[0])} there, {expected.get(wrong[0])} here.",
+            f"{path} belongs to another model: {wrong[0]} has shape {found.get(wrong[0])} there, "
+            f"{expected.get(wrong[0])} here.",
             "Use the model settings it was trained with.",
         )
     return {name: value.to(device=experiment.device, dtype=experiment.dtype) for name, value in params.items()}
@@ -161,7 +224,8 @@ def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, fol
     changed = [key for key in old if old[key] != new[key] and key not in UNDIGESTED and not key.startswith("tracking.")]
     if changed:
         listed = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in changed)
-        raise ConfigError(f"{folder} was started with other settings: {listed}.", "Resume without them, or start a new run.")
+        remedy = "Resume without them, or start a new run."
+        raise ConfigError(f"{folder} was started with other settings: {listed}.", remedy)
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:

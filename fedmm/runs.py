@@ -31,14 +31,17 @@ from fedmm.run_folder import (
     COUNTS_FILE,
     CURVE_FILE,
     Progress,
+    discard,
     find_resumable,
     load_state,
     new_folder,
+    require_free,
     save_state,
     write_result,
 )
 from fedmm.settings import dump_toml
 from fedmm.tracking import Tracker
+from fedmm.tracking_store import DEFAULT_URI, redacted, resolve_uri
 
 SHORT = {"visual": "w_vis", "semantic": "w_sem"}
 
@@ -81,25 +84,33 @@ class _Run:
 def run_training(config: ExperimentConfig, observer: Observer, *, resume: bool = False) -> dict[str, Any]:
     """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
 
-    With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers are
-    those of an uninterrupted run, bit for bit on the same machine. Raises Interrupted on Ctrl-C and SIGTERM after the
-    last complete round is saved, and the other FedmmErrors of its parts.
+    With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers
+    are those of an uninterrupted run, bit for bit on the same machine. Raises Interrupted on Ctrl-C and SIGTERM after
+    the last complete round is saved, and the other FedmmErrors of its parts.
     """
     started = time.perf_counter()
     set_threads(config.runtime.threads)
     resumed = find_resumable(config.runtime.output) if resume else None
     if resume and resumed is None:
         observer.warn("There is no stopped run to resume; a new one begins.")
+    if resumed is None:
+        require_free(config.runtime.output)
     with Interrupts() as interrupts:
         if config.tracking.enabled:
             tracking.preload()
         experiment = Experiment.prepare(config, observer.stage)
+        kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in experiment.notes:
             observer.note(note)
         run = _Run(experiment, folder, observer, interrupts, started, time.perf_counter() - started)
-        state, progress = _begin(run, resumed=resumed is not None)
-        return _train_and_report(run, state, progress)
+        try:
+            state, progress = _begin(run, resumed=resumed is not None)
+            return _train_and_report(run, state, progress)
+        except FedmmError:
+            if resumed is None:
+                discard(folder, keep_folder=kept)  # without a checkpoint there is nothing to go on from
+            raise
 
 
 def set_threads(threads: int) -> None:
@@ -112,9 +123,9 @@ def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
     """Round 0, or the state in which a stopped run was left."""
     found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
     if found is not None:
-        state, progress = found
-        run.observer.note(f"resumed {run.folder} after round {state.server.round}")
-        truncate_rounds(run.folder, state.server.round)
+        number = found[0].server.round
+        run.observer.note(f"resumed {run.folder} after round {number}")
+        truncate_rounds(run.folder, number)
         return found
     truncate_rounds(run.folder, 0)
     write_atomically(run.folder / CONFIG_FILE, dump_toml(run.config).encode())
@@ -142,9 +153,9 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
             command = f"fedmm train --resume --output {run.folder}"
             raise Interrupted(error.signal_number, error.message, f"Go on with: {command}") from None
         tracker.log_summary(_flat_metrics(result))
-        for name in (CONFIG_FILE, COUNTS_FILE, CURVE_FILE):
-            if (run.folder / name).exists():
-                tracker.log_artifact(run.folder / name)
+        for path in (_shareable_settings(run), run.folder / COUNTS_FILE, run.folder / CURVE_FILE):
+            if path.exists():
+                tracker.log_artifact(path)
         tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
         path = write_result(run.folder, result)
         tracker.log_artifact(path)
@@ -157,7 +168,8 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
     first = state.server.round
     mark = time.perf_counter()
     try:
-        for state, report in run.experiment.rounds(state):
+        for reached, report in run.experiment.rounds(state):
+            state = reached
             with run.interrupts.shielded():
                 progress = replace(progress, train_seconds=progress.train_seconds + report.seconds)
                 tracker.log_round(round_metrics(report), report.round)
@@ -193,6 +205,7 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
         "status": "finished",
         "seed": run.config.runtime.seed,
         "run_id": tracker.run_id,
+        "tracking_uri": _tracking_uri(run.config),
         "checkpoint": str(run.folder / FOLDER / BEST),
         "output": str(run.folder),
         "dataset": dataset_facts(experiment),
@@ -286,7 +299,36 @@ def _save_counts(run: _Run, test: Evaluation) -> None:
     save_user_counts(record, run.folder / COUNTS_FILE)
 
 
+def _tracking_uri(config: ExperimentConfig) -> str | None:
+    """Where the MLflow run is, without credentials; the default store by its short name."""
+    if not config.tracking.enabled:
+        return None
+    uri = resolve_uri(config.tracking.uri, os.environ)
+    return DEFAULT_URI if uri == resolve_uri(None, {}) else redacted(uri)
+
+
+def _shareable_settings(run: _Run) -> Path:
+    """The run's settings file, or a copy of it without the credentials of a tracking server."""
+    path = run.folder / CONFIG_FILE
+    text = path.read_text(encoding="utf-8")
+    if redacted(text) == text:
+        return path
+    copy = run.folder / "shared" / CONFIG_FILE
+    write_atomically(copy, redacted(text).encode())
+    return copy
+
+
 def _draw_curve(run: _Run) -> None:
+    """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning."""
+    try:
+        _draw_curve_file(run)
+    except FedmmError:
+        raise
+    except Exception as error:
+        run.observer.warn(f"The learning curve could not be drawn ({type(error).__name__}: {error}).")
+
+
+def _draw_curve_file(run: _Run) -> None:
     metric = run.config.evaluation.selection_metric
     protocol, name = metric.split("/")
     scorers: Mapping[str, Callable[..., Any]] = run.experiment.baselines()

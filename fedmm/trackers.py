@@ -169,7 +169,7 @@ class StoreTracker:
         self._warned = False
         self._refused: list[Message] = []
         left_over = map(parse, local_record.read_lines(self._file))
-        self._waiting = [message for message in left_over if message and not isinstance(message, Finish)]
+        self._waiting: list[Message] = [message for message in left_over if message and not isinstance(message, Finish)]
         self._num_on_disk = len(self._waiting)
         self._retry_at = 0.0  # on time.monotonic
         self._last_step = max((message.step for message in self._waiting if isinstance(message, Metrics)), default=-1)

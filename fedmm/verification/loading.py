@@ -6,9 +6,8 @@ from pathlib import Path
 
 from fedmm.checkpoint import load_checkpoint
 from fedmm.config import ExperimentConfig
-from fedmm.errors import CheckpointError
 from fedmm.experiment import Experiment
-from fedmm.run_folder import restore
+from fedmm.run_folder import require_complete, restore, stored_settings
 from fedmm.verification.subject import Subject
 
 
@@ -24,12 +23,8 @@ def subject_of_checkpoint(path: Path, *, full: bool) -> Subject:
     Raises CheckpointError where the checkpoint cannot be read, or was trained on other data or by another model.
     """
     tensors, meta = load_checkpoint(path)
-    try:
-        config = ExperimentConfig.model_validate(meta["config"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} has settings that this fedmm cannot read ({error}).", "Train it again."
-        ) from error
+    require_complete(meta, path)
+    config = stored_settings(meta, path)
     params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
     params = restore(params, meta, Experiment.prepare(config), path)
     return Subject(config, {name: value.cpu() for name, value in params.items()}, only_own_model=True, full=full)

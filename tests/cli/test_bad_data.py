@@ -221,12 +221,16 @@ def test_train_refuses_the_path(case: str, run, tmp_path: Path, monkeypatch: pyt
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("path", ["a\\u0000b.csv", "x" * 5000 + ".csv"])
-def test_no_file_can_have_this_name(path: str, run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("a\\u0000b.csv", "'a\\x00b.csv' holds a NUL character", "config"),
+        ("x" * 5000 + ".csv", "cannot be read", "data"),
+    ],
+)
+def test_no_file_can_have_this_name(path: str, value: str, code: str, run, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(f'[data]\npath = "{path}"\n')
-    assert_fails(
-        run, ["data", "describe", "--config", str(tmp_path / "run.toml")], "cannot be read", "Check", code="data"
-    )
+    assert_fails(run, ["data", "describe", "--config", str(tmp_path / "run.toml")], value, code=code)
 
 
 NAMES: dict[str, tuple[list[str], str, str]] = {

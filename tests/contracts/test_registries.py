@@ -1,0 +1,76 @@
+"""The settings' choices and the registries behind them are the same names: neither promises what the other lacks."""
+
+import importlib
+import pkgutil
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+
+from fedmm import engines
+from fedmm.config import METRIC_NAMES, ExperimentConfig, FederationConfig, ModelConfig, Protocol, RuntimeConfig
+from fedmm.data.feature_files import MODALITY_KEYS
+from fedmm.data.negatives import SampledProtocol
+from fedmm.data.types import ItemFeatures
+from fedmm.engines.sequential import OPTIMIZERS
+from fedmm.evaluation.metrics import METRICS
+from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS
+from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
+from fedmm.models.features import MODALITIES
+from fedmm.models.fusion import FUSIONS
+from fedmm.models.recommender import Recommender
+from fedmm.models.sasrec import PREFIX
+
+MODULES = {
+    name: importlib.import_module(f"fedmm.engines.{name}") for _, name, _ in pkgutil.iter_modules(engines.__path__)
+}
+ENGINES = {name for name, module in MODULES.items() if hasattr(module, "train_cohort")}
+
+
+def choices(section: type[BaseModel], field: str) -> set[str]:
+    return set(get_args(section.model_fields[field].annotation))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "registry"),
+    [
+        (ModelConfig, "fusion", {*FUSIONS, "backbone"}),
+        (FederationConfig, "aggregation", AGGREGATIONS),
+        (FederationConfig, "server_optimizer", SERVER_OPTIMIZERS),
+        (FederationConfig, "local_optimizer", LOCAL_OPTIMIZERS),
+        (FederationConfig, "local_optimizer", OPTIMIZERS),
+        (RuntimeConfig, "engine", ENGINES),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_choices_are_exactly_the_registry(section, field, registry):
+    assert choices(section, field) == set(registry)
+
+
+def test_metrics_and_protocols_are_named_alike_everywhere():
+    assert set(METRIC_NAMES) == set(METRICS)
+    assert set(get_args(Protocol)) == {"full", *get_args(SampledProtocol)}
+    assert set(MODALITY_KEYS) == set(MODALITIES)
+
+
+def test_every_default_is_one_of_the_choices():
+    for section in ExperimentConfig.model_fields.values():
+        for name, field in section.annotation.model_fields.items():
+            literals = get_args(field.annotation)
+            if literals and all(isinstance(choice, str) for choice in literals):
+                assert field.default in literals, name
+
+
+@pytest.mark.parametrize("experts", sorted(choices(ModelConfig, "experts")))
+@pytest.mark.parametrize("fusion", sorted(choices(ModelConfig, "fusion")))
+def test_every_fusion_takes_every_kind_of_expert(fusion, experts):
+    """Each pair has parameters: one group a modality, beside the backbone's own."""
+    config = ModelConfig(fusion=fusion, experts=experts, hidden_dim=4, max_length=3, num_blocks=1)
+    present = np.array([False, True, True])
+    tables = {name: ItemFeatures(np.ones((3, 2), np.float32), present) for name in MODALITIES}
+    names = Recommender.build(config, 2, tables).init(torch.Generator())
+    groups = {name.split(".")[0] for name in names if not name.startswith(PREFIX)}
+    assert groups >= set(MODALITIES) if fusion != "backbone" else not groups
