@@ -104,9 +104,16 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None] | None = None) -
 
 
 def prune_checkpoints(folder: Path, keep_last: int = 2) -> None:
-    """Removes all but the newest ``keep_last`` rounds; ``best`` and other names stay. Raises StorageError."""
+    """Removes all but the newest ``keep_last`` rounds, and what a crash left half-done; ``best`` and other names stay.
+
+    Raises StorageError.
+    """
     if keep_last < 1:
         raise ValueError(f"keep_last {keep_last} would remove every round")
+    try:
+        _tidy(folder)
+    except OSError as error:
+        raise storage_error(folder, error) from error
     for number in sorted(_rounds(folder))[:-keep_last]:
         path = _existing(folder / round_name(number))
         gone = folder / f".{round_name(number)}.gone"

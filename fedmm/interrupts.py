@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from fedmm.errors import FedmmError
@@ -23,8 +23,18 @@ class Interrupted(FedmmError):  # noqa: N818 - an interruption is not an error
         self.exit_code = 128 + number
 
 
+class Stop(BaseException):
+    """A signal, raised where the main thread stood. Not an Exception: a tracking store or a plotting library on the way
+    must not take it for a failure of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal_number = number
+        self.exit_code = 128 + number
+
+
 class Interrupts:
-    """While entered, turns SIGINT and SIGTERM into ``Interrupted``, raised where the main thread stands."""
+    """While entered, SIGINT and SIGTERM raise ``Stop``; what leaves the block is ``Interrupted``."""
 
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
@@ -38,9 +48,13 @@ class Interrupts:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, Stop):
+            raise Interrupted(error.signal_number) from None
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
@@ -51,12 +65,10 @@ class Interrupts:
         finally:
             self._shielded = False
         if self._pending is not None:
-            number, self._pending = self._pending, None
-            raise Interrupted(number)
+            raise Stop(self._pending)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._shielded:
-            self._pending = number
-            return
-        raise Interrupted(number)
+        self._pending = number  # kept: Python drops what is raised inside a finaliser, the next shield raises it again
+        if not self._shielded:
+            raise Stop(number)

@@ -30,6 +30,7 @@ from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
 from fedmm.local_record import METRICS_FILE, storage_error, write_atomically
 from fedmm.params import Params
+from fedmm.tracking_store import redacted
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.toml"
@@ -107,7 +108,7 @@ def find_resumable(output: Path | None) -> Path | None:
     """The run folder to continue: ``output`` where given, else the run under ``runs/`` that was stopped last."""
     if output is not None:
         return output if (output / CONFIG_FILE).exists() else None
-    stopped = [path.parent for path in RUNS.glob(f"*/{CONFIG_FILE}") if not (path.parent / RESULT_FILE).exists()]
+    stopped = [path.parent for path in RUNS.glob(f"*/{CONFIG_FILE}") if not is_finished(path.parent)]
     return max(stopped, key=_last_touched, default=None)
 
 
@@ -204,9 +205,13 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
 
 
 def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progress) -> dict[str, Any]:
-    """What a checkpoint says of itself: settings, data, round, bytes and what ``Progress`` keeps."""
+    """What a checkpoint says of itself: settings, data, round, bytes and what ``Progress`` keeps. Checkpoints travel:
+    the credentials of a tracking server stay behind."""
+    config = experiment.config.model_dump(mode="json")
+    if config["tracking"]["uri"] is not None:
+        config["tracking"]["uri"] = redacted(config["tracking"]["uri"])
     return {
-        "config": experiment.config.model_dump(mode="json"),
+        "config": config,
         "config_digest": experiment.config.digest,
         "dataset": {"name": experiment.dataset.name, "digest": experiment.dataset.digest},
         "round": state.server.round,
@@ -228,6 +233,11 @@ def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, fol
         raise ConfigError(f"{folder} was started with other settings: {listed}.", remedy)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the run in ``folder`` has a result."""
+    return (folder / RESULT_FILE).exists()
+
+
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
     """Writes the run's result; from then on it counts as finished."""
     path = folder / RESULT_FILE
@@ -241,9 +251,10 @@ def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> Params:
 
 def _round_of(path: Path) -> int | None:
     try:
-        return int(load_checkpoint(path)[1]["round"])
+        found = load_checkpoint(path)[1].get("round")
     except CheckpointError:
         return None
+    return found if isinstance(found, int) else None
 
 
 def _last_touched(folder: Path) -> float:

@@ -15,15 +15,15 @@ import torch
 
 from fedmm import __version__, tracking
 from fedmm.advice import advise
-from fedmm.checkpoint import BEST, FOLDER
+from fedmm.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.config import ExperimentConfig
 from fedmm.data.negatives import negatives_digest
-from fedmm.errors import FedmmError
+from fedmm.errors import FedmmError, StorageError
 from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.user_counts import UserCounts, save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.figures import learning_curve
-from fedmm.interrupts import Interrupted, Interrupts
+from fedmm.interrupts import Interrupted, Interrupts, Stop
 from fedmm.local_record import read_rounds, truncate_rounds, write_atomically
 from fedmm.params import num_parameters
 from fedmm.run_folder import (
@@ -33,6 +33,7 @@ from fedmm.run_folder import (
     Progress,
     discard,
     find_resumable,
+    is_finished,
     load_state,
     new_folder,
     require_free,
@@ -107,7 +108,7 @@ def run_training(config: ExperimentConfig, observer: Observer, *, resume: bool =
         try:
             state, progress = _begin(run, resumed=resumed is not None)
             return _train_and_report(run, state, progress)
-        except FedmmError:
+        except (FedmmError, Stop):
             if resumed is None:
                 discard(folder, keep_folder=kept)  # without a checkpoint there is nothing to go on from
             raise
@@ -124,8 +125,10 @@ def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
     found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
     if found is not None:
         number = found[0].server.round
-        run.observer.note(f"resumed {run.folder} after round {number}")
+        finished = ", which had finished: its best round is evaluated again" if is_finished(run.folder) else ""
+        run.observer.note(f"resumed {run.folder} after round {number}{finished}")
         truncate_rounds(run.folder, number)
+        prune_checkpoints(run.folder / FOLDER)  # what died between saving and pruning left one too many
         return found
     truncate_rounds(run.folder, 0)
     write_atomically(run.folder / CONFIG_FILE, dump_toml(run.config).encode())
@@ -144,21 +147,19 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
         tracker.log_params(run.config.flat())
         tracker.log_dataset(**facts, context="training")
         observer.prepared(facts, run.config.federation.rounds)
-        if not state.server.round:
-            save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
+        save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
         try:
             state, progress = _train(run, state, progress, tracker)
             result = _report(run, state, progress, tracker)
-        except Interrupted as error:
-            command = f"fedmm train --resume --output {run.folder}"
-            raise Interrupted(error.signal_number, error.message, f"Go on with: {command}") from None
-        tracker.log_summary(_flat_metrics(result))
-        for path in (_shareable_settings(run), run.folder / COUNTS_FILE, run.folder / CURVE_FILE):
-            if path.exists():
-                tracker.log_artifact(path)
-        tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
-        path = write_result(run.folder, result)
-        tracker.log_artifact(path)
+            tracker.log_summary(_flat_metrics(result))
+            for path in (_shareable_settings(run), run.folder / COUNTS_FILE, run.folder / CURVE_FILE):
+                if path.exists():
+                    tracker.log_artifact(path)
+            tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
+            tracker.log_artifact(write_result(run.folder, result))
+        except (Stop, Interrupted) as stop:  # a signal, or the observer's wish
+            remedy = f"Go on with: fedmm train --resume --output {run.folder}"
+            raise Interrupted(stop.signal_number, remedy=remedy) from None
         return result
 
 
@@ -169,8 +170,8 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
     mark = time.perf_counter()
     try:
         for reached, report in run.experiment.rounds(state):
-            state = reached
             with run.interrupts.shielded():
+                state = reached  # in here: a round that is not recorded must not be saved either
                 progress = replace(progress, train_seconds=progress.train_seconds + report.seconds)
                 tracker.log_round(round_metrics(report), report.round)
                 done = report.round == rounds or state.exhausted(run.config.evaluation.patience)
@@ -179,9 +180,10 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
                     saved = report.round
                 pace = (time.perf_counter() - mark) / (report.round - first)
                 run.observer.round_done(report, pace * (rounds - report.round))
-    except Interrupted:
+    except (Stop, Interrupted):
         if state.server.round > saved:
-            save_state(run.folder, run.experiment, state, progress)
+            with run.interrupts.shielded():
+                save_state(run.folder, run.experiment, state, progress)
         raise
     return state, progress
 
@@ -319,10 +321,11 @@ def _shareable_settings(run: _Run) -> Path:
 
 
 def _draw_curve(run: _Run) -> None:
-    """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning."""
+    """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning. A disk
+    that refuses it would refuse the result too, and ``--resume`` repeats the evaluation alone."""
     try:
         _draw_curve_file(run)
-    except FedmmError:
+    except StorageError:
         raise
     except Exception as error:
         run.observer.warn(f"The learning curve could not be drawn ({type(error).__name__}: {error}).")

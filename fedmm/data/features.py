@@ -57,9 +57,7 @@ def load_features(
     return features, notes
 
 
-def _ids_by_row(
-    rows: FeatureRows, catalogue: StrArray, path: Path, modality: str
-) -> tuple[StrArray, FeatureRows, str]:
+def _ids_by_row(rows: FeatureRows, catalogue: StrArray, path: Path, modality: str) -> tuple[StrArray, FeatureRows, str]:
     num_rows, num_items = len(rows.values), len(catalogue)
     whole = are_whole_numbers(catalogue)
     order = "in order of id" if whole else "in order of first appearance"

@@ -1,0 +1,20 @@
+"""Runs over the little world of ``config_world``, in a folder of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from config_world import write_world
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data files in the working folder; nothing else."""
+    write_world(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

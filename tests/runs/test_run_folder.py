@@ -1,0 +1,192 @@
+"""A run's folder: whose it is, what is in it, and in which order it comes to be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_world import Watcher, bits, last_state, outcome, tiny, train
+
+from fedmm import runs
+from fedmm.checkpoint import load_checkpoint
+from fedmm.config import ExperimentConfig
+from fedmm.errors import ConfigError, DataError, FedmmError, StorageError
+from fedmm.evaluating import run_evaluation
+from fedmm.experiment import Experiment
+from fedmm.run_folder import discard, new_folder
+
+DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
+# Makes 30 folders as fast as it can, once it is told that the others are ready too.
+MAKER = """
+import sys
+from fedmm.config import ExperimentConfig
+from fedmm.run_folder import new_folder
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(30):
+    print(new_folder(ExperimentConfig(), "data"))
+"""
+
+
+def test_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    makers = [subprocess.Popen([sys.executable, "-c", MAKER], **pipes) for _ in range(2)]
+    try:
+        for maker in makers:
+            assert maker.stdout.readline() == "ready\n"
+        for maker in makers:
+            maker.stdin.write("go\n")
+            maker.stdin.flush()
+        made = [line for maker in makers for line in maker.communicate(timeout=DEADLINE)[0].split()]
+    finally:
+        for maker in makers:
+            maker.kill()
+            maker.wait()
+    assert len(set(made)) == 60
+    assert {str(path.relative_to(tmp_path)) for path in (tmp_path / "runs").iterdir()} == set(made)
+
+
+def test_a_name_says_what_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ExperimentConfig()
+    assert str(new_folder(config, "data")) == f"runs/data-residual-seed0-{config.digest[:6]}"
+    assert str(new_folder(config, "data")) == f"runs/data-residual-seed0-{config.digest[:6]}-2"
+
+
+def test_a_file_where_the_runs_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    with pytest.raises(FedmmError, match="runs"):
+        new_folder(ExperimentConfig(), "data")
+
+
+@pytest.mark.parametrize("made", ["config.toml", "checkpoints/round-00001/state.json"])
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(
+    made: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / made).touch()
+    monkeypatch.setattr(Experiment, "prepare", pytest.fail)
+    with pytest.raises(ConfigError, match="already holds a run") as caught:
+        train(tiny(data, tmp_path))
+    assert "--resume" in caught.value.remedy
+
+
+def test_a_folder_that_was_there_stays_and_so_do_the_files_in_it(tmp_path: Path) -> None:
+    for name in ("config.toml", "metrics.jsonl", "mine.txt"):
+        (tmp_path / name).touch()
+    discard(tmp_path, keep_folder=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    discard(tmp_path, keep_folder=False)
+    assert (tmp_path / "mine.txt").exists()
+    (tmp_path / "mine.txt").unlink()
+    discard(tmp_path, keep_folder=True)
+    assert tmp_path.is_dir()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_result_is_written_last_and_nothing_is_left_over(
+    every: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = tmp_path / "run", {}
+    write = runs.write_result
+
+    def look_first(own: Path, result: Any) -> Path:
+        before.update(content(own))
+        return write(own, result)
+
+    monkeypatch.setattr(runs, "write_result", look_first)
+    result = train(tiny(data, folder, {"runtime.checkpoint_every": every}))
+    after = content(folder)
+    assert after.pop("result.json")
+    assert after == before
+    kept = {"best", "round-00006", "round-00005" if every == 1 else "round-00004"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == kept
+    assert list(folder.rglob(".*")) == []
+    plain = {"config.toml", "metrics.jsonl", "user_counts.npz", "learning_curve.png"}
+    assert {name for name in after if "/" not in name} == plain
+    assert load_checkpoint(folder)[1]["round"] == result["best_round"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no font"), DataError("no line"), MemoryError()])
+def test_a_curve_that_cannot_be_drawn_costs_a_warning(
+    error: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny(data, tmp_path / "drawn"))
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "learning_curve", fail)
+    watcher = Watcher()
+    train(tiny(data, tmp_path / "run"), watcher)
+    [warning] = watcher.warnings
+    assert f"could not be drawn ({type(error).__name__}" in warning
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "drawn")
+
+
+def test_a_disk_too_full_for_the_curve_costs_no_round(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise StorageError("full", "Free some.")
+
+    config, watcher = tiny(data, tmp_path / "run"), Watcher()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "learning_curve", refuse)
+        with pytest.raises(StorageError):
+            train(config)
+    train(config, watcher, resume=True)
+    assert watcher.reports == []
+    train(tiny(data, tmp_path / "whole"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+EARLY = {"evaluation.patience": 2, "federation.learning_rate": 3.0, "federation.rounds": 30, "evaluation.every": 2}
+
+
+def test_the_test_numbers_are_those_of_the_best_round(data: Path, tmp_path: Path) -> None:
+    """A run of exactly so many rounds ends with the parameters that an early-stopped run goes back to."""
+    result = train(tiny(data, tmp_path / "stopped", EARLY))
+    best = result["best_round"]
+    assert result["rounds"] == best + EARLY["evaluation.patience"] * EARLY["evaluation.every"] < 30
+    exact = train(tiny(data, tmp_path / "exact", EARLY | {"federation.rounds": best, "evaluation.patience": 0}))
+    restored = bits(load_checkpoint(tmp_path / "stopped", "best")[0])
+    last = {name: value for name, value in last_state(tmp_path / "exact")[0].items() if name.startswith("params/")}
+    assert restored == bits(last)
+    assert result["metrics"] == exact["metrics"]
+    assert result["model"] == exact["model"]
+
+
+def test_evaluate_repeats_the_run_under_any_protocol_on_any_split(data: Path, tmp_path: Path) -> None:
+    result = train(tiny(data, tmp_path / "run", {"federation.warmup_rounds": 3}))
+    for split in ("validation", "test"):
+        for protocols in (None, ("full",), ("uniform100", "popularity100")):
+            again = run_evaluation(tmp_path / "run", Watcher(), split=split, protocols=protocols)
+            own = result["metrics"][split]
+            assert again["metrics"] == {split: {name: own[name] for name in protocols or own}}
+    assert again["baselines"] == {
+        name: {"test": {protocol: entry["test"][protocol] for protocol in ("uniform100", "popularity100")}}
+        for name, entry in result["baselines"].items()
+    }
+
+
+def test_evaluate_takes_any_round_that_is_kept(data: Path, tmp_path: Path) -> None:
+    """Also one of the warm-up, in which only the backbone speaks."""
+    folder = tmp_path / "run"
+    train(tiny(data, folder, {"federation.warmup_rounds": 5}))
+    recorded = {entry["round"]: entry for entry in outcome(folder).rounds}
+    for number in (5, 6):
+        again = run_evaluation(folder / "checkpoints" / f"round-0000{number}", Watcher(), split="validation")
+        assert again["round"] == number
+        for protocol, own in again["metrics"]["validation"].items():
+            found = {f"val/{protocol}/{name}": value for name, value in own.items() if "_at_" in name}
+            assert found
+            assert {key: recorded[number][key] for key in found} == found

@@ -1,0 +1,148 @@
+"""The studies that ship: possible, as described, and found from a checkout and from a wheel."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fedmm.config import ExperimentConfig
+from fedmm.errors import ConfigError
+from fedmm.settings import load_config
+from fedmm.study import Changes, dump_study, list_studies, load_study, read_study, searched_study
+from fedmm.study.shipped import studies_folder
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["default", "capacity", "combined", "gating", "strategies"]
+
+
+def test_all_are_listed_and_named_as_their_files() -> None:
+    studies = list_studies()
+    assert [study.name for study in studies] == NAMES
+    assert {f"{study.name}.toml" for study in studies} == {path.name for path in (ROOT / "studies").iterdir()}
+    assert all(study.plan.description for study in studies)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_its_file_and_its_trial_0_is_the_base(name: str) -> None:
+    study = load_study(name)
+    assert load_study(ROOT / "studies" / f"{name}.toml") == study
+    assert load_study(str(ROOT / "studies" / f"{name}.toml")).digest == study.digest
+    assert read_study(tomllib.loads(dump_study(study)), "again") == study
+    assert study.configure(study.default_values(), study.base.runtime.seed) == study.base
+    assert study.metric == "full/ndcg_at_10"
+    assert study.largest_warmup() < study.largest_rounds()
+
+
+@pytest.mark.parametrize(("name", "size"), [("gating", 6), ("capacity", 12), ("strategies", 5)])
+def test_the_grids_have_their_sizes(name: str, size: int) -> None:
+    study = load_study(name)
+    assert len(study.grid()) == study.plan.trials == size
+    assert study.default_values() in study.grid()
+
+
+def test_default_is_fedmm_train_with_15_rounds() -> None:
+    study = load_study("default")
+    assert study.base == load_config(flags={"federation.rounds": 15})
+    assert {parameter.name.rpartition(".")[2] for parameter in study.space} == {
+        "gating_init", "learning_rate", "hidden_dim", "warmup_rounds"
+    }  # fmt: skip
+    assert study.plan.trials == 50
+
+
+def test_gating_and_strategies_start_from_the_defaults() -> None:
+    assert load_study("gating").base == load_study("strategies").base == ExperimentConfig()
+    values = [values["model.gating_init"] for values in load_study("gating").grid()]
+    assert values == [0, 0.01, 0.05, 0.1, 0.2, 0.5]
+
+
+def test_strategies_are_the_five_ways() -> None:
+    study = load_study("strategies")
+    ways = {values["variant"]: study.configure(values, 0).flat() for values in study.grid()}
+    names = ("model.fusion", "model.router_bias_init", "federation.warmup_rounds")
+    assert {name: tuple(flat[key] for key in names) for name, flat in ways.items()} == {
+        "residual": ("residual", 0, 0),
+        "competitive": ("competitive", 0, 0),
+        "router bias": ("competitive", 2, 0),
+        "partial aggregation": ("competitive", 0, 10),
+        "both": ("competitive", 2, 10),
+    }
+
+
+def test_the_old_guides_large_run_is_a_point_of_combined() -> None:
+    values = {
+        "model.fusion": "residual",
+        "model.gating_init": 0.1,
+        "model.hidden_dim": 512,
+        "model.num_blocks": 3,
+        "federation.local_optimizer": "adam",
+        "federation.learning_rate": 0.005,
+        "federation.batch_size": 64,
+        "federation.warmup_rounds": 35,
+    }
+    study = load_study("combined")
+    assert study.configure(values, 0) == load_config(flags={**values, "federation.rounds": 50})
+    assert study.conditional
+
+
+def test_they_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for archive in ("a_wheel.zip", "folder"):
+        package = f"studied_{archive[0]}"
+        if archive.endswith("zip"):
+            with zipfile.ZipFile(tmp_path / archive, "w") as file:
+                file.writestr(f"{package}/__init__.py", "")
+                file.writestr(f"{package}/studies/mine.toml", "x")
+        else:
+            (tmp_path / archive / package / "studies").mkdir(parents=True)
+            (tmp_path / archive / package / "__init__.py").touch()
+            (tmp_path / archive / package / "studies" / "mine.toml").write_text("x")
+        monkeypatch.syspath_prepend(str(tmp_path / archive))
+        assert [entry.name for entry in studies_folder(package).iterdir()] == ["mine.toml"]
+        del sys.modules[package]
+    assert Path(str(studies_folder())) == ROOT / "studies"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gatings", "The nearest is gating"),
+        ("zzz", "Shipped are capacity"),
+        ("missing.toml", "Give a study's file"),
+        ("a\0b.toml", "Give a study's file"),
+        (f"{'x' * 300}.toml", "Give a study's file"),
+    ],
+)
+def test_a_study_that_is_not_there(name: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(name)
+    assert words in caught.value.remedy
+    assert repr(name) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"\xff\xfe", "not UTF-8"), (b"[study", "not TOML"), (b"a" + b"[" * 5000, "not TOML")]
+)
+def test_a_file_that_is_no_study(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_study(path)
+    assert "bad.toml" in caught.value.message
+    assert caught.value.remedy
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_study(tmp_path)
+
+
+def test_a_study_takes_its_files_name_and_a_search_needs_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "my-own.toml"
+    path.write_bytes(b"\xef\xbb\xbf[space.model.gating_init]\r\nchoices = [0, 0.1]\r\n")
+    assert load_study(path).name == "my-own"
+    searched = searched_study(Changes(search=["model.gating_init=0,.1"]))
+    assert searched.name == "search"
+    assert searched.space == load_study(path).space
+    assert searched.base == ExperimentConfig()
+    with pytest.raises(ConfigError, match="searches nothing"):
+        searched_study(Changes())

@@ -1,0 +1,212 @@
+"""The rules of the house, read off the source: layers, lazy imports, no pickle, small files, docstrings."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CODE = ("fedmm", "fedmm_cli", "scripts")
+LONGEST = 400
+
+# Lowest first. A module imports from layers below its own and from its own package, never from above or beside.
+LAYERS = (
+    ("errors",),
+    ("config", "params", "seeding"),
+    ("data", "encoders"),
+    ("models",),
+    ("federation",),
+    ("engines", "evaluation"),
+    ("experiment",),
+    ("verification",),
+    ("study",),
+    ("tuning",),
+    ("fedmm_cli",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Modules not named above (settings, checkpoints, tracking, runs, ...) stand around the experiment: only these and the
+# command line import them, and among themselves any order without a circle will do.
+OUTER = ("verification", "study", "tuning", "fedmm_cli")
+# Each heavy package has its place; elsewhere nobody may name it.
+HOMES = {
+    "mlflow": r"fedmm/tracking\w*\.py",
+    "optuna": r"fedmm/tuning\w*(/\w+)?\.py",
+    "matplotlib": r"fedmm/figures\.py",
+}
+HEAVY = ("torch", "mlflow", "optuna", "matplotlib", "pandas", "pyarrow", "scipy", "transformers")
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+    """Full names of modules (or of what is taken from them), and whether they load with the file itself."""
+    tree = tree_of(path)
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    late = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node not in late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            yield from ((f"{node.module}.{alias.name}", node not in late) for alias in node.names)
+
+
+def part_of(module: str) -> str | None:
+    """``fedmm.data.types.Ragged`` -> ``data``; None outside the project and for ``fedmm`` itself."""
+    first, _, rest = module.partition(".")
+    if first == "fedmm_cli":
+        return first
+    own = rest.partition(".")[0]
+    known = (ROOT / "fedmm" / own).is_dir() or (ROOT / "fedmm" / f"{own}.py").is_file()
+    return own if first == "fedmm" and own and known else None
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", sources("fedmm", "fedmm_cli"), ids=name_of)
+def test_imports_point_downwards(path):
+    part = part_of(module_of(path))
+    for module, _ in imports_of(path):
+        other = part_of(module)
+        if part is None or other is None or part == other:
+            continue
+        if part in LEVEL and other in LEVEL:
+            assert LEVEL[other] < LEVEL[part], f"{part} imports {module}"
+        elif other in LEVEL:
+            assert other != "fedmm_cli", f"{part} imports {module}"
+        else:
+            assert part in OUTER or part not in LEVEL, f"{part} imports {module}"
+
+
+def test_every_package_has_its_layer():
+    packages = {path.parent.name for path in (ROOT / "fedmm").glob("*/__init__.py")}
+    assert packages <= LEVEL.keys()
+
+
+def test_no_module_imports_itself_by_a_detour():
+    modules = {module_of(path): path for path in sources("fedmm", "fedmm_cli")}
+    edges = {}
+    for own, path in modules.items():
+        named = {m for name, _ in imports_of(path) for m in (name, name.rpartition(".")[0]) if m in modules}
+        edges[own] = named - {own, "fedmm"}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module not in done:
+            for other in sorted(edges[module]):
+                visit(other, (*trail, module))
+            done.add(module)
+
+    for module in modules:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("package", sorted(HOMES))
+def test_each_heavy_package_has_one_home_and_loads_late(package):
+    for path in sources(*CODE):
+        for module, at_once in imports_of(path):
+            if module.partition(".")[0] == package:
+                assert re.fullmatch(HOMES[package], name_of(path)), f"{name_of(path)} imports {module}"
+                assert not at_once, f"{name_of(path)} imports {module} when it loads"
+
+
+@pytest.mark.parametrize("module", ["fedmm_cli.app", "fedmm.config", "fedmm.settings", "fedmm.errors"])
+def test_the_command_line_starts_without_heavy_packages(module):
+    code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert not loaded & set(HEAVY)
+
+
+def calls_of(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each call's dotted name and its keywords, as written."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg}
+
+
+@pytest.mark.parametrize("path", sources(*CODE), ids=name_of)
+def test_nothing_is_pickled(path):
+    named = {module.partition(".")[0] for module, _ in imports_of(path)}
+    assert not named & PICKLES
+    for function, keywords in calls_of(path):
+        if function.endswith("torch.load"):
+            assert keywords.get("weights_only") == "True"
+        assert keywords.get("allow_pickle", "False") == "False"
+        assert not function.endswith(("torch.save", "read_pickle", "to_pickle"))
+
+
+@pytest.mark.parametrize("path", sources("fedmm", "fedmm_cli"), ids=name_of)
+def test_randomness_comes_from_named_streams(path):
+    """No global generators, neither drawn from nor seeded, and none made in passing."""
+    legacy = r"(np|numpy)\.random\.(?!Generator$|PCG64$)\w+|random\.\w+|torch\.(manual_seed|seed|set_rng_state)"
+    for function, _ in calls_of(path):
+        assert not re.fullmatch(legacy, function), function
+
+
+def test_files_stay_small():
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources(*CODE, "tests")}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+@pytest.mark.parametrize("path", sources("fedmm", "fedmm_cli"), ids=name_of)
+def test_modules_and_what_they_offer_are_documented(path):
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), "the module"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+def project_texts() -> Iterator[Path]:
+    yield from sources(*CODE, "tests")
+    for pattern in ("*.md", "*.toml", "*.txt", "*.py", ".ci/*", "studies/**/*", "docs/**/*", "fedmm/**/*.md"):
+        yield from (path for path in ROOT.glob(pattern) if path.is_file() and path.suffix not in (".png", ".svg"))
+
+
+def test_no_path_of_one_machine_is_written_down():
+    words = [f"/{folder}/" for folder in ("work", "root", "Users", "mnt")] + [r"/home/\w", r"\." + "library"]
+    found = re.compile("(?<![\\w.>])(" + "|".join(words) + ")")
+    offences = {
+        f"{name_of(path)}:{number}"
+        for path in project_texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if path != Path(__file__) and found.search(line)
+    }
+    assert offences == set()
+
+
+def test_there_is_nothing_left_to_do():
+    notes = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")) + r")\b")
+    assert [name_of(p) for p in sources(*CODE, "tests") if notes.search(p.read_text(encoding="utf-8"))] == []
