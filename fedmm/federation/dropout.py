@@ -28,7 +28,7 @@ class ClientDropout:
     ) -> None:
         """Draws from each client's generator as many bits as its own windows need: padding draws nothing."""
         # Sixteen random bits an entry: the rate is rounded to 1/65536, the draw costs a quarter of a float's.
-        dropped = round(rate * LEVELS)
+        dropped = min(round(rate * LEVELS), LEVELS - 1)
         scale = LEVELS / (LEVELS - dropped)
         C, B, L = len(generators), int(num_windows.max()), int(longest.max())
         masks = torch.zeros(num_sites, C, B, L, width, dtype=dtype)

@@ -32,11 +32,15 @@ def spectral_item_table(counts: sparse.csr_matrix, hidden_dim: int, seed: int, s
     num_rows = information.shape[0]
     stream = numpy_stream(seed, "spectral")
     rank = min(hidden_dim, num_rows - 2)
-    values, vectors = linalg.eigsh(information, k=rank, which="LA", v0=stream.standard_normal(num_rows))
+    start = stream.standard_normal(num_rows)
+    # A spectrum of lower rank makes the solver restart from random vectors: ours, or no two runs would be alike.
+    restarts = numpy_stream(seed, "spectral restarts")
+    values, vectors = linalg.eigsh(information, k=rank, which="LA", v0=start, rng=restarts)
     order = np.argsort(-values)
     values, vectors = np.maximum(values[order], 0.0), _fix_signs(vectors[:, order])
     table = np.zeros((num_rows, hidden_dim))
     table[:, :rank] = vectors * values**EIGENVALUE_POWER
+    table[0] = 0.0  # any basis of the null space may lean on padding, by a rounding error
     norms = np.linalg.norm(table[1:], axis=1)
     mean_square = float(np.mean(norms**2))
     if mean_square > 0:

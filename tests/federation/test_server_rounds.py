@@ -49,6 +49,10 @@ def go_on(state: ServerState, federation: Federation, number: int) -> ServerStat
     return state
 
 
+def part(tensors: Params, prefix: str) -> Params:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 @EVERY
 def test_a_later_round_is_pure_too(optimizer: str) -> None:
     """With an optimizer state to be mutated, as there is none before the first round."""
@@ -69,9 +73,7 @@ def test_a_stored_state_continues_bit_for_bit(optimizer: str, tmp_path: Path) ->
     tensors = {f"params/{name}": value for name, value in half.params.items()}
     tensors |= {f"optimizer/{name}": value for name, value in half.optimizer.items()}
     loaded, meta = load_checkpoint(save_checkpoint(tmp_path, "state", tensors, {"round": half.round}))
-    parts = {kind: {n.removeprefix(f"{kind}/"): v for n, v in loaded.items() if n.startswith(f"{kind}/")} for kind in
-             ("params", "optimizer")}  # fmt: skip
-    restored = ServerState(parts["params"], parts["optimizer"], meta["round"])
+    restored = ServerState(part(loaded, "params/"), part(loaded, "optimizer/"), meta["round"])
     assert same(restored, half)
     # A federation built anew, as after a restart: nothing is carried in the objects.
     _, rebuilt = world(optimizer, warmup_rounds=1)
@@ -181,7 +183,7 @@ def test_a_rate_that_is_far_too_large_ends_in_a_named_error(optimizer: str) -> N
     before = copy_of(state)
     with pytest.raises(DivergenceError) as caught:
         go_on(state, federation, 5)
-    assert f"Round {1} " in caught.value.message
+    assert "Round 1 " in caught.value.message
     assert "federation.learning_rate (now 1e+200)" in caught.value.remedy
     assert "federation.server_learning_rate (now 7.0)" in caught.value.remedy
     assert "federation.clip_norm" in caught.value.remedy

@@ -23,6 +23,14 @@ def test_negatives_are_distinct_and_outside_the_history(history: list[int], coun
     assert set(drawn.tolist()) <= outside
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_client_that_met_everything_has_no_negatives(count: int) -> None:
+    everything = np.arange(1, NUM_ITEMS + 1)
+    assert not len(draw_negatives(everything, NUM_ITEMS, count, numpy_stream(0, "negatives")))
+    almost = draw_negatives(everything[1:], NUM_ITEMS, 3, numpy_stream(0, "negatives"))
+    assert almost.tolist() == [1]
+
+
 def test_every_item_outside_is_drawn_alike() -> None:
     history, rounds = np.array([2, 5, 7]), 6000
     counts = np.zeros(NUM_ITEMS + 1)

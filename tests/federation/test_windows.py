@@ -69,6 +69,30 @@ def test_plans_are_the_clients_own() -> None:
     assert all(map(np.array_equal, together[1], alone[0]))
     other_round = plan_cohort(windows, np.array([0]), config, 0, 6)
     assert not all(map(np.array_equal, alone[0], other_round[0]))
+    other_seed = plan_cohort(windows, np.array([0]), config, 1, 5)
+    assert not all(map(np.array_equal, alone[0], other_seed[0]))
+    assert all(
+        set(np.concatenate(own)) <= set(range(*windows.first[c : c + 2]))
+        for own, c in zip(together, (2, 0, 1), strict=True)
+    )
+
+
+def test_epochs_come_in_fresh_orders() -> None:
+    config = FederationConfig(local_epochs=6, batch_size=2)
+    steps = plan_steps(8, config, numpy_stream(0, "plan"))
+    orders = {tuple(tuple(step) for step in steps[begin : begin + 4]) for begin in range(0, 24, 4)}
+    assert len(orders) > 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(HISTORIES, st.integers(2, 9))
+def test_no_window_reaches_into_another_history(lengths: list[int], max_length: int) -> None:
+    """Inputs and targets of a client's windows are its own, each target right behind its input."""
+    train = ragged(lengths)
+    windows = Windows.cut(train, max_length)
+    owner = np.repeat(np.arange(len(lengths)), np.diff(windows.first))
+    assert (windows.start >= train.offsets[owner]).all()
+    assert (windows.start + windows.length < train.offsets[owner + 1]).all()
 
 
 @settings(max_examples=40, deadline=None)

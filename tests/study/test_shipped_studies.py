@@ -102,7 +102,8 @@ def test_they_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch:
         monkeypatch.syspath_prepend(str(tmp_path / archive))
         assert [entry.name for entry in studies_folder(package).iterdir()] == ["mine.toml"]
         del sys.modules[package]
-    assert Path(str(studies_folder())) == ROOT / "studies"
+    shipped = {entry.name: entry.read_text(encoding="utf-8") for entry in studies_folder().iterdir()}
+    assert shipped == {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "studies").iterdir()}
 
 
 @pytest.mark.parametrize(

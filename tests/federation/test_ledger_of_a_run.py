@@ -1,0 +1,106 @@
+"""The ledger against messages written down one by one: every client, every round, the spectral round too."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.types import IntArray
+from fedmm.experiment import Experiment
+from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.rounds import ServerState, message_bytes, run_round
+from fedmm.params import Params
+from fedmm.seeding import numpy_stream
+from fedmm.verification.world import make_federation, make_local
+
+NUM_USERS, NUM_ITEMS = 9, 14
+
+
+def written(delta: Params, num_items: int, *, heat: bool) -> int:
+    """Bytes of one client's answer, from the parts it must have: delta, three numbers, and whom it holds."""
+    message = {name: value.contiguous() for name, value in delta.items()} | {"weight_and_losses": torch.zeros(3)}
+    if heat:
+        message["holders"] = torch.zeros(num_items + 1, dtype=torch.int32)
+    return len(save(message))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
+    local, params = make_local({}, {"aggregation": aggregation, "warmup_rounds": 1}, dtype=torch.float32)
+    federation = make_federation(local)
+    sent: list[int] = []
+
+    def engine(own: LocalTraining, server: Params, cohort: IntArray, number: int) -> Iterator[UpdateBlock]:
+        for block in federation.engine(own, server, cohort, number):
+            for place in range(len(block.clients)):
+                delta = {name: value[place] for name, value in block.deltas.items()}
+                sent.append(written(delta, own.recommender.num_items, heat=aggregation == "heat"))
+            yield block
+
+    state, uplinks = ServerState(params, {}, 0), []
+    for _ in range(3):
+        sent.clear()
+        before = state.params
+        state, statistics = run_round(state, replace(federation, engine=engine))
+        travelling = {n: v.contiguous() for n, v in before.items() if state.round > 1 or n.startswith("backbone.")}
+        assert statistics.uplink_bytes == sum(sent)
+        assert statistics.downlink_bytes == statistics.num_clients * len(save(travelling))
+        uplinks.append(statistics.uplink_bytes)
+    assert uplinks[0] < uplinks[1] == uplinks[2]  # the warm-up is cheaper
+
+
+def test_heat_costs_one_number_an_item() -> None:
+    sizes = {}
+    for aggregation in AGGREGATIONS:
+        local, params = make_local({}, {"aggregation": aggregation})
+        sizes[aggregation] = message_bytes(make_federation(local), params, 1)[0]
+    entries = 4 * (local.recommender.num_items + 1)
+    assert entries < sizes["heat"] - sizes["mean"] < entries + 128  # and its name in the header
+
+
+@pytest.fixture
+def history_file(tmp_path: Path) -> Path:
+    """A user a line; one of them has a single training item and still takes part in the spectral round."""
+    stream = numpy_stream(0, "ledger")
+    rows = [stream.permutation(NUM_ITEMS)[: 3 if user == 0 else 9] + 1 for user in range(NUM_USERS - 1)]
+    path = tmp_path / "histories.csv"
+    lines = [f"u{u},i{item},{place}" for u, row in enumerate([*rows, np.arange(1, NUM_ITEMS + 1)])
+             for place, item in enumerate(row)]  # fmt: skip
+    path.write_text("\n".join(["user,item,timestamp", *lines]) + "\n")
+    return path
+
+
+def test_the_spectral_round_is_on_the_bill(history_file: Path) -> None:
+    """All clients send the counts of all pairs; without the spectral start nothing travels before round 1."""
+    totals = {}
+    for spectral in (True, False):
+        config = ExperimentConfig.model_validate(
+            {
+                "data": {"path": history_file, "visual_features": "none", "text_features": "none"},
+                "model": {"hidden_dim": 8, "num_blocks": 1, "max_length": 6},
+                "federation": {"spectral_start": spectral, "cohort_size": 3, "rounds": 2},
+                "evaluation": {"protocols": ["full"], "cutoffs": [10]},
+            }
+        )
+        experiment = Experiment.prepare(config)
+        assert experiment.split.num_items == NUM_ITEMS
+        state = experiment.initial_state()
+        counts = len(save({"counts": torch.zeros(NUM_ITEMS * (NUM_ITEMS + 1) // 2)}))
+        assert state.ledger.uplink_bytes == (NUM_USERS * counts if spectral else 0)
+        assert state.ledger.downlink_bytes == 0
+        expected = state.ledger
+        for reached, report in experiment.rounds(state):
+            uplink, downlink = message_bytes(experiment.federation, state.server.params, report.round)
+            expected = expected.add(3 * uplink, 3 * downlink)
+            assert reached.ledger == expected
+            assert (report.uplink_bytes, report.downlink_bytes) == (expected.uplink_bytes, expected.downlink_bytes)
+            state = reached
+        totals[spectral] = state.ledger
+    assert totals[True].uplink_bytes - totals[False].uplink_bytes == NUM_USERS * counts
+    assert totals[True].downlink_bytes == totals[False].downlink_bytes
