@@ -24,6 +24,21 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def postgresql(session: nox.Session) -> None:
+    """Two sweeps as if on two machines, over a PostgreSQL server that the test starts and stops (its programs must be
+    installed)."""
+    session.install(*CONSTRAINTS, ".[test,postgresql]")
+    session.run("pytest", "-m", "slow", "tests/tuning/test_postgresql.py", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Reports in headless Chromium, at the width of a desk and of a phone (Chromium must be installed)."""
+    session.install(*CONSTRAINTS, ".[test]")
+    session.run("pytest", "-m", "slow", "tests/browser", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style."""
     session.install(*CONSTRAINTS, "ruff")
@@ -48,6 +63,7 @@ def build(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, str(wheel))
     session.chdir(out)
     session.run("fedmm", "train", "--rounds", "2", "--quiet")
+    session.run("fedmm", "sweep", "--list")
 
 
 @nox.session

@@ -23,6 +23,10 @@ class Interrupted(FedmmError):  # noqa: N818 - an interruption is not an error
         self.exit_code = 128 + number
 
 
+class StoppedEarly(Exception):  # noqa: N818 - a decision, not an error
+    """Whoever watches a run wants no more of its rounds; a study's pruner does. ``str`` says why."""
+
+
 class Stop(BaseException):
     """A signal, raised where the main thread stood. Not an Exception: a tracking store or a plotting library on the way
     must not take it for a failure of its own."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ RUNS = Path("runs")
 CONFIG_FILE = "config.toml"
 RESULT_FILE = "result.json"
 COUNTS_FILE = "user_counts.npz"
+VALIDATION_COUNTS_FILE = "validation_counts.npz"
 CURVE_FILE = "learning_curve.png"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,44 @@ def discard(folder: Path, *, keep_folder: bool) -> None:
             empty.rmdir()
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Held while a run trains: two processes in one folder would overwrite each other. The lock goes with the process.
+
+    Raises ConfigError where another process holds it.
+    """
+    path = folder / LOCK_FILE
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder} is being trained by another process.", "Wait for it, or stop it.") from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is training the run in ``folder``."""
+    try:
+        with (folder / LOCK_FILE).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def find_resumable(output: Path | None) -> Path | None:
     """The run folder to continue: ``output`` where given, else the run under ``runs/`` that was stopped last."""
     if output is not None:
         return output if (output / CONFIG_FILE).exists() else None
-    stopped = [path.parent for path in RUNS.glob(f"*/{CONFIG_FILE}") if not is_finished(path.parent)]
+    begun = [path.parent for path in RUNS.glob(f"*/{CONFIG_FILE}")]
+    stopped = [folder for folder in begun if not is_finished(folder) and not is_held(folder)]
     return max(stopped, key=_last_touched, default=None)
 
 
@@ -258,4 +294,4 @@ def _round_of(path: Path) -> int | None:
 
 
 def _last_touched(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
+    return max((path.stat().st_mtime for path in folder.rglob("*") if path.name != LOCK_FILE), default=0.0)

@@ -23,16 +23,18 @@ from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.user_counts import UserCounts, save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.figures import learning_curve
-from fedmm.interrupts import Interrupted, Interrupts, Stop
-from fedmm.local_record import read_rounds, truncate_rounds, write_atomically
+from fedmm.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
+from fedmm.local_record import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
 from fedmm.params import num_parameters
 from fedmm.run_folder import (
     CONFIG_FILE,
     COUNTS_FILE,
     CURVE_FILE,
+    VALIDATION_COUNTS_FILE,
     Progress,
     discard,
     find_resumable,
+    held,
     is_finished,
     load_state,
     new_folder,
@@ -76,18 +78,28 @@ class _Run:
     interrupts: Interrupts
     started: float
     data_seconds: float
+    test: bool  # whether the test split is evaluated
+    tags: Mapping[str, str]
 
     @property
     def config(self) -> ExperimentConfig:
         return self.experiment.config
 
 
-def run_training(config: ExperimentConfig, observer: Observer, *, resume: bool = False) -> dict[str, Any]:
+def run_training(
+    config: ExperimentConfig,
+    observer: Observer,
+    *,
+    resume: bool = False,
+    test: bool = True,
+    tags: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
 
     With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers
-    are those of an uninterrupted run, bit for bit on the same machine. Raises Interrupted on Ctrl-C and SIGTERM after
-    the last complete round is saved, and the other FedmmErrors of its parts.
+    are those of an uninterrupted run, bit for bit on the same machine. Without ``test`` neither the model nor a
+    baseline meets the test split. ``tags`` join those of the MLflow run. Raises Interrupted on Ctrl-C and SIGTERM after
+    the last complete round is saved, StoppedEarly where the observer does, and the other FedmmErrors of its parts.
     """
     started = time.perf_counter()
     set_threads(config.runtime.threads)
@@ -104,10 +116,12 @@ def run_training(config: ExperimentConfig, observer: Observer, *, resume: bool =
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in experiment.notes:
             observer.note(note)
-        run = _Run(experiment, folder, observer, interrupts, started, time.perf_counter() - started)
+        ready = time.perf_counter() - started
+        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}))
         try:
-            state, progress = _begin(run, resumed=resumed is not None)
-            return _train_and_report(run, state, progress)
+            with held(folder):
+                state, progress = _begin(run, resumed=resumed is not None)
+                return _train_and_report(run, state, progress)
         except (FedmmError, Stop):
             if resumed is None:
                 discard(folder, keep_folder=kept)  # without a checkpoint there is nothing to go on from
@@ -140,8 +154,9 @@ def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
 def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     experiment, observer = run.experiment, run.observer
     facts = dataset_facts(experiment)
+    tags = {"output": str(run.folder), **run.tags}
     with tracking.open_tracker(
-        run.config, run.folder, tags={"output": str(run.folder)}, run_id=progress.run_id, warn=observer.warn
+        run.config, run.folder, tags=tags, run_id=progress.run_id, warn=observer.warn
     ) as tracker:
         progress = replace(progress, run_id=tracker.run_id)
         tracker.log_params(run.config.flat())
@@ -152,7 +167,8 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
             state, progress = _train(run, state, progress, tracker)
             result = _report(run, state, progress, tracker)
             tracker.log_summary(_flat_metrics(result))
-            for path in (_shareable_settings(run), run.folder / COUNTS_FILE, run.folder / CURVE_FILE):
+            kept = (COUNTS_FILE, VALIDATION_COUNTS_FILE, CURVE_FILE, METRICS_FILE)
+            for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
                 if path.exists():
                     tracker.log_artifact(path)
             tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
@@ -160,6 +176,9 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
         except (Stop, Interrupted) as stop:  # a signal, or the observer's wish
             remedy = f"Go on with: fedmm train --resume --output {run.folder}"
             raise Interrupted(stop.signal_number, remedy=remedy) from None
+        except StoppedEarly as stop:
+            tracker.set_tags({"fedmm.state": "pruned", "fedmm.reason": str(stop)})
+            raise
         return result
 
 
@@ -194,13 +213,19 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     if state.best_params is None:
         raise FedmmError("The run has no validated round.", "Start it anew.")
     began = time.perf_counter()
-    run.observer.stage("evaluating the best round on validation and test")
-    validation = experiment.evaluate(state.best_params, state.best_round, "validation")
-    test = experiment.evaluate(state.best_params, state.best_round, "test")
-    run.observer.stage("evaluating the baselines")
-    baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in experiment.baselines().items()}
-    _save_counts(run, test)
-    _draw_curve(run)
+    splits = ("validation", "test") if run.test else ("validation",)
+    run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
+    found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
+    baselines = {}
+    if run.test:
+        run.observer.stage("evaluating the baselines")
+        scorers = experiment.baselines()
+        baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in scorers.items()}
+    for split, name in (("validation", VALIDATION_COUNTS_FILE), ("test", COUNTS_FILE)):
+        if split in found:
+            save_user_counts(user_counts(experiment, found[split], split), run.folder / name)
+    if run.test:
+        _draw_curve(run)
     evaluation_seconds = time.perf_counter() - began
     result = {
         "version": __version__,
@@ -220,14 +245,14 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
             "train": progress.train_seconds,
             "evaluation": evaluation_seconds,
         },
-        "metrics": {"validation": validation.to_json(), "test": test.to_json()},
+        "metrics": {split: outcome.to_json() for split, outcome in found.items()},
         "baselines": {name: {"test": outcome.to_json()} for name, outcome in baselines.items()},
         "model": model_facts(experiment, state),
         "communication": vars(state.ledger),
         "peak_rss_bytes": peak_rss_bytes(),
         "notes": list(experiment.notes),
     }
-    return result | {"advice": advise(run.config, result)}
+    return result | {"advice": advise(run.config, result) if run.test else []}
 
 
 def dataset_facts(experiment: Experiment) -> dict[str, Any]:
@@ -277,7 +302,7 @@ def peak_rss_bytes() -> int:
 
 def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """``test/full/hr_at_10`` and so on, the baselines' too."""
-    parts = {"test": result["metrics"]["test"], "best": result["metrics"]["validation"]}
+    parts = {{"validation": "best"}.get(split, split): values for split, values in result["metrics"].items()}
     parts |= {f"baseline/{name}": entry["test"] for name, entry in result["baselines"].items()}
     return {
         f"{part}/{protocol}/{name}": float(value)
@@ -288,17 +313,16 @@ def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _save_counts(run: _Run, test: Evaluation) -> None:
-    experiment = run.experiment
-    record = UserCounts(
-        users=test.users,
-        user_ids=experiment.dataset.interactions.user_ids[test.users],
-        counts=test.counts,
+def user_counts(experiment: Experiment, found: Evaluation, split: str) -> UserCounts:
+    """What a comparison needs of an evaluation on "validation" or "test"."""
+    return UserCounts(
+        users=found.users,
+        user_ids=experiment.dataset.interactions.user_ids[found.users],
+        counts=found.counts,
         dataset_digest=experiment.dataset.digest,
-        split=f"{experiment.split.name}/test",
-        negatives_digest=negatives_digest(experiment.negatives["test"]),
+        split=f"{experiment.split.name}/{split}",
+        negatives_digest=negatives_digest(experiment.negatives[split]),
     )
-    save_user_counts(record, run.folder / COUNTS_FILE)
 
 
 def _tracking_uri(config: ExperimentConfig) -> str | None:

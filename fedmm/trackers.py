@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 from fedmm import local_record
 from fedmm.errors import ConfigError, StorageError
+from fedmm.interrupts import StoppedEarly
 from fedmm.tracking_messages import (
     Artifact,
     DatasetInput,
@@ -292,6 +293,8 @@ def status_of(error: BaseException | None) -> Status:
     """The status of a run that ends with ``error``: KILLED for Ctrl-C and SIGTERM, FINISHED for none or exit code 0."""
     if error is None:
         return "FINISHED"
+    if isinstance(error, StoppedEarly):
+        return "KILLED"
     # Command-line frameworks leave with exceptions of their own, which carry an exit_code.
     code = getattr(error, "exit_code", error.code if isinstance(error, SystemExit) else 1)
     if isinstance(error, KeyboardInterrupt) or code in STOP_CODES:

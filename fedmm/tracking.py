@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmm import __version__
-from fedmm.config import ExperimentConfig
+from fedmm.config import ExperimentConfig, TrackingConfig
 from fedmm.errors import ConfigError
 from fedmm.trackers import LocalTracker, RoundRecord, StoreTracker, Tracker
 from fedmm.tracking_messages import Artifact, DatasetInput, Finish, Message, Metrics, Params, Status, Tags
@@ -37,7 +37,7 @@ from fedmm.tracking_store import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["MlflowRun", "Status", "Tracker", "open_tracker", "preload"]
+__all__ = ["MlflowRun", "Status", "Tracker", "open_named", "open_tracker", "preload"]
 
 ROUND_METRIC = "train/loss"  # every training round has it: tells which rounds a reopened run has
 ARTIFACTS = "mlruns"  # folder beside a database file, MLflow's own default
@@ -62,26 +62,37 @@ def open_tracker(
     ``run_id`` continues that run; if it is gone a new one begins. A store that cannot be reached costs one ``warn``.
     Raises ConfigError where no retry could help: a URI that MLflow cannot use, a deleted experiment.
     """
-    if not config.tracking.enabled:
-        return LocalTracker(RoundRecord(run_folder, warn))
-    uri = resolve_uri(config.tracking.uri, os.environ)
-    if uri == resolve_uri(None, {}) and any(Path("mlruns").glob("[0-9]*/meta.yaml")):
-        shown = f"mlflow ui --backend-store-uri {DEFAULT_URI}"
-        warn(f"An old MLflow store in ./mlruns hides this run from a bare `mlflow ui`: start it as `{shown}`.")
-    commit = git_commit(Path.cwd())
     all_tags = {
         "dataset": config.data.path.stem if config.data.path else config.data.name,
         "fusion": config.model.fusion,
         "seed": str(config.runtime.seed),
-        "fedmm_version": __version__,
-        "git_commit": commit,
         "config_digest": config.digest,
-        **source_tags(commit),
         **tags,
     }
     name = config.tracking.run_name or f"{all_tags['dataset']} {all_tags['fusion']} seed {all_tags['seed']}"
-    run = MlflowRun(uri, config.tracking.experiment, name, all_tags, run_id, warn)
-    return StoreTracker(run, run_folder, warn).open()
+    return open_named(config.tracking, name, run_folder, tags=all_tags, run_id=run_id, warn=warn)
+
+
+def open_named(
+    tracking: TrackingConfig,
+    name: str,
+    folder: Path,
+    *,
+    tags: Mapping[str, str],
+    run_id: str | None,
+    warn: Callable[[str], None],
+) -> Tracker:
+    """The tracker of a run called ``name`` that keeps its records in ``folder``; the rest as ``open_tracker``."""
+    if not tracking.enabled:
+        return LocalTracker(RoundRecord(folder, warn))
+    uri = resolve_uri(tracking.uri, os.environ)
+    if uri == resolve_uri(None, {}) and any(Path("mlruns").glob("[0-9]*/meta.yaml")):
+        shown = f"mlflow ui --backend-store-uri {DEFAULT_URI}"
+        warn(f"An old MLflow store in ./mlruns hides this run from a bare `mlflow ui`: start it as `{shown}`.")
+    commit = git_commit(Path.cwd())
+    all_tags = {"fedmm_version": __version__, "git_commit": commit, **source_tags(commit), **tags}
+    run = MlflowRun(uri, tracking.experiment, name, all_tags, run_id, warn)
+    return StoreTracker(run, folder, warn).open()
 
 
 def preload() -> threading.Thread:

@@ -126,7 +126,7 @@ class SettingsCommand(TyperCommand):
         flags = {flag.parameter: flag for flag in FLAGS if flag.constant is None}
         for parameter in self.params:
             option: Any = parameter
-            if parameter.name in flags and not option.hidden:
+            if parameter.name in flags and not option.hidden and not option.help:
                 option.metavar, option.help = _describe(flags[parameter.name])
         super().format_help(ctx, formatter)
 

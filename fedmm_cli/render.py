@@ -23,22 +23,22 @@ def print_result(result: Mapping[str, Any]) -> None:
     """The end of ``fedmm train``: metrics beside the baselines, model, cost, advice, and where everything is."""
     console = _console()
     _print_metrics(console, "Test", result["metrics"]["test"], result["baselines"], "test")
-    _print_facts(console, _run_facts(result))
+    print_facts(console, _run_facts(result))
     if result.get("advice"):
         console.print()
     for item in result.get("advice", ()):
         warning = item["level"] == "warning"
         mark = "!" if warning else "-"
-        console.print(_hanging(mark, item["text"], "bold yellow" if warning else ""))
+        console.print(hanging(mark, item["text"], "bold yellow" if warning else ""))
     console.print()
-    _print_facts(console, _places(result), wrap=False)
+    print_facts(console, _places(result), wrap=False)
 
 
 def print_evaluation(result: Mapping[str, Any], split: str) -> None:
     """The end of ``fedmm evaluate``."""
     console = _console()
     _print_metrics(console, split.capitalize(), result["metrics"][split], result["baselines"], split)
-    _print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
+    print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
 
 
 def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
@@ -52,7 +52,7 @@ def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
             "sizes": ", ".join(f"{number:,} {noun}" for number, noun in sizes if number is not None),
             "here" if info["available"] else "not here": info["where"],
         }
-        _print_facts(console, {label: text for label, text in facts.items() if text}, indent=2, wrap=False)
+        print_facts(console, {label: text for label, text in facts.items() if text}, indent=2, wrap=False)
 
 
 def print_dataset(facts: Mapping[str, Any]) -> None:
@@ -69,9 +69,9 @@ def print_dataset(facts: Mapping[str, Any]) -> None:
     }
     for name, own in facts["features"].items():
         lines[name] = f"{own['width']} numbers for {own['coverage']:.1%} of the items, from {own['source'] or 'memory'}"
-    _print_facts(console, lines, indent=2, wrap=False)
+    print_facts(console, lines, indent=2, wrap=False)
     for note in facts["notes"]:
-        console.print(_hanging("-", note, ""))
+        console.print(hanging("-", note, ""))
 
 
 def human_bytes(number: float) -> str:
@@ -97,11 +97,11 @@ def _print_metrics(
 ) -> None:
     """One block of rows a protocol: the model, then what it stands beside."""
     first = next(iter(own.values()))
-    names = _shown_metrics(first)
+    names = shown_metrics(first)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in names:
-        table.add_column(name.replace("_at_", "@").upper(), justify="right", no_wrap=True)
+        table.add_column(metric_label(name), justify="right", no_wrap=True)
     for place, (protocol, values) in enumerate(own.items()):
         if place:
             table.add_row()
@@ -116,19 +116,24 @@ def _print_metrics(
     console.print(table)
 
 
-def _shown_metrics(values: Mapping[str, Any]) -> list[str]:
+def shown_metrics(values: Mapping[str, Any]) -> list[str]:
     """HR, NDCG and MRR at 10, or at the first cutoff where 10 was not measured."""
     cutoffs = [int(name.removeprefix("hr_at_")) for name in values if name.startswith("hr_at_")]
     cutoff = PREFERRED_CUTOFF if PREFERRED_CUTOFF in cutoffs else cutoffs[0]
     return [f"{metric}_at_{cutoff}" for metric in METRICS]
 
 
+def metric_label(name: str) -> str:
+    """``hr_at_10`` as ``HR@10``."""
+    return name.replace("_at_", "@").upper()
+
+
 def _cell(values: Mapping[str, Any], name: str) -> str:
     low, high = values["ci95"][name]
-    return f"{_share(values[name])} [{_share(low)}, {_share(high)}]"
+    return f"{share(values[name])} [{share(low)}, {share(high)}]"
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     """Three decimals; the zero before the point is left out, as metrics lie between 0 and 1."""
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0") else text
@@ -167,17 +172,17 @@ def _places(result: Mapping[str, Any]) -> dict[str, str]:
     return places
 
 
-def _print_facts(console: Console, facts: Mapping[str, str], *, indent: int = 0, wrap: bool = True) -> None:
+def print_facts(console: Console, facts: Mapping[str, str], *, indent: int = 0, wrap: bool = True) -> None:
     """One line a fact; ``wrap`` False keeps paths whole, to be copied."""
     for label, text in facts.items():
         line = Text(f"{' ' * indent}{label:<{LABEL_WIDTH}}", style="dim").append(Text(text, style="not dim"))
         if wrap and len(line) > console.width:
-            console.print(_hanging(f"{label:<{LABEL_WIDTH - 1}}", text, "", mark_style="dim"))
+            console.print(hanging(f"{' ' * indent}{label:<{LABEL_WIDTH - 1}}", text, "", mark_style="dim"))
         else:
             console.print(line, soft_wrap=True)
 
 
-def _hanging(mark: str, text: str, style: str, mark_style: str = "") -> Padding:
+def hanging(mark: str, text: str, style: str, mark_style: str = "") -> Padding:
     """A mark and a paragraph that wraps beside it."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)

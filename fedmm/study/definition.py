@@ -44,6 +44,12 @@ class Plan(BaseModel):
     trials: Whole = Field(DEFAULT_TRIALS, description="an integer of at least 1: configurations tried")
     seed: int = Field(0, strict=True, ge=0, description="an integer of at least 0")
     seeds: Whole = Field(1, description="an integer of at least 1: runs per configuration")
+    confirm: int = Field(
+        0,
+        strict=True,
+        ge=0,
+        description="an integer of at least 0: fresh seeds on which the winner meets the default at the end",
+    )
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,9 @@ class Study:
     def digest(self) -> str:
         """Twelve hex digits over all that decides which trials there are and what they measure.
 
-        Name, description and number of trials are left out: a study may be renamed and gone on with.
+        Name, description, number of trials and confirmation are left out: a study may be renamed and gone on with.
         """
-        plan = self.plan.model_dump(mode="json", exclude={"name", "description", "trials"})
+        plan = self.plan.model_dump(mode="json", exclude={"name", "description", "trials", "confirm"})
         text = json.dumps([plan, self.base.digest, repr(self.space), [vars(v) for v in self.variants]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

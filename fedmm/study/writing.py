@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 from fedmm.settings_catalogue import known_settings
@@ -18,6 +19,11 @@ def dump_study(study: Study) -> str:
     tables += [_parameter(parameter) for parameter in searched]
     tables += [_variant(variant) for variant in study.variants]
     return "\n\n".join(tables) + "\n"
+
+
+def as_tree(study: Study) -> dict[str, Any]:
+    """The study as ``read_study`` takes it: for another process, as JSON."""
+    return tomllib.loads(dump_study(study))
 
 
 def _plan(study: Study) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedmm.tracking_messages import Artifact, Finish, Message, Metrics
+from fedmm.tracking_messages import Artifact, Finish, Message, Metrics, Tags
 
 
 @dataclass
@@ -35,6 +35,16 @@ class MemoryStore:
     def endings(self) -> list[str]:
         """How the run was closed, each time."""
         return [message.status for message in self.messages if isinstance(message, Finish)]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What was set after the run began."""
+        return {
+            key: value
+            for message in self.messages
+            if isinstance(message, Tags)
+            for key, value in message.values.items()
+        }
 
     @property
     def artifacts(self) -> list[str]:

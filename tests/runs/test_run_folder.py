@@ -16,7 +16,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError, DataError, FedmmError, StorageError
 from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment
-from fedmm.run_folder import discard, new_folder
+from fedmm.run_folder import CONFIG_FILE, discard, find_resumable, held, is_held, new_folder
 
 DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
 # Makes 30 folders as fast as it can, once it is told that the others are ready too.
@@ -106,11 +106,12 @@ def test_the_result_is_written_last_and_nothing_is_left_over(
     result = train(tiny(data, folder, {"runtime.checkpoint_every": every}))
     after = content(folder)
     assert after.pop("result.json")
+    assert before.pop(".lock") == b""
     assert after == before
     kept = {"best", "round-00006", "round-00005" if every == 1 else "round-00004"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == kept
     assert list(folder.rglob(".*")) == []
-    plain = {"config.toml", "metrics.jsonl", "user_counts.npz", "learning_curve.png"}
+    plain = {"config.toml", "metrics.jsonl", "user_counts.npz", "validation_counts.npz", "learning_curve.png"}
     assert {name for name in after if "/" not in name} == plain
     assert load_checkpoint(folder)[1]["round"] == result["best_round"]
 
@@ -190,3 +191,37 @@ def test_evaluate_takes_any_round_that_is_kept(data: Path, tmp_path: Path) -> No
             found = {f"val/{protocol}/{name}": value for name, value in own.items() if "_at_" in name}
             assert found
             assert {key: recorded[number][key] for key in found} == found
+
+
+def test_a_run_that_trains_is_neither_resumed_nor_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = new_folder(ExperimentConfig(), "data")
+    (folder / CONFIG_FILE).touch()
+    assert find_resumable(None) == folder
+    with held(folder):
+        assert is_held(folder)
+        assert find_resumable(None) is None
+        with pytest.raises(ConfigError, match="trained by another process"), held(folder):
+            raise AssertionError("held twice")
+        assert is_held(folder)  # whoever was refused took nothing away
+    assert not is_held(folder)
+    assert [path.name for path in folder.iterdir()] == [CONFIG_FILE]
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from fedmm.run_folder import held
+with held(Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    input()
+"""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", code], **pipes)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert is_held(tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not is_held(tmp_path)

@@ -28,7 +28,8 @@ def test_a_run_that_ends_well_is_finished_and_its_result_is_handed_over_last(
     assert memory_store.endings == ["FINISHED"]
     assert memory_store.steps == list(range(1, ROUNDS + 1))
     names = [Path(path).name for path in memory_store.artifacts]
-    assert names == ["config.toml", "user_counts.npz", "learning_curve.png", "best", "result.json"]
+    counts = ["user_counts.npz", "validation_counts.npz"]
+    assert names == ["config.toml", *counts, "learning_curve.png", "metrics.jsonl", "best", "result.json"]
 
 
 def test_a_run_that_diverges_has_failed(data: Path, tmp_path: Path, memory_store: MemoryStore) -> None:

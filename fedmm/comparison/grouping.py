@@ -1,0 +1,103 @@
+"""Which runs belong together: those of one configuration under several seeds, or whatever a person groups by."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedmm.comparison.types import ComparedRun, Group
+from fedmm.config import UNDIGESTED
+from fedmm.data.types import FloatArray
+from fedmm.errors import ConfigError
+from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.significance import mean_intervals
+from fedmm.seeding import numpy_stream
+from fedmm.settings_catalogue import known_settings, nearest
+from fedmm.wording import setting
+
+SEED = "runtime.seed"
+
+
+def differing_settings(runs: Sequence[ComparedRun]) -> tuple[str, ...]:
+    """Settings that decide numbers and are not the same in all runs, the seed left out, in the catalogue's order."""
+    return tuple(
+        key
+        for key in runs[0].settings
+        if key not in UNDIGESTED
+        and key != SEED
+        and not key.startswith("tracking.")
+        and any(run.settings.get(key) != runs[0].settings[key] for run in runs)
+    )
+
+
+def group_runs(runs: Sequence[ComparedRun], by: Sequence[str], differing: Sequence[str]) -> list[list[ComparedRun]]:
+    """Runs that agree in the settings ``by``; in all ``differing`` ones where ``by`` is empty. In order of appearance.
+
+    Raises ConfigError for an unknown setting.
+    """
+    for key in by:
+        if key not in known_settings():
+            near = nearest(key)
+            remedy = f"The nearest known one is {near}." if near else "`fedmm config show` lists all settings."
+            raise ConfigError(f"--group-by names {key!r}, which is no setting.", remedy)
+    groups: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        groups.setdefault(repr([run.settings.get(key) for key in by or differing]), []).append(run)
+    return list(groups.values())
+
+
+def title_of(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
+    """What the runs share of ``keys``: ``model.fusion=competitive``; their name where nothing differs."""
+    parts = [
+        f"{key}={setting(runs[0].settings.get(key))}"
+        for key in keys
+        if all(run.settings.get(key) == runs[0].settings.get(key) for run in runs)
+    ]
+    return ", ".join(parts) or runs[0].name
+
+
+def per_user(runs: Sequence[ComparedRun], metric: str) -> FloatArray:
+    """[runs, users] of one metric, ``full/ndcg_at_10``."""
+    protocol, _, name = metric.partition("/")
+    cutoff = int(name.rpartition("_")[2])
+    return np.stack([per_query(run.counts.counts[protocol], [cutoff])[name] for run in runs])
+
+
+def make_groups(
+    grouped: Sequence[Sequence[ComparedRun]], keys: Sequence[str], metrics: Sequence[str], seed: int
+) -> tuple[Group, ...]:
+    """Groups with means and 95% intervals over users and seeds, lettered from the best by the first metric down."""
+    measured = []
+    for runs in grouped:
+        values = {metric: per_user(runs, metric) for metric in metrics}
+        means = {metric: float(value.mean()) for metric, value in values.items()}
+        ci95 = mean_intervals(values, numpy_stream(seed, "comparison intervals"))
+        measured.append((runs, means, ci95))
+    measured.sort(key=lambda one: -one[1][metrics[0]])
+    return tuple(
+        Group(letter(place), title_of(runs, keys), tuple(runs), means, ci95)
+        for place, (runs, means, ci95) in enumerate(measured)
+    )
+
+
+def letter(place: int) -> str:
+    """A, B, .., Z, AA, AB, .."""
+    letters = ""
+    place += 1
+    while place:
+        place, rest = divmod(place - 1, 26)
+        letters = string.ascii_uppercase[rest] + letters
+    return letters
+
+
+def settings_of(group: Group, keys: Sequence[str]) -> Mapping[str, Any]:
+    """The group's values of ``keys``; a list where its runs differ."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        values = [run.settings.get(key) for run in group.runs]
+        distinct = [value for at, value in enumerate(values) if value not in values[:at]]
+        found[key] = distinct[0] if len(distinct) == 1 else distinct
+    return found

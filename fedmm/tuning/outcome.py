@@ -1,0 +1,171 @@
+"""What a study came to: its winner, whether that is one, and what it is worth on test."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
+
+from fedmm.checkpoint import load_checkpoint
+from fedmm.data.types import FloatArray
+from fedmm.errors import CheckpointError, FedmmError
+from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.significance import PairedTest, paired_test
+from fedmm.evaluation.user_counts import load_user_counts
+from fedmm.experiment import Experiment
+from fedmm.run_folder import RESULT_FILE, VALIDATION_COUNTS_FILE, restore
+from fedmm.runs import set_threads
+from fedmm.seeding import numpy_stream
+from fedmm.study import Study
+from fedmm.study.records import RunRecord, TrialRecord
+
+ENOUGH_FOR_IMPORTANCE = 4  # complete trials
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The winner against the default, both trained anew under fresh seeds and asked the same users of validation."""
+
+    seeds: tuple[int, ...]
+    winner: float
+    default: float
+    test: PairedTest
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        return {
+            "split": "validation",
+            "seeds": list(self.seeds),
+            "winner": self.winner,
+            "default": self.default,
+            "difference": self.test.difference,
+            "ci95": list(self.test.ci95),
+            "p_value": self.test.p_value,
+            "effect_size": self.test.effect_size,
+        }
+
+
+def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the largest metric, the earlier one of equals; None where none is complete."""
+    complete = [trial for trial in trials if trial.state == "complete" and not trial.superseded]
+    return max(complete, key=lambda trial: (trial.values or (0.0,))[0], default=None)
+
+
+def pareto_front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """With two objectives, metric and bytes: the complete trials that no other one beats in both, by rising bytes."""
+    complete = [trial for trial in trials if trial.state == "complete" and not trial.superseded and trial.values]
+    front: list[TrialRecord] = []
+    best = -float("inf")
+    for trial in sorted(complete, key=lambda trial: (trial.values[1], -trial.values[0]) if trial.values else (0, 0)):
+        if trial.values and trial.values[0] > best:
+            best = trial.values[0]
+            front.append(trial)
+    return front
+
+
+def importances(trials: optuna.Study) -> dict[str, float] | None:
+    """Each parameter's share of what decides the metric, by PED-ANOVA (Watanabe et al., IJCAI 2023); None where too few
+    trials are complete or they do not differ."""
+    complete = trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < ENOUGH_FOR_IMPORTANCE or len({tuple(trial.values) for trial in complete}) < 2:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a target is taken as the lower the better: it is
+            found = get_param_importances(
+                trials,
+                evaluator=PedAnovaImportanceEvaluator(),
+                target=(lambda trial: -trial.values[0]) if len(trials.directions) > 1 else None,
+            )
+    except (ValueError, RuntimeError):  # no parameter that all complete trials have
+        return None
+    return {name: float(value) for name, value in found.items()}
+
+
+def confirm(study: Study, winner: Sequence[RunRecord], default: Sequence[RunRecord]) -> Confirmation:
+    """Compares the fresh runs of the winner with those of the default, user by user, on validation."""
+    protocol, name = study.metric.split("/")
+    first, second = (_per_user(runs, protocol, name, study) for runs in (winner, default))
+    test = paired_test(first, second, numpy_stream(study.plan.seed, "confirmation test"))
+    return Confirmation(tuple(run.seed for run in winner), float(first.mean()), float(second.mean()), test)
+
+
+def evaluate_on_test(study: Study, trial: TrialRecord, threads: int) -> dict[str, Any]:
+    """The winner's metrics on test: ``{protocol: {metric: mean over its runs}}``, and its baselines'.
+
+    Raises CheckpointError where a run's checkpoint is not on this machine.
+    """
+    set_threads(threads)
+    found = [_evaluate_run(study, trial, run) for run in trial.runs]
+    metrics = [one["metrics"] for one in found]
+    return {
+        "trial": trial.number,
+        "num_runs": len(found),
+        "metrics": {
+            protocol: {name: _mean([one[protocol][name] for one in metrics]) for name in values if name != "ci95"}
+            | ({"ci95": values["ci95"]} if len(found) == 1 else {})
+            for protocol, values in metrics[0].items()
+        },
+        "baselines": found[0]["baselines"],
+    }
+
+
+def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str, Any]:
+    folder = Path(run.folder)
+    try:
+        _require_own(study, run)
+        tensors, meta = load_checkpoint(folder)
+    except FedmmError as error:
+        raise CheckpointError(
+            f"The checkpoint of the winner (trial {trial.number}) is not in {folder} on this machine ({error.message})",
+            "Finish the study on the machine that ran it, or train the winner: fedmm train --config best.toml.",
+        ) from error
+    experiment = Experiment.prepare(study.configure(trial.params, run.seed))
+    params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
+    restored = restore(params, meta, experiment, folder)
+    found = experiment.evaluate(restored, int(meta["round"]), "test")
+    baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in experiment.baselines().items()}
+    return {"metrics": found.to_json(), "baselines": {name: own.to_json() for name, own in baselines.items()}}
+
+
+def _per_user(runs: Sequence[RunRecord], protocol: str, name: str, study: Study) -> FloatArray:
+    """[runs, users] of one metric on validation."""
+    cutoffs = study.base.evaluation.cutoffs
+    rows = []
+    for run in runs:
+        _require_own(study, run)
+        record = load_user_counts(Path(run.folder) / VALIDATION_COUNTS_FILE)
+        rows.append(per_query(record.counts[protocol], cutoffs)[name])
+    return np.stack(rows)
+
+
+def _require_own(study: Study, run: RunRecord) -> None:
+    """Raises CheckpointError where a run's folder does not hold that run: folders on two machines have equal names."""
+    protocol, name = study.metric.split("/")
+    try:
+        result = json.loads((Path(run.folder) / RESULT_FILE).read_text(encoding="utf-8"))
+        same = result["seed"] == run.seed and result["metrics"]["validation"][protocol][name] == run.value
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise CheckpointError(f"{run.folder} does not hold the run with seed {run.seed}.", "It is on another machine.")
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return statistics.fmean(float(value) for value in values)
+
+
+def summary_of(trials: Sequence[TrialRecord]) -> Mapping[str, int]:
+    """How many trials are in which state."""
+    counted = [trial for trial in trials if not trial.superseded]
+    states = ("complete", "pruned", "failed", "running", "waiting")
+    return {state: sum(trial.state == state for trial in counted) for state in states}

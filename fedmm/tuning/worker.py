@@ -1,0 +1,244 @@
+"""One worker process: claims trials, trains them, reports, until the queue is empty or it is told to stop.
+
+Started as ``python -m fedmm.tuning.worker``: one line of JSON on stdin says what to do, and the end of stdin that the
+sweep is gone. Events go to stdout, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial, TrialState
+
+from fedmm.config import ExperimentConfig
+from fedmm.errors import FedmmError
+from fedmm.experiment import RoundReport
+from fedmm.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
+from fedmm.local_record import read_rounds
+from fedmm.run_folder import CONFIG_FILE
+from fedmm.runs import run_training
+from fedmm.study import Study, read_study
+from fedmm.study.records import RunRecord
+from fedmm.tuning.sampling import ORIGIN, suggest
+from fedmm.tuning.storage import open_storage
+from fedmm.tuning.trials import INTERRUPTED, REASON, RUNS, SEEDS, claim, give_back, open_trials
+from fedmm.tuning.workers import WorkerId, WorkerLock, keep_beating
+
+TRIALS, CONFIRMATIONS, WORKERS = "trials", "confirmation", "workers"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told."""
+
+    study: dict[str, Any]  # as read_study takes it
+    folder: str  # the study's
+    storage: str | None
+    threads: int
+    confirmation: bool
+    parent_run_id: str | None
+
+
+class Watch:
+    """Observes one run of a trial: tells Optuna and the sweep, and stops the run where the pruner says so."""
+
+    def __init__(self, trial: Trial, folder: Path, metric: str, tell: Tell, *, judged: bool) -> None:
+        self._trial = trial
+        self._folder = folder
+        self._metric = metric
+        self._tell = tell
+        self._judged = judged
+        self._told: set[int] = set()
+
+    def stage(self, text: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def warn(self, text: str) -> None:
+        """Passed on."""
+        self._tell({"warning": f"trial {self._trial.number}: {text}"})
+
+    def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
+        """The run begins."""
+        del dataset
+        self._tell({"trial": self._trial.number, "round": 0, "rounds": rounds})
+
+    def round_done(self, report: RoundReport, seconds_left: float) -> None:
+        """Raises StoppedEarly where the trial is not worth going on with."""
+        del seconds_left
+        self._tell({"trial": self._trial.number, "round": report.round, "rounds": report.rounds})
+        if not self._judged or report.validation is None:
+            return
+        for entry in read_rounds(self._folder):  # a run that goes on has rounds that this trial did not report
+            self._report(int(entry["round"]), entry.get(f"val/{self._metric}"))
+        value = report.validation[self._metric]
+        self._report(report.round, value)
+        if report.round < report.rounds and self._trial.should_prune():
+            raise StoppedEarly(f"pruned after round {report.round} at {value:.4f}")
+
+    def _report(self, number: int, value: float | None) -> None:
+        if number not in self._told and value is not None:
+            self._told.add(number)
+            self._trial.report(value, number)
+
+
+class Tell:
+    """Events to the sweep; once it is gone nobody listens, and that is no error."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """One event, one line."""
+        with suppress(OSError, ValueError):
+            self._stream.write(json.dumps(event) + "\n")
+            self._stream.flush()
+
+
+def work(job: Job, tell: Tell) -> int:
+    """Works until the queue is empty; returns the exit code: 0, or 128 + the signal that stopped it."""
+    study = read_study(job.study, "the study's storage")
+    folder = Path(job.folder)
+    lock = WorkerLock(folder / WORKERS)
+    try:
+        with Interrupts() as interrupts:
+            trials = open_trials(study, open_storage(job.storage, folder), confirmation=job.confirmation)
+            keep_beating(trials, lock.worker)
+            while (trial := _claim(trials, lock.worker, interrupts)) is not None:
+                _run_trial(job, study, trials, trial, tell, interrupts)
+            return 0
+    except Interrupted as stopped:
+        return stopped.exit_code
+    finally:
+        lock.release()
+
+
+def _claim(trials: optuna.Study, worker: WorkerId, interrupts: Interrupts) -> Trial | None:
+    """The next trial, unless a signal came meanwhile: then it waits again and the signal is raised."""
+    trial = None
+    try:
+        with interrupts.shielded():
+            trial = claim(trials, worker)
+    except Stop:
+        if trial is not None:
+            _give_back(trials, trial, interrupts)
+        raise
+    return trial
+
+
+def _give_back(trials: optuna.Study, trial: Trial, interrupts: Interrupts) -> None:
+    with suppress(Stop), interrupts.shielded():
+        give_back(trials, trial.number, INTERRUPTED)
+
+
+def _run_trial(job: Job, study: Study, trials: optuna.Study, trial: Trial, tell: Tell, interrupts: Interrupts) -> None:
+    """One trial to its end, whatever that is. Raises Interrupted where the worker has to stop."""
+    try:
+        with interrupts.shielded():  # the storage's picture in memory must not stop half-way
+            values = suggest(study, trial)
+        outcome = _objectives(job, study, trial, values, tell, interrupts)
+        with interrupts.shielded():
+            trials.tell(trial, outcome)
+    except StoppedEarly as stop:
+        with interrupts.shielded():
+            trial.set_user_attr(REASON, str(stop))
+            trials.tell(trial, state=TrialState.PRUNED)
+    except (Interrupted, Stop) as stop:
+        _give_back(trials, trial, interrupts)
+        raise Interrupted(stop.signal_number) from None
+    except UpdateFinishedTrialError:  # this process was silent for so long that another one has the trial now
+        tell({"warning": f"trial {trial.number} was given to another worker"})
+    except Exception as error:
+        traceback.print_exc()
+        reason = str(error) if isinstance(error, FedmmError) else f"{type(error).__name__}: {error}"
+        with interrupts.shielded():
+            trial.set_user_attr(REASON, reason)
+            trials.tell(trial, state=TrialState.FAIL)
+    tell({"ended": trial.number})
+
+
+def _objectives(
+    job: Job, study: Study, trial: Trial, values: Mapping[str, Any], tell: Tell, interrupts: Interrupts
+) -> list[float]:
+    """Trains the trial's configuration under each of its seeds; the means of what the study is after."""
+    seeds = trial.user_attrs.get(SEEDS) or study.run_seeds(values)
+    runs: list[RunRecord] = []
+    sizes: list[int] = []
+    for index, seed in enumerate(seeds):
+        config = trial_config(job, study, trial, values, seed, index if len(seeds) > 1 else None)
+        output = config.runtime.output
+        assert output is not None
+        with interrupts.shielded():
+            trial.set_user_attr(RUNS, [asdict(run) for run in (*runs, RunRecord(seed, str(output), None, None))])
+        judged = index == 0 and len(study.directions) == 1 and not job.confirmation
+        watch = Watch(trial, output, study.metric, tell, judged=judged)
+        tags = {"fedmm.study": study.name, "fedmm.trial": str(trial.number), "fedmm.study_digest": study.digest}
+        tags |= {"fedmm.confirmation": "true"} if job.confirmation else {}
+        tags |= {"mlflow.parentRunId": job.parent_run_id} if job.parent_run_id else {}
+        result = run_training(config, watch, resume=(output / CONFIG_FILE).exists(), test=False, tags=tags)
+        protocol, name = study.metric.split("/")
+        value = float(result["metrics"]["validation"][protocol][name])
+        runs.append(RunRecord(seed, str(output), result["run_id"], value))
+        sizes.append(sum(result["communication"].values()))
+        with interrupts.shielded():
+            trial.set_user_attr(RUNS, [asdict(run) for run in runs])
+    mean = statistics.fmean(run.value for run in runs if run.value is not None)
+    return [mean, statistics.fmean(sizes)][: 1 if job.confirmation else len(study.directions)]
+
+
+def trial_config(
+    job: Job, study: Study, trial: Trial, values: Mapping[str, Any], seed: int, index: int | None
+) -> ExperimentConfig:
+    """The settings of one run of a trial: its numbers from values and seed, its place from its number. A trial that
+    continues another has that one's folder."""
+    number = trial.user_attrs.get(ORIGIN, trial.number)
+    part = CONFIRMATIONS if job.confirmation else TRIALS
+    label = f"{number:04}" if index is None else f"{number:04}-{index}"
+    config = study.configure(values, seed)
+    runtime = config.runtime.model_copy(update={"output": Path(job.folder) / part / label, "threads": job.threads})
+    run_name = f"{'confirmation' if job.confirmation else 'trial'} {number}" + (
+        "" if index is None else f" run {index}"
+    )
+    tracking = config.tracking.model_copy(update={"run_name": run_name})
+    return config.model_copy(update={"runtime": runtime, "tracking": tracking})
+
+
+def _stop_with_the_sweep(stdin: TextIO) -> None:
+    """When the sweep is gone, its end of stdin closes: what is running is saved and given back."""
+
+    def wait() -> None:
+        stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="sweep-watch", daemon=True).start()
+
+
+def main() -> int:
+    """The process."""
+    job = Job(**json.loads(sys.stdin.readline()))
+    tell = Tell(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # whatever a library prints is no event
+    _stop_with_the_sweep(sys.stdin)
+    return work(job, tell)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of the tracking store or the heartbeat must not hold the process

@@ -1,0 +1,81 @@
+"""Numbers and names as a person reads them, the same in every report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+PROTOCOLS = {
+    "full": "full ranking",
+    "uniform100": "against 100 uniform negatives",
+    "popularity100": "against 100 popular negatives",
+}
+_SMALLEST_P = 1e-4
+
+
+def metric_words(name: str) -> str:
+    """``full/ndcg_at_10`` -> ``NDCG@10, full ranking``; a ``val/`` before it goes."""
+    protocol, _, measure = name.removeprefix("val/").rpartition("/")
+    kind, _, cutoff = measure.partition("_at_")
+    title = kind.upper() if len(kind) <= 4 else kind.replace("_", " ")
+    return f"{title}@{cutoff}, {PROTOCOLS.get(protocol, protocol)}" if cutoff else name
+
+
+def in_bytes(number: float) -> str:
+    """``312 B``, ``4.2 MB``: powers of a thousand."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def in_time(seconds: float) -> str:
+    """``48.3 s``, ``4 min 08 s``, ``2 h 05 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def share(value: float, digits: int = 4) -> str:
+    """A metric between 0 and 1, without the zero before its point."""
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A difference: its sign always stands there, and the minus is one."""
+    return ("\u2212" if value < 0 else "+") + share(abs(value), digits)
+
+
+def probability(p: float) -> str:
+    """A p-value: two significant digits from .01 down, three decimals above, ``<.0001`` at the end."""
+    if p < _SMALLEST_P:
+        return "<.0001"
+    return share(p, 3 if p >= 0.01 else 4)
+
+
+def setting(value: Any) -> str:
+    """A setting's value."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isclose(value, float(f"{value:.4g}"), rel_tol=1e-3) else f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting(entry) for entry in value)
+    return str(value)
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``A, B and C``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 2 else names)

@@ -1,0 +1,140 @@
+"""The end of a sweep, on stdout: the winner, whether it is one, which values did well, and where everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedmm_cli.render import (
+    BASELINES,
+    PROTOCOLS,
+    hanging,
+    human_bytes,
+    human_seconds,
+    metric_label,
+    print_facts,
+    share,
+    shown_metrics,
+)
+from fedmm_cli.sweep_screen import params_of, short
+
+if TYPE_CHECKING:
+    from fedmm.study import Study
+
+
+def print_sweep(study: Study, result: Mapping[str, Any]) -> None:
+    """The last screen of ``fedmm sweep``."""
+    console = Console(highlight=False)
+    if result["status"] == "joined":
+        console.print(Text(f"study {result['study']}: {_counts(result['trials'])}"))
+        return
+    best = result["best"]
+    console.print()
+    facts = {"study": f"{study.name}: {_counts(result['trials'])}"}
+    if best is not None:
+        facts["best"] = f"trial {best['trial']}, {study.metric} {best['value']:.4f} on validation"
+        facts["settings"] = params_of(best["params"]) or "the base"
+    print_facts(console, facts)
+    console.print()
+    console.print(hanging("!" if result["verdict"]["winner"] is None else "-", result["verdict"]["text"], "bold"))
+    for sentence in result["reading"][2:]:
+        console.print(hanging("-", sentence, ""))
+    _print_marginals(console, study, result["marginals"])
+    if result["test"] is not None:
+        _print_test(console, result["test"])
+    if result["pareto"]:
+        _print_front(console, study, result["pareto"])
+    console.print()
+    print_facts(console, _places(result), wrap=False)
+
+
+def print_studies(studies: Sequence[Study]) -> None:
+    """``fedmm sweep --list``."""
+    console = Console(highlight=False)
+    for study in studies:
+        plan = study.plan
+        console.print(Text(study.name, style="bold"))
+        what = ", ".join(parameter.name for parameter in study.space)
+        facts = {
+            "what": plan.description,
+            "searches": what,
+            "how": f"{plan.trials} trials of {study.largest_rounds()} rounds, {plan.sampler}, pruner {plan.pruner}, "
+            f"{plan.seeds} {'seed' if plan.seeds == 1 else 'seeds'} each",
+        }
+        print_facts(console, facts, indent=2)
+
+
+def _counts(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in states.items() if number) or "no trials"
+
+
+def _print_marginals(console: Console, study: Study, found: Sequence[Mapping[str, Any]]) -> None:
+    """Which value of each parameter did best, on average."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("which value is best", "trials", "pruned", "mean", "95% interval", "best"):
+        table.add_column(column, justify="left" if column.startswith("which") else "right", no_wrap=True)
+    for one in found:
+        table.add_row(Text(one["parameter"].rpartition(".")[2], style="bold"))
+        known = [row["mean"] for row in one["rows"] if row["ci95"] is not None]
+        for row in one["rows"]:
+            style = "green" if row["ci95"] is not None and row["mean"] == max(known) else None
+            interval = "" if row["ci95"] is None else f"{row['ci95'][0]:.4f} to {row['ci95'][1]:.4f}"
+            numbers = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("mean", "best"))
+            mean, best = numbers
+            label = short(row["low"]) if row["low"] == row["high"] else f"{short(row['low'])} to {short(row['high'])}"
+            cells = (f"  {label}", str(row["trials"]), str(row["pruned"]), mean, interval, best)
+            table.add_row(*cells, style=style)
+    from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE
+
+    console.print()
+    console.print(table)
+    console.print(Text(GRID_FOOTNOTE if study.plan.sampler == "grid" else FOOTNOTE, style="dim"))
+
+
+def _print_test(console: Console, test: Mapping[str, Any]) -> None:
+    first = next(iter(test["metrics"].values()))
+    names = shown_metrics(first)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in names:
+        table.add_column(metric_label(name), justify="right")
+    for protocol, values in test["metrics"].items():
+        table.add_row(Text(PROTOCOLS.get(protocol, protocol), style="bold"))
+        table.add_row("  winner", *(share(values[name]) for name in names), style="bold")
+        for key, label in BASELINES.items():
+            beside = test["baselines"][key][protocol]
+            table.add_row(f"  {label}", *(share(beside[name]) for name in names))
+    console.print()
+    runs = "one run" if test["num_runs"] == 1 else f"the mean of {test['num_runs']} runs"
+    console.print(Text(f"Test, {runs} of trial {test['trial']}: {first['num_users']:.0f} users"))
+    console.print(table)
+
+
+def _print_front(console: Console, study: Study, front: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("trial", study.metric, "bytes", "settings"):
+        table.add_column(column, justify="left" if column == "settings" else "right")
+    for point in front:
+        size, value = human_bytes(point["bytes"]), f"{point['value']:.4f}"
+        table.add_row(str(point["trial"]), value, size, params_of(point["params"]))
+    console.print()
+    console.print(Text("Pareto front: no trial has a better metric for fewer bytes"))
+    console.print(table)
+
+
+def _places(result: Mapping[str, Any]) -> dict[str, str]:
+    places = {"folder": result["folder"], "report": f"{result['folder']}/report.html"}
+    if result["best"] is not None:
+        places["again"] = f"fedmm train --config {result['best']['config_path']}"
+    if result["parent_run_id"]:
+        places["see it"] = f"fedmm ui --study {result['study']}"
+    looks = result["test_looks"]
+    if looks > 1:
+        places["test"] = f"looked at {looks} times in this study: once for each winner it had"
+    places["time"] = human_seconds(result["seconds"])
+    return places

@@ -1,0 +1,59 @@
+"""The pages in a real browser, as wide as a desk's and a phone's: nothing overflows, fails or is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import chromium
+import pytest
+from report_world import usual
+from trials_world import trials_of
+
+from fedmm.comparison.report import write_report
+from fedmm.study import Changes, load_study
+from fedmm.study.page import write_study_page
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")]
+IMPORTANCES = {"federation.learning_rate": 0.6, "model.hidden_dim": 0.3, "model.gating_init": 0.1}
+OVERFLOWING = """[...document.querySelectorAll("main *")].filter(e => !e.closest(".scroll, figure, pre") &&
+  e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(e => e.outerHTML.slice(0, 120))"""
+SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("figure:not(.wide) svg")].map(s =>
+  s.getBoundingClientRect().width / s.viewBox.baseVal.width))"""
+
+
+@pytest.fixture(scope="module", params=["compare", "study", "everything"])
+def page(request, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pages") / f"{request.param}.html"
+    if request.param == "compare":
+        write_report(usual(), path)
+    elif request.param == "study":
+        study = load_study("default", Changes(plan={"minimize": "communication", "pruner": "none"}))
+        write_study_page(study, trials_of(study, 40), IMPORTANCES, {"verdict": {"text": "No winner."}}, path)
+    else:
+        study = load_study("combined")
+        write_study_page(study, trials_of(study, 120), None, {}, path)
+    return path
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_page_fits_the_screen_and_asks_for_nothing(page, width, dark, tmp_path):
+    with chromium.Page(tmp_path / "profile", width, dark=dark) as browser:
+        browser.open(page.as_uri())
+        assert browser.value("document.documentElement.scrollWidth") <= width
+        assert browser.value(OVERFLOWING) == []
+        assert browser.value("document.querySelectorAll('figure svg').length") > 3
+        assert browser.value(SMALLEST_TEXT) >= 0.95  # 8.5 points of a drawing are at least 8 pixels
+        background = browser.value("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(255, 255, 255)") is not dark
+        assert browser.screenshot(tmp_path / "page.png").stat().st_size > 10_000
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
+
+
+def test_a_page_fits_on_paper_and_prints_in_light_colours(page, tmp_path):
+    with chromium.Page(tmp_path / "profile", 670, dark=True) as browser:  # A4 less its margins, at 96 dots an inch
+        browser.print_media()
+        browser.open(page.as_uri())
+        assert browser.value("document.documentElement.scrollWidth") <= 670
+        assert browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
