@@ -24,7 +24,8 @@ LAYERS = (
     ("engines", "evaluation"),
     ("experiment",),
     ("verification",),
-    ("study", "comparison"),
+    ("study",),
+    ("comparison",),
     ("tuning",),
     ("fedmm_cli",),
 )

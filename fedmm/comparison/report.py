@@ -30,6 +30,7 @@ from fedmm.pages import (
 )
 from fedmm.wording import counted, in_bytes, in_time, listed, metric_words, probability, setting, share, signed
 
+MOST_SEED_LETTERS = 60
 VERDICT_KINDS = {"better": "good", "worse": "bad"}
 
 
@@ -67,6 +68,8 @@ def _what(comparison: Comparison) -> str:
     ]
     asked = f"measured on {comparison.split}"
     shown = f"seed{'s' if len(seeds) > 1 else ''} {listed([str(seed) for seed in seeds])}"
+    if len(shown) > MOST_SEED_LETTERS:  # a study's trials have long seeds of their own
+        shown = counted(len(seeds), "seed")
     digest = f"data digest {data['digest']}" if data.get("digest") else ""
     return "; ".join(part for part in (counted(len(runs), "run"), ", ".join(sizes), asked, shown, digest) if part) + "."
 

@@ -98,7 +98,8 @@ def test_a_run_folder_holds_what_it_should_and_nothing_else(world: Path) -> None
     found = {str(path.relative_to(world / "run")) for path in (world / "run").rglob("*") if path.is_file()}
     checkpoints = {path.split("/")[1] for path in found if path.startswith(f"{FOLDER}/")}
     assert checkpoints == {"best", "round-00005", "round-00006"}
-    plain = {"config.toml", "result.json", "metrics.jsonl", "user_counts.npz", "learning_curve.png"}
+    plain = {"config.toml", "result.json", "metrics.jsonl", "user_counts.npz", "validation_counts.npz"}
+    plain.add("learning_curve.png")
     assert {path for path in found if "/" not in path} == plain
     written = {name: (world / "run" / name).stat().st_mtime_ns for name in plain}
     assert max(written, key=written.__getitem__) == "result.json"

@@ -77,7 +77,10 @@ FATES = (
 )
 
 
-@pytest.mark.parametrize("name", STUDIES)
+LARGE = {"combined", "default"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in STUDIES])
 def test_every_study_has_a_page_and_figures(name: str, tmp_path: Path):
     study = STUDIES[name]()
     trials = trials_of(study, 25)

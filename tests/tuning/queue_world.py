@@ -113,3 +113,14 @@ def frozen(trials: optuna.Study) -> Sequence[FrozenTrial]:
 
 def waiting(trials: optuna.Study) -> list[FrozenTrial]:
     return trials.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+
+class Clock:
+    """Seconds that only a test lets pass."""
+
+    def __init__(self, now: float = 0.0, step: float = 0.0) -> None:
+        self.now, self.step = now, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now

@@ -1,0 +1,242 @@
+"""What may be compared, how runs are grouped, and that a verdict is what its test says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmm.comparison.claims import Claim, judge, load_claims
+from fedmm.comparison.comparing import compare, verdict_of
+from fedmm.comparison.grouping import letter, per_user
+from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
+from fedmm.comparison.types import ComparedRun
+from fedmm.config import ExperimentConfig
+from fedmm.errors import ConfigError, DataError
+from fedmm.evaluation.ranking import RankCounts
+from fedmm.evaluation.user_counts import UserCounts
+
+NUM_USERS = 80
+METRICS = ("full/ndcg_at_10", "full/hr_at_10", "uniform100/hr_at_10")
+
+
+def counts_of(rng: np.random.Generator, skill: float) -> dict[str, RankCounts]:
+    """Ranks that are the lower the more skill; the sampled ones are never worse than the full ones."""
+    better = rng.geometric(min(0.9, 0.02 + skill), NUM_USERS) - 1
+    none, many = np.zeros(NUM_USERS, np.int64), np.full(NUM_USERS, 100, np.int64)
+    return {"full": RankCounts(better, none, many * 10), "uniform100": RankCounts(better // 4, none, many)}
+
+
+def a_run(name: str, seed: int, skill: float, **given: Any) -> ComparedRun:
+    flat = ExperimentConfig().flat() | {"runtime.seed": seed} | {key.replace("__", "."): v for key, v in given.items()}
+    record = UserCounts(
+        np.arange(NUM_USERS),
+        np.array([f"u{user}" for user in range(NUM_USERS)]),
+        counts_of(np.random.default_rng([seed, int(1000 * skill)]), skill),
+        "data",
+        "leave_one_out/test",
+        "negatives",
+    )
+    data = {"name": "d", "digest": "data"}
+    run = ComparedRun(
+        name, None, Path(name), seed, flat, "test", data, {}, {}, record, [], 3, 1.0, 2, 3, 0.1, None
+    )  # fmt: skip
+    found: dict[str, dict[str, float]] = {"full": {}, "uniform100": {}}
+    for metric in METRICS:
+        protocol, _, measure = metric.partition("/")
+        found[protocol][measure] = float(per_user([run], metric).mean())
+    return replace(run, metrics=found)
+
+
+def two_groups(skill_a: float = 0.2, skill_b: float = 0.02, seeds: int = 3) -> list[ComparedRun]:
+    runs = [a_run(f"a{s}", s, skill_a) for s in range(seeds)]
+    return runs + [a_run(f"b{s}", 50 + s, skill_b, model__fusion="backbone") for s in range(seeds)]
+
+
+def test_a_large_difference_is_told_and_the_better_group_is_a() -> None:
+    comparison = compare(two_groups())
+    assert [group.label for group in comparison.groups] == ["A", "B"]
+    assert comparison.groups[0].title == "model.fusion=residual"
+    assert comparison.differing == ("model.fusion",)
+    assert {pair.verdict for pair in comparison.pairs if pair.metric == METRICS[0]} == {"better"}
+    assert comparison.warnings == ()
+
+
+def test_the_same_runs_under_two_names_cannot_be_told_apart() -> None:
+    runs = [a_run(f"a{s}", s, 0.1) for s in range(3)]
+    twins = [
+        replace(run, folder=Path("twin") / run.name, settings=run.settings | {"model.dropout": 0.5}) for run in runs
+    ]
+    (pair, *_) = compare([*runs, *twins]).pairs
+    assert pair.difference == 0
+    assert pair.p_value == 1
+    assert pair.verdict == "cannot be told apart"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(6)))
+def test_the_order_of_runs_changes_nothing(order: list[int]) -> None:
+    runs = two_groups(0.1, 0.08)
+    expected, found = to_json(compare(runs)), to_json(compare([runs[at] for at in order]))
+    assert found["pairs"] == expected["pairs"]
+    for own, other in zip(found["groups"], expected["groups"], strict=True):
+        assert own["means"] == pytest.approx(other["means"])
+
+
+@given(st.floats(-1, 1), st.floats(0, 1))
+def test_a_verdict_is_the_sign_of_what_is_significant(difference: float, p: float) -> None:
+    verdict = verdict_of(difference, p)
+    assert (verdict == "cannot be told apart") == (p >= 0.05 or difference == 0)
+    if verdict != "cannot be told apart":
+        assert (verdict == "better") == (difference > 0)
+
+
+def test_a_mean_over_users_and_seeds_is_the_mean_of_the_runs_own_metrics() -> None:
+    comparison = compare(two_groups())
+    for group in comparison.groups:
+        for metric in comparison.metrics:
+            protocol, _, name = metric.partition("/")
+            assert group.means[metric] == pytest.approx(np.mean([run.metrics[protocol][name] for run in group.runs]))
+            low, high = group.ci95[metric]
+            assert low <= group.means[metric] <= high
+
+
+def test_the_same_run_twice_is_one_run_and_one_seed_is_warned_about() -> None:
+    run, other = two_groups(seeds=1)
+    comparison = compare([run, run, other])
+    assert [len(group.runs) for group in comparison.groups] == [1, 1]
+    assert "2 groups (A and B) with one seed" in comparison.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"dataset_digest": "other"}, "data"),
+        ({"split": "temporal/test"}, "split"),
+        ({"negatives_digest": "other"}, "negative samples"),
+        ({"user_ids": np.array([f"v{user}" for user in range(NUM_USERS)])}, "different users"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_by_name(change: dict[str, Any], what: str) -> None:
+    first, second = two_groups(seeds=1)
+    with pytest.raises(DataError, match=f"(?s)a0 and b0.*{what}"):
+        compare([first, replace(second, counts=replace(second.counts, **change))])
+
+
+def test_a_metric_or_setting_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="full/hr_at_99"):
+        compare(two_groups(), metrics=["full/hr_at_99"])
+    with pytest.raises(ConfigError, match=r"model\.fusion"):
+        compare(two_groups(), by=["model.fusio"])
+    with pytest.raises(DataError, match="no run"):
+        compare([])
+
+
+def test_grouping_by_a_setting_joins_all_that_agree_in_it() -> None:
+    runs = [*two_groups(), *(a_run(f"c{s}", s, 0.1, model__dropout=0.5) for s in range(3))]
+    assert len(compare(runs).groups) == 3
+    by = compare(runs, by=["model.fusion"])
+    assert sorted(len(group.runs) for group in by.groups) == [3, 6]
+    assert {group.title for group in by.groups} == {"model.fusion=residual", "model.fusion=backbone"}
+
+
+def test_sampled_metrics_that_disagree_are_named() -> None:
+    one, other = (a_run(name, 0, 0.02, model__dropout=rate) for name, rate in (("a", 0.1), ("b", 0.5)))
+    full = one.counts.counts["full"]
+    worse, first = replace(full, better=full.better + 30), replace(full, better=0 * full.better)
+    lifted = replace(other.counts, counts={"full": worse, "uniform100": first})
+    warnings = compare([one, replace(other, counts=lifted)]).warnings
+    assert any("trust the full ranking" in warning for warning in warnings)
+
+
+def test_tables_hold_every_run_group_and_pair() -> None:
+    comparison = compare(two_groups())
+    found = json.loads(json.dumps(to_json(comparison)))
+    assert {run["name"] for run in found["runs"]} == {"a0", "a1", "a2", "b0", "b1", "b2"}
+    assert set(found["pairs"][0]) >= {"a", "b", "metric", "difference", "ci95", "p_value", "p_adjusted", "verdict"}
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    assert [row["run"] for row in rows] == [run["name"] for run in found["runs"]]
+    assert {row["model.fusion"] for row in rows} == {"residual", "backbone"}
+    markdown, latex = to_markdown(comparison), to_latex(comparison)
+    assert markdown.count("A against B") == latex.count("A against B") == 3
+    widths = {line.count("|") for line in markdown.split("\n\n")[0].splitlines()}
+    assert len(widths) == 1
+    assert r"model.fusion" in latex
+    assert "_" not in latex.replace(r"\_", "")
+
+
+@given(st.integers(0, 2000))
+def test_letters_count_like_columns_of_a_sheet(place: int) -> None:
+    text = letter(place)
+    assert sum((ord(one) - 64) * 26**at for at, one in enumerate(reversed(text))) == place + 1
+
+
+def claim(**given: Any) -> Claim:
+    return Claim.model_validate({"claim": "c", "metric": METRICS[1], "group": {"model.fusion": "residual"}, **given})
+
+
+def test_a_claim_holds_inside_fails_outside_and_is_open_between() -> None:
+    comparison = compare(two_groups())
+    group = next(group for group in comparison.groups if group.title == "model.fusion=residual")
+    mean, (low, high) = group.means[METRICS[1]], group.ci95[METRICS[1]]
+    for expected, verdict in (
+        ([mean - 0.001, mean + 0.001], "held"),
+        ([high + 0.01, high + 0.02], "did not hold"),
+        ([(mean + high) / 2, high + 0.02], "cannot be told apart"),
+        ([low - 0.2, low - 0.1], "did not hold"),
+    ):
+        (judged,) = judge([claim(expected=expected)], comparison)
+        assert (judged.verdict, judged.measured) == (verdict, mean)
+
+
+def test_a_gain_is_the_difference_as_a_share_of_the_baseline() -> None:
+    comparison = compare(two_groups())
+    a, b = (group.means[METRICS[1]] for group in comparison.groups)
+    against = {"measure": "gain", "expected": [0, 100]}
+    (own,) = judge([claim(baseline={"model.fusion": "backbone"}, **against)], comparison)
+    (published,) = judge([claim(baseline=b, **against)], comparison)
+    assert own.measured == pytest.approx((a - b) / b)
+    assert published.measured == pytest.approx((a - b) / b)
+    (turned,) = judge(
+        [claim(group={"model.fusion": "backbone"}, baseline={"model.fusion": "residual"}, **against)], comparison
+    )
+    assert turned.measured == pytest.approx((b - a) / a)
+    assert turned.ci95 is not None
+    assert turned.ci95[0] <= turned.ci95[1]
+
+
+def test_a_claim_about_nobody_or_several_is_not_measured() -> None:
+    comparison = compare([*two_groups(), *(a_run(f"c{s}", s, 0.1, model__dropout=0.5) for s in range(3))])
+    several, nobody = judge([claim(expected=[0, 1]), claim(group={"model.hidden_dim": 7}, expected=[0, 1])], comparison)
+    assert (several.verdict, nobody.verdict) == ("not measured", "not measured")
+    assert "several groups" in several.reason
+    assert "no group has" in nobody.reason
+
+
+def test_the_shipped_claims_are_read_and_broken_ones_are_explained(tmp_path: Path) -> None:
+    assert len(load_claims("old-document")) >= 8
+    for text, words in (
+        ("x = 1", "no claims"),
+        ("[[claims]]\nclaim = 3", "claim"),
+        ('[[claims]]\nclaim = "c"\nmetric = "full/hr_at_10"\ngroup = {a = 1}\nexpected = [0, 1]', "'a'"),
+        ('[[claims]]\nclaim = "c"\nmetric = "full/hr_at_10"\ngroup = {}\nexpected = [1, 0]', "lower number first"),
+        (
+            '[[claims]]\nclaim = "c"\nmetric = "full/hr_at_10"\ngroup = {}\nmeasure = "gain"\nexpected = [0, 1]',
+            "baseline",
+        ),
+        ("[[claims", "not TOML"),
+    ):
+        path = tmp_path / "claims.toml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_claims(str(path))
+    with pytest.raises(ConfigError, match="old-document"):
+        load_claims(str(tmp_path / "absent.toml"))

@@ -1,0 +1,140 @@
+"""The paired test: exact where all flips can be listed, symmetric, blind to order; Holm by definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmm.data.types import FloatArray
+from fedmm.evaluation.significance import holm, mean_intervals, paired_test
+from fedmm.seeding import numpy_stream
+
+FEW = {"num_permutations": 400, "num_resamples": 400}
+
+
+def outcomes(seed: int, num_seeds: int, num_users: int, mean: float = 0.3) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    return (rng.random((num_seeds, num_users)) < mean).astype(np.float64)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4))
+def test_exchanging_the_two_changes_signs_only(seed: int, num_a: int, num_b: int) -> None:
+    a, b = outcomes(seed, num_a, 40), outcomes(seed + 1, num_b, 40, 0.4)
+    one, other = (paired_test(*pair, numpy_stream(seed, "test"), **FEW) for pair in ((a, b), (b, a)))
+    assert one.difference == -other.difference
+    assert one.effect_size == -other.effect_size
+    assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]))
+    assert one.p_value == other.p_value
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.randoms(use_true_random=False))
+def test_the_order_of_users_and_seeds_changes_nothing(seed: int, random: object) -> None:
+    a, b = outcomes(seed, 3, 30), outcomes(seed + 1, 3, 30, 0.4)
+    users, seeds = list(range(30)), list(range(3))
+    random.shuffle(users)  # type: ignore[attr-defined]
+    random.shuffle(seeds)  # type: ignore[attr-defined]
+    one = paired_test(a, b, numpy_stream(0, "test"), **FEW)
+    other = paired_test(a[seeds][:, users], b[:, users], numpy_stream(0, "test"), **FEW)
+    assert one.p_value == other.p_value
+    assert one.difference == pytest.approx(other.difference)
+    assert one.ci95 == pytest.approx(other.ci95)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=3, max_size=10))
+def test_without_a_seed_effect_it_is_the_exact_sign_flip_test(differences: list[int]) -> None:
+    d = np.array(differences, dtype=np.float64)
+    a, b = d[None, :], np.zeros((1, len(d)))
+    flips = [abs(np.dot(signs, d)) for signs in itertools.product((1, -1), repeat=len(d))]
+    exact = np.mean([total >= abs(d.sum()) for total in flips])
+    found = paired_test(a, b, numpy_stream(1, "test"), num_permutations=20_000, assumed_seed_sd=0.0)
+    assert found.p_value == pytest.approx(exact, abs=5 * 0.5 / 20_000**0.5 + 1e-3)
+
+
+def test_equal_values_are_no_difference_and_p_is_never_zero() -> None:
+    same = outcomes(0, 3, 50)
+    found = paired_test(same, same, numpy_stream(0, "test"), **FEW)
+    assert (found.difference, found.p_value, found.effect_size) == (0.0, 1.0, 0.0)
+    sure = paired_test(np.ones((3, 50)), np.zeros((3, 50)), numpy_stream(0, "test"), **FEW)
+    assert sure.p_value == 1 / 401
+    assert sure.ci95 == (1.0, 1.0)
+    assert sure.effect_size == np.inf
+
+
+def test_a_lucky_seed_is_no_difference() -> None:
+    """All users gain alike from one training: a test over users alone is sure, this one is not."""
+    rng = np.random.default_rng(0)
+    base = rng.random(2000)
+    a = np.stack([base + shift for shift in (0.03, 0.0, 0.0)]) + 0.001 * rng.standard_normal((3, 2000))
+    b = np.stack([base, base, base - 0.03]) + 0.001 * rng.standard_normal((3, 2000))
+    assert paired_test(a, b, numpy_stream(0, "test")).p_value > 0.1
+    assert paired_test(a[:1], b[2:], numpy_stream(0, "test"), assumed_seed_sd=0.0).p_value < 0.001
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_interval_and_test_agree_away_from_the_border(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.normal(rng.uniform(-0.3, 0.3), 1.0, (3, 200))
+    b = rng.normal(0.0, 1.0, (3, 200))
+    found = paired_test(a, b, numpy_stream(seed, "test"), num_permutations=2000, num_resamples=2000)
+    if not 0.02 < found.p_value < 0.12:
+        assert (found.p_value < 0.05) == (found.ci95[0] > 0 or found.ci95[1] < 0)
+
+
+def test_a_larger_assumed_seed_effect_makes_it_harder() -> None:
+    a, b = outcomes(0, 1, 400, 0.4), outcomes(1, 1, 400, 0.3)
+    tests = [paired_test(a, b, numpy_stream(0, "test"), assumed_seed_sd=sd) for sd in (0.0, 0.02, 0.1)]
+    assert [test.p_value for test in tests] == sorted(test.p_value for test in tests)
+    widths = [test.ci95[1] - test.ci95[0] for test in tests]
+    assert widths == sorted(widths)
+    assert {test.seed_df for test in tests} == {0}
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (np.zeros((1, 3)), np.zeros((1, 4))),
+        (np.zeros((0, 3)), np.zeros((1, 3))),
+        (np.zeros(3), np.zeros(3)),
+        (np.zeros((1, 1)), np.zeros((1, 1))),
+        (np.full((1, 3), np.nan), np.zeros((1, 3))),
+    ],
+)
+def test_what_is_no_pair_of_measurements_is_refused(a: FloatArray, b: FloatArray) -> None:
+    with pytest.raises(ValueError, match=r"users|finite"):
+        paired_test(a, b, numpy_stream(0, "test"))
+
+
+def test_intervals_of_means_hold_them_and_widen_with_the_seed_effect() -> None:
+    rng = np.random.default_rng(0)
+    steady = rng.normal(0, 1, 300) + 0.01 * rng.standard_normal((4, 300))
+    restless = steady + np.array([[0.3], [-0.3], [0.2], [-0.2]])
+    found = mean_intervals({"a": steady, "b": restless}, numpy_stream(0, "test"))
+    for (low, high), values in zip(found.values(), (steady, restless), strict=True):
+        assert low < values.mean() < high
+    widths = [high - low for low, high in found.values()]
+    assert widths[1] > 1.2 * widths[0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_closed_test_rejects(p_values: list[float], alpha: float) -> None:
+    """Holm is the closure of Bonferroni: a hypothesis falls where every set of hypotheses with it falls."""
+    places = range(len(p_values))
+    subsets = [s for size in range(1, len(p_values) + 1) for s in itertools.combinations(places, size)]
+    falls = {s: min(p_values[i] for i in s) * len(s) <= alpha for s in subsets}
+    closed = [all(falls[s] for s in subsets if i in s) for i in places]
+    assert [p <= alpha for p in holm(p_values)] == closed
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_never_lowers_never_passes_one_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+    assert sorted(adjusted) == [adjusted[i] for i in np.argsort(p_values, kind="stable")]
