@@ -152,7 +152,9 @@ def _seed_effect(groups: Sequence[FloatArray], assumed_sd: float) -> _SeedEffect
         seeds += float(np.square(deviations).sum()) / df
         rest = values - values.mean(axis=0) - deviations[:, None]
         residuals += float(np.square(rest).sum()) / (df * (num_users - 1))
-    return _SeedEffect(max(0.0, seeds - residuals / num_users), seeds, df)
+    variance = seeds - residuals / num_users
+    # An estimate of zero must not depend on the order in which its sums were taken.
+    return _SeedEffect(variance if variance > ROUNDING * seeds else 0.0, seeds, df)
 
 
 def _seed_draws(
