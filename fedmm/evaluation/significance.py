@@ -42,6 +42,7 @@ ASSUMED_SEED_SD = 0.01  # of a metric's mean between trainings, where there is o
 NUM_PERMUTATIONS = 10_000
 NUM_RESAMPLES = 4_000
 BLOCK = 2**22  # flipped or resampled users held at once
+STEPS = 1e12  # of a user's largest difference; what is finer is rounding
 ROUNDING = 1e-9  # two sums of the same numbers in another order are equal
 
 
@@ -86,10 +87,8 @@ def paired_test(
             raise ValueError(f"values of shapes {a.shape} and {b.shape} are not [seeds, users] of the same users")
         if not np.isfinite(values).all():
             raise ValueError("values of a paired test must be finite")
-    differences = a.mean(axis=0) - b.mean(axis=0)
-    sign = -1.0 if differences.sum() < 0 else 1.0
-    differences = np.sort(sign * differences)  # neither the order of users nor that of the pair may show
-    difference = float(differences.mean())
+    differences, sign = _oriented(a.mean(axis=0) - b.mean(axis=0))
+    difference = float(differences.mean()) if sign else 0.0
     effect = _seed_effect((a, b), assumed_seed_sd)
     share = 1 / len(a) + 1 / len(b)
 
@@ -100,12 +99,14 @@ def paired_test(
     shifts, stretches = _seed_draws(effect, share, differences, num_resamples, stream)
     means = _resampled_means(differences[:, None], num_resamples, stream)[:, 0]
     low, high = _tails(difference + (means - difference + shifts) * stretches)
+    if not sign:
+        low, high = (low - high) / 2, (high - low) / 2
     spread = float(differences.std(ddof=1))
     with np.errstate(divide="ignore"):
         cohen = float(np.float64(difference) / spread) if difference else 0.0
     return PairedTest(
         difference=sign * difference,
-        ci95=(low, high) if sign > 0 else (-high, -low),
+        ci95=(low, high) if sign >= 0 else (-high, -low),
         p_value=(1 + num_beyond) / (1 + num_permutations),
         effect_size=sign * cohen,
         seed_sd=effect.variance**0.5,
@@ -137,6 +138,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(steps)
     return [float(value) for value in adjusted]
+
+
+def _oriented(differences: FloatArray) -> tuple[FloatArray, float]:
+    """The [U] differences sorted, in the direction in which their sum is positive, and the sign that was taken out.
+
+    Neither the order of users and seeds nor that of the pair may show, not even in a rounding error: sums are compared
+    as integers. The sign is 0 where the sum is; of the two directions the one that sorts lower is taken then.
+    """
+    scale = float(np.abs(differences).max())
+    if not scale:
+        return np.zeros(len(differences)), 0.0
+    steps = np.sort(np.round(differences / scale * STEPS).astype(np.int64))
+    mirrored = -steps[::-1]
+    total = int(steps.sum())
+    sign = float(np.sign(total)) if abs(total) > len(steps) / 2 else 0.0  # each step was rounded by up to a half
+    turned = sign < 0 or (not sign and steps.tolist() > mirrored.tolist())
+    return np.asarray((mirrored if turned else steps) * (scale / STEPS), dtype=np.float64), sign
 
 
 def _seed_effect(groups: Sequence[FloatArray], assumed_sd: float) -> _SeedEffect:
