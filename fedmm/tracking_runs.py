@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from fedmm.errors import ConfigError
 from fedmm.tracking_store import database_path, prepare_environment, probe, redacted, resolve_uri
-from fedmm.tracking_study import CONFIRMATION_TAG, STUDY_TAG, TRIAL_TAG
+from fedmm.tracking_study import CONFIRMATION_TAG, PARENT_TAG, STUDY_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,6 +31,7 @@ class TrackedRun:
     experiment_id: str
     status: str
     output: Path | None  # its folder on the machine that trained it
+    parent: str | None  # the run of its study
 
 
 class TrackedRuns:
@@ -51,8 +52,8 @@ class TrackedRuns:
         try:
             return [_tracked(self._client.get_run(text))]
         except MlflowException:
-            quoted = text.replace("'", "\\'")
-            return self._search(f"attributes.run_name = '{quoted}'", self._experiments(None), MOST_RUNS)
+            found = self._search(f"attributes.run_name = {_quoted(text)}", self._experiments(None), MOST_RUNS)
+            return [run for run in found if run.name == text]
 
     def finished(self, experiment: str | None, last: int | None) -> list[TrackedRun]:
         """The finished runs of an experiment (of all, where it is None) that are no part of a study, newest first."""
@@ -60,10 +61,10 @@ class TrackedRuns:
         return found if last is None else found[:last]
 
     def trials(self, study: str, experiment: str | None) -> list[TrackedRun]:
-        """The finished runs of a study's trials, newest first."""
-        quoted = study.replace("'", "\\'")
-        query = f"tags.`{STUDY_TAG}` = '{quoted}' and attributes.status = 'FINISHED'"
-        return self._search(query, self._experiments(experiment), MOST_RUNS, study=True)
+        """The finished runs of a study's trials, newest first; of the latest study where several had that name."""
+        query = f"tags.`{STUDY_TAG}` = {_quoted(study)} and attributes.status = 'FINISHED'"
+        found = self._search(query, self._experiments(experiment), MOST_RUNS, study=True)
+        return [run for run in found if run.parent == found[0].parent]
 
     def fetch(self, run: TrackedRun, folder: Path, names: Sequence[str]) -> Path:
         """Brings the run's files of these ``names`` into ``folder``; those that it does not have are left out."""
@@ -110,6 +111,12 @@ def compare_page(run_ids: Sequence[str], experiment_ids: Sequence[str]) -> str:
     return f"#/compare-runs?runs={runs}&experiments={experiments}"
 
 
+def _quoted(text: str) -> str:
+    """As MLflow's search reads it, which knows no escapes: where a text has both kinds of quotes, one kind is lost."""
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text.replace(mark, '')}{mark}"
+
+
 def _json(values: Sequence[Any]) -> str:
     return "[" + ",".join(f'"{value}"' for value in values) + "]"
 
@@ -126,4 +133,5 @@ def _tracked(run: Run) -> TrackedRun:
         experiment_id=str(run.info.experiment_id),
         status=run.info.status,
         output=None if output is None else Path(output),
+        parent=run.data.tags.get(PARENT_TAG),
     )

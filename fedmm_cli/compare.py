@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ def compare(
     """Compare finished runs user by user, and say which are better, worse, or cannot be told apart."""
     del debug
     _require(runs or [], last, [as_csv, as_markdown, as_latex], as_json)
+    store = _store(store)
     from fedmm.comparison.claims import judge, load_claims
     from fedmm.comparison.comparing import compare as compare_runs
     from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
@@ -70,8 +72,8 @@ def compare(
     keys = [key for text in group_by or [] for key in text.split(",")]
     with tempfile.TemporaryDirectory(prefix="fedmm-compare-") as cache:
         found = _load(runs or [], experiment, study, last, store, Path(cache))
-        wanted = [*(metric or []), *([claim.metric for claim in claims or []] if metric else [])]
-        comparison = compare_runs(found, by=keys, metrics=wanted)
+        claimed = [claim.metric for claim in claims or []]
+        comparison = compare_runs(found, by=keys, metrics=metric or [], also=claimed)
     judged = None if claims is None else judge(claims, comparison)
     if report is not None:
         from fedmm.comparison.report import write_report
@@ -102,6 +104,13 @@ def _require(runs: Sequence[str], last: int | None, places: Sequence[str | None]
         raise ConfigError(f"--last {last} does not go with runs by name.", "Give one or the other.")
     if places.count("-") + as_json > 1:
         raise ConfigError("stdout can take one of --json, --csv, --markdown and --latex.", "Give files for the others.")
+
+
+def _store(given: str | None) -> str | None:
+    """The MLflow store: the one given, else that of training."""
+    from fedmm.settings import load_config
+
+    return given if given is not None else load_config(environment=os.environ).tracking.uri
 
 
 def _load(
@@ -140,7 +149,9 @@ def _load(
         found = found[:last] if last else found
         folders += [(tracked_folder(tracked, run, cache), run.name, run.run_id) for run in found]
     split = "validation" if study else common_split([folder for folder, _, _ in folders])
-    return [load_run(folder, split, name, run_id) for folder, name, run_id in folders]
+    return [
+        load_run(folder, split, name, run_id, fetched=folder.is_relative_to(cache)) for folder, name, run_id in folders
+    ]
 
 
 def _the_one(found: Sequence[TrackedRun], name: str) -> TrackedRun:

@@ -20,18 +20,23 @@ MOST_GROUPS = 12  # tested in pairs; beyond that only against the best one
 
 
 def compare(
-    runs: Sequence[ComparedRun], *, by: Sequence[str] = (), metrics: Sequence[str] = (), seed: int = 0
+    runs: Sequence[ComparedRun],
+    *,
+    by: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    also: Sequence[str] = (),
+    seed: int = 0,
 ) -> Comparison:
     """Groups the runs, tests every pair of groups on every metric (Holm's correction over the pairs of a metric) and
     says in a word what each pair came to.
 
-    The first of ``metrics`` decides; by default those of DEFAULT_METRICS that all runs have. Equal inputs give equal
-    outputs: all draws come from ``seed``. Raises DataError where the runs cannot be compared, with what differs, and
-    ConfigError for a metric that they do not have.
+    The first of ``metrics`` decides; by default those of DEFAULT_METRICS that all runs have. Those of ``also`` that all
+    runs have come after them. Equal inputs give equal outputs: all draws come from ``seed``. Raises DataError where the
+    runs cannot be compared, with what differs, and ConfigError for a metric that they do not have.
     """
     runs = _once(runs)
     require_comparable(runs)
-    chosen = _metrics(runs, metrics)
+    chosen = _metrics(runs, metrics, also)
     differing = differing_settings(runs)
     groups = make_groups(group_runs(runs, by, differing), by or differing, chosen, seed)
     pairs = [pair for metric in chosen for pair in _pairs(groups, metric, seed)]
@@ -42,16 +47,18 @@ def compare(
 def require_comparable(runs: Sequence[ComparedRun]) -> None:
     """Raises DataError where the runs' numbers do not belong side by side, naming what differs."""
     first = runs[0]
-    facets: list[tuple[str, Callable[[ComparedRun], object]]] = [
-        ("data", lambda run: f"{run.dataset['name']}, digest {run.counts.dataset_digest}"),
-        ("split", lambda run: run.counts.split),
-        ("negative samples", lambda run: run.counts.negatives_digest),
+    facets: list[tuple[str, Callable[[ComparedRun], tuple[str, str]]]] = [  # what must be equal, and how it is shown
+        ("data", lambda run: (run.counts.dataset_digest, f"{run.dataset['name']}, digest {run.counts.dataset_digest}")),
+        ("split", lambda run: (run.counts.split, run.counts.split)),
+        ("negative samples", lambda run: (run.counts.negatives_digest, f"digest {run.counts.negatives_digest}")),
     ]
     for what, facet in facets:
+        key, shown = facet(first)
         for run in runs[1:]:
-            if facet(run) != facet(first):
+            other, other_shown = facet(run)
+            if other != key:
                 raise DataError(
-                    f"{first.name} and {run.name} differ in their {what}: {facet(first)} and {facet(run)}.",
+                    f"{first.name} and {run.name} differ in their {what}: {shown} and {other_shown}.",
                     "Compare runs on the same data, split and negatives.",
                 )
     for run in runs[1:]:
@@ -79,7 +86,7 @@ def _once(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     return list(kept.values())
 
 
-def _metrics(runs: Sequence[ComparedRun], wanted: Sequence[str]) -> list[str]:
+def _metrics(runs: Sequence[ComparedRun], wanted: Sequence[str], also: Sequence[str]) -> list[str]:
     """Per-user metrics that all runs have."""
     common = [
         f"{protocol}/{name}"
@@ -94,17 +101,19 @@ def _metrics(runs: Sequence[ComparedRun], wanted: Sequence[str]) -> list[str]:
     chosen = list(dict.fromkeys(wanted)) or [metric for metric in DEFAULT_METRICS if metric in common] or common[:1]
     if not chosen:
         raise DataError("The runs have no metric in common.", "Evaluate them with the same --eval.")
-    return chosen
+    return list(dict.fromkeys([*chosen, *(metric for metric in also if metric in common)]))
 
 
 def _pairs(groups: Sequence[Group], metric: str, seed: int) -> list[Pair]:
     places = list(itertools.combinations(range(len(groups)), 2))
+    num_pairs = len(places)
     if len(groups) > MOST_GROUPS:
         places = [(0, other) for other in range(1, len(groups))]
     values = [per_user(group.runs, metric) for group in groups]
     # One stream for all pairs: a pair's p-value does not depend on which others are tested beside it.
     tests = [paired_test(values[a], values[b], numpy_stream(derive(seed, metric), "comparison")) for a, b in places]
-    adjusted = holm([test.p_value for test in tests])
+    # The best group was found by looking at all of them: a pair that is left out still counts, as if p were 1.
+    adjusted = holm([test.p_value for test in tests] + [1.0] * (num_pairs - len(tests)))[: len(tests)]
     return [
         _pair(groups[a].label, groups[b].label, metric, test, p)
         for (a, b), test, p in zip(places, tests, adjusted, strict=True)
@@ -113,8 +122,7 @@ def _pairs(groups: Sequence[Group], metric: str, seed: int) -> list[Pair]:
 
 def _pair(a: str, b: str, metric: str, test: PairedTest, p_adjusted: float) -> Pair:
     verdict = verdict_of(test.difference, p_adjusted)
-    effect = test.effect_size if np.isfinite(test.effect_size) else 0.0
-    return Pair(a, b, metric, test.difference, test.ci95, test.p_value, p_adjusted, effect, verdict)
+    return Pair(a, b, metric, test.difference, test.ci95, test.p_value, p_adjusted, test.effect_size, verdict)
 
 
 def _warnings(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[str]) -> list[str]:
@@ -130,7 +138,11 @@ def _warnings(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[
     if mixed:
         warnings.append(f"In {listed(mixed)} several runs have the same seed: they are counted as if they were apart.")
     if len(groups) > MOST_GROUPS:
-        warnings.append(f"{len(groups)} groups: each is tested against the best one only.")
+        num_pairs = len(groups) * (len(groups) - 1) // 2
+        warnings.append(
+            f"{len(groups)} groups: each is tested against the best one only, corrected for all {num_pairs} pairs. "
+            "Fewer groups (--group-by) tell more apart."
+        )
     return warnings + _disagreements(groups, pairs, metrics)
 
 

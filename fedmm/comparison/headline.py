@@ -95,4 +95,5 @@ def _beside(comparison: Comparison, metric: str) -> str:
 
 
 def _num_pairs(comparison: Comparison) -> int:
-    return len(comparison.pairs)
+    """Holm's correction is over the pairs of groups, metric by metric."""
+    return len(comparison.groups) * (len(comparison.groups) - 1) // 2

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from fedmm.checkpoint import FOLDER
 from fedmm.comparison.types import ComparedRun
 from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError, DataError
-from fedmm.evaluation.user_counts import load_user_counts
+from fedmm.evaluation.user_counts import UserCounts, load_user_counts
 from fedmm.local_record import METRICS_FILE, read_rounds
 from fedmm.run_folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
+from fedmm.settings import load_config
 from fedmm.tracking_runs import TrackedRun, TrackedRuns
 
 FILES = (RESULT_FILE, CONFIG_FILE, COUNTS_FILE, VALIDATION_COUNTS_FILE, METRICS_FILE)
@@ -25,28 +23,37 @@ REMEDY = "Give the folder of a finished run, or a run's name or id in MLflow."
 
 
 def run_folder(text: str) -> Path | None:
-    """The run folder that ``text`` names, itself or by a checkpoint in it; None where it names none."""
+    """The run folder that ``text`` names, itself or by a checkpoint in it; None where there is no such folder.
+
+    Raises DataError for a folder that holds no run, or one that has not finished.
+    """
+    path = Path(text)
     try:
-        path = Path(text)
-        for folder in (path, path.parent.parent if path.parent.name == FOLDER else path.parent):
+        if not path.exists():
+            return None
+        for folder in (path, path.parent.parent if path.absolute().parent.name == FOLDER else path.parent):
             if (folder / RESULT_FILE).is_file():
                 return folder
-        if path.is_dir() and ((path / CONFIG_FILE).exists() or (path / FOLDER).exists()):
-            raise DataError(
-                f"{path} holds a run that has not finished.", "Finish it: fedmm train --resume --output it."
-            )
+        begun = (path / CONFIG_FILE).exists() or (path / FOLDER).exists()
     except (OSError, ValueError):  # a name too long for a path, or with a NUL
         return None
-    return None
+    if begun:
+        raise DataError(f"{path} holds a run that has not finished.", f"Go on: fedmm train --resume --output {path}")
+    raise DataError(f"{path} holds no run.", REMEDY)
 
 
 def splits_of(folder: Path) -> set[str]:
     """On which splits the run in ``folder`` was measured. Raises DataError where it cannot be read."""
-    return {split for split in _result(folder).get("metrics", {}) if (folder / COUNTS.get(split, "")).is_file()}
+    metrics = _result(folder).get("metrics")
+    if not isinstance(metrics, Mapping):
+        raise DataError(f"{folder / RESULT_FILE} is not the result of a run (it has no metrics).", REMEDY)
+    return {split for split, name in COUNTS.items() if split in metrics and (folder / name).is_file()}
 
 
-def load_run(folder: Path, split: str, name: str | None = None, run_id: str | None = None) -> ComparedRun:
-    """The finished run in ``folder``, measured on "test" or "validation".
+def load_run(
+    folder: Path, split: str, name: str | None = None, run_id: str | None = None, *, fetched: bool = False
+) -> ComparedRun:
+    """The finished run in ``folder``, measured on "test" or "validation"; a ``fetched`` one has no folder of its own.
 
     Raises DataError where a file of it is missing, damaged or of another fedmm.
     """
@@ -55,10 +62,10 @@ def load_run(folder: Path, split: str, name: str | None = None, run_id: str | No
     counts = load_user_counts(folder / COUNTS[split])
     try:
         sent, model = result["communication"], result["model"]
-        return ComparedRun(
-            name=name or folder.name,
-            run_id=run_id or result["run_id"],
-            folder=folder,
+        run = ComparedRun(
+            name=name or folder.absolute().name,
+            run_id=run_id or _optional(str, result["run_id"]),
+            folder=None if fetched else folder,
             seed=int(result["seed"]),
             settings=settings.flat(),
             split=split,
@@ -71,11 +78,15 @@ def load_run(folder: Path, split: str, name: str | None = None, run_id: str | No
             seconds=float(result["seconds"]["train"]),
             uplink_bytes=int(sent["uplink_bytes"]),
             downlink_bytes=int(sent["downlink_bytes"]),
-            gating_weight=model.get("gating_weight"),
-            tracking_uri=result.get("tracking_uri"),
+            gating_weight=_optional((int, float), model.get("gating_weight")),
+            tracking_uri=_optional(str, result.get("tracking_uri")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        for measured in (run.metrics, *run.baselines.values()):
+            _require_numbers(measured)
+        _require_whole(run.dataset, counts)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{folder / RESULT_FILE} is not the result of a run ({error!r}).", REMEDY) from None
+    return run
 
 
 def tracked_folder(runs: TrackedRuns, run: TrackedRun, cache: Path) -> Path:
@@ -114,19 +125,33 @@ def _result(folder: Path) -> dict[str, Any]:
     return result
 
 
+def _optional(kind: type | tuple[type, ...], value: Any) -> Any:
+    """Raises TypeError where ``value`` is neither None nor of the kind."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+def _require_numbers(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises TypeError, ValueError or AttributeError for what is not protocol -> name -> number."""
+    for values in metrics.values():
+        for name, value in values.items():
+            if name != "ci95":
+                float(value)
+
+
+def _require_whole(dataset: Mapping[str, Any], counts: UserCounts) -> None:
+    """Raises KeyError or ValueError where the data have no name or the counts are not of all users."""
+    if not isinstance(dataset["name"], str):
+        raise ValueError("its data have no name")
+    for own in counts.counts.values():
+        if not len(own.better) == len(own.tied) == len(counts.user_ids):
+            raise ValueError("its per-user counts are not of all its users")
+
+
 def _settings(folder: Path) -> ExperimentConfig:
     path = folder / CONFIG_FILE
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        return ExperimentConfig.model_validate(_unset(tree))
-    except (OSError, ValueError, ConfigError) as error:
-        detail = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise DataError(f"{path} holds no settings of this fedmm ({detail}).", REMEDY) from None
-
-
-def _unset(tree: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: settings files say "none"."""
-    return {
-        key: _unset(value) if isinstance(value, dict) else None if value == "none" else value
-        for key, value in tree.items()
-    }
+        return load_config((path,))
+    except ConfigError as error:
+        raise DataError(f"{path} holds no settings of this fedmm: {error.message}", REMEDY) from None

@@ -111,3 +111,44 @@ def test_one_run_is_shown_without_pairs(run: Any, trained: Path) -> None:
     done = run("compare", "residual0")
     assert done.code == 0
     assert "nothing to compare" in done.stdout
+
+
+def test_fetched_runs_have_no_folder_to_point_at(run: Any, trained: Path) -> None:
+    """The copies are gone when the command ends: no report may name them."""
+    ids = [json.loads((trained / folder / "result.json").read_text())["run_id"] for folder in FOLDERS]
+    for folder in FOLDERS:
+        shutil.rmtree(trained / folder)
+    done = run("compare", *ids, "--report", "r.html", "--json")
+    assert {one["folder"] for one in json.loads(done.stdout)["runs"]} == {None}
+    assert "fedmm-compare-" not in (trained / "r.html").read_text()
+
+
+def test_a_name_is_a_name_with_quotes_and_inside_a_run(
+    run: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = json.loads((trained / "residual0" / "result.json").read_text())
+    uri = f"sqlite:///{trained}/mlflow.db"
+    from mlflow import MlflowClient
+
+    for name in ("it's", 'a "b"', "plain"):
+        MlflowClient(tracking_uri=uri).set_tag(result["run_id"], "mlflow.runName", name)
+        (found,) = json.loads(run("compare", name, "--json").stdout)["runs"]
+        assert (found["name"], found["run_id"]) == (name, result["run_id"])
+    monkeypatch.chdir(trained / "residual1")
+    monkeypatch.setenv("FEDMM_TRACKING__URI", uri)  # the store that training would use
+    (found,) = json.loads(run("compare", "plain", "--json").stdout)["runs"]
+    assert found["run_id"] == result["run_id"]
+    assert "no run 'absent'" in run("compare", "absent").stderr
+
+
+def test_claims_bring_their_own_metrics(run: Any, trained: Path) -> None:
+    (trained / "own.toml").write_text(
+        "".join(
+            f'[[claims]]\nclaim = "{metric}"\nmetric = "{metric}"\nexpected = [0.0, 1.0]\n'
+            'group = { model.fusion = "residual" }\n'
+            for metric in ("popularity100/mrr_at_5", "full/hr_at_7")
+        )
+    )
+    found = json.loads(run("compare", *FOLDERS, "--expect", "own.toml", "--json").stdout)
+    assert [claim["verdict"] for claim in found["claims"]] == ["held", "not measured"]
+    assert found["metrics"][0] == "full/ndcg_at_10"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.comparison.claims import Claim, judge, load_claims
-from fedmm.comparison.comparing import compare, verdict_of
+from fedmm.comparison.comparing import MOST_GROUPS, compare, verdict_of
 from fedmm.comparison.grouping import letter, per_user
 from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
 from fedmm.comparison.types import ComparedRun
@@ -129,6 +129,30 @@ def test_what_cannot_be_compared_is_refused_by_name(change: dict[str, Any], what
     first, second = two_groups(seeds=1)
     with pytest.raises(DataError, match=f"(?s)a0 and b0.*{what}"):
         compare([first, replace(second, counts=replace(second.counts, **change))])
+
+
+def test_the_same_data_under_two_names_is_the_same_data() -> None:
+    first, second = two_groups(seeds=1)
+    copied = replace(second, dataset={**second.dataset, "name": "copy"})
+    assert len(compare([first, copied]).groups) == 2
+
+
+def test_pairs_that_were_left_out_count_in_the_correction() -> None:
+    """The best of many was found by looking at all of them, so what it is tested against is no free choice."""
+    runs = [a_run(f"r{n}", n, 0.05, model__dropout=n / 100) for n in range(MOST_GROUPS + 2)]
+    comparison = compare([*runs, a_run("low", 99, 0.002, model__dropout=0.9)], metrics=METRICS[:1])
+    num_groups = MOST_GROUPS + 3
+    assert len(comparison.pairs) == num_groups - 1
+    assert {pair.a for pair in comparison.pairs} == {"A"}
+    num_pairs = num_groups * (num_groups - 1) // 2
+    surest = min(comparison.pairs, key=lambda pair: pair.p_value)
+    assert surest.p_adjusted == pytest.approx(min(1.0, num_pairs * surest.p_value))
+    assert any(f"corrected for all {num_pairs} pairs" in warning for warning in comparison.warnings)
+
+
+def test_metrics_of_claims_come_last_where_they_were_measured() -> None:
+    comparison = compare(two_groups(), also=["uniform100/hr_at_10", "full/hr_at_99"], metrics=["full/hr_at_10"])
+    assert comparison.metrics == ("full/hr_at_10", "uniform100/hr_at_10")
 
 
 def test_a_metric_or_setting_that_is_not_there() -> None:

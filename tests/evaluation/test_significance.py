@@ -32,6 +32,17 @@ def test_exchanging_the_two_changes_signs_only(seed: int, num_a: int, num_b: int
     assert one.p_value == other.p_value
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=6), st.integers(1, 3))
+def test_a_difference_of_nothing_is_mirrored_too(gains: list[int], num_seeds: int) -> None:
+    """Users gain as much as others lose: neither side is the first one, not even by a rounding error."""
+    a = np.tile(np.array([*gains, -sum(gains), 0.0]) / 3, (num_seeds, 1))
+    b = np.zeros_like(a)
+    one, other = (paired_test(*pair, numpy_stream(0, "test"), **FEW) for pair in ((a, b), (b, a)))
+    assert one.p_value == other.p_value == 1.0
+    assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.randoms(use_true_random=False))
 def test_the_order_of_users_and_seeds_changes_nothing(seed: int, random: object) -> None:
