@@ -133,7 +133,7 @@ def _load(
         if own is not None:
             folders.append((own, None, None))
             continue
-        tracked = tracked or TrackedRuns(store)
+        tracked = tracked or _store_for(name, store)
         run = _the_one(tracked.named(name), name)
         folders.append((tracked_folder(tracked, run, cache), run.name, run.run_id))
     if not names or experiment or study:
@@ -152,6 +152,17 @@ def _load(
     return [
         load_run(folder, split, name, run_id, fetched=folder.is_relative_to(cache)) for folder, name, run_id in folders
     ]
+
+
+def _store_for(name: str, store: str | None) -> TrackedRuns:
+    """The store to look a name up in that is no folder. Raises ConfigError where there is neither."""
+    from fedmm.errors import ConfigError
+    from fedmm.tracking_runs import TrackedRuns
+
+    try:
+        return TrackedRuns(store)
+    except ConfigError as error:
+        raise ConfigError(f"There is no run folder {name!r}. {error.message}", error.remedy) from None
 
 
 def _the_one(found: Sequence[TrackedRun], name: str) -> TrackedRun:

@@ -158,6 +158,8 @@ def _stored(
     folder = output or SWEEPS / wanted
     deadline = time.monotonic() + (JOIN_SECONDS if wait else 0.0)
     text = None
+    if wait:
+        sys.stderr.write(f"Waiting for study {wanted} to begin, for {JOIN_SECONDS:.0f} seconds at most ...\n")
     while text is None:
         if storage is not None or (folder / JOURNAL).exists():
             text = stored_definition(open_storage(storage, folder), wanted)

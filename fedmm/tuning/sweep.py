@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -287,6 +288,7 @@ def _held(options: SweepOptions) -> Iterator[None]:
     if options.join:
         yield
         return
+    made = [folder for folder in (options.folder, options.folder.parent) if not folder.exists()]
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / LOCK
     with path.open("a+") as file:
@@ -301,4 +303,16 @@ def _held(options: SweepOptions) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            _leave_nothing(path, made)
+
+
+def _leave_nothing(lock: Path, made: Sequence[Path]) -> None:
+    """Takes away what was made for a study that never began: nothing but the lock is in its folder."""
+    if [path.name for path in lock.parent.iterdir()] == [lock.name]:
+        lock.unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):  # another study has come to be beside it
+                folder.rmdir()

@@ -21,8 +21,9 @@ from fedmm.experiment import Experiment
 from fedmm.interrupts import Interrupted
 from fedmm.runs import run_training
 from fedmm.settings import load_config
-from fedmm.study import read_study
+from fedmm.study import load_study, read_study
 from fedmm.tuning.reporting import BEST_FILE, CSV_FILE, PARQUET_FILE, RESULT_FILE, STUDY_FILE
+from fedmm.tuning.storage import StudyStorageError
 from fedmm.tuning.sweep import LOCK, SweepOptions, run_sweep
 from fedmm.tuning.worker import Watch
 
@@ -333,3 +334,18 @@ def test_settings_of_a_trial_differ_from_the_base_in_what_is_searched_alone(data
         differing = {key for key, value in study.base.flat().items() if stored[key] != value}
         own = {"runtime.seed", "runtime.output", "runtime.threads", "tracking.run_name"}
         assert differing <= {parameter.name for parameter in study.space} | own
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_study_that_never_began_leaves_nothing(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "sweeps" / "mine"
+    if kept:
+        folder.mkdir(parents=True)
+
+    def refuse(url: str | None, folder: Path) -> None:
+        raise StudyStorageError(f"{url} cannot be used in {folder}.")
+
+    monkeypatch.setattr("fedmm.tuning.sweep.open_storage", refuse)
+    with pytest.raises(StudyStorageError, match="cannot be used"):
+        run_sweep(load_study("default"), SweepOptions(folder), Recorder())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == (["mine", "sweeps"] if kept else [])
