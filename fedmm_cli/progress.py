@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedmm_cli.render import human_seconds
+from fedmm.wording import in_time
 
 if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig
@@ -88,7 +88,7 @@ class PlainObserver(StageObserver):
         cells = _cells(report, self._metric)
         remarks = cells.pop("")
         line = "  ".join(f"{name} {value}" for name, value in cells.items() if value)
-        line = f"{line}  left {human_seconds(seconds_left)}  {remarks}".rstrip()
+        line = f"{line}  left {in_time(seconds_left)}  {remarks}".rstrip()
         self.console.print(line, soft_wrap=True, markup=False)
 
 
@@ -131,7 +131,7 @@ class LiveObserver(StageObserver):
         if report.is_best:
             self._best = self._rows[-1]
         self._bar.update(report.round)
-        left = f", {human_seconds(seconds_left)} left" if report.round < report.rounds else ""
+        left = f", {in_time(seconds_left)} left" if report.round < report.rounds else ""
         self._refresh(f"{report.round} of {report.rounds} rounds{left}")
 
     def _refresh(self, status: str) -> None:

@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fedmm.wording import in_bytes, in_time
+
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
 BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
 METRICS = ("hr", "ndcg", "mrr")
@@ -74,24 +76,6 @@ def print_dataset(facts: Mapping[str, Any]) -> None:
         console.print(hanging("-", note, ""))
 
 
-def human_bytes(number: float) -> str:
-    """``4.1 GB``: decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """``48.3 s``, ``4 min 08 s``, ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
 def _print_metrics(
     console: Console, title: str, own: Mapping[str, Any], baselines: Mapping[str, Any], split: str
 ) -> None:
@@ -150,11 +134,11 @@ def _run_facts(result: Mapping[str, Any]) -> dict[str, str]:
     fusion = [f"{label} {model[key]:.3f}" for key, label in labels if model.get(key) is not None]
     if fusion:
         facts["fusion"] = ", ".join(fusion)
-    up, down = human_bytes(sent["uplink_bytes"]), human_bytes(sent["downlink_bytes"])
+    up, down = in_bytes(sent["uplink_bytes"]), in_bytes(sent["downlink_bytes"])
     facts["sent"] = f"up {up}, down {down}, all clients together"
-    parts = ", ".join(f"{name} {human_seconds(seconds[name])}" for name in ("data", "train", "evaluation"))
-    facts["time"] = f"{human_seconds(seconds['total'])} ({parts})"
-    facts["memory"] = f"{human_bytes(result['peak_rss_bytes'])} at most"
+    parts = ", ".join(f"{name} {in_time(seconds[name])}" for name in ("data", "train", "evaluation"))
+    facts["time"] = f"{in_time(seconds['total'])} ({parts})"
+    facts["memory"] = f"{in_bytes(result['peak_rss_bytes'])} at most"
     return facts
 
 

@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedmm.wording import in_bytes, in_time
 from fedmm_cli.render import (
     BASELINES,
     PROTOCOLS,
     hanging,
-    human_bytes,
-    human_seconds,
     metric_label,
     print_facts,
     share,
@@ -120,7 +119,7 @@ def _print_front(console: Console, study: Study, front: Sequence[Mapping[str, An
     for column in ("trial", study.metric, "bytes", "settings"):
         table.add_column(column, justify="left" if column == "settings" else "right")
     for point in front:
-        size, value = human_bytes(point["bytes"]), f"{point['value']:.4f}"
+        size, value = in_bytes(point["bytes"]), f"{point['value']:.4f}"
         table.add_row(str(point["trial"]), value, size, params_of(point["params"]))
     console.print()
     console.print(Text("Pareto front: no trial has a better metric for fewer bytes"))
@@ -136,5 +135,5 @@ def _places(result: Mapping[str, Any]) -> dict[str, str]:
     looks = result["test_looks"]
     if looks > 1:
         places["test"] = f"looked at {looks} times in this study: once for each winner it had"
-    places["time"] = human_seconds(result["seconds"])
+    places["time"] = in_time(result["seconds"])
     return places

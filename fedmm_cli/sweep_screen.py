@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedmm_cli.render import human_seconds
+from fedmm.wording import in_time
+from fedmm_cli.progress import QuietObserver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,29 +25,8 @@ STYLES = {"complete": "green", "pruned": "dim", "failed": "red"}
 SHOWN_RUNNING = 8
 
 
-class QuietSweep:
+class QuietSweep(QuietObserver):
     """Warnings only."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.console = Console(file=stream, highlight=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def stage(self, text: str) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def warn(self, text: str) -> None:
-        """One line."""
-        self.console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
     def progress(self, snapshot: Snapshot) -> None:
         """Nothing."""
@@ -84,7 +64,7 @@ class PlainSweep(QuietSweep):
         best = snapshot.best
         if snapshot.stage == "trials" and best is not None:
             parts.append(f"best {best.value:.4f} (trial {best.number})")
-        left = "" if snapshot.seconds_left is None else f"left {human_seconds(snapshot.seconds_left)}"
+        left = "" if snapshot.seconds_left is None else f"left {in_time(snapshot.seconds_left)}"
         line = "  ".join(part for part in (*parts, f"{num_ended}/{len(snapshot.trials)}", left) if part)
         self.console.print(Text(line), soft_wrap=True)
 
@@ -144,7 +124,7 @@ def draw(snapshot: Snapshot) -> Group:
     states = {state: sum(trial.state == state for trial in snapshot.trials) for state in (*ENDED, "running", "waiting")}
     num_ended = sum(states[state] for state in ENDED)
     bar = ProgressBar(total=max(1, len(snapshot.trials)), completed=num_ended, width=30)
-    left = "" if snapshot.seconds_left is None else f", about {human_seconds(snapshot.seconds_left)} left"
+    left = "" if snapshot.seconds_left is None else f", about {in_time(snapshot.seconds_left)} left"
     line = Table.grid(padding=(0, 1, 0, 0))
     what = "trials" if snapshot.stage == "trials" else "runs on fresh seeds"
     line.add_row(bar, Text(f"{num_ended} of {len(snapshot.trials)} {what}{left}"))

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.status import Status
 from rich.text import Text
 
-from fedmm_cli.render import human_seconds
+from fedmm.wording import in_time
 
 if TYPE_CHECKING:
     from fedmm.verification.checks import Check, Result
@@ -65,7 +65,7 @@ class Report:
     def close(self, outcome: Mapping[str, Any]) -> None:
         """The last lines."""
         failed = [check for check in outcome["checks"] if not check["passed"]]
-        seconds = human_seconds(outcome["seconds"])
+        seconds = in_time(outcome["seconds"])
         if failed:
             text = Text(f"{len(failed)} of {len(outcome['checks'])} checks failed ({seconds}):", style="bold red")
             self._console.print(text)

@@ -10,9 +10,9 @@ import pytest
 from fake_run import round_reports
 from rich.console import Console
 
+from fedmm.wording import in_bytes, in_time
 from fedmm_cli import progress, render
 from fedmm_cli.progress import LiveObserver, PlainObserver, QuietObserver, make_observer
-from fedmm_cli.render import human_bytes, human_seconds
 
 
 @pytest.fixture(params=[80, 120])
@@ -101,9 +101,9 @@ def test_a_value_of_one_keeps_its_digit() -> None:
 
 def test_human_units_never_grow_past_their_unit() -> None:
     sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 2_815_000_000: "2.8 GB", 5e15: "5000.0 TB"}
-    assert {number: human_bytes(number) for number in sizes} == sizes
+    assert {number: in_bytes(number) for number in sizes} == sizes
     times = {0: "0.0 s", 59.9: "59.9 s", 61: "1 min 01 s", 3600: "1 h 00 min", 7500: "2 h 05 min"}
-    assert {seconds: human_seconds(seconds) for seconds in times} == times
+    assert {seconds: in_time(seconds) for seconds in times} == times
 
 
 class Terminal(io.StringIO):
