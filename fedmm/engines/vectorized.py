@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fedmm.data.types import IntArray
+from fedmm.engines import local_tables
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, Step, StepStream, UpdateBlock
 from fedmm.models.losses import cross_entropy
@@ -31,17 +32,18 @@ def train_cohort(
     product among threads, and the numbers do not depend on how many threads there are.
     """
     blocks = cut_blocks(local, cohort, block_size)
+    train = local_tables.train_block if local.touches_rows_only else _train_block
     threads = torch.get_num_threads()
     if local.device.type != "cpu" or threads == 1 or len(blocks) == 1:
         for clients in blocks:
-            yield _train_block(local, params, clients, round_number)
+            yield train(local, params, clients, round_number)
         return
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
     try:
         pending: deque[Future[UpdateBlock]] = deque()
         for clients in blocks:
-            pending.append(pool.submit(_train_block, local, params, clients, round_number))
+            pending.append(pool.submit(train, local, params, clients, round_number))
             # Finished blocks wait in order; no more than one a thread are kept beside those at work.
             if len(pending) > 2 * threads:
                 yield pending.popleft().result()

@@ -12,9 +12,11 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
+from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.recommender import Batch, Recommender
+from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
@@ -39,6 +41,14 @@ class UpdateBlock:
     weights: torch.Tensor  # [C]
     losses: torch.Tensor  # [C] mean over local steps
     load_balance_losses: torch.Tensor  # [C]
+    touched: TouchedRows | None = None  # the item table's delta has these rows alone, [C, N, D]; None: all, [C, V, D]
+
+    def dense_deltas(self, num_items: int) -> Params:
+        """The deltas with every row of the item table."""
+        if self.touched is None:
+            return self.deltas
+        table = self.touched.dense(self.deltas[ITEM_TABLE], num_items + 1)
+        return {**self.deltas, ITEM_TABLE: table}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +85,13 @@ class LocalTraining:
             return self.config.num_negatives
         return 0 if self.recommender.factorises else MEMORY_NEGATIVES
 
+    @property
+    def touches_rows_only(self) -> bool:
+        """Whether a client reads and moves the rows of its own items and negatives alone, so that the others need not
+        be held or sent: sampled candidates, scores that are products, nothing that decays unread rows."""
+        dot = self.recommender.config.scoring == "dot"
+        return self.num_negatives > 0 and self.recommender.factorises and dot and not self.config.weight_decay
+
     def warming_up(self, round_number: int) -> bool:
         """Whether only the backbone trains in this round (counted from 1)."""
         return round_number <= self.config.warmup_rounds
@@ -100,11 +117,12 @@ class StepStream:
 
     def __init__(self, local: LocalTraining, clients: IntArray, round_number: int) -> None:
         self._local = local
-        self._clients = clients
         self._plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
         names = [(round_number, int(client)) for client in clients]
         self._dropout = [torch_stream(local.seed, "dropout", *name) for name in names]
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
+        self._histories = [local.train[client] for client in clients]
+        self._drawn: list[IntArray] | None = None
         self._last: tuple[int, list[IntArray], Examples] | None = None
 
     @property
@@ -112,14 +130,44 @@ class StepStream:
         """[C]: local steps of each client."""
         return np.array([len(plan) for plan in self._plans], dtype=np.int64)
 
+    @property
+    def histories(self) -> list[IntArray]:
+        """[C]: each client's training items."""
+        return self._histories
+
     def step(self, index: int, num_active: int) -> Step:
         """Step ``index`` of the first ``num_active`` clients."""
         local = self._local
-        examples = self._examples([plan[index] for plan in self._plans[:num_active]])
-        model = local.recommender.config
-        dropout = step_dropout(
+        examples = self.examples(index, num_active)
+        dropout = self.dropout(examples)
+        histories = self._histories[:num_active]
+        if not local.num_negatives:
+            seen = self._seen(histories, examples, None)
+            questions = Questions(examples.targets, examples.row_weights, None, seen)
+            return Step(Batch(examples.items, examples.rows), questions, dropout)
+        candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
+        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
+        seen = self._seen(histories, examples, candidates.distinct)
+        questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
+        return Step(batch, questions, dropout)
+
+    def examples(self, index: int, num_active: int) -> Examples:
+        """The windows of step ``index``, collated; the last collation where every client takes the same ones again."""
+        chosen = [plan[index] for plan in self._plans[:num_active]]
+        if self._last is not None:
+            num_before, previous, examples = self._last
+            if num_before == len(chosen) and all(map(np.array_equal, previous, chosen)):
+                return examples
+        examples = collate(self._local.windows, chosen, self._local.dtype, self._local.device)
+        self._last = (len(chosen), chosen, examples)
+        return examples
+
+    def dropout(self, examples: Examples) -> Dropout:
+        """The next step's dropout, drawn from the clients' streams."""
+        local, model = self._local, self._local.recommender.config
+        return step_dropout(
             model.dropout,
-            self._dropout[:num_active],
+            self._dropout[: len(examples.num_windows)],
             examples.num_windows,
             examples.longest,
             model.num_blocks,
@@ -127,32 +175,16 @@ class StepStream:
             local.dtype,
             local.device,
         )
-        histories = [local.train[client] for client in self._clients[:num_active]]
-        if not local.num_negatives:
-            seen = self._seen(histories, examples, None)
-            questions = Questions(examples.targets, examples.row_weights, None, seen)
-            return Step(Batch(examples.items, examples.rows), questions, dropout)
-        negatives = [
-            draw_negatives(history, local.recommender.num_items, local.num_negatives, stream)
-            for history, stream in zip(histories, self._negatives, strict=False)
-        ]
-        candidates = gather_candidates(examples.targets, examples.row_weights, negatives)
-        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
-        seen = self._seen(histories, examples, candidates.distinct)
-        questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
-        return Step(batch, questions, dropout)
+
+    def negatives(self, num_active: int) -> list[IntArray]:
+        """The next step's negatives of the first ``num_active`` clients; the round's where they are drawn once."""
+        if self._drawn is None or self._local.config.negatives_per == "step":
+            num_items, number = self._local.recommender.num_items, self._local.num_negatives
+            streams = zip(self._histories[:num_active], self._negatives, strict=False)
+            self._drawn = [draw_negatives(history, num_items, number, stream) for history, stream in streams]
+        return self._drawn[:num_active]
 
     def _seen(self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None) -> Exclusions | None:
         if not self._local.config.exclude_seen:
             return None
         return exclude_seen(histories, examples.places, columns, self._local.device)
-
-    def _examples(self, chosen: list[IntArray]) -> Examples:
-        """Collates, or hands out the last collation where every client takes the same windows again."""
-        if self._last is not None:
-            num_active, previous, examples = self._last
-            if num_active == len(chosen) and all(map(np.array_equal, previous, chosen)):
-                return examples
-        examples = collate(self._local.windows, chosen, self._local.dtype, self._local.device)
-        self._last = (len(chosen), chosen, examples)
-        return examples
