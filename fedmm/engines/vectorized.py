@@ -12,12 +12,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedmm.data.types import IntArray
 from fedmm.engines import local_tables
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
-from fedmm.federation.local_training import LocalTraining, Step, StepStream, UpdateBlock
+from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
+from fedmm.models.layers import lookup
 from fedmm.models.losses import cross_entropy
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.workspace import Workspace
 from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
 FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
@@ -78,6 +82,7 @@ def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_
     start = select(server, names)
     own = stack_for_clients(start, len(clients))
     update = LOCAL_OPTIMIZERS[local.config.local_optimizer](own, local.config)
+    workspace = Workspace()
     stream = local.steps(clients, round_number)
     num_steps = stream.num_steps
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
@@ -85,7 +90,7 @@ def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_
     for index in range(int(num_steps.max())):
         # Clients with more windows take at least as many steps and stand first, so those still training are a prefix.
         num_active = int((num_steps > index).sum())
-        loss, balance = _step(local, start, frozen, own, stream, index, num_active, update, round_number)
+        loss, balance = _step(local, start, frozen, own, stream, index, num_active, update, round_number, workspace)
         losses[:num_active] += loss
         balances[:num_active] += balance
     taken = torch.from_numpy(num_steps).to(losses)
@@ -103,15 +108,24 @@ def _step(
     num_active: int,
     update: Update,
     round_number: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    workspace: Workspace,
+) -> tuple[Tensor, Tensor]:
     """One local step of the first ``num_active`` clients, written into ``own``; their losses [C]."""
-    leaves = {name: value[:num_active].detach().requires_grad_() for name, value in own.items()}
+    # All clients take their first step from the same parameters: one copy of them, hot in cache, serves all.
+    values = own if index else expand_for_clients(start, len(stream.num_steps))
+    leaves = {name: value[:num_active].detach().requires_grad_() for name, value in values.items()}
     step = stream.step(index, num_active)
+    embedded = _embed(start if index == 0 else None, leaves, step.batch.items)
     together = {**leaves, **expand_for_clients(frozen, num_active)}
-    loss, balance = _losses(local, together, step, experts=not local.warming_up(round_number))
+    output = local.recommender.forward(
+        together, step.batch, step.dropout, experts=not local.warming_up(round_number), embedded=embedded
+    )
+    loss, balance = cross_entropy(output.scores, step.questions, workspace), output.load_balance_loss
     objective = loss + local.recommender.config.load_balance_weight * balance
-    found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+    inputs = [*leaves.values(), embedded]
+    *found, by_embedded = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
+    gradients[ITEM_TABLE] = _add_rows(gradients[ITEM_TABLE], step.batch.items, by_embedded)
     with torch.no_grad():
         if local.config.proximal_mu:
             for name, gradient in gradients.items():
@@ -125,6 +139,22 @@ def _step(
     return loss.detach(), balance.detach()
 
 
-def _losses(local: LocalTraining, params: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    output = local.recommender.forward(params, step.batch, step.dropout, experts=experts)
-    return cross_entropy(output.scores, step.questions), output.load_balance_loss
+def _embed(shared: Params | None, leaves: Params, items: Tensor) -> Tensor:
+    """The item table's rows of ``items`` [C, B, L] as a leaf [C, B, L, D]: differentiating the lookup as torch does
+    would fill and add a second table of zeros for each client."""
+    with torch.no_grad():
+        if shared is not None:
+            embedded = torch.nn.functional.embedding(items, shared[ITEM_TABLE])
+        else:
+            embedded = lookup(leaves[ITEM_TABLE], items)
+    return embedded.requires_grad_()
+
+
+def _add_rows(table: Tensor, items: Tensor, rows: Tensor) -> Tensor:
+    """The gradient ``table`` [C, V, D] with the gradients ``rows`` [C, B, L, D] of looked-up ``items`` added, in
+    place."""
+    C, V, D = table.shape
+    table = table.contiguous()
+    offsets = torch.arange(C, device=items.device).view(-1, 1, 1) * V
+    table.view(C * V, D).index_add_(0, (items + offsets).flatten(), rows.reshape(-1, D))
+    return table

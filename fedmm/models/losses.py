@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmm.models.scores import Scores
+from fedmm.models.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +37,13 @@ class Questions:
     exclusions: Exclusions | None = None
 
 
-def cross_entropy(scores: Scores, questions: Questions) -> Tensor:
-    """[C]: each client's weighted cross-entropy. Factorised scores take the fused path."""
+def cross_entropy(scores: Scores, questions: Questions, workspace: Workspace | None = None) -> Tensor:
+    """[C]: each client's weighted cross-entropy. Factorised scores take the fused path, whose gradients lie in
+    ``workspace``: they must be used before it serves again."""
     if scores.dense is None:
         flat = [tensor for term in scores.terms for tensor in (term.queries, term.keys, term.scale)]
-        return cast(Tensor, _FusedCrossEntropy.apply(questions, *flat))  # type: ignore[no-untyped-call]
+        arguments = (questions, workspace or Workspace(), *flat)
+        return cast(Tensor, _FusedCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
     logits = masked_logits(scores, questions)
     taken = logits.gather(-1, questions.targets.unsqueeze(-1)).squeeze(-1)
     # A padded row asks for candidate 0, which may not exist: minus infinity times weight 0 would be NaN.
@@ -68,18 +71,20 @@ class _FusedCrossEntropy(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, questions: Questions, *flat: Tensor | None) -> Tensor:
-        needs = ctx.needs_input_grad[1:]
+    def forward(ctx: Any, questions: Questions, workspace: Workspace, *flat: Tensor | None) -> Tensor:
+        needs = ctx.needs_input_grad[2:]
         gradients = [
-            torch.empty_like(t) if t is not None and need else None for t, need in zip(flat, needs, strict=True)
+            workspace.take(place, t.shape, t) if t is not None and need else None
+            for place, (t, need) in enumerate(zip(flat, needs, strict=True))
         ]
         losses = torch.zeros_like(questions.row_weights[:, 0])
         # Rows are padded at the end only: what a client does not have is never multiplied.
         num_rows = (questions.row_weights > 0).sum(1).tolist()
+        scratch = _scratch(flat, max(num_rows), workspace)
         for c, rows in enumerate(num_rows):
             own = [None if t is None else _of_client(t, c, place) for place, t in enumerate(flat)]
             into = [None if g is None else g[c] for g in gradients]
-            losses[c] = _client_loss(_terms(own), _terms(into), questions, c, rows)
+            losses[c] = _client_loss(_terms(own), _terms(into), [s[:rows] for s in scratch], questions, c, rows)
         ctx.save_for_backward(*gradients)
         return losses
 
@@ -87,15 +92,15 @@ class _FusedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (incoming,) = outputs
         if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
-            return (None, *ctx.saved_tensors)
+            return (None, None, *ctx.saved_tensors)
         scaled = (None if g is None else g * incoming.view(-1, *[1] * (g.ndim - 1)) for g in ctx.saved_tensors)
-        return (None, *scaled)
+        return (None, None, *scaled)
 
 
 _Parts = Sequence[Tensor | None]  # queries, keys and scale of one term
 
 
-def _terms(flat: _Parts) -> list[_Parts]:
+def _terms(flat: Sequence[Tensor | None]) -> list[_Parts]:
     return [flat[i : i + 3] for i in range(0, len(flat), 3)]
 
 
@@ -104,12 +109,28 @@ def _of_client(tensor: Tensor, client: int, place: int) -> Tensor:
     return tensor if place % 3 == 1 and tensor.ndim == 2 else tensor[client]
 
 
-def _client_loss(terms: list[_Parts], gradients: list[_Parts], questions: Questions, client: int, rows: int) -> Tensor:
+def _scratch(flat: Sequence[Tensor | None], rows: int, workspace: Workspace) -> list[Tensor]:
+    """Memory [rows, N] for the logits, and for each scaled term's product: one client after the other works in it, so
+    that it stays in cache."""
+    terms = _terms(flat)
+    keys = cast(Tensor, terms[0][1])
+    num_kept = sum(scale is not None for _, _, scale in terms)
+    return [workspace.take(("scratch", i), (rows, keys.shape[-2]), keys) for i in range(1 + num_kept)]
+
+
+def _client_loss(
+    terms: list[_Parts],
+    gradients: list[_Parts],
+    scratch: list[Tensor],
+    questions: Questions,
+    client: int,
+    rows: int,
+) -> Tensor:
     """One client's loss over its first ``rows`` rows; the gradients are written into ``gradients``."""
     targets = questions.targets[client, :rows].unsqueeze(1)
     weights = questions.row_weights[client, :rows].unsqueeze(1)
-    products = [cast(Tensor, queries)[:rows] @ cast(Tensor, keys).mT for queries, keys, _ in terms]
-    logits = _total(terms, products)
+    logits, *products = scratch
+    _write_logits(terms, logits, products, rows)
     if questions.candidate_mask is None:
         logits[:, 0] = -math.inf
     else:
@@ -117,40 +138,53 @@ def _client_loss(terms: list[_Parts], gradients: list[_Parts], questions: Questi
     if questions.exclusions is not None:
         seen = questions.exclusions.rows[client, :rows]
         logits.scatter_add_(1, questions.exclusions.index[client].expand(seen.shape), _penalty(seen, logits.dtype))
-    log_total = torch.logsumexp(logits, dim=-1, keepdim=True)
-    loss = ((log_total - logits.gather(1, targets)) * weights).sum()
-    slope = logits.sub_(log_total).exp_().mul_(weights).scatter_add_(1, targets, -weights)
-    for term, product, into in zip(terms, products, gradients, strict=True):
-        _term_gradients(slope, term, product, into, rows)
+    asked, largest = logits.gather(1, targets), logits.amax(1, keepdim=True)
+    slope = torch.softmax(logits, dim=-1, out=logits)  # row by row, so it may overwrite what it reads
+    # The largest probability is 1 / sum exp(logit - largest): no second pass of exponentials for the log-sum.
+    log_total = largest - slope.amax(1, keepdim=True).log()
+    loss = ((log_total - asked) * weights).sum()
+    slope.scatter_add_(1, targets, torch.full_like(weights, -1.0))
+    kept = iter(products)
+    for term, into in zip(terms, gradients, strict=True):
+        _term_gradients(slope, weights, term, None if term[2] is None else next(kept), into, rows)
     return loss
 
 
-def _total(terms: list[_Parts], products: list[Tensor]) -> Tensor:
-    """sum of scale * product, in memory of its own where a product is needed again for its scale's gradient."""
-    total: Tensor | None = None
-    for (_, _, scale), product in zip(terms, products, strict=True):
-        if total is None:
-            total = product if scale is None else product * scale
+def _write_logits(terms: list[_Parts], logits: Tensor, products: list[Tensor], rows: int) -> None:
+    """sum of scale * product into ``logits``; products of scaled terms stay in ``products``: the scale needs them."""
+    kept = iter(products)
+    for place, (queries, keys, scale) in enumerate(terms):
+        own, others = cast(Tensor, queries)[:rows], cast(Tensor, keys).mT
+        if scale is None:
+            torch.addmm(logits, own, others, beta=min(place, 1), out=logits)
+            continue
+        product = torch.mm(own, others, out=next(kept))
+        if place:
+            logits.addcmul_(product, scale)
         else:
-            total = total.add_(product) if scale is None else total.addcmul_(product, scale)
-    return cast(Tensor, total)
+            torch.mul(product, scale, out=logits)
 
 
-def _term_gradients(slope: Tensor, term: _Parts, product: Tensor, into: _Parts, rows: int) -> None:
-    """Writes one term's gradients from those of the logits, ``slope`` [R, N].
+def _term_gradients(
+    slope: Tensor, weights: Tensor, term: _Parts, product: Tensor | None, into: _Parts, rows: int
+) -> None:
+    """Writes one term's gradients, given those of every row's own loss by the logits, ``slope`` [R, N], and the rows'
+    ``weights`` [R, 1], which meet the queries' few columns rather than the slope's many.
 
-    The scale's gradient is sum_r slope * product, elementwise: no product over the width of the keys is needed for it.
+    The scale's gradient is sum_r weight * slope * product, elementwise: no product over the width of the keys is needed
+    for it. ``product`` is used up.
     """
     queries, keys, scale = term
     into_queries, into_keys, into_scale = into
-    if into_scale is not None:
-        torch.sum(product.mul_(slope), dim=0, out=into_scale)
-    scaled = slope if scale is None else slope * scale
+    if product is not None:
+        if into_scale is not None:
+            torch.mv(product.mul_(slope).mT, weights.squeeze(1), out=into_scale)
+        slope = torch.mul(slope, cast(Tensor, scale), out=product)
     if into_queries is not None:
-        torch.mm(scaled, cast(Tensor, keys), out=into_queries[:rows])
+        torch.mm(slope, cast(Tensor, keys), out=into_queries[:rows]).mul_(weights)
         into_queries[rows:] = 0.0
     if into_keys is not None:
-        torch.mm(scaled.mT, cast(Tensor, queries)[:rows], out=into_keys)
+        torch.mm(slope.mT, cast(Tensor, queries)[:rows] * weights, out=into_keys)
 
 
 def _penalty(excluded: Tensor, dtype: torch.dtype) -> Tensor:

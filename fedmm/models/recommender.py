@@ -100,12 +100,19 @@ class Recommender:
         return name.startswith(sasrec.PREFIX)
 
     def forward(
-        self, params: Mapping[str, Tensor], batch: Batch, dropout: Dropout = no_dropout, *, experts: bool = True
+        self,
+        params: Mapping[str, Tensor],
+        batch: Batch,
+        dropout: Dropout = no_dropout,
+        *,
+        experts: bool = True,
+        embedded: Tensor | None = None,
     ) -> Output:
         """Scores of ``batch.rows`` against the candidates. ``experts=False`` computes the backbone (partial
-        aggregation)."""
+        aggregation). ``embedded`` [C, B, L, D] is the histories' rows of the item table, where the caller looked them
+        up."""
         table = params[sasrec.ITEM_TABLE]
-        hidden = sasrec.encode(params, batch.items, self.config, dropout)
+        hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
         if not (experts and self.tables):

@@ -57,16 +57,19 @@ def init_backbone(config: ModelConfig, num_items: int, generator: torch.Generato
 ATTENTION_SHARE = 0.3
 
 
-def encode(params: Mapping[str, Tensor], items: Tensor, config: ModelConfig, dropout: Dropout) -> Tensor:
+def encode(
+    params: Mapping[str, Tensor], items: Tensor, config: ModelConfig, dropout: Dropout, embedded: Tensor | None = None
+) -> Tensor:
     """States H, *before* the last norm, of histories ``items`` [C, B, L] (padded on the right): [C, B, L, D].
 
-    The item table may be replaced by the rows a client holds; ``items`` then index those rows.
+    The item table may be replaced by the rows a client holds; ``items`` then index those rows. ``embedded``
+    [C, B, L, D] is the rows already looked up, for a caller that differentiates the lookup itself.
     Padding needs no mask: it follows every real position, and attention looks back only.
     """
     D = config.hidden_dim
     positions = params["backbone.position_embedding"][:, : items.shape[2]]
-    x = lookup(params[ITEM_TABLE], items) * math.sqrt(D) + positions.unsqueeze(1)
-    x = dropout(x)
+    embedded = lookup(params[ITEM_TABLE], items) if embedded is None else embedded
+    x = dropout(embedded * math.sqrt(D) + positions.unsqueeze(1))
     for block in range(config.num_blocks):
         name = f"{PREFIX}block{block}"
         x = x + dropout(_attention(params, name, layer_norm(x, params, f"{name}.attention_norm"), config.num_heads))

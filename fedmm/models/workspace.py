@@ -1,0 +1,30 @@
+"""Memory that is handed out again: one step's gradients lie where the last step's lay.
+
+A fresh tensor of some megabytes costs its page faults before the first number is in it; a step of local training would
+pay them every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """Named buffers of one thread. What ``take`` returned is overwritten by the next ``take`` of the same name."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[Hashable, Tensor] = {}
+
+    def take(self, name: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An uninitialised tensor of ``shape`` with the precision and device of ``like``, in memory kept under
+        ``name``."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype or buffer.device != like.device:
+            buffer = torch.empty(size, dtype=like.dtype, device=like.device)
+            self._buffers[name] = buffer
+        return buffer[:size].view(*shape)
