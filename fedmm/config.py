@@ -80,6 +80,7 @@ class ModelConfig(Section):
     transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
+    learn_gating: bool = Field(True, description="whether the gating weight trains; false keeps gating_init")
     router_bias_init: Finite = Field(0.0, description="initial advantage of the backbone in the competitive router")
     load_balance_weight: Weight = Field(0.01, description="weight of the router's load-balance loss")
     pooling_decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(

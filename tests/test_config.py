@@ -65,6 +65,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.transition": Case(True),
     "model.scoring": Case("cosine", MEMORY),
     "model.gating_init": Case(0.5),
+    "model.learn_gating": Case(False),
     "model.router_bias_init": Case(1.0, COMPETITIVE),
     "model.load_balance_weight": Case(5.0),
     "model.pooling_decay": Case(0.3),

@@ -12,6 +12,7 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
+from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.recommender import Batch, Recommender
@@ -83,7 +84,10 @@ class LocalTraining:
     def trainable(self, params: Params, round_number: int) -> list[str]:
         """Names of the parameters that train and travel in this round."""
         backbone_only = self.warming_up(round_number)
-        return [name for name in params if not backbone_only or self.recommender.is_backbone(name)]
+        fixed = set() if self.recommender.config.learn_gating else {GATE}
+        return [
+            name for name in params if name not in fixed and (not backbone_only or self.recommender.is_backbone(name))
+        ]
 
     def weights(self, clients: IntArray) -> torch.Tensor:
         """[C]: each client's weight in the mean."""
@@ -172,9 +176,9 @@ class StepStream:
         if table is None or self._local.warming_up(self._round_number):
             return None
         if candidates is not None:
-            return transition_scores(table, examples.items, examples.rows, candidates, histories, self._local.dtype)
+            return transition_scores(table, examples.items, examples.rows, candidates, histories)
         if self._counted is None or self._counted[0] is not examples:
-            scores = transition_scores(table, examples.items, examples.rows, None, histories, self._local.dtype)
+            scores = transition_scores(table, examples.items, examples.rows, None, histories)
             self._counted = examples, scores
         return self._counted[1]
 

@@ -73,7 +73,7 @@ class Recommender:
         names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
         tables = {name: FeatureTable.build(features[name], dtype, place) for name in names}
         counted = transition_counts is not None and config.fusion != "backbone"
-        transition = TransitionTable.build(transition_counts, place) if counted else None
+        transition = TransitionTable.build(transition_counts, dtype, place) if counted else None
         return cls(config, num_items, tables, transition)
 
     @property
@@ -134,7 +134,7 @@ class Recommender:
         else:
             scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
         if self.transition is not None:
-            scores = scores.plus(Term(self._transition_scores(batch, queries.dtype), None, mixture.experts[-1]))
+            scores = scores.plus(Term(self._transition_scores(batch), None, mixture.experts[-1]))
         return Output(scores, load_balance_loss(weights, self._candidate_mask(batch, weights)))
 
     def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
@@ -199,11 +199,11 @@ class Recommender:
             mask[:, 0] = False
         return mask
 
-    def _transition_scores(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+    def _transition_scores(self, batch: Batch) -> Tensor:
         if batch.transition is not None:
             return batch.transition
         table = cast(transition_expert.TransitionTable, self.transition)
-        return transition_expert.transition_scores(table, batch.items, batch.rows, batch.candidates, None, dtype)
+        return transition_expert.transition_scores(table, batch.items, batch.rows, batch.candidates, None)
 
     def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
         if self.config.scoring == "dot":

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -30,31 +29,46 @@ RECENT = 10  # items of a history that are looked back at
 DECAY = 0.8  # weight of each beside the one after it
 SHARPNESS = 2.0  # as logits, alone: the lowest loss on ML-100K's training targets among 0.5, 1, 1.5, 2 and 3
 SOFTENING = 0.1  # A_0 as a share of C's typical entry over the root of the typical n
-RESIDUE = 1e-6  # a difference of counts below this is a rounding error: the smallest count is 0.25
+RESIDUE = 1e-3  # a difference of counts below this is a rounding error: the smallest count is 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class TransitionTable:
     """The counts every client holds after the secure sum."""
 
-    counts: csr_matrix  # [V, V], symmetrised
+    counts: csr_matrix  # [V, V], symmetrised, in the model's precision
     totals: FloatArray  # [V]
     softening: float  # A_0
     present: Tensor  # [V] bool: items with any count
 
     @classmethod
-    def build(cls, directed: csr_matrix, device: torch.device) -> TransitionTable:
+    def build(cls, directed: csr_matrix, dtype: torch.dtype, device: torch.device) -> TransitionTable:
         """From the sum of the clients' directed counts [V, V]."""
         counts = symmetrise(directed)
         totals = np.asarray(counts.sum(axis=0)).ravel()
         counted = totals > 0
         typical = counts.data.mean() / np.sqrt(totals[counted].mean()) if counts.nnz else 1.0
-        return cls(counts, totals, float(SOFTENING * typical), torch.from_numpy(counted).to(device))
+        precision = torch.empty(0, dtype=dtype).numpy().dtype
+        present = torch.from_numpy(counted).to(device)
+        return cls(counts.astype(precision), totals, float(SOFTENING * typical), present)
 
-    def own_counts(self, history: IntArray) -> csr_matrix:
-        """What one client gave to the sum, symmetrised [V, V]."""
-        rows, columns, values = client_transition_counts(history)
-        return symmetrise(csr_matrix((values, (rows, columns)), shape=self.counts.shape))
+    def of_items(self, items: IntArray, own: IntArray | None) -> tuple[Tensor, FloatArray]:
+        """Dense rows [K, V] of the distinct ``items``, ascending, and n [V]; less what the history ``own`` gave to the
+        sum."""
+        rows, totals = self.counts[items].toarray(), self.totals
+        if own is not None:
+            first, second, values = client_transition_counts(own)
+            totals = totals - np.bincount(first, values, len(totals)) - np.bincount(second, values, len(totals))
+            places = np.minimum(np.searchsorted(items, own), len(items) - 1)
+            code = np.zeros(len(totals), dtype=np.int64)
+            code[own] = np.where(items[places] == own, places, -1)
+            for row, column in ((first, second), (second, first)):
+                kept = code[row] >= 0
+                np.subtract.at(rows, (code[row[kept]], column[kept]), values[kept].astype(rows.dtype))
+            columns = np.unique(own)
+            rows[:, columns] = np.where(rows[:, columns] < RESIDUE, 0.0, rows[:, columns])
+            totals[columns] = np.where(totals[columns] < RESIDUE, 0.0, totals[columns])
+        return torch.from_numpy(rows), totals
 
 
 def transition_scores(
@@ -63,39 +77,29 @@ def transition_scores(
     rows: Tensor,
     candidates: Tensor | None,
     histories: Sequence[IntArray] | None,
-    dtype: torch.dtype,
 ) -> Tensor:
     """s [C, R, N] at positions ``rows`` [C, R] (flat over B * L) of histories ``items`` [C, B, L], for ``candidates``
     [C, N] or the whole catalogue. ``histories`` [C] are the clients' training histories, whose own counts are taken out
     of the sum; None takes nothing out. Only one client's counts are ever dense, and only the rows it needs.
     """
-    windows, places = items.cpu().numpy(), rows.cpu().numpy()
-    columns = None if candidates is None else candidates.cpu().numpy()
+    windows, places = items.cpu(), rows.cpu()
+    columns = None if candidates is None else candidates.cpu()
     num_candidates = len(table.totals) if columns is None else columns.shape[1]
-    scores = torch.empty(*rows.shape, num_candidates, dtype=dtype)
+    scores = torch.empty(*places.shape, num_candidates, dtype=torch.from_numpy(table.counts.data).dtype)
     for c in range(len(windows)):
-        distinct, codes = np.unique(windows[c], return_inverse=True)
-        counts, totals = table.counts[distinct], table.totals
-        if histories is not None:
-            own = table.own_counts(histories[c])
-            counts, totals = counts - own[distinct], totals - np.asarray(own.sum(axis=0)).ravel()
-        dense = counts.toarray()
+        distinct, codes = torch.unique(windows[c], return_inverse=True)
+        counts, totals = table.of_items(distinct.numpy(), None if histories is None else histories[c])
+        scale = np.divide(1.0 / table.softening, np.sqrt(totals), out=np.zeros_like(totals), where=totals > 0)
+        counts = counts.mul_(torch.from_numpy(scale).to(counts.dtype))
         if columns is not None:
-            dense, totals = dense[:, columns[c]], totals[columns[c]]
-        if histories is not None:
-            dense[dense < RESIDUE] = 0.0
-        dense *= np.divide(1.0 / table.softening, np.sqrt(totals), out=np.zeros_like(totals), where=totals > RESIDUE)
-        weights = recency_weights(codes.reshape(windows[c].shape), places[c], len(distinct))
-        torch.mm(torch.from_numpy(weights).to(dtype), torch.from_numpy(dense).to(dtype), out=scores[c])
+            counts = counts[:, columns[c]]
+        recent = torch.matmul(recency_matrix(windows.shape[2], counts.dtype), counts[codes])
+        torch.index_select(recent.flatten(0, 1), 0, places[c], out=scores[c])
     return scores.log1p_().mul_(SHARPNESS).to(items.device)
 
 
-def recency_weights(codes: IntArray, rows: IntArray, num_codes: int) -> NDArray[np.float64]:
-    """[R, K]: the weight of each of the K distinct items, ``codes`` [B, L], at each of ``rows`` [R]."""
-    L = codes.shape[1]
-    flat, position = codes.ravel(), rows % L
-    weights = np.zeros((len(rows), num_codes))
-    for age in range(min(RECENT, L)):
-        seen = np.flatnonzero(position >= age)
-        weights[seen, flat[rows[seen] - age]] += DECAY**age
-    return weights
+def recency_matrix(length: int, dtype: torch.dtype) -> Tensor:
+    """[L, L]: entry (l, j) is 0.8^(l-j) for the last ten positions j up to l, else 0."""
+    steps = torch.arange(length)
+    age = (steps.unsqueeze(1) - steps).to(dtype)
+    return DECAY**age * ((age >= 0) & (age < RECENT))

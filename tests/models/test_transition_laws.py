@@ -50,7 +50,7 @@ def defined(histories, softening, prefix, t):
 
 
 def table_of(histories):
-    return TransitionTable.build(sum_transition_counts(Ragged.from_rows(histories), NUM_ITEMS), CPU)
+    return TransitionTable.build(sum_transition_counts(Ragged.from_rows(histories), NUM_ITEMS), F64, CPU)
 
 
 def random_histories(seed, repeats=True):
@@ -77,7 +77,7 @@ def test_scores_are_the_definition_over_the_other_clients(seed, own, sampled, re
     rows = torch.arange(L).expand(len(clients), L)
     candidates = torch.from_numpy(stream.integers(0, NUM_ITEMS + 1, (len(clients), 4))) if sampled else None
     taken_out = [histories[c] for c in clients] if own else None
-    found = transition_scores(table, items, rows, candidates, taken_out, F64)
+    found = transition_scores(table, items, rows, candidates, taken_out)
     for place, c in enumerate(clients):
         others = [history for other, history in enumerate(histories) if other != c or not own]
         columns = range(NUM_ITEMS + 1) if candidates is None else candidates[place].tolist()
@@ -94,8 +94,8 @@ def test_own_counts_matter_to_own_items_only(seed):
     history = max(histories, key=len)
     items = torch.from_numpy(history).view(1, 1, -1)
     rows = torch.arange(len(history)).view(1, -1)
-    without = transition_scores(table, items, rows, None, [history], F64)
-    whole = transition_scores(table, items, rows, None, None, F64)
+    without = transition_scores(table, items, rows, None, [history])
+    whole = transition_scores(table, items, rows, None, None)
     foreign = np.setdiff1d(np.arange(NUM_ITEMS + 1), history)
     assert torch.equal(without[..., foreign], whole[..., foreign])
     assert (without < whole).any()
@@ -106,7 +106,7 @@ def test_a_client_alone_has_nothing_to_go_by():
     histories = [np.arange(1, 8), np.arange(9, 14)]
     table = table_of(histories)
     items = torch.from_numpy(histories[0]).view(1, 1, -1)
-    scores = transition_scores(table, items, torch.arange(7).view(1, -1), None, histories[:1], F64)
+    scores = transition_scores(table, items, torch.arange(7).view(1, -1), None, histories[:1])
     assert not scores.any()
 
 
