@@ -56,13 +56,13 @@ def run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState, 
         num_positions += rows
     after = {name: value.detach() for name, value in params.items()}
     update_norm = float(norm(subtract(after, state.params)))
-    loss, balance = totals / num_positions
-    if not np.isfinite([update_norm, loss]).all():
+    mean_loss, mean_balance = (float(total) / num_positions for total in totals)
+    if not np.isfinite([update_norm, mean_loss]).all():
         raise DivergenceError(
             f"Epoch {number} diverged: the update's norm is {update_norm}.",
             f"Lower federation.learning_rate (now {config.learning_rate}), or set federation.clip_norm.",
         )
-    statistics = RoundStatistics(len(federation.clients), float(loss), float(balance), update_norm, 0, 0)
+    statistics = RoundStatistics(len(federation.clients), mean_loss, mean_balance, update_norm, 0, 0)
     return ServerState(after, _lasting(trained, optimizer, state.optimizer), number), statistics
 
 

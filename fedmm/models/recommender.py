@@ -72,9 +72,9 @@ class Recommender:
         place = device or torch.device("cpu")
         names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
         tables = {name: FeatureTable.build(features[name], dtype, place) for name in names}
-        counted = transition_counts is not None and config.fusion != "backbone"
-        transition = TransitionTable.build(transition_counts, dtype, place) if counted else None
-        return cls(config, num_items, tables, transition)
+        if transition_counts is None or config.fusion == "backbone":
+            return cls(config, num_items, tables)
+        return cls(config, num_items, tables, TransitionTable.build(transition_counts, dtype, place))
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ class Recommender:
             return Output(self._backbone_scores(queries, item_keys), torch.zeros(len(queries), dtype=queries.dtype))
         weights = self.router_weights(params, batch.candidates, item_keys)
         mixture = FUSIONS[self.config.fusion].mix(params, weights)
-        if self.config.experts == "pooled":
+        if self.config.experts == "pooled" or not self.tables:
             scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
         else:
             scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)

@@ -131,12 +131,16 @@ def test_alone_it_ranks_as_the_yardstick_does():
     torch.testing.assert_close(found[:, 1:], 2 * torch.log1p(expected[:, 1:] / softening), rtol=1e-9, atol=1e-9)
 
 
-def test_without_any_features_it_is_the_only_expert():
-    recommender, params = counted(random_histories(1))
+@pytest.mark.parametrize("experts", ["pooled", "memory"])
+@pytest.mark.parametrize("fusion", ["residual", "competitive"])
+def test_without_any_features_it_is_the_only_expert(experts, fusion):
+    recommender, params = counted(random_histories(1), experts=experts, fusion=fusion, memory={"num_heads": 1})
     assert recommender.experts == ("transition",)
-    assert recommender.has_gate
-    assert recommender.expert_weights(params) == {"transition": pytest.approx(1.0)}
-    assert set(params) >= {"router.bias", "fusion.gate"}
+    assert recommender.has_gate == (fusion == "residual") == ("fusion.gate" in params)
+    share = 1.0 if fusion == "residual" else 0.5
+    assert recommender.expert_weights(params) == {"transition": pytest.approx(share)}
+    batch = Batch(torch.tensor([[[1, 2, 3]]]), torch.tensor([[0, 2]]))
+    assert torch.isfinite(recommender.forward(expand_for_clients(params), batch).scores.materialise()).all()
 
 
 @given(st.integers(1, 6), st.integers(0, 100))
