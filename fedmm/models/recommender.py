@@ -150,7 +150,7 @@ class Recommender:
         if self.config.experts == "memory":
             return route(params, item_keys, present)
         if not self.tables:
-            return route(params, item_keys[..., :0], present)
+            return route(params, item_keys, present)  # a router without inputs
         inputs = [gather_candidates(table.values, candidates) for table in self.tables.values()]
         return route(params, torch.cat(inputs, dim=-1) / math.sqrt(self._router_width), present)
 

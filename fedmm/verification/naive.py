@@ -56,8 +56,8 @@ def naive_router_weights(recommender: Recommender, params: Mapping[str, Tensor],
     else:
         parts = [recommender.tables[name].values[t] for name in names]
         width = sum(len(part) for part in parts)
-        inputs = torch.cat(parts) / math.sqrt(width) if parts else params["router.weight"].new_zeros(0)
-    logits = params["router.weight"] @ inputs + params["router.bias"]
+        inputs = torch.cat(parts) / math.sqrt(width) if parts else None
+    logits = params["router.bias"] if inputs is None else params["router.weight"] @ inputs + params["router.bias"]
     outputs = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *names, *counted]
     present = {"backbone": True} | {name: bool(recommender.tables[name].present[t]) for name in names}
     if recommender.transition is not None:

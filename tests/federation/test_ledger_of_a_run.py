@@ -81,7 +81,8 @@ def history_file(tmp_path: Path) -> Path:
 def start_ledger(history_file: Path, given: Mapping[str, Mapping[str, Any]]) -> Ledger:
     files = {"path": history_file, "visual_features": "none", "text_features": "none"}
     model = {"hidden_dim": 8, "num_blocks": 1, "max_length": 6, **given.get("model", {})}
-    tree = {"data": files, "model": model, "federation": given.get("federation", {})}
+    evaluation = {"protocols": ["full"], "cutoffs": [10]}
+    tree = {"data": files, "model": model, "federation": given.get("federation", {}), "evaluation": evaluation}
     return Experiment.prepare(ExperimentConfig.model_validate(tree)).initial_state().ledger
 
 
