@@ -99,7 +99,7 @@ def _shares(step: Step) -> Tensor:
 
 def _optimizer(trained: Params, kept: Params, config: FederationConfig) -> torch.optim.Optimizer:
     """The optimizer as the last epoch left it. ``kept`` is named "<kind>/<parameter>"."""
-    optimizer = OPTIMIZERS[config.local_optimizer](
+    optimizer: torch.optim.Optimizer = OPTIMIZERS[config.local_optimizer](
         trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     for key, value in kept.items():

@@ -143,8 +143,10 @@ class Recommender:
         Beside pooled experts the router reads item features, so it works for items never trained; beside memory
         experts it reads the item embedding, as in the original form.
         """
-        sources = [*self.tables.values(), *([] if self.transition is None else [self.transition])]
-        present = torch.stack([gather_candidates(source.present, candidates) for source in sources], dim=-1)
+        masks = [table.present for table in self.tables.values()]
+        if self.transition is not None:
+            masks.append(self.transition.present)
+        present = torch.stack([gather_candidates(mask, candidates) for mask in masks], dim=-1)
         if FUSIONS[self.config.fusion].routes_backbone:
             present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
         if self.config.experts == "memory":

@@ -193,9 +193,11 @@ def backbone_coefficient(model: Model) -> Tensor:
     expanded = expand_for_clients(params)
     weights = recommender.router_weights(expanded, None, table)
     mixture = FUSIONS[recommender.config.fusion].mix(expanded, weights)
-    first = next(iter([*recommender.tables.values(), *filter(None, [recommender.transition])]))
+    masks = [table.present for table in recommender.tables.values()]
+    if recommender.transition is not None:
+        masks.append(recommender.transition.present)
     coefficient = torch.ones_like(weights[..., 0]) if mixture.backbone is None else mixture.backbone
-    return coefficient[0, first.present]
+    return coefficient[0, masks[0]]
 
 
 def coefficient_gap(expected: float) -> Callable[[Model], float]:

@@ -51,6 +51,7 @@ def naive_router_weights(recommender: Recommender, params: Mapping[str, Tensor],
     """The router's weight of the backbone ("backbone", competitive fusion alone) and of each modality for one item."""
     names = list(recommender.tables)
     counted = [] if recommender.transition is None else ["transition"]
+    inputs: Tensor | None
     if recommender.config.experts == "memory":
         inputs = params["backbone.item_embedding"][t]
     else:
@@ -77,9 +78,9 @@ def _score(
     weights = naive_router_weights(recommender, params, t) if recommender.experts else {}
     share = weights.get("backbone", 1.0)
     gate = params["fusion.gate"] if recommender.has_gate else 1.0
-    counted = torch.zeros_like(share * item[0])
+    counted = torch.zeros_like(item[0])
     if recommender.transition is not None:
-        counted = gate * weights["transition"] * _transition_score(recommender.transition, prefix, t)
+        counted = counted + gate * weights["transition"] * _transition_score(recommender.transition, prefix, t)
     if recommender.experts and config.experts == "pooled":
         total = share * (backbone @ item) + counted
         for name in recommender.tables:

@@ -97,7 +97,7 @@ def own_model(subject: Subject, config: ModelConfig, label: str) -> Model:
 
 
 def _label(config: ModelConfig) -> str:
-    parts = [config.fusion] if config.fusion == "backbone" else [config.fusion, config.experts]
+    parts: list[str] = [config.fusion] if config.fusion == "backbone" else [config.fusion, config.experts]
     parts += ["transition"] if config.transition else []
     return " ".join([*parts, config.scoring, "on the configured data"])
 
