@@ -12,9 +12,11 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
+from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.recommender import Batch, Recommender
+from fedmm.models.transition import transition_scores
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
@@ -82,7 +84,10 @@ class LocalTraining:
     def trainable(self, params: Params, round_number: int) -> list[str]:
         """Names of the parameters that train and travel in this round."""
         backbone_only = self.warming_up(round_number)
-        return [name for name in params if not backbone_only or self.recommender.is_backbone(name)]
+        fixed = set() if self.recommender.config.learn_gating else {GATE}
+        return [
+            name for name in params if name not in fixed and (not backbone_only or self.recommender.is_backbone(name))
+        ]
 
     def weights(self, clients: IntArray) -> torch.Tensor:
         """[C]: each client's weight in the mean."""
@@ -98,14 +103,27 @@ class LocalTraining:
 class StepStream:
     """Makes the steps of a block one after the other; clients must be in order of falling number of steps."""
 
-    def __init__(self, local: LocalTraining, clients: IntArray, round_number: int) -> None:
+    def __init__(
+        self,
+        local: LocalTraining,
+        clients: IntArray,
+        round_number: int,
+        plans: list[list[IntArray]] | None = None,
+        occasion: tuple[int, ...] = (),
+    ) -> None:
+        """``plans`` are window numbers to take instead of the clients' own plans; ``occasion`` tells several streams of
+        one client in one round apart."""
         self._local = local
         self._clients = clients
-        self._plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
-        names = [(round_number, int(client)) for client in clients]
+        if plans is None:
+            plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
+        self._plans = plans
+        names = [(round_number, *occasion, int(client)) for client in clients]
         self._dropout = [torch_stream(local.seed, "dropout", *name) for name in names]
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
+        self._round_number = round_number
         self._last: tuple[int, list[IntArray], Examples] | None = None
+        self._counted: tuple[Examples, torch.Tensor] | None = None
 
     @property
     def num_steps(self) -> IntArray:
@@ -131,13 +149,15 @@ class StepStream:
         if not local.num_negatives:
             seen = self._seen(histories, examples, None)
             questions = Questions(examples.targets, examples.row_weights, None, seen)
-            return Step(Batch(examples.items, examples.rows), questions, dropout)
+            transition = self._transition(histories, examples, None)
+            return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
         negatives = [
             draw_negatives(history, local.recommender.num_items, local.num_negatives, stream)
             for history, stream in zip(histories, self._negatives, strict=False)
         ]
         candidates = gather_candidates(examples.targets, examples.row_weights, negatives)
-        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
+        transition = self._transition(histories, examples, candidates.items)
+        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, transition)
         seen = self._seen(histories, examples, candidates.distinct)
         questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
         return Step(batch, questions, dropout)
@@ -146,6 +166,21 @@ class StepStream:
         if not self._local.config.exclude_seen:
             return None
         return exclude_seen(histories, examples.places, columns, self._local.device)
+
+    def _transition(
+        self, histories: list[IntArray], examples: Examples, candidates: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """The transition expert's scores without each client's own counts; over the whole catalogue computed once for
+        steps over the same windows."""
+        table = self._local.recommender.transition
+        if table is None or self._local.warming_up(self._round_number):
+            return None
+        if candidates is not None:
+            return transition_scores(table, examples.items, examples.rows, candidates, histories)
+        if self._counted is None or self._counted[0] is not examples:
+            scores = transition_scores(table, examples.items, examples.rows, None, histories)
+            self._counted = examples, scores
+        return self._counted[1]
 
     def _examples(self, chosen: list[IntArray]) -> Examples:
         """Collates, or hands out the last collation where every client takes the same windows again."""
