@@ -24,7 +24,7 @@ from pathlib import Path
 
 from environments import python_of
 from export import export_ml100k
-from records import Outcome
+from records import ROOT, Outcome
 from report import Measured, Way, as_table, difference, is_equal, machine, summarise
 
 from fedmm.data.fetch import cache_folder
@@ -57,7 +57,8 @@ def run(way: Way, python: Path, problem: Path, outcome: Path, rounds: int) -> Ou
     if way.processes > 1 and way.system == "pfl":
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={way.processes}"]
     command += [str(HERE / way.script), str(problem), str(outcome), str(rounds), *way.arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": str(way.threads), "MKL_NUM_THREADS": str(way.threads)}
+    threads = str(way.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, ROOT: str(os.getpid())}
     if way.environment is not None:
         environment.pop("PYTHONPATH", None)
     started = time.time()

@@ -43,6 +43,11 @@ class Measured:
         return [1000 * statistics.median(own.rounds) / self.num_clients for own in self.outcomes]
 
     @property
+    def cpu_ms_per_client(self) -> list[float]:
+        """Likewise, of processor time over all of the way's processes: it does not feel who else is at work."""
+        return [1000 * statistics.median(own.cpu) / self.num_clients for own in self.outcomes]
+
+    @property
     def median(self) -> float:
         """Over repetitions."""
         return statistics.median(self.ms_per_client)
@@ -93,6 +98,10 @@ def summarise(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, floa
             "processes": own.way.processes,
             "threads_of_a_process": own.outcomes[0].threads,
             "ms_per_client": {"median": own.median, "repetitions": own.ms_per_client},
+            "cpu_ms_per_client": {
+                "median": statistics.median(own.cpu_ms_per_client),
+                "repetitions": own.cpu_ms_per_client,
+            },
             "start_up_seconds": {"median": statistics.median(own.start_up), "repetitions": own.start_up},
             "ratio_to": {name: own.median / best[name].median for name in OURS},
             "largest_difference": gaps[own.way.name][0],
@@ -122,13 +131,14 @@ def machine() -> dict[str, object]:
 def as_table(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, float]]) -> str:
     """Lines for people; ``*`` marks the way of a system that counts."""
     best = fastest(measured)
-    head = f"{'':<26}{'ms a client':>12} {'(range)':<15}{'start-up s':>11} {'(range)':<12}"
+    head = f"{'':<26}{'ms a client':>12} {'(range)':<15}{'cpu ms':>8} {'(range)':<15}{'start-up s':>11} {'(range)':<12}"
     lines = [head + f"{'/ vectorized':>13}{'/ sequential':>13}{'difference':>12}"]
     for own in measured:
-        ms, start, gap = own.ms_per_client, own.start_up, gaps[own.way.name]
+        ms, cpu, start, gap = own.ms_per_client, own.cpu_ms_per_client, own.start_up, gaps[own.way.name]
         mark = "* " if best[own.way.system] is own else "  "
         lines.append(
             f"{mark}{own.way.name:<24}{own.median:>12.2f} {f'({min(ms):.2f}-{max(ms):.2f})':<15}"
+            f"{statistics.median(cpu):>8.2f} {f'({min(cpu):.2f}-{max(cpu):.2f})':<15}"
             f"{statistics.median(start):>11.1f} {f'({min(start):.1f}-{max(start):.1f})':<12}"
             f"{own.median / best['vectorized'].median:>13.2f}{own.median / best['sequential'].median:>13.2f}"
             f"{gap[0]:>12.1e}"

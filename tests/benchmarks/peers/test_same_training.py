@@ -1,5 +1,10 @@
 """What a comparison with the peers stands on: the problem they are given is fedmm's, and unequal outputs are seen."""
 
+import math
+import os
+import subprocess
+import sys
+import time
 from importlib.metadata import version
 
 import numpy as np
@@ -7,7 +12,7 @@ import pytest
 import torch
 from export import make_problem
 from problem import Problem, Settings
-from records import Outcome, Recorder
+from records import ROOT, Outcome, Recorder, cpu_seconds
 from report import ABSOLUTE, RELATIVE, Measured, Way, as_table, difference, fastest, is_equal, summarise
 from run_fedmm import ENGINES, build
 from run_plain import run_round as plain_round
@@ -19,6 +24,7 @@ from fedmm.federation.rounds import run_round
 SETTINGS = Settings(
     num_items=40, width=8, max_length=6, num_blocks=2, num_heads=2, local_steps=3, learning_rate=0.3, clip_norm=0.5
 )
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 def histories() -> Ragged:
@@ -36,7 +42,7 @@ def problem(tmp_path) -> Problem:
 def outcome(*ends: float, started: float = 0.0, **delta: float) -> Outcome:
     rounds = np.diff(ends)[1:]
     arrays = {name: np.array([value], np.float32) for name, value in delta.items()}
-    return Outcome(ends[1] - started - float(np.median(rounds)), rounds.tolist(), arrays, 1, {})
+    return Outcome(ends[1] - started - float(np.median(rounds)), rounds.tolist(), (2 * rounds).tolist(), arrays, 1, {})
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
@@ -75,6 +81,8 @@ def test_a_client_of_more_windows_than_a_step_takes_is_refused():
 def test_a_recorder_reports_the_first_round_and_times_the_others(tmp_path, monkeypatch):
     ticks = iter((10.0, 14.0, 16.0, 19.0, 21.0))
     monkeypatch.setattr("records.time.time", lambda: next(ticks))
+    used = iter((1.0, 9.0, 10.0, 12.0, 13.0))
+    monkeypatch.setattr("records.cpu_seconds", lambda: next(used))
     start = {"a": torch.tensor([1.0, 2.0])}
     recorder = Recorder(start)
     recorder.begin()
@@ -84,8 +92,21 @@ def test_a_recorder_reports_the_first_round_and_times_the_others(tmp_path, monke
     read = Outcome.load(tmp_path / "record.npz", started=4.0)
     assert read.mean_delta["a"].tolist() == [1.0, 1.0]
     assert read.rounds == [2.0, 3.0, 2.0]
+    assert read.cpu == [1.0, 2.0, 1.0]
     assert read.start_up == 14.0 - 4.0 - 2.0
     assert read.versions == {"torch": version("torch")}
+
+
+def test_processor_time_is_that_of_a_process_and_of_what_it_started(monkeypatch):
+    monkeypatch.setenv(ROOT, str(os.getppid()))
+    before = time.process_time()
+    used = cpu_seconds()
+    assert math.isnan(used) or used >= before - 0.05  # the kernel counts in hundredths
+    child = subprocess.Popen([sys.executable, "-c", "sum(range(10**7)); print(flush=True); input()"], **PIPES)
+    child.stdout.readline()
+    monkeypatch.setenv(ROOT, str(os.getpid()))
+    assert math.isnan(used) or cpu_seconds() > 0
+    child.communicate(b"\n")
 
 
 def test_differences_are_seen_in_large_entries_in_small_ones_and_in_nan():
@@ -115,6 +136,7 @@ def test_of_a_systems_ways_the_fastest_counts_and_ratios_are_to_it():
         measured("p", "pfl", 10, 10, 30),
     ]
     assert [own.median for own in every] == [8, 5, 2, 10]
+    assert every[0].cpu_ms_per_client == [16, 18, 14]
     assert fastest(every)["sequential"] is every[1]
     gaps = {own.way.name: (0.0, 0.0) for own in every}
     records = summarise(every, gaps)
