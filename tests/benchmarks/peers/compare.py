@@ -8,6 +8,10 @@ take turns, ``--repeats`` times. A round is a whole one for everybody: parameter
 comes back, the server takes a step. Before any time is compared the mean delta of the first round must equal that of
 fedmm's sequential engine. Of several ways of one system the fastest counts.
 
+Wall time wants a machine that does nothing else: two torch threads on two busy cores wait for each other and can be ten
+times slower than one. The column of processor time (over all processes of a way, Ray's daemons included) bears company
+better, and says what a client costs, but not how well a way uses several cores.
+
 Training is the default of fedmm's backbone: plain SGD, clipped gradients, full softmax; dropout 0, so that outputs can
 be compared, and ``exclude_seen`` off, which the peers would have to pay for, too. ML-100K must have been fetched
 (``fedmm data fetch ml-100k``); each ``run_*.py`` says what was chosen in favour of its peer.
@@ -37,18 +41,24 @@ def ways(cores: int) -> list[Way]:
 
     def threads(name: str, system: str, environment: str | None, script: str, *arguments: str) -> list[Way]:
         counts = sorted({1, cores})
-        return [Way(f"{name}, {n} threads", system, environment, script, arguments, n) for n in counts]
+        return [Way(f"{name}, {_counted(n, 'thread')}", system, environment, script, arguments, n) for n in counts]
 
     found = [
         *threads("fedmm sequential", "sequential", None, "run_fedmm.py", "sequential"),
-        Way(f"fedmm vectorized, {cores} threads", "vectorized", None, "run_fedmm.py", ("vectorized",), cores),
+        Way(
+            f"fedmm vectorized, {_counted(cores, 'thread')}", "vectorized", None, "run_fedmm.py", ("vectorized",), cores
+        ),
         *threads("plain loop", "plain", "plain", "run_plain.py"),
         *threads("pfl", "pfl", "pfl", "run_pfl.py"),
-        Way(f"Flower, {cores} actors", "flower", "flower", "run_flower.py", (str(cores),), 1, cores),
+        Way(f"Flower, {_counted(cores, 'actor')}", "flower", "flower", "run_flower.py", (str(cores),), 1, cores),
     ]
     if cores > 1:
         found.insert(-1, Way(f"pfl, {cores} processes", "pfl", "pfl", "run_pfl.py", (), 1, cores))
     return found
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def run(way: Way, python: Path, problem: Path, outcome: Path, rounds: int) -> Outcome:
@@ -77,7 +87,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=188, help="clients of a round (188: a fifth of ML-100K)")
     parser.add_argument("--rounds", type=int, default=2, help="timed rounds of a process")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
-    parser.add_argument("--only", nargs="+", help="systems: plain pfl flower (fedmm always runs)")
+    parser.add_argument("--only", nargs="+", choices=["plain", "pfl", "flower"], help="of the peers")
     parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where they are kept")
     parser.add_argument("--json", type=Path, help="where the report goes")
     arguments = parser.parse_args()
