@@ -71,3 +71,11 @@ def benchmarks(session: nox.Session) -> None:
     """Ratios measured in one run; figures are printed, nothing is asserted but equal outputs."""
     session.install(*CONSTRAINTS, ".")
     session.run("python", "tests/benchmarks/engines.py", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """fedmm against Flower's simulation, pfl-research and a plain PyTorch loop, each in an environment of its own:
+    outputs must be equal, times are printed. Needs `fedmm data fetch ml-100k`."""
+    session.install(*CONSTRAINTS, ".")
+    session.run("python", "tests/benchmarks/peers/compare.py", *session.posargs)
