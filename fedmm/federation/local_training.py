@@ -123,7 +123,7 @@ class StepStream:
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
         self._round_number = round_number
         self._last: tuple[int, list[IntArray], Examples] | None = None
-        self._counted: tuple[Examples, torch.Tensor] | None = None
+        self._whole: tuple[Examples, Exclusions | None, torch.Tensor | None] | None = None
 
     @property
     def num_steps(self) -> IntArray:
@@ -147,9 +147,8 @@ class StepStream:
         )
         histories = [local.train[client] for client in self._clients[:num_active]]
         if not local.num_negatives:
-            seen = self._seen(histories, examples, None)
+            seen, transition = self._over_catalogue(histories, examples)
             questions = Questions(examples.targets, examples.row_weights, None, seen)
-            transition = self._transition(histories, examples, None)
             return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
         negatives = [
             draw_negatives(history, local.recommender.num_items, local.num_negatives, stream)
@@ -162,6 +161,15 @@ class StepStream:
         questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
         return Step(batch, questions, dropout)
 
+    def _over_catalogue(
+        self, histories: list[IntArray], examples: Examples
+    ) -> tuple[Exclusions | None, torch.Tensor | None]:
+        """What the whole catalogue's candidates need; computed once for steps over the same windows."""
+        if self._whole is None or self._whole[0] is not examples:
+            seen = self._seen(histories, examples, None)
+            self._whole = examples, seen, self._transition(histories, examples, None)
+        return self._whole[1:]
+
     def _seen(self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None) -> Exclusions | None:
         if not self._local.config.exclude_seen:
             return None
@@ -170,17 +178,11 @@ class StepStream:
     def _transition(
         self, histories: list[IntArray], examples: Examples, candidates: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """The transition expert's scores without each client's own counts; over the whole catalogue computed once for
-        steps over the same windows."""
+        """The transition expert's scores without each client's own counts."""
         table = self._local.recommender.transition
         if table is None or self._local.warming_up(self._round_number):
             return None
-        if candidates is not None:
-            return transition_scores(table, examples.items, examples.rows, candidates, histories)
-        if self._counted is None or self._counted[0] is not examples:
-            scores = transition_scores(table, examples.items, examples.rows, None, histories)
-            self._counted = examples, scores
-        return self._counted[1]
+        return transition_scores(table, examples.items, examples.rows, candidates, histories)
 
     def _examples(self, chosen: list[IntArray]) -> Examples:
         """Collates, or hands out the last collation where every client takes the same windows again."""
