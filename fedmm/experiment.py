@@ -122,6 +122,11 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """Round 0: fresh parameters, and the spectral start with its bytes where it is on."""
+        return self._initial_state
+
+    @functools.cached_property
+    def _initial_state(self) -> TrainState:
+        # The run begins with it and both splits' tables end with it: an eigendecomposition each time.
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
         if self.config.federation.spectral_start:
