@@ -103,13 +103,16 @@ def main() -> None:
             cpu.append(time.process_time() - cpu_began)
         way = {
             "seconds": statistics.median(wall[1:] or wall),
+            "seconds_of_each": wall,
+            "cpu_seconds_of_each": cpu,
             "cpu_seconds": statistics.median(cpu[1:] or cpu),
             "extra_peak_bytes": peak_bytes() - before,
         }
         report["ways"][experts] = way
         print(
             f"{experts:<8}{way['seconds']:8.3f} s  {way['cpu_seconds']:8.3f} s of processor  "
-            f"{way['extra_peak_bytes'] / 1e6:7.0f} MB more at the peak"
+            f"{way['extra_peak_bytes'] / 1e6:7.0f} MB more at the peak  "
+            f"(first {wall[0]:.3f} s, then {min(wall[1:] or wall):.3f} to {max(wall[1:] or wall):.3f} s)"
         )
     ways = report["ways"]
     if len(ways) == 2:
