@@ -20,7 +20,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Long and statistical laws."""
     session.install(*CONSTRAINTS, ".[test]")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-n", "0", "-m", "slow", *session.posargs)
 
 
 @nox.session
@@ -28,14 +28,14 @@ def postgresql(session: nox.Session) -> None:
     """Two sweeps as if on two machines, over a PostgreSQL server that the test starts and stops (its programs must be
     installed)."""
     session.install(*CONSTRAINTS, ".[test,postgresql]")
-    session.run("pytest", "-m", "slow", "tests/tuning/test_postgresql.py", *session.posargs)
+    session.run("pytest", "-n", "0", "-m", "slow", "tests/tuning/test_postgresql.py", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """Reports in headless Chromium, at the width of a desk and of a phone (Chromium must be installed)."""
     session.install(*CONSTRAINTS, ".[test]")
-    session.run("pytest", "-m", "slow", "tests/browser", *session.posargs)
+    session.run("pytest", "-n", "0", "-m", "slow", "tests/browser", *session.posargs)
 
 
 @nox.session
@@ -71,3 +71,11 @@ def benchmarks(session: nox.Session) -> None:
     """Ratios measured in one run; figures are printed, nothing is asserted but equal outputs."""
     session.install(*CONSTRAINTS, ".")
     session.run("python", "tests/benchmarks/engines.py", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """fedmm against Flower's simulation, pfl-research and a plain PyTorch loop, each in an environment of its own:
+    outputs must be equal, times are printed. Needs `fedmm data fetch ml-100k`."""
+    session.install(*CONSTRAINTS, ".")
+    session.run("python", "tests/benchmarks/peers/compare.py", *session.posargs)

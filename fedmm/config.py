@@ -77,8 +77,10 @@ class ModelConfig(Section):
     dropout: Fraction = Field(0.2, description="dropout of the backbone")
     fusion: Literal["residual", "competitive", "backbone"] = Field("residual", description="how experts join in")
     experts: Literal["pooled", "memory"] = Field("pooled", description="kind of the visual and semantic experts")
+    transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
+    learn_gating: bool = Field(True, description="whether the gating weight trains; false keeps gating_init")
     router_bias_init: Finite = Field(0.0, description="initial advantage of the backbone in the competitive router")
     load_balance_weight: Weight = Field(0.01, description="weight of the router's load-balance loss")
     pooling_decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
@@ -98,12 +100,17 @@ class ModelConfig(Section):
             raise ValueError(
                 'scoring "cosine" needs experts "memory" (pooled experts have no representation to normalise)'
             )
+        if self.scoring == "cosine" and self.transition:
+            raise ValueError('scoring "cosine" and transition exclude each other: counts have no representation')
         return self
 
 
 class FederationConfig(Section):
     """Who trains when, how clients train and how the server joins their updates."""
 
+    mode: Literal["federated", "centralized"] = Field(
+        "federated", description="centralized: pooled data and one optimizer, the reference; rounds are then epochs"
+    )
     rounds: Positive = Field(30, description="rounds of training")
     client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
     cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")

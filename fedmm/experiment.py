@@ -26,6 +26,7 @@ from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
+from fedmm.federation.centralized import run_epoch
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.ledger import Ledger, counts_message_bytes
 from fedmm.federation.local_training import LocalTraining
@@ -103,7 +104,8 @@ class Experiment:
         dataset = load_dataset(config.data)
         split = make_split(dataset, config.data)
         tell("building the model")
-        recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device)
+        counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
+        recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
         federation = _federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
         negatives = {
@@ -113,18 +115,36 @@ class Experiment:
         notes = (*dataset.notes, *split.notes, *_model_notes(config, recommender), *_shortages(negatives))
         return cls(config, dataset, split, recommender, federation, negatives, notes, device, dtype)
 
+    @property
+    def centralized(self) -> bool:
+        """Whether one trainer sees all data: rounds are epochs then, and nothing travels."""
+        return self.config.federation.mode == "centralized"
+
     def initial_state(self) -> TrainState:
         """Round 0: fresh parameters, and the spectral start with its bytes where it is on."""
+        return self._initial_state
+
+    @functools.cached_property
+    def _initial_state(self) -> TrainState:
+        # The run begins with it and both splits' tables end with it: an eigendecomposition each time.
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
-        ledger = Ledger()
         if self.config.federation.spectral_start:
             counts = sum_transition_counts(self.split.train, self.split.num_items)
             if counts.nnz:
                 params[ITEM_TABLE] = spectral_item_table(counts, self.config.model.hidden_dim, seed).to(self.dtype)
-            uplink = counts_message_bytes(self.split.num_items) * len(self.split.train)
-            ledger = ledger.add(uplink, 0)
-        return TrainState(ServerState({name: value.to(self.device) for name, value in params.items()}, {}, 0), ledger)
+        on_device = {name: value.to(self.device) for name, value in params.items()}
+        return TrainState(ServerState(on_device, {}, 0), self._start_ledger())
+
+    def _start_ledger(self) -> Ledger:
+        """The bytes of the round that sums transition counts: all clients send theirs once, for both uses, and where
+        the counts are an expert all receive the sum."""
+        message = counts_message_bytes(self.split.num_items) * len(self.split.train)
+        if self.centralized:
+            return Ledger()
+        expert = self.recommender.transition is not None
+        summed = self.config.federation.spectral_start or expert
+        return Ledger().add(message if summed else 0, message if expert else 0)
 
     def initial_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the model's parameters."""
@@ -137,7 +157,8 @@ class Experiment:
             self.config.evaluation.patience
         ):
             started = time.perf_counter()
-            server, statistics = run_round(state.server, self.federation)
+            advance = run_epoch if self.centralized else run_round
+            server, statistics = advance(state.server, self.federation)
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
             state = replace(state, server=server, ledger=ledger)
             validation = self.validate(server.params, server.round) if self._validates(server.round) else None
@@ -261,7 +282,7 @@ def _engine(config: ExperimentConfig) -> Engine:
 
 
 def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str]:
-    if config.model.fusion != "backbone" and not recommender.tables:
+    if config.model.fusion != "backbone" and not recommender.experts:
         return [f'no item features: the "{config.model.fusion}" fusion has no experts, this run is the backbone alone']
     return []
 

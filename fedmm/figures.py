@@ -20,6 +20,7 @@ WEIGHTS = {
     "model/w_seq": ("backbone", BLUE, "-"),
     "model/w_vis": ("visual", ORANGE, "--"),
     "model/w_sem": ("semantic", GREEN, "-."),
+    "model/w_trans": ("transition", PURPLE, ":"),
 }
 
 

@@ -46,7 +46,7 @@ from fedmm.settings import dump_toml
 from fedmm.tracking import Tracker
 from fedmm.tracking_store import DEFAULT_URI, redacted, resolve_uri
 
-SHORT = {"visual": "w_vis", "semantic": "w_sem"}
+SHORT = {"visual": "w_vis", "semantic": "w_sem", "transition": "w_trans"}
 
 
 class Observer(Protocol):

@@ -145,7 +145,10 @@ def _load(
             found = tracked.finished(experiment, last or (None if experiment else DEFAULT_LAST))
             what = f"there is no finished run in {experiment or 'any experiment'}"
         if not found:
-            raise ConfigError(f"In {tracked.uri} {what}.", "Train first, or give run folders.")
+            raise ConfigError(
+                f"In {tracked.uri} {what}.",
+                "Train first, or give run folders; the trials of a sweep are found by --study NAME.",
+            )
         found = found[:last] if last else found
         folders += [(tracked_folder(tracked, run, cache), run.name, run.run_id) for run in found]
     split = "validation" if study else common_split([folder for folder, _, _ in folders])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROUNDS = 12
 BEST = "best"
-SHORT = {"visual": "w_vis", "semantic": "w_sem"}
+SHORT = {"visual": "w_vis", "semantic": "w_sem", "transition": "w_trans"}
 
 
 class QuietObserver:

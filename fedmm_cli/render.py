@@ -130,7 +130,7 @@ def _run_facts(result: Mapping[str, Any]) -> dict[str, str]:
         f"{data['num_interactions']:,} interactions",
         "model": f"{model['num_parameters']:,} parameters, best round {result['best_round']} of {result['rounds']}",
     }
-    labels = (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"))
+    labels = (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"), ("w_trans", "w_trans"))
     fusion = [f"{label} {model[key]:.3f}" for key, label in labels if model.get(key) is not None]
     if fusion:
         facts["fusion"] = ", ".join(fusion)

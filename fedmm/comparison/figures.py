@@ -23,6 +23,7 @@ WEIGHTS = {
     "model/gating_weight": "gate",
     "model/w_vis": "router: visual",
     "model/w_sem": "router: semantic",
+    "model/w_trans": "router: transition",
     "model/w_seq": "router: backbone",
 }
 TITLE_CHARACTERS = 30

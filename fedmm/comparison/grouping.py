@@ -19,15 +19,19 @@ from fedmm.settings_catalogue import known_settings, nearest
 from fedmm.wording import setting
 
 SEED = "runtime.seed"
+SAME_DATA = frozenset({"data.name", "data.path"})  # the digest says whether two files hold the same interactions
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> tuple[str, ...]:
-    """Settings that decide numbers and are not the same in all runs, the seed left out, in the catalogue's order."""
+    """Settings that decide numbers and are not the same in all runs, the seed left out, in the catalogue's order.
+    Where the data is the same, the name of its file does not matter."""
+    same_data = len({run.counts.dataset_digest for run in runs}) == 1
     return tuple(
         key
         for key in runs[0].settings
         if key not in UNDIGESTED
         and key != SEED
+        and not (same_data and key in SAME_DATA)
         and not key.startswith("tracking.")
         and any(run.settings.get(key) != runs[0].settings[key] for run in runs)
     )

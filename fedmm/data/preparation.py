@@ -98,14 +98,39 @@ def _drop_repeats(raw: RawInteractions, notes: list[str]) -> RawInteractions:
     """Of every (user, item) pair only the earliest row, the first in the file among equals."""
     assert raw.timestamps is not None
     pairs = raw.users * np.int64(len(raw.item_ids)) + raw.items
-    in_order = np.sort(pairs)
-    repeats = int((in_order[1:] == in_order[:-1]).sum())
-    if not repeats:
+    order = _order(pairs, raw.timestamps)
+    again = np.flatnonzero(pairs[order[1:]] == pairs[order[:-1]]) + 1
+    if not len(again):
         return raw
-    order = np.lexsort((raw.timestamps, pairs))  # stable: file order among equals
-    first = np.concatenate([[True], pairs[order][1:] != pairs[order][:-1]])
-    notes.append(f"dropped {repeats} repeated (user, item) pairs, the earliest kept")
-    return raw.take(np.sort(order[first]))
+    keep = np.ones(len(raw), dtype=np.bool_)
+    keep[order[again]] = False
+    notes.append(f"dropped {len(again)} repeated (user, item) pairs, the earliest kept")
+    return raw.take(keep)
+
+
+def _order(first: IntArray, *then: NDArray[np.generic]) -> IntArray:
+    """[n] the rows by ``first``, level ones by each key of ``then`` in turn, at last by row: ``np.lexsort`` with its
+    slow stable passes spent only on rows level in ``first``."""
+    order = np.argsort(first)
+    level = first[order[1:]] == first[order[:-1]]
+    edge = np.zeros(1, np.bool_)
+    tied = np.flatnonzero(np.concatenate([edge, level]) | np.concatenate([level, edge]))
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((rows, *(key[rows] for key in reversed(then)), first[rows]))]
+    return order
+
+
+def _user_times(users: IntArray, timestamps: FloatArray) -> IntArray:
+    """[n] one whole number that orders rows by user, then time; the users alone where times are fractions or do not
+    fit beside them."""
+    begin, end = float(timestamps.min()), float(timestamps.max())
+    span = end - begin + 1.0
+    if (float(users.max()) + 1.0) * span >= 2.0**62 or max(-begin, end) >= 2.0**53:
+        return users
+    whole = timestamps.astype(np.int64)
+    if not np.array_equal(whole, timestamps):
+        return users
+    return users * np.int64(span) + (whole - np.int64(begin))
 
 
 def _core(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
@@ -137,10 +162,12 @@ def _index(raw: RawInteractions, config: DataConfig) -> Interactions:
     assert raw.timestamps is not None
     user_ids, users = _by_id(raw.user_ids, raw.users)
     item_ids, items = _by_id(raw.item_ids, raw.items)
+    user_times = _user_times(users, raw.timestamps)
     if config.tie_order == "hash":
-        order = np.lexsort((tie_keys(user_ids, item_ids, users, items, config.tie_seed), raw.timestamps, users))
+        keys = tie_keys(user_ids, item_ids, users, items, config.tie_seed)
+        order = _order(user_times, raw.timestamps, keys)
     else:
-        order = np.lexsort((raw.timestamps, users))
+        order = _order(user_times, raw.timestamps)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(users, minlength=len(user_ids)))])
     padded = np.concatenate([np.array([""], dtype=item_ids.dtype), item_ids])
     return Interactions(user_ids, padded, Ragged(items[order] + 1, offsets), raw.timestamps[order])

@@ -112,6 +112,12 @@ def _split(
     untrained = int((~np.isin(test.targets, train.values)).sum())
     if untrained:
         notes = [*notes, f"{untrained} of {len(test)} test targets are items that no client trains on"]
+    alone = int((test.excluded.lengths == interactions.num_items - 1).sum())
+    if alone:
+        notes = [
+            *notes,
+            f"{alone} of {len(test)} test users met every other item: full ranking cannot miss their target",
+        ]
     return Split(name, interactions.num_items, train, validation, test, tuple(notes))
 
 

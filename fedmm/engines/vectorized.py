@@ -25,6 +25,8 @@ from fedmm.models.workspace import Workspace
 from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
 FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
+STATE_NUMBERS = 320_000  # of one block's hidden states: 1.3 MB in float32, about what a core's own cache holds
+ALIKE = 2 / 3  # a block's last client has at least this share of the first one's predictions
 
 
 def train_cohort(
@@ -59,18 +61,23 @@ def train_cohort(
 
 
 def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
-    """The cohort sorted by falling number of predictions, cut where a block is full or a client has less than half the
-    predictions of the block's first: blocks then pad little, and their clients finish last to first. Models whose
-    scores do not factorise get blocks small enough for what they must form."""
+    """The cohort sorted by falling number of predictions, cut where a block is full or a client has much fewer
+    predictions than the block's first: blocks then pad little, and their clients finish last to first. A block's
+    hidden states fit into cache, and models whose scores do not factorise get blocks small enough for what they must
+    form."""
     per_row = local.recommender.formed_per_row(local.num_negatives)
+    model = local.recommender.config
+    most = local.config.batch_size * model.max_length  # positions of one step
     positions = local.windows.num_positions(cohort)
     order = np.lexsort((cohort, -positions))
     blocks: list[IntArray] = []
     begin = 0
     for place in range(1, len(order) + 1):
-        room = FORMED_NUMBERS // max(1, per_row * int(positions[order[begin]]))
-        full = place - begin >= min(block_size, max(1, room))
-        if place == len(order) or full or 2 * positions[order[place]] < positions[order[begin]]:
+        largest = int(positions[order[begin]])
+        formed = per_row * largest / FORMED_NUMBERS
+        states = min(largest, most) * model.hidden_dim / STATE_NUMBERS
+        full = place - begin >= min(block_size, max(1, int(1 / max(formed, states, 1e-9))))
+        if place == len(order) or full or positions[order[place]] < ALIKE * largest:
             blocks.append(cohort[order[begin:place]])
             begin = place
     return blocks

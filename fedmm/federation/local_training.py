@@ -13,10 +13,12 @@ from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_can
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
 from fedmm.federation.row_updates import TouchedRows
+from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.transition import transition_scores
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
@@ -99,7 +101,10 @@ class LocalTraining:
     def trainable(self, params: Params, round_number: int) -> list[str]:
         """Names of the parameters that train and travel in this round."""
         backbone_only = self.warming_up(round_number)
-        return [name for name in params if not backbone_only or self.recommender.is_backbone(name)]
+        fixed = set() if self.recommender.config.learn_gating else {GATE}
+        return [
+            name for name in params if name not in fixed and (not backbone_only or self.recommender.is_backbone(name))
+        ]
 
     def weights(self, clients: IntArray) -> torch.Tensor:
         """[C]: each client's weight in the mean."""
@@ -115,15 +120,28 @@ class LocalTraining:
 class StepStream:
     """Makes the steps of a block one after the other; clients must be in order of falling number of steps."""
 
-    def __init__(self, local: LocalTraining, clients: IntArray, round_number: int) -> None:
+    def __init__(
+        self,
+        local: LocalTraining,
+        clients: IntArray,
+        round_number: int,
+        plans: list[list[IntArray]] | None = None,
+        occasion: tuple[int, ...] = (),
+    ) -> None:
+        """``plans`` are window numbers to take instead of the clients' own plans; ``occasion`` tells several streams of
+        one client in one round apart."""
         self._local = local
-        self._plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
-        names = [(round_number, int(client)) for client in clients]
+        if plans is None:
+            plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
+        self._plans = plans
+        names = [(round_number, *occasion, int(client)) for client in clients]
         self._dropout = [torch_stream(local.seed, "dropout", *name) for name in names]
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
         self._histories = [local.train[client] for client in clients]
+        self._round_number = round_number
         self._drawn: list[IntArray] | None = None
         self._last: tuple[int, list[IntArray], Examples] | None = None
+        self._whole: tuple[Examples, Exclusions | None, torch.Tensor | None] | None = None
 
     @property
     def num_steps(self) -> IntArray:
@@ -142,11 +160,12 @@ class StepStream:
         dropout = self.dropout(examples)
         histories = self._histories[:num_active]
         if not local.num_negatives:
-            seen = self._seen(histories, examples, None)
+            seen, transition = self._over_catalogue(histories, examples)
             questions = Questions(examples.targets, examples.row_weights, None, seen)
-            return Step(Batch(examples.items, examples.rows), questions, dropout)
+            return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
         candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
-        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask)
+        transition = self._transition(histories, examples, candidates.items)
+        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, transition)
         seen = self._seen(histories, examples, candidates.distinct)
         questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
         return Step(batch, questions, dropout)
@@ -184,7 +203,25 @@ class StepStream:
             self._drawn = [draw_negatives(history, num_items, number, stream) for history, stream in streams]
         return self._drawn[:num_active]
 
+    def _over_catalogue(
+        self, histories: list[IntArray], examples: Examples
+    ) -> tuple[Exclusions | None, torch.Tensor | None]:
+        """What the whole catalogue's candidates need; computed once for steps over the same windows."""
+        if self._whole is None or self._whole[0] is not examples:
+            seen = self._seen(histories, examples, None)
+            self._whole = examples, seen, self._transition(histories, examples, None)
+        return self._whole[1:]
+
     def _seen(self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None) -> Exclusions | None:
         if not self._local.config.exclude_seen:
             return None
         return exclude_seen(histories, examples.places, columns, self._local.device)
+
+    def _transition(
+        self, histories: list[IntArray], examples: Examples, candidates: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """The transition expert's scores without each client's own counts."""
+        table = self._local.recommender.transition
+        if table is None or self._local.warming_up(self._round_number):
+            return None
+        return transition_scores(table, examples.items, examples.rows, candidates, histories)

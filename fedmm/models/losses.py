@@ -154,7 +154,11 @@ def _write_logits(terms: list[_Parts], logits: Tensor, products: list[Tensor], r
     """sum of scale * product into ``logits``; products of scaled terms stay in ``products``: the scale needs them."""
     kept = iter(products)
     for place, (queries, keys, scale) in enumerate(terms):
-        own, others = cast(Tensor, queries)[:rows], cast(Tensor, keys).mT
+        own = cast(Tensor, queries)[:rows]
+        if keys is None:  # scaled constants: the product is given
+            logits.addcmul_(next(kept).copy_(own), cast(Tensor, scale))
+            continue
+        others = keys.mT
         if scale is None:
             torch.addmm(logits, own, others, beta=min(place, 1), out=logits)
             continue

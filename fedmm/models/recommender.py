@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fedmm import params as algebra
@@ -15,11 +17,13 @@ from fedmm.data.types import ItemFeatures
 from fedmm.models import memory as memory_expert
 from fedmm.models import pooled as pooled_expert
 from fedmm.models import sasrec
+from fedmm.models import transition as transition_expert
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
 from fedmm.models.router import init_router, load_balance_loss, route
 from fedmm.models.scores import Scores, Term
+from fedmm.models.transition import TransitionTable
 from fedmm.params import Params
 
 NORM_FLOOR = 1e-12
@@ -33,6 +37,7 @@ class Batch:
     rows: Tensor  # [C, R] positions that predict, flat over B * L
     candidates: Tensor | None = None  # [C, N] item indices; None is the whole catalogue 0..V-1
     candidate_mask: Tensor | None = None  # [C, N] real candidates; None: all but padding
+    transition: Tensor | None = None  # [C, R, N] the transition expert without the clients' own counts; None: with
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,7 @@ class Recommender:
     config: ModelConfig
     num_items: int
     tables: Mapping[str, FeatureTable]
+    transition: TransitionTable | None = None
 
     @classmethod
     def build(
@@ -59,22 +65,26 @@ class Recommender:
         features: Mapping[str, ItemFeatures],
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
+        transition_counts: csr_matrix | None = None,
     ) -> Recommender:
-        """A recommender over ``num_items`` items. With no features at all, or fusion "backbone", it is the backbone
-        alone."""
+        """A recommender over ``num_items`` items. With no features and no ``transition_counts`` (directed, [V, V]), or
+        fusion "backbone", it is the backbone alone."""
         place = device or torch.device("cpu")
         names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
-        return cls(config, num_items, {name: FeatureTable.build(features[name], dtype, place) for name in names})
+        tables = {name: FeatureTable.build(features[name], dtype, place) for name in names}
+        if transition_counts is None or config.fusion == "backbone":
+            return cls(config, num_items, tables)
+        return cls(config, num_items, tables, TransitionTable.build(transition_counts, dtype, place))
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """Experts in the order of the router's outputs."""
-        return tuple(self.tables)
+    def experts(self) -> tuple[str, ...]:
+        """Experts in the order of the router's outputs: the modalities, then the transition expert."""
+        return (*self.tables, *([] if self.transition is None else [transition_expert.NAME]))
 
     @property
     def has_gate(self) -> bool:
         """Whether there is a learnable gate."""
-        return bool(self.tables) and self.config.fusion == "residual"
+        return bool(self.experts) and self.config.fusion == "residual"
 
     def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
         """Fresh parameters on the CPU. Backbone draws come first: it is the same whatever stands beside it."""
@@ -86,9 +96,9 @@ class Recommender:
             else:
                 width = table.width if name == "visual" else config.hidden_dim
                 params |= memory_expert.init_memory(config, name, width, table, generator)
-        if self.tables:
+        if self.experts:
             fusion = FUSIONS[config.fusion]
-            params |= init_router(self._router_width, len(self.tables) + fusion.routes_backbone)
+            params |= init_router(self._router_width, len(self.experts) + fusion.routes_backbone)
             if fusion.routes_backbone:
                 params["router.bias"][0] = config.router_bias_init
             params |= fusion.init(config)
@@ -115,14 +125,16 @@ class Recommender:
         hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
-        if not (experts and self.tables):
+        if not (experts and self.experts):
             return Output(self._backbone_scores(queries, item_keys), torch.zeros(len(queries), dtype=queries.dtype))
         weights = self.router_weights(params, batch.candidates, item_keys)
         mixture = FUSIONS[self.config.fusion].mix(params, weights)
-        if self.config.experts == "pooled":
+        if self.config.experts == "pooled" or not self.tables:
             scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
         else:
             scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
+        if self.transition is not None:
+            scores = scores.plus(Term(self._transition_scores(batch), None, mixture.experts[-1]))
         return Output(scores, load_balance_loss(weights, self._candidate_mask(batch, weights)))
 
     def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
@@ -131,11 +143,16 @@ class Recommender:
         Beside pooled experts the router reads item features, so it works for items never trained; beside memory
         experts it reads the item embedding, as in the original form.
         """
-        present = torch.stack([gather_candidates(table.present, candidates) for table in self.tables.values()], dim=-1)
+        masks = [table.present for table in self.tables.values()]
+        if self.transition is not None:
+            masks.append(self.transition.present)
+        present = torch.stack([gather_candidates(mask, candidates) for mask in masks], dim=-1)
         if FUSIONS[self.config.fusion].routes_backbone:
             present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
         if self.config.experts == "memory":
             return route(params, item_keys, present)
+        if not self.tables:
+            return route(params, item_keys, present)  # a router without inputs
         inputs = [gather_candidates(table.values, candidates) for table in self.tables.values()]
         return route(params, torch.cat(inputs, dim=-1) / math.sqrt(self._router_width), present)
 
@@ -144,16 +161,16 @@ class Recommender:
         return float(params[GATE]) if self.has_gate else None
 
     def expert_weights(self, params: Mapping[str, Tensor]) -> dict[str, float]:
-        """Each expert's router weight, averaged over the items that have any modality."""
-        if not self.tables:
+        """Each expert's router weight, averaged over the items that have any expert."""
+        if not self.experts:
             return {}
         with torch.no_grad():
             table = params[sasrec.ITEM_TABLE].unsqueeze(0)
             weights = self.router_weights(algebra.expand_for_clients(params), None, table)[0, 1:]
-            shares = weights[:, -len(self.tables) :]
+            shares = weights[:, -len(self.experts) :]
             counted = shares.sum(-1) > 0
             means = shares[counted].mean(0).tolist()
-        return dict(zip(self.tables, means, strict=True))
+        return dict(zip(self.experts, means, strict=True))
 
     @property
     def factorises(self) -> bool:
@@ -162,11 +179,13 @@ class Recommender:
 
     def formed_per_row(self, num_negatives: int) -> int:
         """Numbers that training must form for each predicting position: none but the fused loss's own where all scores
-        factorise, a coefficient per entry, head and candidate for each memory expert."""
-        if self.factorises:
-            return 0
+        factorise, a coefficient per entry, head and candidate for each memory expert, a constant per candidate for the
+        transition expert."""
         candidates = min(num_negatives or self.num_items, self.num_items)
-        return self.config.memory.size * self.config.memory.num_heads * candidates * len(self.tables)
+        constants = 0 if self.transition is None else candidates
+        if self.factorises:
+            return constants
+        return constants + self.config.memory.size * self.config.memory.num_heads * candidates * len(self.tables)
 
     @property
     def _router_width(self) -> int:
@@ -182,6 +201,12 @@ class Recommender:
             mask[:, 0] = False
         return mask
 
+    def _transition_scores(self, batch: Batch) -> Tensor:
+        if batch.transition is not None:
+            return batch.transition
+        table = cast(transition_expert.TransitionTable, self.transition)
+        return transition_expert.transition_scores(table, batch.items, batch.rows, batch.candidates, None)
+
     def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
         if self.config.scoring == "dot":
             return Scores((Term(queries, item_keys),))
@@ -193,7 +218,7 @@ class Recommender:
         self, params: Mapping[str, Tensor], batch: Batch, queries: Tensor, item_keys: Tensor, mixture: Mixture
     ) -> Scores:
         terms = [Term(queries, item_keys, mixture.backbone)]
-        for (name, table), coefficient in zip(self.tables.items(), mixture.experts, strict=True):
+        for (name, table), coefficient in zip(self.tables.items(), mixture.experts, strict=False):
             expert_queries = pooled_expert.pooled_queries(params, name, table, batch.items, batch.rows)
             terms.append(Term(expert_queries, gather_candidates(table.values, batch.candidates), coefficient))
         return Scores(tuple(terms))
@@ -209,7 +234,7 @@ class Recommender:
     ) -> Scores:
         parts = self._memory_representations(params, batch, hidden, item_keys)
         if self.config.scoring == "dot":
-            dots = [w.unsqueeze(1) * part.dot(item_keys) for w, part in zip(mixture.experts, parts, strict=True)]
+            dots = [w.unsqueeze(1) * part.dot(item_keys) for w, part in zip(mixture.experts, parts, strict=False)]
             return Scores((Term(queries, item_keys, mixture.backbone),), torch.stack(dots).sum(0))
         return Scores((), self._mixture_cosine(queries, item_keys, mixture, parts))
 

@@ -11,11 +11,11 @@ from fedmm.params import Params
 
 
 def init_router(num_inputs: int, num_outputs: int) -> Params:
-    """Zeros: every expert that is present starts with an equal weight."""
-    return {
-        "router.weight": torch.zeros(num_outputs, num_inputs, dtype=torch.float64),
-        "router.bias": torch.zeros(num_outputs, dtype=torch.float64),
-    }
+    """Zeros: every expert that is present starts with an equal weight. Without inputs there is the bias alone."""
+    params: Params = {"router.bias": torch.zeros(num_outputs, dtype=torch.float64)}
+    if num_inputs:
+        params = {"router.weight": torch.zeros(num_outputs, num_inputs, dtype=torch.float64)} | params
+    return params
 
 
 def route(params: Mapping[str, Tensor], inputs: Tensor, present: Tensor) -> Tensor:
@@ -24,7 +24,9 @@ def route(params: Mapping[str, Tensor], inputs: Tensor, present: Tensor) -> Tens
     ``inputs`` [N, I] or [C, N, I] describe the candidates; ``present`` [N, M] or [C, N, M] says which outputs exist for
     each. Weights are a softmax over what is present, 0 elsewhere, and all 0 for a candidate with nothing present.
     """
-    logits = _project(inputs, params["router.weight"]) + params["router.bias"].unsqueeze(1)
+    logits = params["router.bias"].unsqueeze(1).expand(-1, present.shape[-2], -1)
+    if "router.weight" in params:
+        logits = _project(inputs, params["router.weight"]) + logits
     present = present.expand(logits.shape)
     logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
     weights = torch.softmax(logits, dim=-1)

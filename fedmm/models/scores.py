@@ -15,10 +15,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One summand: queries of R rows against keys of N candidates."""
+    """One summand: queries of R rows against keys of N candidates; without keys, constants that are scaled."""
 
-    queries: Tensor  # [C, R, K]
-    keys: Tensor  # [C, N, K], or [N, K] where all clients share them (item features)
+    queries: Tensor  # [C, R, K]; without keys the products themselves, [C, R, N]
+    keys: Tensor | None  # [C, N, K], or [N, K] where all clients share them (item features)
     scale: Tensor | None = None  # [C, N]
 
 
@@ -29,11 +29,15 @@ class Scores:
     terms: tuple[Term, ...]
     dense: Tensor | None = None  # [C, R, N]
 
+    def plus(self, term: Term) -> Scores:
+        """With one more summand."""
+        return Scores((*self.terms, term), self.dense)
+
     def materialise(self) -> Tensor:
         """The scores [C, R, N]. Terms add up in order, so a term of zeros changes no bit of those before it."""
         total = None
         for term in self.terms:
-            value = torch.matmul(term.queries, term_keys(term).mT)
+            value = _product(term)
             total = value if total is None else total + value
         if self.dense is not None:
             total = self.dense if total is None else total + self.dense
@@ -42,6 +46,9 @@ class Scores:
         return total
 
 
-def term_keys(term: Term) -> Tensor:
-    """Keys with the scale folded in: [C, N, K] or [N, K]."""
-    return term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
+def _product(term: Term) -> Tensor:
+    """A new tensor [C, R, N]; a scale is folded into the smaller factor, the keys."""
+    if term.keys is None:
+        return term.queries.clone() if term.scale is None else term.queries * term.scale.unsqueeze(1)
+    keys = term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
+    return torch.matmul(term.queries, keys.mT)

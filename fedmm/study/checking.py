@@ -14,7 +14,15 @@ from fedmm.study.values import build
 
 # Settings that a validator of config.py reads together; their values are tried in all combinations.
 INTERACTING = (
-    ("model.hidden_dim", "model.num_heads", "model.memory.num_heads", "model.fusion", "model.experts", "model.scoring"),
+    (
+        "model.hidden_dim",
+        "model.num_heads",
+        "model.memory.num_heads",
+        "model.fusion",
+        "model.experts",
+        "model.scoring",
+        "model.transition",
+    ),
     ("federation.local_steps", "federation.local_epochs"),
     ("federation.rounds", "federation.warmup_rounds"),
 )

@@ -13,8 +13,9 @@ from fedmm.figures import BLACK, BLUE, GREY, ORANGE, PURPLE
 from fedmm.figures_panels import Panel, frame, legend, literal, room, say, shortened, whole_rounds, write_png
 from fedmm.study.definition import Study
 from fedmm.study.figures_space import contour_panels, parallel_panel, slice_panels
-from fedmm.study.marginals import Marginal, complete_trials, marginals
+from fedmm.study.marginals import Marginal, marginals
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import complete_trials, pareto_front, trial_bytes
 from fedmm.wording import metric_words
 
 if TYPE_CHECKING:
@@ -74,16 +75,6 @@ def pareto_panel(study: Study, trials: Sequence[TrialRecord]) -> list[Panel]:
     """The metric against bytes."""
     caption = f"{metric_words(study.metric)} on validation against bytes; no trial beats one of the front in both."
     return [Panel("Pareto front", partial(_draw_pareto, trials), caption)]
-
-
-def pareto_front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials with two objectives that no other one beats in both, by rising bytes."""
-    points = [trial for trial in complete_trials(trials) if trial.values is not None and len(trial.values) > 1]
-    front: list[TrialRecord] = []
-    for trial in sorted(points, key=lambda trial: (_bytes(trial), -(trial.value or 0.0), trial.number)):
-        if not front or (trial.value or 0.0) > (front[-1].value or 0.0):
-            front.append(trial)
-    return front
 
 
 def _draw_history(trials: Sequence[TrialRecord], axes: Axes) -> None:
@@ -168,19 +159,15 @@ def _draw_pareto(trials: Sequence[TrialRecord], axes: Axes) -> None:
         say(axes, "no trial is complete")
         return
     front = pareto_front(trials)
-    xs, ys = zip(*((_bytes(trial), trial.value or 0.0) for trial in points), strict=True)
+    xs, ys = zip(*((trial_bytes(trial), trial.value or 0.0) for trial in points), strict=True)
     axes.plot(xs, ys, "o", color=BLUE, alpha=0.55, markersize=5.5, markeredgewidth=0, label="complete")
-    xs, ys = zip(*((_bytes(trial), trial.value or 0.0) for trial in front), strict=True)
+    xs, ys = zip(*((trial_bytes(trial), trial.value or 0.0) for trial in front), strict=True)
     axes.plot(xs, ys, "o-", color=ORANGE, markersize=6.5, linewidth=1.8, drawstyle="steps-post", label="front")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B", sep=" "))
-    axes.set_xlim(*room([_bytes(trial) for trial in points]))
+    axes.set_xlim(*room([trial_bytes(trial) for trial in points]))
     axes.set_ylim(*room([trial.value or 0.0 for trial in points]))
     legend(axes)
-
-
-def _bytes(trial: TrialRecord) -> float:
-    return trial.values[1] if trial.values is not None and len(trial.values) > 1 else math.inf
 
 
 def _points(trial: TrialRecord) -> list[tuple[int, float]]:

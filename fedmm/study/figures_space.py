@@ -14,10 +14,11 @@ import numpy as np
 from fedmm.figures import BLACK, BLUE, GREY, ORANGE
 from fedmm.figures_panels import PAPER, Panel, frame, literal, room, say, shortened
 from fedmm.study.definition import Study
-from fedmm.study.marginals import Marginal, complete_trials
+from fedmm.study.marginals import Marginal
 from fedmm.study.readings import short
 from fedmm.study.records import TrialRecord
 from fedmm.study.scales import Scale
+from fedmm.study.selection import complete_trials
 from fedmm.study.space import Parameter
 from fedmm.wording import metric_words
 

@@ -22,6 +22,7 @@ import numpy as np
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.study.definition import Study
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import complete_trials
 from fedmm.study.space import Parameter, Range
 from fedmm.wording import setting
 
@@ -74,12 +75,6 @@ class Marginal:
     def telling(self) -> bool:
         """Whether its rows differ by more than chance explains."""
         return self.p_adjusted is not None and self.p_adjusted < ALPHA
-
-
-def complete_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those that count and have a finite metric, by number."""
-    kept = [t for t in trials if t.state == "complete" and not t.superseded and t.value is not None]
-    return sorted((t for t in kept if math.isfinite(t.value or 0.0)), key=lambda trial: trial.number)
 
 
 def marginals(study: Study, trials: Sequence[TrialRecord]) -> tuple[Marginal, ...]:

@@ -24,10 +24,11 @@ from fedmm.pages import (
     write_page,
 )
 from fedmm.study.definition import Study
-from fedmm.study.figures import pareto_front, study_figures
-from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE, Marginal, Row, complete_trials, marginals
+from fedmm.study.figures import study_figures
+from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE, Marginal, Row, marginals
 from fedmm.study.readings import in_words, readings, short
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import complete_trials, pareto_front
 from fedmm.study.space import Range
 from fedmm.wording import PROTOCOLS, counted, in_bytes, in_time, metric_words, probability, setting, share
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from fedmm.settings_catalogue import known_settings
 from fedmm.study.definition import Study
-from fedmm.study.marginals import Marginal, complete_trials, marginals
+from fedmm.study.marginals import Marginal, marginals
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import complete_trials
 from fedmm.study.space import VARIANT, Parameter, Range
 from fedmm.wording import counted, listed, metric_words, setting, share, signed
 

@@ -54,24 +54,6 @@ class Confirmation:
         }
 
 
-def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the largest metric, the earlier one of equals; None where none is complete."""
-    complete = [trial for trial in trials if trial.state == "complete" and not trial.superseded]
-    return max(complete, key=lambda trial: (trial.values or (0.0,))[0], default=None)
-
-
-def pareto_front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """With two objectives, metric and bytes: the complete trials that no other one beats in both, by rising bytes."""
-    complete = [trial for trial in trials if trial.state == "complete" and not trial.superseded and trial.values]
-    front: list[TrialRecord] = []
-    best = -float("inf")
-    for trial in sorted(complete, key=lambda trial: (trial.values[1], -trial.values[0]) if trial.values else (0, 0)):
-        if trial.values and trial.values[0] > best:
-            best = trial.values[0]
-            front.append(trial)
-    return front
-
-
 def importances(trials: optuna.Study) -> dict[str, float] | None:
     """Each parameter's share of what decides the metric, by PED-ANOVA (Watanabe et al., IJCAI 2023); None where too few
     trials are complete or they do not differ."""

@@ -20,15 +20,14 @@ from fedmm.study import Study, dump_study
 from fedmm.study.marginals import mapping_of, marginals
 from fedmm.study.readings import readings
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import best_trial, pareto_front
 from fedmm.tracking import Tracker
 from fedmm.tracking_store import redacted
 from fedmm.tuning.outcome import (
     Confirmation,
-    best_trial,
     confirm,
     evaluate_on_test,
     importances,
-    pareto_front,
     summary_of,
 )
 from fedmm.tuning.storage import JOURNAL

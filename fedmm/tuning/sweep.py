@@ -18,11 +18,12 @@ from fedmm.errors import ConfigError
 from fedmm.interrupts import Interrupted, Interrupts, Stop
 from fedmm.study import Study
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import best_trial
 from fedmm.study.writing import as_tree
 from fedmm.tracking import Tracker, open_named
 from fedmm.tracking_study import close_orphans
 from fedmm.tuning.leadership import leading
-from fedmm.tuning.outcome import best_trial, summary_of
+from fedmm.tuning.outcome import summary_of
 from fedmm.tuning.pool import Pool
 from fedmm.tuning.reporting import finish
 from fedmm.tuning.storage import open_storage, reachable

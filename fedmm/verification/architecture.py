@@ -63,7 +63,7 @@ def over(
 
 def has_experts(model: Model) -> bool:
     """Whether there is anything beside the backbone."""
-    return bool(model.recommender.tables)
+    return bool(model.recommender.experts)
 
 
 def is_residual(model: Model) -> bool:
@@ -85,7 +85,7 @@ def router_gap(model: Model) -> float:
     recommender = model.recommender
     table = model.params[ITEM_TABLE].unsqueeze(0)
     weights = recommender.router_weights(expand_for_clients(model.params), None, table)[0]
-    names = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *recommender.tables]
+    names = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *recommender.experts]
     if weights.shape[1] != len(names):
         return float("inf")
     gap = 0.0
@@ -170,7 +170,7 @@ def zero_gate_gap(model: Model) -> float:
 
 def balance_at_equal_use(model: Model) -> float:
     """The load-balance loss where all experts are used equally."""
-    M = len(model.recommender.tables) + FUSIONS[model.recommender.config.fusion].routes_backbone
+    M = len(model.recommender.experts) + FUSIONS[model.recommender.config.fusion].routes_backbone
     weights = torch.full((1, 30, M), 1.0 / M, dtype=torch.float64)
     return float(load_balance_loss(weights, torch.ones(1, 30, dtype=torch.bool)).abs().max())
 
@@ -188,14 +188,16 @@ def backbone_coefficient(model: Model) -> Tensor:
     recommender = model.recommender
     params = dict(model.params)
     params["router.bias"] = torch.zeros_like(params["router.bias"])
-    params["router.bias"][-len(recommender.tables)] = 200.0
+    params["router.bias"][-len(recommender.experts)] = 200.0
     table = params[ITEM_TABLE].unsqueeze(0)
     expanded = expand_for_clients(params)
     weights = recommender.router_weights(expanded, None, table)
     mixture = FUSIONS[recommender.config.fusion].mix(expanded, weights)
-    first = next(iter(recommender.tables.values()))
+    masks = [table.present for table in recommender.tables.values()]
+    if recommender.transition is not None:
+        masks.append(recommender.transition.present)
     coefficient = torch.ones_like(weights[..., 0]) if mixture.backbone is None else mixture.backbone
-    return coefficient[0, first.present]
+    return coefficient[0, masks[0]]
 
 
 def coefficient_gap(expected: float) -> Callable[[Model], float]:

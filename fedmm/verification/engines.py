@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedmm.data.transitions import sum_transition_counts
 from fedmm.engines import sequential, vectorized
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import ServerState, run_round
@@ -32,6 +33,8 @@ CASES: Sequence[Case] = (
     ({"experts": "memory", "scoring": "cosine"}, {"local_optimizer": "adamw", "exclude_seen": False}),
     ({"experts": "memory", "fusion": "competitive", "dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 5}),
     ({"fusion": "competitive", "dropout": 0.2}, {"local_optimizer": "sgd", "num_negatives": 9, "local_epochs": 1}),
+    ({"transition": True, "dropout": 0.2}, {"local_optimizer": "adam", "batch_size": 1}),
+    ({"transition": True, "experts": "memory"}, {"local_optimizer": "sgd", "num_negatives": 6}),
     ({}, {"local_optimizer": "adam", "warmup_rounds": 2, "client_weighting": "positions"}),
 )
 
@@ -86,7 +89,10 @@ def engines_agree_in_float32(subject: Subject) -> Finding:
 def engines_agree_on_the_data(subject: Subject) -> Finding:
     """The configured model and federation in float64 on a dozen clients of the configured data."""
     split, config = subject.split, subject.config
-    recommender = Recommender.build(config.model, split.num_items, subject.dataset.features, DTYPE)
+    counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
+    recommender = Recommender.build(
+        config.model, split.num_items, subject.dataset.features, DTYPE, transition_counts=counts
+    )
     local = LocalTraining.build(recommender, config.federation, split.train, config.runtime.seed, DTYPE)
     params = shaken(recommender.init(torch_stream(config.runtime.seed, "parameters"), DTYPE))
     trainable, number = local.windows.trainable, config.federation.warmup_rounds + 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedmm.federation.dropout import step_dropout
 from fedmm.models.features import FeatureTable
 from fedmm.models.layers import Dropout, no_dropout
-from fedmm.models.recommender import Batch, Recommender
+from fedmm.models.recommender import Batch
 from fedmm.params import expand_for_clients
 from fedmm.seeding import torch_stream
 from fedmm.verification.architecture import all_rows, has_experts, over, scores_of
@@ -128,7 +128,7 @@ def self_attention_gap(model: Model) -> float:
         values = table.values.clone()
         values[item] += 1.0
         tables = {**model.recommender.tables, "semantic": FeatureTable(values, table.present)}
-        changed = replace(model, recommender=Recommender(model.recommender.config, model.num_items, tables))
+        changed = replace(model, recommender=replace(model.recommender, tables=tables))
         gap = max(gap, largest_gap(scores_of(model)[:, item], scores_of(changed)[:, item]))
     return gap
 
@@ -139,7 +139,7 @@ def remembered_items_matter(model: Model) -> float:
     values = table.values.clone()
     values[model.history.flatten()] += 1.0
     tables = {**model.recommender.tables, "semantic": FeatureTable(values, table.present)}
-    changed = replace(model, recommender=Recommender(model.recommender.config, model.num_items, tables))
+    changed = replace(model, recommender=replace(model.recommender, tables=tables))
     return float(largest_gap(scores_of(model), scores_of(changed)) == 0.0)
 
 

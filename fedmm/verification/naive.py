@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedmm.config import ModelConfig
 from fedmm.models.recommender import Recommender
+from fedmm.models.transition import TransitionTable
 
 EPSILON = 1e-6
 HALF_LIFE = 10.0
@@ -49,14 +50,19 @@ def naive_states(params: Mapping[str, Tensor], history: Sequence[int], config: M
 def naive_router_weights(recommender: Recommender, params: Mapping[str, Tensor], t: int) -> dict[str, float]:
     """The router's weight of the backbone ("backbone", competitive fusion alone) and of each modality for one item."""
     names = list(recommender.tables)
+    counted = [] if recommender.transition is None else ["transition"]
+    inputs: Tensor | None
     if recommender.config.experts == "memory":
         inputs = params["backbone.item_embedding"][t]
     else:
         parts = [recommender.tables[name].values[t] for name in names]
-        inputs = torch.cat(parts) / math.sqrt(sum(len(part) for part in parts))
-    logits = params["router.weight"] @ inputs + params["router.bias"]
-    outputs = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *names]
-    present = {name: name == "backbone" or bool(recommender.tables[name].present[t]) for name in outputs}
+        width = sum(len(part) for part in parts)
+        inputs = torch.cat(parts) / math.sqrt(width) if parts else None
+    logits = params["router.bias"] if inputs is None else params["router.weight"] @ inputs + params["router.bias"]
+    outputs = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *names, *counted]
+    present = {"backbone": True} | {name: bool(recommender.tables[name].present[t]) for name in names}
+    if recommender.transition is not None:
+        present["transition"] = bool(recommender.transition.counts[:, [t]].sum() > 0)
     masses = {
         name: math.exp(float(logit)) if present[name] else 0.0 for name, logit in zip(outputs, logits, strict=True)
     }
@@ -69,18 +75,28 @@ def _score(
 ) -> Tensor:
     config, item = recommender.config, params["backbone.item_embedding"][t]
     backbone = _norm(states[len(prefix) - 1], params, "backbone.norm")
-    weights = naive_router_weights(recommender, params, t) if recommender.tables else {}
+    weights = naive_router_weights(recommender, params, t) if recommender.experts else {}
     share = weights.get("backbone", 1.0)
     gate = params["fusion.gate"] if recommender.has_gate else 1.0
-    if recommender.tables and config.experts == "pooled":
-        total = share * (backbone @ item)
+    counted = torch.zeros_like(item[0])
+    if recommender.transition is not None:
+        counted = counted + gate * weights["transition"] * _transition_score(recommender.transition, prefix, t)
+    if recommender.experts and config.experts == "pooled":
+        total = share * (backbone @ item) + counted
         for name in recommender.tables:
             total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
         return total
     final = share * backbone
     for name in recommender.tables:
         final = final + gate * weights[name] * _memory_vector(recommender, params, name, prefix, states, t)
-    return _similarity(final, item, config)
+    return _similarity(final, item, config) + counted
+
+
+def _transition_score(table: TransitionTable, prefix: Sequence[int], t: int) -> float:
+    """2 ln(1 + sum_o 0.8^o C[h_(last-o), t] / sqrt(n_t) / A_0) over the last ten items; 0 for an item never counted."""
+    total = float(table.counts[:, [t]].sum())
+    found = sum(0.8**age * float(table.counts[item, t]) for age, item in enumerate(list(prefix)[::-1][:10]))
+    return 2.0 * math.log1p(found / math.sqrt(total) / table.softening) if total > 0 else 0.0
 
 
 def _similarity(final: Tensor, item: Tensor, config: ModelConfig) -> Tensor:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 
 from fedmm.config import ExperimentConfig, ModelConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.data.splits import make_split
-from fedmm.data.types import BoolArray, Dataset, ItemFeatures, Split
+from fedmm.data.transitions import sum_transition_counts
+from fedmm.data.types import BoolArray, Dataset, ItemFeatures, Ragged, Split
 from fedmm.models.recommender import Recommender
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
@@ -66,13 +68,15 @@ class Subject:
         return (own, *small_models(), *(own_model(self, kind, _label(kind)) for kind in kinds))
 
 
-VARIANTS: tuple[dict[str, str], ...] = (
+VARIANTS: tuple[dict[str, str | bool], ...] = (
     {"fusion": "residual", "experts": "pooled"},
     {"fusion": "residual", "experts": "memory"},
     {"fusion": "residual", "experts": "memory", "scoring": "cosine"},
     {"fusion": "competitive", "experts": "pooled"},
     {"fusion": "competitive", "experts": "memory"},
     {"fusion": "competitive", "experts": "memory", "scoring": "cosine"},
+    {"fusion": "residual", "experts": "pooled", "transition": True},
+    {"fusion": "competitive", "experts": "memory", "transition": True},
     {"fusion": "backbone"},
     {"fusion": "backbone", "scoring": "cosine"},
 )
@@ -82,7 +86,8 @@ SMALL_ITEMS = 40
 def own_model(subject: Subject, config: ModelConfig, label: str) -> Model:
     """A model over the configured data; with the checkpoint's parameters where there are some."""
     split, seed = subject.split, subject.config.runtime.seed
-    recommender = Recommender.build(config, split.num_items, subject.dataset.features, DTYPE)
+    counts = sum_transition_counts(split.train, split.num_items) if config.transition else None
+    recommender = Recommender.build(config, split.num_items, subject.dataset.features, DTYPE, transition_counts=counts)
     if subject.own_params is None:
         params = shaken(recommender.init(torch_stream(seed, "parameters"), DTYPE))
     else:
@@ -92,8 +97,13 @@ def own_model(subject: Subject, config: ModelConfig, label: str) -> Model:
 
 
 def _label(config: ModelConfig) -> str:
-    parts = [config.fusion] if config.fusion == "backbone" else [config.fusion, config.experts]
+    parts: list[str] = [config.fusion] if config.fusion == "backbone" else [config.fusion, config.experts]
+    parts += ["transition"] if config.transition else []
     return " ".join([*parts, config.scoring, "on the configured data"])
+
+
+def _kind(variant: Mapping[str, str | bool]) -> str:
+    return " ".join(value if isinstance(value, str) else key for key, value in variant.items())
 
 
 def small_models() -> tuple[Model, ...]:
@@ -103,10 +113,18 @@ def small_models() -> tuple[Model, ...]:
     models = []
     for variant in VARIANTS:
         config = ModelConfig.model_validate({"hidden_dim": 8, "num_blocks": 2, "max_length": 16, **variant})
-        recommender = Recommender.build(config, SMALL_ITEMS, tables, DTYPE)
+        counts = small_counts() if config.transition else None
+        recommender = Recommender.build(config, SMALL_ITEMS, tables, DTYPE, transition_counts=counts)
         params = shaken(recommender.init(torch_stream(0, "verify"), DTYPE))
-        models.append(Model(" ".join(variant.values()), recommender, params, history))
+        models.append(Model(_kind(variant), recommender, params, history))
     return tuple(models)
+
+
+def small_counts() -> csr_matrix:
+    """Transition counts of generated histories; some items are in none of them."""
+    stream = numpy_stream(0, "verify counts")
+    rows = [stream.permutation(SMALL_ITEMS - 3)[:9] + 1 for _ in range(5)]
+    return sum_transition_counts(Ragged.from_rows(rows), SMALL_ITEMS)
 
 
 def small_features() -> Mapping[str, ItemFeatures]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedmm.config import FederationConfig, ModelConfig
+from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import sequential, vectorized
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
@@ -40,9 +41,11 @@ def make_local(
 ) -> tuple[LocalTraining, Params]:
     """Local training over the small world, and the server's parameters."""
     config = ModelConfig.model_validate({**TINY_MODEL, **(model or {})})
-    recommender = Recommender.build(config, SMALL_ITEMS, small_features(), dtype)
+    train = histories() if train is None else train
+    counts = sum_transition_counts(train, SMALL_ITEMS) if config.transition else None
+    recommender = Recommender.build(config, SMALL_ITEMS, small_features(), dtype, transition_counts=counts)
     own = FederationConfig.model_validate(dict(federation or {}))
-    local = LocalTraining.build(recommender, own, histories() if train is None else train, 0, dtype)
+    local = LocalTraining.build(recommender, own, train, 0, dtype)
     return local, recommender.init(torch_stream(0, "verify world"), dtype)
 
 

@@ -70,6 +70,13 @@ def test_a_large_difference_is_told_and_the_better_group_is_a() -> None:
     assert comparison.warnings == ()
 
 
+def test_one_file_under_two_paths_is_the_same_data() -> None:
+    runs = [a_run(f"a{s}", s, 0.1, data__path=path) for s, path in enumerate(["here/ratings.csv", "there/ratings.csv"])]
+    comparison = compare(runs)
+    assert comparison.differing == ()
+    assert [len(group.runs) for group in comparison.groups] == [2]
+
+
 def test_the_same_runs_under_two_names_cannot_be_told_apart() -> None:
     runs = [a_run(f"a{s}", s, 0.1) for s in range(3)]
     twins = [

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.config import DataConfig
-from fedmm.data.preparation import RawInteractions, id_order, interactions_digest, prepare, tie_keys
+from fedmm.data.preparation import (
+    RawInteractions,
+    _order,
+    _user_times,
+    id_order,
+    interactions_digest,
+    prepare,
+    tie_keys,
+)
 from fedmm.data.types import Ragged
 from fedmm.errors import DataError
 
@@ -223,3 +231,15 @@ def test_digest_sees_every_part():
     }
     assert len(digests) == 6
     assert all(len(one) == 16 for one in digests)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-5.0, 0.0, 0.5, 1.0, 2.0**40]), st.integers(0, 2))))
+def test_the_order_is_that_of_a_full_stable_sort(rows):
+    users = np.array([row[0] for row in rows], dtype=np.int64)
+    times = np.array([row[1] for row in rows], dtype=np.float64)
+    keys = np.array([row[2] for row in rows], dtype=np.uint64)
+    assert _order(users, times, keys).tolist() == np.lexsort((keys, times, users)).tolist()
+    if rows:
+        packed = _user_times(users, times)
+        assert _order(packed, times, keys).tolist() == np.lexsort((keys, times, users)).tolist()

@@ -86,6 +86,19 @@ def test_leave_one_out_asks_for_the_last_two_items(dataset):
     assert any(note.startswith(f"{short} users with fewer than 3") for note in split.notes) == (short > 0)
 
 
+@given(st.integers(0, 4))
+def test_who_met_everything_is_counted(num_missing):
+    everything = list(range(1, 7))
+    split = make_split(
+        build([everything, everything[: 6 - num_missing]], [range(6), range(6 - num_missing)], 6), LEAVE_ONE_OUT
+    )
+    asked = 1 + (num_missing < 4)
+    expected = 1 + (num_missing == 0)
+    assert (
+        f"{expected} of {asked} test users met every other item: full ranking cannot miss their target" in split.notes
+    )
+
+
 @given(datasets(), st.sampled_from([0.05, 0.1, 0.2, 0.3, 0.45]))
 def test_temporal_split_equals_the_oracle(dataset, fraction):
     histories, stamps = dataset.interactions.histories, dataset.interactions.timestamps

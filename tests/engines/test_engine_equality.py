@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import ItemFeatures
 from fedmm.engines import vectorized
 from fedmm.federation.aggregation import AGGREGATIONS
@@ -29,6 +30,8 @@ FUSIONS = [
     {"fusion": "competitive"},
     {"fusion": "residual", "experts": "memory"},
     {"fusion": "competitive", "experts": "memory", "scoring": "cosine"},
+    {"fusion": "residual", "transition": True},
+    {"fusion": "competitive", "experts": "memory", "transition": True},
 ]
 
 
@@ -48,7 +51,9 @@ def with_modalities(local: LocalTraining, names: list[str], *, empty: bool) -> t
     if empty and names:
         last = features[names[-1]]
         features[names[-1]] = ItemFeatures(last.values, np.zeros_like(last.present))
-    recommender = Recommender.build(local.recommender.config, SMALL_ITEMS, features, local.dtype)
+    config, counts = local.recommender.config, sum_transition_counts(local.train, SMALL_ITEMS)
+    transition = counts if config.transition else None
+    recommender = Recommender.build(config, SMALL_ITEMS, features, local.dtype, transition_counts=transition)
     params = shaken(recommender.init(torch_stream(0, "engine equality"), local.dtype))
     return replace(local, recommender=recommender), params
 

@@ -1,8 +1,9 @@
 """The ledger against messages written down one by one: every client, every round, the spectral round too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.experiment import Experiment
 from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import ServerState, message_bytes, run_round
 from fedmm.params import Params
@@ -74,6 +76,31 @@ def history_file(tmp_path: Path) -> Path:
              for place, item in enumerate(row)]  # fmt: skip
     path.write_text("\n".join(["user,item,timestamp", *lines]) + "\n")
     return path
+
+
+def start_ledger(history_file: Path, given: Mapping[str, Mapping[str, Any]]) -> Ledger:
+    files = {"path": history_file, "visual_features": "none", "text_features": "none"}
+    model = {"hidden_dim": 8, "num_blocks": 1, "max_length": 6, **given.get("model", {})}
+    evaluation = {"protocols": ["full"], "cutoffs": [10]}
+    tree = {"data": files, "model": model, "federation": given.get("federation", {}), "evaluation": evaluation}
+    return Experiment.prepare(ExperimentConfig.model_validate(tree)).initial_state().ledger
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_counts_travel_once_for_both_uses(history_file: Path, spectral: bool) -> None:
+    """The transition expert needs the counts at the server, and their sum at every client."""
+    message = len(save({"counts": torch.zeros(NUM_ITEMS * (NUM_ITEMS + 1) // 2)}))
+    federation = {"spectral_start": spectral}
+    found = start_ledger(history_file, {"model": {"transition": True}, "federation": federation})
+    assert found == Ledger(NUM_USERS * message, NUM_USERS * message)
+    backbone = {"transition": True, "fusion": "backbone"}  # nobody reads the counts
+    found = start_ledger(history_file, {"model": backbone, "federation": federation})
+    assert found == Ledger(NUM_USERS * message if spectral else 0, 0)
+
+
+def test_nothing_travels_where_data_are_pooled(history_file: Path) -> None:
+    found = start_ledger(history_file, {"model": {"transition": True}, "federation": {"mode": "centralized"}})
+    assert found == Ledger(0, 0)
 
 
 def test_the_spectral_round_is_on_the_bill(history_file: Path) -> None:

@@ -15,8 +15,9 @@ from study_world import studies, study_of
 from trials_world import trials_of
 
 from fedmm.study import load_study
-from fedmm.study.marginals import ALPHA, complete_trials, holm, mapping_of, marginals, permutation_p, t_interval
+from fedmm.study.marginals import ALPHA, holm, mapping_of, marginals, permutation_p, t_interval
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import complete_trials
 
 GRID = '[study]\nsampler = "grid"\n[space."model.gating_init"]\nchoices = [0, 0.1, 0.5]\n'
 

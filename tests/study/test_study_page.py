@@ -12,11 +12,12 @@ from study_world import study_of
 from trials_world import trials_of
 
 from fedmm.study import Changes, Study, load_study
-from fedmm.study.figures import draw_study_figures, pareto_front, study_figures
+from fedmm.study.figures import draw_study_figures, study_figures
 from fedmm.study.marginals import marginals
 from fedmm.study.page import study_page, write_study_page
 from fedmm.study.readings import readings
 from fedmm.study.records import TrialRecord
+from fedmm.study.selection import pareto_front
 
 IMPORTANCES = {"federation.learning_rate": 0.7, "model.hidden_dim": 0.3}
 WORDS = """

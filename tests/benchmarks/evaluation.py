@@ -1,0 +1,126 @@
+"""Full-ranking evaluation on generated histories and features: seconds, peak extra memory, memory against pooled
+experts.
+
+    python tests/benchmarks/evaluation.py [--users 943] [--items 1682] [--experts pooled memory] [--threads N]
+        [--repeats 3] [--json FILE]
+
+The bootstrap is off, so what is timed is scoring and counting. Each way is warmed up once; the peak is that of the
+whole process, less what it held before the first evaluation.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedmm.config import ModelConfig
+from fedmm.data.types import IntArray, ItemFeatures, Queries, Ragged
+from fedmm.evaluation.model_scorer import model_scorer
+from fedmm.evaluation.results import evaluate
+from fedmm.models.recommender import Recommender
+from fedmm.seeding import numpy_stream, torch_stream
+
+FEATURE_WIDTH = 64
+COVERAGE = 0.95  # of the items, by each modality
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
+
+
+def generated_queries(num_users: int, num_items: int, rng: np.random.Generator) -> Queries:
+    """One query a user over a long-tailed catalogue: 10 to 100 distinct items, the last of them the target."""
+    weights = 1.0 / np.arange(10, num_items + 10)
+    rows = [_history(num_items, weights / weights.sum(), rng) for _ in range(num_users)]
+    histories = Ragged.from_rows([row[:-1] for row in rows])
+    targets = np.array([row[-1] for row in rows], dtype=np.int64)
+    return Queries(np.arange(num_users), histories, targets, histories)
+
+
+def _history(num_items: int, weights: np.ndarray, rng: np.random.Generator) -> IntArray:
+    items = rng.choice(num_items, size=rng.integers(15, 150), p=weights) + 1
+    return items[np.sort(np.unique(items, return_index=True)[1])][:100]
+
+
+def generated_features(num_items: int, rng: np.random.Generator) -> Mapping[str, ItemFeatures]:
+    """Unit vectors for most items, in two modalities."""
+    features = {}
+    for modality in ("visual", "semantic"):
+        values = rng.standard_normal((num_items + 1, FEATURE_WIDTH)).astype(np.float32)
+        present = rng.random(num_items + 1) < COVERAGE
+        present[0] = False
+        values = values / np.linalg.norm(values, axis=1, keepdims=True) * present[:, None]
+        features[modality] = ItemFeatures(values.astype(np.float32), present)
+    return features
+
+
+def peak_bytes() -> int:
+    """The largest memory this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=943)
+    parser.add_argument("--items", type=int, default=1682)
+    parser.add_argument("--experts", nargs="+", choices=("pooled", "memory"), default=["pooled", "memory"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rng = numpy_stream(0, "benchmark")
+    queries = generated_queries(arguments.users, arguments.items, rng)
+    features = generated_features(arguments.items, rng)
+    report = {
+        "users": arguments.users,
+        "items": arguments.items,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "ways": {},
+    }
+    print(f"torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(f"{arguments.users} users x {arguments.items} items, full ranking, residual fusion, seed 0")
+    for experts in arguments.experts:
+        model = ModelConfig(experts=experts)
+        recommender = Recommender.build(model, arguments.items, features)
+        params = recommender.init(torch_stream(0, "benchmark"))
+        scorer = model_scorer(recommender, params, torch.device("cpu"), experts=True)
+        before = peak_bytes()
+        wall, cpu = [], []
+        for _ in range(arguments.repeats + 1):
+            began, cpu_began = time.perf_counter(), time.process_time()
+            evaluate(scorer, queries, {}, ["full"], [10], None, 0)
+            wall.append(time.perf_counter() - began)
+            cpu.append(time.process_time() - cpu_began)
+        way = {
+            "seconds": statistics.median(wall[1:] or wall),
+            "seconds_of_each": wall,
+            "cpu_seconds_of_each": cpu,
+            "cpu_seconds": statistics.median(cpu[1:] or cpu),
+            "extra_peak_bytes": peak_bytes() - before,
+        }
+        report["ways"][experts] = way
+        print(
+            f"{experts:<8}{way['seconds']:8.3f} s  {way['cpu_seconds']:8.3f} s of processor  "
+            f"{way['extra_peak_bytes'] / 1e6:7.0f} MB more at the peak  "
+            f"(first {wall[0]:.3f} s, then {min(wall[1:] or wall):.3f} to {max(wall[1:] or wall):.3f} s)"
+        )
+    ways = report["ways"]
+    if len(ways) == 2:
+        report["memory_over_pooled"] = ways["memory"]["seconds"] / ways["pooled"]["seconds"]
+        print(f"memory / pooled = {report['memory_over_pooled']:.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""fedmm against Flower's simulation, pfl-research and a plain PyTorch loop: same model, clients, data, local steps.
+
+    python tests/benchmarks/peers/compare.py [--cores 2] [--clients 188] [--rounds 2] [--repeats 3] [--json FILE]
+
+Each way runs in a process of its own, with its own virtual environment where it is a peer, on a problem that fedmm
+exported once. A process runs one round that is not timed (it pays for start-up) and then ``--rounds`` that are; ways
+take turns, ``--repeats`` times. A round is a whole one for everybody: parameters go out, all clients train, the mean
+comes back, the server takes a step. Before any time is compared the mean delta of the first round must equal that of
+fedmm's sequential engine. Of several ways of one system the fastest counts.
+
+Wall time wants a machine that does nothing else: two torch threads on two busy cores wait for each other and can be ten
+times slower than one. The column of processor time (over all processes of a way, Ray's daemons included) bears company
+better, and says what a client costs, but not how well a way uses several cores.
+
+Training is the default of fedmm's backbone: plain SGD, clipped gradients, full softmax; dropout 0, so that outputs can
+be compared, and ``exclude_seen`` off, which the peers would have to pay for, too. ML-100K must have been fetched
+(``fedmm data fetch ml-100k``); each ``run_*.py`` says what was chosen in favour of its peer.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from environments import python_of
+from export import export_ml100k
+from records import ROOT, Outcome
+from report import Measured, Way, as_table, difference, is_equal, machine, summarise
+
+from fedmm.data.fetch import cache_folder
+
+HERE = Path(__file__).parent
+
+
+def ways(cores: int) -> list[Way]:
+    """Every way on so many cores. The first is what the others' outputs are held against."""
+
+    def threads(name: str, system: str, environment: str | None, script: str, *arguments: str) -> list[Way]:
+        counts = sorted({1, cores})
+        return [Way(f"{name}, {_counted(n, 'thread')}", system, environment, script, arguments, n) for n in counts]
+
+    found = [
+        *threads("fedmm sequential", "sequential", None, "run_fedmm.py", "sequential"),
+        Way(
+            f"fedmm vectorized, {_counted(cores, 'thread')}", "vectorized", None, "run_fedmm.py", ("vectorized",), cores
+        ),
+        *threads("plain loop", "plain", "plain", "run_plain.py"),
+        *threads("pfl", "pfl", "pfl", "run_pfl.py"),
+        Way(f"Flower, {_counted(cores, 'actor')}", "flower", "flower", "run_flower.py", (str(cores),), 1, cores),
+    ]
+    if cores > 1:
+        found.insert(-1, Way(f"pfl, {cores} processes", "pfl", "pfl", "run_pfl.py", (), 1, cores))
+    return found
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def run(way: Way, python: Path, problem: Path, outcome: Path, rounds: int) -> Outcome:
+    """One process from start to end; ends the comparison with the process's own words if it fails."""
+    command = [str(python)]
+    if way.processes > 1 and way.system == "pfl":
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={way.processes}"]
+    command += [str(HERE / way.script), str(problem), str(outcome), str(rounds), *way.arguments]
+    threads = str(way.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, ROOT: str(os.getpid())}
+    if way.environment is not None:
+        environment.pop("PYTHONPATH", None)
+    started = time.time()
+    with tempfile.TemporaryFile() as said:
+        done = subprocess.run(command, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
+        if done.returncode or not outcome.is_file():
+            said.seek(0)
+            raise SystemExit(f"{way.name} failed:\n{said.read().decode(errors='replace')[-4000:]}")
+    return Outcome.load(outcome, started)
+
+
+def main() -> None:
+    """Measures, checks, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="threads, actors or processes at most")
+    parser.add_argument("--clients", type=int, default=188, help="clients of a round (188: a fifth of ML-100K)")
+    parser.add_argument("--rounds", type=int, default=2, help="timed rounds of a process")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
+    parser.add_argument("--only", nargs="+", choices=["plain", "pfl", "flower"], help="of the peers")
+    parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where they are kept")
+    parser.add_argument("--json", type=Path, help="where the report goes")
+    arguments = parser.parse_args()
+    chosen = [
+        way
+        for way in ways(arguments.cores)
+        if way.environment is None or arguments.only is None or way.system in arguments.only
+    ]
+    pythons = {
+        way.environment: python_of(way.environment, arguments.environments)
+        for way in chosen
+        if way.environment is not None
+    }
+    before = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        problem = Path(folder) / "problem.npz"
+        num_clients = len(export_ml100k(problem, arguments.clients).clients)
+        measured = [Measured(way, num_clients) for way in chosen]
+        gaps: dict[str, tuple[float, float]] = {}
+        for repeat in range(arguments.repeats):
+            for number, own in enumerate(measured):
+                python = pythons[own.way.environment] if own.way.environment else Path(sys.executable)
+                outcome = Path(folder) / f"{repeat}-{number}.npz"
+                own.outcomes.append(run(own.way, python, problem, outcome, 1 + arguments.rounds))
+                gap = difference(own.outcomes[-1].mean_delta, measured[0].outcomes[0].mean_delta)
+                gaps[own.way.name] = max(gap, gaps.get(own.way.name, (0.0, 0.0)))
+                print(f"{own.way.name}: {own.ms_per_client[-1]:.2f} ms a client", file=sys.stderr)
+                if not is_equal(gap):
+                    raise SystemExit(f"{own.way.name} does not compute the same: {gap[0]:.1e}, relative {gap[1]:.1e}")
+    print(f"{before['processor']}, {arguments.cores} of {before['cores']} cores, load {before['load_average']}")
+    print(f"{num_clients} clients of ML-100K, 5 local steps, D = 64, L = 50, 2 blocks, full softmax, dropout 0")
+    print(f"{arguments.repeats} processes of {arguments.rounds} timed rounds each; medians and ranges over processes")
+    print(as_table(measured, gaps))
+    if arguments.json:
+        report = {
+            "machine": before,
+            "cores": arguments.cores,
+            "clients": num_clients,
+            "timed_rounds": arguments.rounds,
+            "repeats": arguments.repeats,
+            "ways": summarise(measured, gaps),
+        }
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

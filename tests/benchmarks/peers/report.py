@@ -1,0 +1,146 @@
+"""What was measured, as JSON and as a table."""
+
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from records import Outcome
+
+ABSOLUTE = 1e-5  # largest difference of an entry of the mean delta
+RELATIVE = 1e-4  # norm of the difference over the norm of the mean delta: small entries count, too
+OURS = ("vectorized", "sequential")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One system, set up in one manner."""
+
+    name: str
+    system: str  # of several ways of one system the fastest counts
+    environment: str | None  # None: fedmm's own
+    script: str
+    arguments: tuple[str, ...]
+    threads: int  # of each process
+    processes: int = 1
+
+
+@dataclass
+class Measured:
+    """A way's repetitions."""
+
+    way: Way
+    num_clients: int
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def ms_per_client(self) -> list[float]:
+        """Of each repetition, the median round over its clients."""
+        return [1000 * statistics.median(own.rounds) / self.num_clients for own in self.outcomes]
+
+    @property
+    def cpu_ms_per_client(self) -> list[float]:
+        """Likewise, of processor time over all of the way's processes: it does not feel who else is at work."""
+        return [1000 * statistics.median(own.cpu) / self.num_clients for own in self.outcomes]
+
+    @property
+    def median(self) -> float:
+        """Over repetitions."""
+        return statistics.median(self.ms_per_client)
+
+    @property
+    def start_up(self) -> list[float]:
+        """Seconds from the process's start to training at full pace, of each repetition."""
+        return [own.start_up for own in self.outcomes]
+
+
+def difference(
+    left: Mapping[str, NDArray[np.float32]], right: Mapping[str, NDArray[np.float32]]
+) -> tuple[float, float]:
+    """The largest difference of an entry, and the norm of the difference over the norm of ``right``.
+
+    Raises ValueError where the parameters are not the same.
+    """
+    if left.keys() != right.keys():
+        raise ValueError(f"parameters differ: {sorted(left.keys() ^ right.keys())}")
+    gaps = [left[name].astype(np.float64) - right[name] for name in right]
+    norm = sum(float(np.square(value.astype(np.float64)).sum()) for value in right.values()) ** 0.5
+    return max(float(np.abs(gap).max()) for gap in gaps), sum(float(np.square(gap).sum()) for gap in gaps) ** 0.5 / norm
+
+
+def is_equal(gap: tuple[float, float]) -> bool:
+    """Whether two mean deltas are the same but for rounding. A NaN is never equal."""
+    return gap[0] <= ABSOLUTE and gap[1] <= RELATIVE
+
+
+def fastest(measured: Sequence[Measured]) -> dict[str, Measured]:
+    """The way of each system that counts."""
+    best: dict[str, Measured] = {}
+    for own in measured:
+        system = own.way.system
+        if system not in best or own.median < best[system].median:
+            best[system] = own
+    return best
+
+
+def summarise(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, float]]) -> list[dict[str, object]]:
+    """One record a way: figures, ratios to fedmm's engines, equality of the output."""
+    best = fastest(measured)
+    return [
+        {
+            "way": own.way.name,
+            "system": own.way.system,
+            "counts": best[own.way.system] is own,
+            "processes": own.way.processes,
+            "threads_of_a_process": own.outcomes[0].threads,
+            "ms_per_client": {"median": own.median, "repetitions": own.ms_per_client},
+            "cpu_ms_per_client": {
+                "median": statistics.median(own.cpu_ms_per_client),
+                "repetitions": own.cpu_ms_per_client,
+            },
+            "start_up_seconds": {"median": statistics.median(own.start_up), "repetitions": own.start_up},
+            "ratio_to": {name: own.median / best[name].median for name in OURS},
+            "largest_difference": gaps[own.way.name][0],
+            "relative_difference": gaps[own.way.name][1],
+            "versions": own.outcomes[0].versions,
+        }
+        for own in measured
+    ]
+
+
+def machine() -> dict[str, object]:
+    """What it ran on, and how busy that was."""
+    model = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "system": platform.platform(),
+        "processor": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_average": os.getloadavg(),
+    }
+
+
+def as_table(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, float]]) -> str:
+    """Lines for people; ``*`` marks the way of a system that counts."""
+    best = fastest(measured)
+    head = f"{'':<26}{'ms a client':>12} {'(range)':<15}{'cpu ms':>8} {'(range)':<15}{'start-up s':>11} {'(range)':<12}"
+    lines = [head + f"{'/ vectorized':>13}{'/ sequential':>13}{'difference':>12}"]
+    for own in measured:
+        ms, cpu, start, gap = own.ms_per_client, own.cpu_ms_per_client, own.start_up, gaps[own.way.name]
+        mark = "* " if best[own.way.system] is own else "  "
+        lines.append(
+            f"{mark}{own.way.name:<24}{own.median:>12.2f} {f'({min(ms):.2f}-{max(ms):.2f})':<15}"
+            f"{statistics.median(cpu):>8.2f} {f'({min(cpu):.2f}-{max(cpu):.2f})':<15}"
+            f"{statistics.median(start):>11.1f} {f'({min(start):.1f}-{max(start):.1f})':<12}"
+            f"{own.median / best['vectorized'].median:>13.2f}{own.median / best['sequential'].median:>13.2f}"
+            f"{gap[0]:>12.1e}"
+        )
+    return "\n".join(lines)
