@@ -71,7 +71,7 @@ class Catalogues:
     @property
     def num_own(self) -> int:
         """H."""
-        return self.met_at.shape[1]
+        return int(self.met_at.shape[1])
 
     def columns_of(self, items: Tensor) -> Tensor:
         """Columns [C', ...] of own items ``items`` [C', ...] of the first C' clients; padding stays 0."""
@@ -147,7 +147,7 @@ class CatalogueSteps:
         """[C, S]: the step's own targets and its negatives."""
         mask = columns > 0
         mask[:, : 1 + self.catalogues.num_own] = False
-        mask.scatter_(1, targets, True)  # noqa: FBT003 - torch's own argument
+        mask.scatter_(1, targets, True)
         mask[:, 0] = False
         return mask
 

@@ -91,8 +91,9 @@ class LocalTraining:
     def touches_rows_only(self) -> bool:
         """Whether a client reads and moves the rows of its own items and negatives alone, so that the others need not
         be held or sent: sampled candidates, scores that are products, nothing that decays unread rows."""
-        dot = self.recommender.config.scoring == "dot"
-        return self.num_negatives > 0 and self.recommender.factorises and dot and not self.config.weight_decay
+        model = self.recommender
+        products_only = model.factorises and model.config.scoring == "dot" and model.transition is None
+        return products_only and self.num_negatives > 0 and not self.config.weight_decay
 
     def warming_up(self, round_number: int) -> bool:
         """Whether only the backbone trains in this round (counted from 1)."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedmm.models.scores import Scores, term_keys
+from fedmm.models.scores import Scores, scaled_keys
 
 LOGITS_AT_ONCE = 2**19  # 2 MB in float32: what a core's cache holds
 
@@ -38,7 +38,7 @@ def catalogue_cross_entropy(scores: Scores, questions: CatalogueQuestions) -> Te
     if scores.dense is not None:
         raise ValueError("only factorised scores have queries and keys")
     queries = torch.cat([term.queries for term in scores.terms], dim=-1)
-    keys = torch.cat([term_keys(term) for term in scores.terms], dim=-1)
+    keys = torch.cat([scaled_keys(term) for term in scores.terms], dim=-1)
     return cast(Tensor, _CatalogueCrossEntropy.apply(questions, queries, keys))  # type: ignore[no-untyped-call]
 
 
