@@ -20,6 +20,7 @@ from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.batched_loss import catalogue_cross_entropy
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.workspace import Workspace
 from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
 
@@ -38,6 +39,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         own=own,
         update=LOCAL_OPTIMIZERS[local.config.local_optimizer](own, local.config),
         experts=not local.warming_up(round_number),
+        workspace=Workspace(),
     )
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
     balances = torch.zeros_like(losses)
@@ -62,6 +64,7 @@ class _Block:
     own: Params
     update: Update
     experts: bool
+    workspace: Workspace
 
     @property
     def memoryless(self) -> bool:
@@ -79,7 +82,7 @@ def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tu
     recommender = replace(block.local.recommender, tables=step.tables)
     together = {**leaves, **expand_for_clients(block.frozen, num_active)}
     output = recommender.forward(together, step.batch, step.dropout, experts=block.experts)
-    loss = catalogue_cross_entropy(output.scores, step.questions)
+    loss = catalogue_cross_entropy(output.scores, step.questions, block.workspace)
     objective = loss + recommender.config.load_balance_weight * output.load_balance_loss
     found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))

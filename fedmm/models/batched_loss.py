@@ -14,8 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from fedmm.models.losses import Exclusions, Questions, cross_entropy
 from fedmm.models.scores import Scores, scaled_keys
+from fedmm.models.workspace import Workspace
 
+WORTH_A_WALK = 2**15  # logits of one client
 LOGITS_AT_ONCE = 2**19  # 2 MB in float32: what a core's cache holds
 
 
@@ -32,11 +35,24 @@ class CatalogueQuestions:
     met_at: Tensor | None  # [C, H] where in its client's history an item stands; None: rows skip nothing
     places: Tensor  # [C, R] where in its client's history each row stands
 
+    def one_by_one(self) -> Questions:
+        """The same questions in the form that asks clients one after the other."""
+        exclusions = None
+        if self.met_at is not None:
+            columns = torch.arange(1, 1 + self.met_at.shape[1], device=self.met_at.device).expand(self.met_at.shape)
+            exclusions = Exclusions(columns, self.met_at.unsqueeze(1) <= self.places.unsqueeze(2))
+        return Questions(self.targets, self.row_weights, self.candidate_mask, exclusions)
 
-def catalogue_cross_entropy(scores: Scores, questions: CatalogueQuestions) -> Tensor:
-    """[C]: each client's weighted cross-entropy. Raises ValueError for scores that do not factorise."""
+
+def catalogue_cross_entropy(
+    scores: Scores, questions: CatalogueQuestions, workspace: Workspace | None = None
+) -> Tensor:
+    """[C]: each client's weighted cross-entropy. Clients with many logits take the path of ``losses.py``, gradients in
+    ``workspace``; those with few are worth no walk of their own. Raises ValueError for scores that do not factorise."""
     if scores.dense is not None:
         raise ValueError("only factorised scores have queries and keys")
+    if questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK:
+        return cross_entropy(scores, questions.one_by_one(), workspace)
     queries = torch.cat([term.queries for term in scores.terms], dim=-1)
     keys = torch.cat([scaled_keys(term) for term in scores.terms], dim=-1)
     return cast(Tensor, _CatalogueCrossEntropy.apply(questions, queries, keys))  # type: ignore[no-untyped-call]
