@@ -130,6 +130,10 @@ class FederationConfig(Section):
     negatives_per: Literal["step", "round"] = Field(
         "step", description="how often a client draws its negatives: fresh ones each local step, or once a round"
     )
+    item_rows: Literal["touched", "all"] = Field(
+        "touched",
+        description="rows of the item table that travel where training negatives are sampled: all hides which",
+    )
     exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")

@@ -50,8 +50,9 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         balances[:num_active] += balance
     taken = torch.from_numpy(steps.num_steps).to(losses)
     deltas = {name: own[name].sub_(start[name]) for name in names}
-    touched = TouchedRows(steps.items, steps.catalogues.num_touched)
-    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken, touched)
+    num_rows = steps.catalogues.num_touched if local.sends_touched_rows else None
+    touched = TouchedRows(steps.items)
+    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken, touched, num_rows)
 
 
 @dataclass(frozen=True, eq=False)

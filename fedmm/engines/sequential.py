@@ -53,6 +53,7 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
         local.weights(clients),
         torch.stack(losses).mean().view(1),
         torch.stack(balances).mean().view(1),
+        num_rows=stream.num_rows,
     )
 
 

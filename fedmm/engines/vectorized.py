@@ -38,7 +38,7 @@ def train_cohort(
     product among threads, and the numbers do not depend on how many threads there are.
     """
     blocks = cut_blocks(local, cohort, block_size)
-    train = local_tables.train_block if local.touches_rows_only else _train_block
+    train = local_tables.train_block if local.fits_local_tables else _train_block
     threads = torch.get_num_threads()
     if local.device.type != "cpu" or threads == 1 or len(blocks) == 1:
         for clients in blocks:
@@ -102,7 +102,8 @@ def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_
         balances[:num_active] += balance
     taken = torch.from_numpy(num_steps).to(losses)
     deltas = {name: own[name].sub_(server[name]) for name in names}
-    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken)
+    weights = local.weights(clients)
+    return UpdateBlock(clients, deltas, weights, losses / taken, balances / taken, num_rows=stream.num_rows)
 
 
 def _step(

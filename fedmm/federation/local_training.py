@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ class UpdateBlock:
     losses: torch.Tensor  # [C] mean over local steps
     load_balance_losses: torch.Tensor  # [C]
     touched: TouchedRows | None = None  # the item table's delta has these rows alone, [C, N, D]; None: all, [C, V, D]
+    num_rows: IntArray | None = None  # [C] rows of the item table that travel; None: all
 
     def dense_deltas(self, num_items: int) -> Params:
         """The deltas with every row of the item table."""
@@ -89,11 +91,22 @@ class LocalTraining:
 
     @property
     def touches_rows_only(self) -> bool:
-        """Whether a client reads and moves the rows of its own items and negatives alone, so that the others need not
-        be held or sent: sampled candidates, scores that are products, nothing that decays unread rows."""
+        """Whether a client reads and moves the rows of its own items and negatives alone: its candidates are sampled,
+        and nothing decays the rows it does not read."""
+        return self.num_negatives > 0 and not self.config.weight_decay
+
+    @property
+    def sends_touched_rows(self) -> bool:
+        """Whether those rows alone travel. The server then sees which they are, though not which of them are the
+        client's own."""
+        return self.touches_rows_only and self.config.item_rows == "touched"
+
+    @property
+    def fits_local_tables(self) -> bool:
+        """Whether training can do without the other rows: they are not touched, and all scores are products."""
         model = self.recommender
         products_only = model.factorises and model.config.scoring == "dot" and model.transition is None
-        return products_only and self.num_negatives > 0 and not self.config.weight_decay
+        return self.touches_rows_only and products_only
 
     def warming_up(self, round_number: int) -> bool:
         """Whether only the backbone trains in this round (counted from 1)."""
@@ -140,7 +153,7 @@ class StepStream:
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
         self._histories = [local.train[client] for client in clients]
         self._round_number = round_number
-        self._drawn: list[IntArray] | None = None
+        self._draws: list[list[IntArray]] = []
         self._last: tuple[int, list[IntArray], Examples] | None = None
         self._whole: tuple[Examples, Exclusions | None, torch.Tensor | None] | None = None
 
@@ -198,11 +211,22 @@ class StepStream:
 
     def negatives(self, num_active: int) -> list[IntArray]:
         """The next step's negatives of the first ``num_active`` clients; the round's where they are drawn once."""
-        if self._drawn is None or self._local.config.negatives_per == "step":
+        if not self._draws or self._local.config.negatives_per == "step":
             num_items, number = self._local.recommender.num_items, self._local.num_negatives
             streams = zip(self._histories[:num_active], self._negatives, strict=False)
-            self._drawn = [draw_negatives(history, num_items, number, stream) for history, stream in streams]
-        return self._drawn[:num_active]
+            self._draws.append([draw_negatives(history, num_items, number, stream) for history, stream in streams])
+        return self._draws[-1][:num_active]
+
+    @property
+    def num_rows(self) -> IntArray | None:
+        """[C]: rows of the item table that travel after the steps so far; None: all."""
+        if not self._local.sends_touched_rows:
+            return None
+        draws = zip_longest(*self._draws, fillvalue=np.empty(0, np.int64))
+        touched = [
+            len(np.unique(np.concatenate([own, *drawn]))) for own, drawn in zip(self._histories, draws, strict=True)
+        ]
+        return np.array(touched, dtype=np.int64)
 
     def _over_catalogue(
         self, histories: list[IntArray], examples: Examples

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedmm.data.types import IntArray
-
 
 @dataclass(frozen=True, eq=False)
 class TouchedRows:
@@ -18,7 +16,6 @@ class TouchedRows:
     """
 
     items: Tensor  # [C, N]
-    num_touched: IntArray  # [C] rows that travel: items, padding not counted
 
     def add_to(self, total: Tensor, values: Tensor, weights: Tensor) -> None:
         """Adds weights [C] times values [C, N, D] to the rows of ``total`` [V, D], in place."""

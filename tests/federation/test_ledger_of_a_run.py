@@ -16,7 +16,7 @@ from fedmm.experiment import Experiment
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.rounds import ServerState, message_bytes, run_round
+from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream
 from fedmm.verification.world import make_federation, make_local
@@ -61,7 +61,7 @@ def test_heat_costs_one_number_an_item() -> None:
     sizes = {}
     for aggregation in AGGREGATIONS:
         local, params = make_local({}, {"aggregation": aggregation})
-        sizes[aggregation] = message_bytes(make_federation(local), params, 1)[0]
+        sizes[aggregation] = traffic(make_federation(local), params, 1)[0]
     entries = 4 * (local.recommender.num_items + 1)
     assert entries < sizes["heat"] - sizes["mean"] < entries + 128  # and its name in the header
 
@@ -123,7 +123,7 @@ def test_the_spectral_round_is_on_the_bill(history_file: Path) -> None:
         assert state.ledger.downlink_bytes == 0
         expected = state.ledger
         for reached, report in experiment.rounds(state):
-            uplink, downlink = message_bytes(experiment.federation, state.server.params, report.round)
+            uplink, downlink = traffic(experiment.federation, state.server.params, report.round)
             expected = expected.add(3 * uplink, 3 * downlink)
             assert reached.ledger == expected
             assert (report.uplink_bytes, report.downlink_bytes) == (expected.uplink_bytes, expected.downlink_bytes)
