@@ -38,7 +38,7 @@ def train_cohort(
     product among threads, and the numbers do not depend on how many threads there are.
     """
     blocks = cut_blocks(local, cohort, block_size)
-    train = local_tables.train_block if local.fits_local_tables else _train_block
+    train = local_tables.train_block if local.fits_local_tables else train_block
     threads = torch.get_num_threads()
     if local.device.type != "cpu" or threads == 1 or len(blocks) == 1:
         for clients in blocks:
@@ -83,7 +83,8 @@ def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[
     return blocks
 
 
-def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
+def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
+    """Trains ``clients``, in order of falling number of steps, each on a whole item table of its own."""
     names = local.trainable(server, round_number)
     frozen = {name: value for name, value in server.items() if name not in names}
     start = select(server, names)

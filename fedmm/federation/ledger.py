@@ -49,9 +49,9 @@ def message_bytes(message: Mapping[str, Tensor]) -> int:
         begin, end = end, end + value.numel() * value.element_size()
         shape = ",".join(map(str, value.shape))
         header.append(
-            f'{json.dumps(name)}:{{"dtype":"{_NAMES[value.dtype]}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
+            f'{json.dumps(name, ensure_ascii=False)}:{{"dtype":"{_NAMES[value.dtype]}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
         )
-    length = len(f"{{{','.join(header)}}}")
+    length = len(f"{{{','.join(header)}}}".encode())
     return 8 + -(-length // 8) * 8 + end
 
 
