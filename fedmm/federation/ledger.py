@@ -42,15 +42,12 @@ def message_bytes(message: Mapping[str, Tensor]) -> int:
 
     Eight bytes of length, a JSON header padded to a multiple of eight, then the tensors, larger types first.
     """
-    order = sorted(message, key=lambda name: (-_RANKS[message[name].dtype], name))
     header, end = [], 0
-    for name in order:
+    for name in sorted(message, key=lambda name: (-_RANKS[message[name].dtype], name)):
         value = message[name]
         begin, end = end, end + value.numel() * value.element_size()
-        shape = ",".join(map(str, value.shape))
-        header.append(
-            f'{json.dumps(name, ensure_ascii=False)}:{{"dtype":"{_NAMES[value.dtype]}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
-        )
+        fields = f'"dtype":"{_NAMES[value.dtype]}","shape":[{",".join(map(str, value.shape))}]'
+        header.append(f'{json.dumps(name, ensure_ascii=False)}:{{{fields},"data_offsets":[{begin},{end}]}}')
     length = len(f"{{{','.join(header)}}}".encode())
     return 8 + -(-length // 8) * 8 + end
 
