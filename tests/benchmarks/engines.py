@@ -1,17 +1,20 @@
-"""Engines against a plain PyTorch loop: the same backbone, clients, windows and local steps, outputs checked equal
+"""Engines against each other and a plain PyTorch loop: the same clients, windows and local steps, outputs checked equal
 first.
 
-    python tests/benchmarks/engines.py [--clients 60] [--repeats 3] [--threads N]
+    python tests/benchmarks/engines.py [--clients 188] [--repeats 3] [--threads N] [--data NAME] [--json FILE]
 
-Prints ratios measured in one run, with the thread count and versions.
+Two models: the backbone alone without dropout, which the plain loop has too, and the default (residual, two pooled
+experts, dropout). Prints ratios measured in one run, and how much of a tall-skinny matrix product's rate is used.
 """
 
 import argparse
+import json
 import math
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +27,7 @@ from fedmm.engines import sequential, vectorized
 from fedmm.federation.local_training import LocalTraining
 from fedmm.models.recommender import Recommender
 from fedmm.params import Params
-from fedmm.seeding import torch_stream
+from fedmm.seeding import numpy_stream, torch_stream
 
 
 class PlainSASRec(nn.Module):
@@ -95,45 +98,108 @@ def plain_loop(local: LocalTraining, server: Params, clients: np.ndarray) -> Par
     return {our_name(name): value.detach() - server[our_name(name)] for name, value in model.named_parameters()}
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    split = make_split(load_dataset(DataConfig()), DataConfig())
-    model = ModelConfig(fusion="backbone", dropout=0.0)
-    federation = FederationConfig(exclude_seen=False)
-    recommender = Recommender.build(model, split.num_items, {})
-    server = recommender.init(torch_stream(0, "benchmark"))
-    local = LocalTraining.build(recommender, federation, split.train, 0)
-    clients = local.windows.trainable[: arguments.clients]
+def useful_flops(local: LocalTraining, clients: np.ndarray) -> float:
+    """Multiplications and additions of one round's matrix products, forward and backward (three products for each one
+    of the forward pass), of real positions alone: the blocks' linear maps, attention, and the catalogue's scores."""
+    model, width = local.recommender.config, local.recommender.config.hidden_dim
+    rows = int(local.windows.num_positions(clients).sum())
+    windows = np.concatenate(
+        [local.windows.length[local.windows.first[c] : local.windows.first[c + 1]] for c in clients]
+    )
+    linear = rows * 6 * width**2 * model.num_blocks
+    attention = int((windows.astype(np.int64) ** 2).sum()) * width * model.num_blocks  # causal: half of 2 L^2 D
+    scores = rows * (local.recommender.num_items + 1) * width
+    return 3 * 2.0 * (linear + attention + scores) * local.config.steps_per_round
 
-    (last,) = sequential.train_cohort(local, server, clients[-1:], 1)
-    plain = plain_loop(local, server, clients[-1:])
-    gap = max(float((plain[name] - last.deltas[name][0]).abs().max()) for name in plain)
-    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, {len(clients)} clients")
-    print(f"backbone D = {model.hidden_dim}, {federation.steps_per_round} local steps, full softmax, dropout 0")
-    print(f"largest difference of a delta from the plain loop's: {gap:.1e}")
-    if gap > 1e-5:
-        raise SystemExit("the loops do not compute the same")
+
+def tall_skinny_rate() -> float:
+    """Operations a second of the product [9,400, 64] x [64, 1,683]: what a catalogue's scores could reach."""
+    left, right = torch.randn(9_400, 64), torch.randn(64, 1_683)
+    out = torch.empty(9_400, 1_683)
+    seconds = []
+    for _ in range(30):
+        began = time.perf_counter()
+        torch.mm(left, right, out=out)
+        seconds.append(time.perf_counter() - began)
+    return 2.0 * 9_400 * 64 * 1_683 / statistics.median(seconds)
+
+
+def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray, repeats: int) -> dict[str, float]:
+    """Milliseconds a client of each way, in turns, after one round of each that is not counted."""
     ways: dict[str, Callable[[], object]] = {
-        "plain": lambda: plain_loop(local, server, clients),
         "sequential": lambda: list(sequential.train_cohort(local, server, clients, 1)),
         "vectorized": lambda: sum(len(block.clients) for block in vectorized.train_cohort(local, server, clients, 1)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(arguments.repeats):
-        for name, run in ways.items():
+    if name == "backbone":
+        ways = {"plain loop": lambda: plain_loop(local, server, clients), **ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for repeat in range(1 + repeats):
+        for way, run in ways.items():
             began = time.perf_counter()
             run()
-            seconds[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, value in medians.items():
-        print(f"{name:<11}{1000 * value / len(clients):7.1f} ms a client   {value / medians['plain']:.2f} of plain")
-    print(f"sequential / vectorized = {medians['sequential'] / medians['vectorized']:.2f}")
+            if repeat:
+                seconds[way].append(time.perf_counter() - began)
+    model = local.recommender.config
+    experts = model.experts if name != "backbone" else "none"
+    print(
+        f"{name}: D = {model.hidden_dim}, experts {experts}, "
+        f"dropout {model.dropout}, {local.config.steps_per_round} local steps, full softmax, {len(clients)} clients"
+    )
+    milliseconds = {way: 1000 * statistics.median(values) / len(clients) for way, values in seconds.items()}
+    for way, value in milliseconds.items():
+        low, high = (1000 * bound(seconds[way]) / len(clients) for bound in (min, max))
+        print(f"  {way:<12}{value:7.1f} ms a client ({low:.1f} to {high:.1f})")
+    print(f"  sequential / vectorized = {milliseconds['sequential'] / milliseconds['vectorized']:.2f}")
+    return milliseconds
+
+
+def check_equal(local: LocalTraining, server: Params, client: np.ndarray) -> None:
+    """Ends the benchmark where the plain loop does not compute what the engines do."""
+    (last,) = sequential.train_cohort(local, server, client, 1)
+    plain = plain_loop(local, server, client)
+    gap = max(float((plain[name] - last.deltas[name][0]).abs().max()) for name in plain)
+    print(f"largest difference of a delta from the plain loop's: {gap:.1e}")
+    if gap > 1e-5:
+        raise SystemExit("the loops do not compute the same")
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=188)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--data", default="ml-100k", help="ml-100k (fedmm data fetch ml-100k) or movielens-small")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, {arguments.data}")
+    config = DataConfig(name=arguments.data)
+    data = load_dataset(config)
+    split = make_split(data, config)
+    found: dict[str, object] = {"threads": arguments.threads, "torch": torch.__version__, "data": arguments.data}
+    models = {
+        "backbone": (ModelConfig(fusion="backbone", dropout=0.0), FederationConfig(exclude_seen=False)),
+        "residual": (ModelConfig(), FederationConfig()),
+    }
+    for name, (model, federation) in models.items():
+        recommender = Recommender.build(model, split.num_items, data.features)
+        server = recommender.init(torch_stream(0, "benchmark"))
+        local = LocalTraining.build(recommender, federation, split.train, 0)
+        clients = numpy_stream(0, "benchmark").permutation(local.windows.trainable)[: arguments.clients]
+        if name == "backbone":
+            check_equal(local, server, clients[-1:])
+        found[name] = milliseconds = compare(name, local, server, clients, arguments.repeats)
+        if name == "backbone":
+            rate = useful_flops(local, clients) / (milliseconds["vectorized"] * len(clients) / 1000)
+            limit = tall_skinny_rate()
+            found["useful_share_of_tall_skinny"] = rate / limit
+            print(f"  sequential / plain loop = {milliseconds['sequential'] / milliseconds['plain loop']:.2f}")
+            print(
+                f"  useful {rate / 1e9:.0f} of {limit / 1e9:.0f} GFLOP/s of a tall-skinny product: {rate / limit:.0%}"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
