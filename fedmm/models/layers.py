@@ -42,7 +42,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def layer_norm(x: Tensor, params: Mapping[str, Tensor], name: str) -> Tensor:
     """LayerNorm (Ba et al., 2016) of x [C, ..., D] with each client's own gain and bias [C, D]."""
     if len(x) == 1:
-        return F.layer_norm(x, x.shape[-1:], params[f"{name}.weight"].squeeze(0), params[f"{name}.bias"].squeeze(0), NORM_EPSILON)
+        gain, bias = params[f"{name}.weight"].squeeze(0), params[f"{name}.bias"].squeeze(0)
+        return F.layer_norm(x, x.shape[-1:], gain, bias, NORM_EPSILON)
     normalised = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
     shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
     return torch.addcmul(params[f"{name}.bias"].view(shape), normalised, params[f"{name}.weight"].view(shape))
