@@ -77,6 +77,19 @@ def is_equal(gap: tuple[float, float]) -> bool:
     return gap[0] <= ABSOLUTE and gap[1] <= RELATIVE
 
 
+def mismatch(
+    way: Way, repeat: int, found: Mapping[str, NDArray[np.float32]], expected: Mapping[str, NDArray[np.float32]]
+) -> dict[str, object]:
+    """A process with another output: whose it was, and the largest difference of each parameter that differs."""
+    gaps = {name: float(np.abs(found[name].astype(np.float64) - expected[name]).max()) for name in expected}
+    return {
+        "way": way.name,
+        "repeat": repeat,
+        "parameters": {name: gap for name, gap in gaps.items() if not gap <= ABSOLUTE},
+        "relative_difference": difference(found, expected)[1],
+    }
+
+
 def fastest(measured: Sequence[Measured]) -> dict[str, Measured]:
     """The way of each system that counts."""
     best: dict[str, Measured] = {}
