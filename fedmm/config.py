@@ -127,6 +127,13 @@ class FederationConfig(Section):
     num_negatives: Count | None = Field(
         None, description="training negatives a local step; 0 = full softmax; unset = full, 255 beside memory experts"
     )
+    negatives_per: Literal["step", "round"] = Field(
+        "step", description="how often a client draws its negatives: fresh ones each local step, or once a round"
+    )
+    item_rows: Literal["touched", "all"] = Field(
+        "touched",
+        description="rows of the item table that travel where training negatives are sampled: all hides which",
+    )
     exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")

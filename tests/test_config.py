@@ -86,6 +86,8 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.clip_norm": Case(0.2),
     "federation.proximal_mu": Case(1.0),
     "federation.num_negatives": Case(3),
+    "federation.negatives_per": Case("round", {"federation.num_negatives": 3}),
+    "federation.item_rows": Case("all", {"federation.num_negatives": 3}),
     "federation.exclude_seen": Case(False),
     "federation.warmup_rounds": Case(1),
     "federation.aggregation": Case("mean"),

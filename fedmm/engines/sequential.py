@@ -13,7 +13,7 @@ import torch
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.models.losses import masked_logits
-from fedmm.params import Params, expand_for_clients, subtract
+from fedmm.params import Params, stack_for_clients
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -27,7 +27,7 @@ def train_cohort(local: LocalTraining, params: Params, cohort: IntArray, round_n
 def _train_client(local: LocalTraining, server: Params, client: int, round_number: int) -> UpdateBlock:
     config = local.config
     names = local.trainable(server, round_number)
-    own = {name: value.clone().requires_grad_(name in names) for name, value in server.items()}
+    own = {name: value.requires_grad_(name in names) for name, value in stack_for_clients(server, 1).items()}
     trained = [own[name] for name in names]
     optimizer = OPTIMIZERS[config.local_optimizer](trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     stream = local.steps(np.array([client]), round_number)
@@ -45,20 +45,20 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
         optimizer.step()
         losses.append(loss.detach())
         balances.append(balance.detach())
-    deltas = subtract({name: own[name].detach() for name in names}, {name: server[name] for name in names})
     clients = np.array([client])
     return UpdateBlock(
         clients,
-        {name: value.unsqueeze(0) for name, value in deltas.items()},
+        {name: own[name].detach() - server[name] for name in names},
         local.weights(clients),
         torch.stack(losses).mean().view(1),
         torch.stack(balances).mean().view(1),
+        num_rows=stream.num_rows,
     )
 
 
 def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy over the candidates and the load-balance loss, both scalars."""
-    output = local.recommender.forward(expand_for_clients(own), step.batch, step.dropout, experts=experts)
+    """Cross-entropy over the candidates and the load-balance loss, both scalars. ``own`` has a client axis of one."""
+    output = local.recommender.forward(own, step.batch, step.dropout, experts=experts)
     logits = masked_logits(output.scores, step.questions).squeeze(0)
     row_losses = torch.nn.functional.cross_entropy(logits, step.questions.targets.squeeze(0), reduction="none")
     return (row_losses * step.questions.row_weights.squeeze(0)).sum(), output.load_balance_loss.squeeze(0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedmm.data.types import IntArray
+from fedmm.engines import local_tables
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
 from fedmm.models.layers import lookup
@@ -37,17 +38,18 @@ def train_cohort(
     product among threads, and the numbers do not depend on how many threads there are.
     """
     blocks = cut_blocks(local, cohort, block_size)
+    train = local_tables.train_block if local.fits_local_tables else train_block
     threads = torch.get_num_threads()
     if local.device.type != "cpu" or threads == 1 or len(blocks) == 1:
         for clients in blocks:
-            yield _train_block(local, params, clients, round_number)
+            yield train(local, params, clients, round_number)
         return
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
     try:
         pending: deque[Future[UpdateBlock]] = deque()
         for clients in blocks:
-            pending.append(pool.submit(_train_block, local, params, clients, round_number))
+            pending.append(pool.submit(train, local, params, clients, round_number))
             # Finished blocks wait in order; no more than one a thread are kept beside those at work.
             if len(pending) > 2 * threads:
                 yield pending.popleft().result()
@@ -81,7 +83,8 @@ def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[
     return blocks
 
 
-def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
+def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
+    """Trains ``clients``, in order of falling number of steps, each on a whole item table of its own."""
     names = local.trainable(server, round_number)
     frozen = {name: value for name, value in server.items() if name not in names}
     start = select(server, names)
@@ -100,7 +103,8 @@ def _train_block(local: LocalTraining, server: Params, clients: IntArray, round_
         balances[:num_active] += balance
     taken = torch.from_numpy(num_steps).to(losses)
     deltas = {name: own[name].sub_(server[name]) for name in names}
-    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken)
+    weights = local.weights(clients)
+    return UpdateBlock(clients, deltas, weights, losses / taken, balances / taken, num_rows=stream.num_rows)
 
 
 def _step(

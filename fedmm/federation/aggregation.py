@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
-from fedmm.data.types import Ragged
+from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
@@ -31,14 +32,14 @@ class UpdateSum:
 
 
 def sum_updates(updates: Iterable[UpdateBlock], train: Ragged, num_items: int) -> UpdateSum:
-    """Adds updates up block by block; no block is kept. Heat is each client's own count of what it holds, summed alike.
+    """Adds updates up block by block; no block is kept, and row-sparse item tables are added where they belong. Heat
+    is each client's own count of what it holds, summed alike.
 
     Raises ValueError on an empty cohort.
     """
     total: UpdateSum | None = None
     for block in updates:
-        part = _block_sum(block, train, num_items)
-        total = part if total is None else _add(total, part)
+        total = _add_block(_nothing(block, num_items) if total is None else total, block, train)
     if total is None:
         raise ValueError("an empty cohort has no update")
     return total
@@ -67,27 +68,38 @@ Aggregation = Callable[[UpdateSum, FederationConfig], Params]
 AGGREGATIONS: Mapping[str, Aggregation] = {"mean": weighted_mean, "heat": heat_normalised_mean}
 
 
-def _block_sum(block: UpdateBlock, train: Ragged, num_items: int) -> UpdateSum:
+def _nothing(like: UpdateBlock, num_items: int) -> UpdateSum:
+    """Zeros to add blocks like ``like`` to."""
+    shapes = {name: value.shape[1:] for name, value in like.deltas.items()}
+    if like.touched is not None:
+        shapes[ITEM_TABLE] = torch.Size([num_items + 1, shapes[ITEM_TABLE][-1]])
+    deltas = {name: torch.zeros(shape).to(like.deltas[name]) for name, shape in shapes.items()}
+    scalar = torch.zeros(()).to(like.losses)
+    return UpdateSum(deltas, scalar, torch.zeros(num_items + 1).to(like.losses), scalar.clone(), scalar.clone(), 0)
+
+
+def _add_block(total: UpdateSum, block: UpdateBlock, train: Ragged) -> UpdateSum:
+    """``total`` with a block's share added, in the same memory."""
     weights = block.weights.to(block.losses)
-    holders = torch.zeros(num_items + 1, dtype=weights.dtype, device=weights.device)
-    for weight, client in zip(weights, block.clients, strict=True):
-        holders[torch.from_numpy(train[client]).to(weights.device)] += weight
+    for name, value in block.deltas.items():
+        if name == ITEM_TABLE and block.touched is not None:
+            block.touched.add_to(total.deltas[name], value, weights)
+        else:
+            total.deltas[name] += torch.tensordot(weights, value, dims=1)
+    owner, items = _holdings(block.clients, train)
+    total.holders.index_add_(0, items.to(weights.device), weights[owner.to(weights.device)])
     return UpdateSum(
-        {name: torch.tensordot(weights, value, dims=1) for name, value in block.deltas.items()},
-        weights.sum(),
-        holders,
-        torch.dot(weights, block.losses),
-        torch.dot(weights, block.load_balance_losses),
-        len(block.clients),
+        total.deltas,
+        total.weight + weights.sum(),
+        total.holders,
+        total.loss + torch.dot(weights, block.losses),
+        total.load_balance_loss + torch.dot(weights, block.load_balance_losses),
+        total.num_clients + len(block.clients),
     )
 
 
-def _add(left: UpdateSum, right: UpdateSum) -> UpdateSum:
-    return UpdateSum(
-        {name: value + right.deltas[name] for name, value in left.deltas.items()},
-        left.weight + right.weight,
-        left.holders + right.holders,
-        left.loss + right.loss,
-        left.load_balance_loss + right.load_balance_loss,
-        left.num_clients + right.num_clients,
-    )
+def _holdings(clients: IntArray, train: Ragged) -> tuple[Tensor, Tensor]:
+    """Each pair (place of a client, item of its training history) once."""
+    rows = [np.unique(train[client]) for client in clients]
+    owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    return torch.from_numpy(owner), torch.from_numpy(np.concatenate(rows).astype(np.int64))

@@ -31,12 +31,18 @@ class Candidates:
 
 def draw_negatives(history: IntArray, num_items: int, num_negatives: int, stream: np.random.Generator) -> IntArray:
     """Distinct items, uniform over 1..num_items without ``history``; all of them where fewer than ``num_negatives``
-    exist."""
-    outside = np.ones(num_items + 1, dtype=bool)
-    outside[0] = False
-    outside[history] = False
-    pool = np.flatnonzero(outside)
-    return stream.choice(pool, size=min(num_negatives, len(pool)), replace=False)
+    exist.
+
+    Ranks among the items outside are drawn and stepped over the history, so that nothing as long as the catalogue is
+    formed: the cost grows with the history and the draw.
+    """
+    own = np.unique(history)
+    num_outside = num_items - len(own)
+    ranks = stream.choice(num_outside, size=min(num_negatives, num_outside), replace=False)
+    # own[j] - 1 - j items outside are smaller than own[j]: the rank steps over as many own items as stand before it.
+    before = np.searchsorted(own - 1 - np.arange(len(own)), ranks, side="right")
+    drawn: IntArray = ranks + 1 + before
+    return drawn
 
 
 def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntArray]) -> Candidates:

@@ -1,16 +1,23 @@
-"""What travels: the length of the serialised messages, counted by serialising one.
+"""What travels: the lengths of the serialised messages (safetensors).
 
-All clients of a round send tensors of the same names, shapes and types, so one message gives the length of each.
+A length follows from the names, shapes and types of the tensors, so that nothing is serialised to know it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
+
+from fedmm.models.sasrec import ITEM_TABLE
+
+# The types' names in safetensors, and the order in which it lays them out.
+_NAMES = {torch.int32: "I32", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+_RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 
 @dataclass(frozen=True)
@@ -30,27 +37,57 @@ def serialise(message: Mapping[str, Tensor]) -> bytes:
     return bytes(save({name: value.detach().cpu().contiguous() for name, value in message.items()}))
 
 
-def broadcast_message(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a client receives at the start of a round: all parameters that the round computes with."""
-    return dict(params)
+def message_bytes(message: Mapping[str, Tensor]) -> int:
+    """The length of ``serialise(message)``; tensors on the meta device do.
+
+    Eight bytes of length, a JSON header padded to a multiple of eight, then the tensors, larger types first.
+    """
+    header, end = [], 0
+    for name in sorted(message, key=lambda name: (-_RANKS[message[name].dtype], name)):
+        value = message[name]
+        begin, end = end, end + value.numel() * value.element_size()
+        fields = f'"dtype":"{_NAMES[value.dtype]}","shape":[{",".join(map(str, value.shape))}]'
+        header.append(f'{json.dumps(name, ensure_ascii=False)}:{{{fields},"data_offsets":[{begin},{end}]}}')
+    length = len(f"{{{','.join(header)}}}".encode())
+    return 8 + -(-length // 8) * 8 + end
 
 
-def update_message(deltas: Mapping[str, Tensor], num_items: int, *, heat: bool) -> dict[str, Tensor]:
-    """What a client sends: its delta, its weight and loss terms, and for heat normalisation which items it holds.
+def broadcast_message(params: Mapping[str, Tensor], rows: int | None = None) -> dict[str, Tensor]:
+    """What a client receives at the start of a round: all parameters that the round computes with, of the item table
+    the ``rows`` it asked for (None: all)."""
+    return _with_rows(params, rows)
+
+
+def request_message(rows: int | None) -> dict[str, Tensor]:
+    """What a client sends for the rows of the item table it wants; nothing where all travel."""
+    return {} if rows is None else {"item_rows": torch.empty(rows, dtype=torch.int32, device="meta")}
+
+
+def update_message(
+    deltas: Mapping[str, Tensor], num_items: int, *, heat: bool, rows: int | None = None
+) -> dict[str, Tensor]:
+    """What a client sends: its delta, its weight and loss terms, and for heat normalisation which items it holds. Where
+    only ``rows`` rows of the item table travel, the server knows from the request which they are.
 
     The indicator is int32, a type that masks of a secure sum can be added to.
     """
-    message = dict(deltas)
+    message = _with_rows(deltas, rows)
     message["weight_and_losses"] = torch.zeros(3)
     if heat:
-        message["holders"] = torch.zeros(num_items + 1, dtype=torch.int32)
+        message["holders"] = torch.zeros(num_items + 1 if rows is None else rows, dtype=torch.int32)
     return message
+
+
+def _with_rows(params: Mapping[str, Tensor], rows: int | None) -> dict[str, Tensor]:
+    """``params`` with ``rows`` rows of the item table in its place, on the meta device: only their length matters."""
+    if rows is None:
+        return dict(params)
+    table = params[ITEM_TABLE]
+    return {**params, ITEM_TABLE: torch.empty(rows, table.shape[-1], dtype=table.dtype, device="meta")}
 
 
 def counts_message_bytes(num_items: int) -> int:
     """Bytes of one client's transition counts in the spectral round: the upper triangle of a symmetric float32 matrix
-    over the items, dense, because a secure sum has no sparse form. Computed, not serialised: it may be gigabytes."""
+    over the items, dense, because a secure sum has no sparse form."""
     entries = num_items * (num_items + 1) // 2
-    header = f'{{"counts":{{"dtype":"F32","shape":[{entries}],"data_offsets":[0,{4 * entries}]}}}}'
-    padded = -(-len(header) // 8) * 8  # safetensors: eight bytes of length, then JSON padded to a multiple of eight
-    return 8 + padded + 4 * entries
+    return message_bytes({"counts": torch.empty(entries, device="meta")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
+from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.recommender import Batch, Recommender
+from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.transition import transition_scores
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
@@ -41,6 +44,15 @@ class UpdateBlock:
     weights: torch.Tensor  # [C]
     losses: torch.Tensor  # [C] mean over local steps
     load_balance_losses: torch.Tensor  # [C]
+    touched: TouchedRows | None = None  # the item table's delta has these rows alone, [C, N, D]; None: all, [C, V, D]
+    num_rows: IntArray | None = None  # [C] rows of the item table that travel; None: all
+
+    def dense_deltas(self, num_items: int) -> Params:
+        """The deltas with every row of the item table."""
+        if self.touched is None:
+            return self.deltas
+        table = self.touched.dense(self.deltas[ITEM_TABLE], num_items + 1)
+        return {**self.deltas, ITEM_TABLE: table}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +88,25 @@ class LocalTraining:
         if self.config.num_negatives is not None:
             return self.config.num_negatives
         return 0 if self.recommender.factorises else MEMORY_NEGATIVES
+
+    @property
+    def touches_rows_only(self) -> bool:
+        """Whether a client reads and moves the rows of its own items and negatives alone: its candidates are sampled,
+        and nothing decays the rows it does not read."""
+        return self.num_negatives > 0 and not self.config.weight_decay
+
+    @property
+    def sends_touched_rows(self) -> bool:
+        """Whether those rows alone travel. The server then sees which they are, though not which of them are the
+        client's own."""
+        return self.touches_rows_only and self.config.item_rows == "touched"
+
+    @property
+    def fits_local_tables(self) -> bool:
+        """Whether training can do without the other rows: they are not touched, and all scores are products."""
+        model = self.recommender
+        products_only = model.factorises and model.config.scoring == "dot" and model.transition is None
+        return self.touches_rows_only and products_only
 
     def warming_up(self, round_number: int) -> bool:
         """Whether only the backbone trains in this round (counted from 1)."""
@@ -114,14 +145,15 @@ class StepStream:
         """``plans`` are window numbers to take instead of the clients' own plans; ``occasion`` tells several streams of
         one client in one round apart."""
         self._local = local
-        self._clients = clients
         if plans is None:
             plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
         self._plans = plans
         names = [(round_number, *occasion, int(client)) for client in clients]
         self._dropout = [torch_stream(local.seed, "dropout", *name) for name in names]
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
+        self._histories = [local.train[client] for client in clients]
         self._round_number = round_number
+        self._draws: list[list[IntArray]] = []
         self._last: tuple[int, list[IntArray], Examples] | None = None
         self._whole: tuple[Examples, Exclusions | None, torch.Tensor | None] | None = None
 
@@ -130,14 +162,45 @@ class StepStream:
         """[C]: local steps of each client."""
         return np.array([len(plan) for plan in self._plans], dtype=np.int64)
 
+    @property
+    def histories(self) -> list[IntArray]:
+        """[C]: each client's training items."""
+        return self._histories
+
     def step(self, index: int, num_active: int) -> Step:
         """Step ``index`` of the first ``num_active`` clients."""
         local = self._local
-        examples = self._examples([plan[index] for plan in self._plans[:num_active]])
-        model = local.recommender.config
-        dropout = step_dropout(
+        examples = self.examples(index, num_active)
+        dropout = self.dropout(examples)
+        histories = self._histories[:num_active]
+        if not local.num_negatives:
+            seen, transition = self._over_catalogue(histories, examples)
+            questions = Questions(examples.targets, examples.row_weights, None, seen)
+            return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
+        candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
+        transition = self._transition(histories, examples, candidates.items)
+        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, transition)
+        seen = self._seen(histories, examples, candidates.distinct)
+        questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
+        return Step(batch, questions, dropout)
+
+    def examples(self, index: int, num_active: int) -> Examples:
+        """The windows of step ``index``, collated; the last collation where every client takes the same ones again."""
+        chosen = [plan[index] for plan in self._plans[:num_active]]
+        if self._last is not None:
+            num_before, previous, examples = self._last
+            if num_before == len(chosen) and all(map(np.array_equal, previous, chosen)):
+                return examples
+        examples = collate(self._local.windows, chosen, self._local.dtype, self._local.device)
+        self._last = (len(chosen), chosen, examples)
+        return examples
+
+    def dropout(self, examples: Examples) -> Dropout:
+        """The next step's dropout, drawn from the clients' streams."""
+        local, model = self._local, self._local.recommender.config
+        return step_dropout(
             model.dropout,
-            self._dropout[:num_active],
+            self._dropout[: len(examples.num_windows)],
             examples.num_windows,
             examples.longest,
             model.num_blocks,
@@ -145,21 +208,25 @@ class StepStream:
             local.dtype,
             local.device,
         )
-        histories = [local.train[client] for client in self._clients[:num_active]]
-        if not local.num_negatives:
-            seen, transition = self._over_catalogue(histories, examples)
-            questions = Questions(examples.targets, examples.row_weights, None, seen)
-            return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
-        negatives = [
-            draw_negatives(history, local.recommender.num_items, local.num_negatives, stream)
-            for history, stream in zip(histories, self._negatives, strict=False)
+
+    def negatives(self, num_active: int) -> list[IntArray]:
+        """The next step's negatives of the first ``num_active`` clients; the round's where they are drawn once."""
+        if not self._draws or self._local.config.negatives_per == "step":
+            num_items, number = self._local.recommender.num_items, self._local.num_negatives
+            streams = zip(self._histories[:num_active], self._negatives, strict=False)
+            self._draws.append([draw_negatives(history, num_items, number, stream) for history, stream in streams])
+        return self._draws[-1][:num_active]
+
+    @property
+    def num_rows(self) -> IntArray | None:
+        """[C]: rows of the item table that travel after the steps so far; None: all."""
+        if not self._local.sends_touched_rows:
+            return None
+        draws = zip_longest(*self._draws, fillvalue=np.empty(0, np.int64))
+        touched = [
+            len(np.unique(np.concatenate([own, *drawn]))) for own, drawn in zip(self._histories, draws, strict=True)
         ]
-        candidates = gather_candidates(examples.targets, examples.row_weights, negatives)
-        transition = self._transition(histories, examples, candidates.items)
-        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, transition)
-        seen = self._seen(histories, examples, candidates.distinct)
-        questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
-        return Step(batch, questions, dropout)
+        return np.array(touched, dtype=np.int64)
 
     def _over_catalogue(
         self, histories: list[IntArray], examples: Examples
@@ -183,13 +250,3 @@ class StepStream:
         if table is None or self._local.warming_up(self._round_number):
             return None
         return transition_scores(table, examples.items, examples.rows, candidates, histories)
-
-    def _examples(self, chosen: list[IntArray]) -> Examples:
-        """Collates, or hands out the last collation where every client takes the same windows again."""
-        if self._last is not None:
-            num_active, previous, examples = self._last
-            if num_active == len(chosen) and all(map(np.array_equal, previous, chosen)):
-                return examples
-        examples = collate(self._local.windows, chosen, self._local.dtype, self._local.device)
-        self._last = (len(chosen), chosen, examples)
-        return examples

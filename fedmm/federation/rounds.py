@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
 from fedmm.federation.cohorts import sample_cohort
-from fedmm.federation.ledger import broadcast_message, serialise, update_message
+from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
 from fedmm.params import Params, negate, norm, select
@@ -58,7 +59,8 @@ def run_round(state: ServerState, federation: Federation) -> tuple[ServerState, 
     number = state.round + 1
     local, config = federation.local, federation.config
     cohort = sample_cohort(federation.clients, federation.cohort_size, federation.seed, number)
-    updates = federation.engine(local, state.params, cohort, number)
+    rows: Counter[int | None] = Counter()
+    updates = _watch(federation.engine(local, state.params, cohort, number), rows)
     total = sum_updates(updates, local.train, local.recommender.num_items)
     aggregate = AGGREGATIONS[config.aggregation](total, config)
     update_norm = float(norm(aggregate))
@@ -69,21 +71,40 @@ def run_round(state: ServerState, federation: Federation) -> tuple[ServerState, 
             f"(now {config.server_learning_rate}), or set federation.clip_norm.",
         )
     params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
-    uplink, downlink = message_bytes(federation, state.params, number)
+    uplink, downlink = _traffic_of_all(federation, state.params, number, rows)
     statistics = RoundStatistics(
         num_clients=total.num_clients,
         loss=float(total.loss / total.weight),
         load_balance_loss=float(total.load_balance_loss / total.weight),
         update_norm=update_norm,
-        uplink_bytes=uplink * total.num_clients,
-        downlink_bytes=downlink * total.num_clients,
+        uplink_bytes=uplink,
+        downlink_bytes=downlink,
     )
     return ServerState(params, optimizer, number), statistics
 
 
-def message_bytes(federation: Federation, params: Params, round_number: int) -> tuple[int, int]:
-    """Lengths of one client's serialised update and of the broadcast it receives, in bytes."""
+def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:
+    """Bytes that one client sends and receives in a round. ``rows`` of the item table travel (None: all)."""
     travelling = select(params, federation.local.trainable(params, round_number))
     heat = federation.config.aggregation == "heat"
-    update = update_message(travelling, federation.local.recommender.num_items, heat=heat)
-    return len(serialise(update)), len(serialise(broadcast_message(travelling)))
+    update = update_message(travelling, federation.local.recommender.num_items, heat=heat, rows=rows)
+    request = 0 if rows is None else message_bytes(request_message(rows))
+    return request + message_bytes(update), message_bytes(broadcast_message(travelling, rows))
+
+
+def _watch(updates: Iterable[UpdateBlock], rows: Counter[int | None]) -> Iterator[UpdateBlock]:
+    """The same updates; how many clients sent how many rows of the item table is counted in ``rows``."""
+    for block in updates:
+        rows.update([None] * len(block.clients) if block.num_rows is None else block.num_rows.tolist())
+        yield block
+
+
+def _traffic_of_all(
+    federation: Federation, params: Params, round_number: int, rows: Counter[int | None]
+) -> tuple[int, int]:
+    """Bytes sent and received, all clients together."""
+    uplink, downlink = 0, 0
+    for number, num_clients in rows.items():
+        sent, received = traffic(federation, params, round_number, number)
+        uplink, downlink = uplink + num_clients * sent, downlink + num_clients * received
+    return uplink, downlink

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedmm.data.types import ItemFeatures
+from fedmm.models.layers import lookup
 
 MODALITIES = ("visual", "semantic")
 
@@ -16,8 +17,8 @@ MODALITIES = ("visual", "semantic")
 class FeatureTable:
     """A modality's features, shared by all clients and never trained."""
 
-    values: Tensor  # [V, F], zero where absent
-    present: Tensor  # [V] bool
+    values: Tensor  # [V, F], zero where absent; [C, N, F] over catalogues of each client's own
+    present: Tensor  # [V] or [C, N] bool
 
     @classmethod
     def build(cls, features: ItemFeatures, dtype: torch.dtype, device: torch.device) -> FeatureTable:
@@ -30,7 +31,14 @@ class FeatureTable:
     @property
     def width(self) -> int:
         """F."""
-        return self.values.shape[1]
+        return self.values.shape[-1]
+
+    def at(self, items: Tensor) -> FeatureTable:
+        """The rows of ``items`` [C, ...]: values [C, ..., F] and presence [C, ...]."""
+        if self.present.ndim == 1:
+            return FeatureTable(self.values[items], self.present[items])
+        present = self.present.gather(1, items.flatten(1)).view(items.shape)
+        return FeatureTable(lookup(self.values, items), present)
 
 
 def gather_candidates(table: Tensor, candidates: Tensor | None) -> Tensor:

@@ -33,7 +33,7 @@ def no_dropout(x: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [C, ..., I] times weight [C, O, I] transposed, plus bias [C, O]: [C, ..., O]."""
     if len(x) == 1:
-        return F.linear(x, weight[0], None if bias is None else bias[0])
+        return F.linear(x, weight.squeeze(0), None if bias is None else bias.squeeze(0))
     rows = x.flatten(1, -2)
     out = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
     return out.view(*x.shape[:-1], weight.shape[1])
@@ -42,7 +42,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def layer_norm(x: Tensor, params: Mapping[str, Tensor], name: str) -> Tensor:
     """LayerNorm (Ba et al., 2016) of x [C, ..., D] with each client's own gain and bias [C, D]."""
     if len(x) == 1:
-        return F.layer_norm(x, x.shape[-1:], params[f"{name}.weight"][0], params[f"{name}.bias"][0], NORM_EPSILON)
+        return F.layer_norm(x, x.shape[-1:], params[f"{name}.weight"].squeeze(0), params[f"{name}.bias"].squeeze(0), NORM_EPSILON)
     normalised = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
     shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
     return torch.addcmul(params[f"{name}.bias"].view(shape), normalised, params[f"{name}.weight"].view(shape))

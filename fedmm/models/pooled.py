@@ -41,9 +41,10 @@ def pooled_queries(params: Mapping[str, Tensor], name: str, table: FeatureTable,
 
     Their product with the candidates' features is s. Where no item so far has the modality the query is exactly 0.
     """
-    present = table.present[items].to(table.values.dtype)
+    history = table.at(items)
+    present = history.present.to(history.values.dtype)
     weights = decay_matrix(params[f"{name}.decay_logit"], items.shape[2])
-    total = torch.matmul(weights.unsqueeze(1), table.values[items])
+    total = torch.matmul(weights.unsqueeze(1), history.values)
     mass = torch.matmul(weights.unsqueeze(1), present.unsqueeze(-1))
     pool = pick_rows(total / mass.clamp(min=torch.finfo(mass.dtype).tiny), rows)
     projection = params[f"{name}.projection.weight"]

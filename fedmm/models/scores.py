@@ -46,9 +46,16 @@ class Scores:
         return total
 
 
+def scaled_keys(term: Term) -> Tensor:
+    """The keys with the scale folded in, [C, N, K], or [N, K] where all clients share them. Raises ValueError for
+    constants."""
+    if term.keys is None:
+        raise ValueError("a term of constants has no keys")
+    return term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
+
+
 def _product(term: Term) -> Tensor:
     """A new tensor [C, R, N]; a scale is folded into the smaller factor, the keys."""
     if term.keys is None:
         return term.queries.clone() if term.scale is None else term.queries * term.scale.unsqueeze(1)
-    keys = term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
-    return torch.matmul(term.queries, keys.mT)
+    return torch.matmul(term.queries, scaled_keys(term).mT)

@@ -36,6 +36,8 @@ CASES: Sequence[Case] = (
     ({"transition": True, "dropout": 0.2}, {"local_optimizer": "adam", "batch_size": 1}),
     ({"transition": True, "experts": "memory"}, {"local_optimizer": "sgd", "num_negatives": 6}),
     ({}, {"local_optimizer": "adam", "warmup_rounds": 2, "client_weighting": "positions"}),
+    ({"dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 8, "negatives_per": "round", "proximal_mu": 0.5}),
+    ({}, {"local_optimizer": "sgd", "num_negatives": 8, "weight_decay": 0.1}),
 )
 
 

@@ -18,7 +18,7 @@ from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
 from fedmm.federation.ledger import counts_message_bytes, serialise, update_message
 from fedmm.federation.local_training import UpdateBlock
-from fedmm.federation.rounds import ServerState, message_bytes, run_round
+from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
@@ -194,7 +194,7 @@ def ledger_gap(subject: Subject) -> Finding:
         local, params = make_local({}, {"aggregation": aggregation, "warmup_rounds": 1})
         federation = make_federation(local)
         for number in (1, 2):
-            uplink, downlink = message_bytes(federation, params, number)
+            uplink, downlink = traffic(federation, params, number)
             names = local.trainable(params, number)
             received = len(save({name: params[name].contiguous() for name in names}))
             gaps.append((f"{aggregation} downlink, round {number}", float(abs(downlink - received))))

@@ -62,8 +62,9 @@ def by_client(blocks: Iterator[UpdateBlock]) -> dict[int, ClientUpdate]:
     """Each client's delta, loss and load-balance loss."""
     found: dict[int, ClientUpdate] = {}
     for block in blocks:
+        deltas = block.dense_deltas(SMALL_ITEMS)
         for place, client in enumerate(block.clients):
-            delta = {name: value[place] for name, value in block.deltas.items()}
+            delta = {name: value[place] for name, value in deltas.items()}
             found[int(client)] = (delta, float(block.losses[place]), float(block.load_balance_losses[place]))
     return found
 

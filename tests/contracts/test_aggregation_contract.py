@@ -1,6 +1,7 @@
 """What every aggregation owes: a joining of updates that no order, block, unit or bystander can bend."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
 from fedmm.federation.local_training import UpdateBlock
+from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.seeding import numpy_stream, torch_stream
 
@@ -78,6 +80,24 @@ def heat_by_hand(block, train):
         if holders:
             result[ITEM_TABLE][item] *= min(sum(weights) / holders, CAP)
     return result
+
+
+@EVERY
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), num_clients=st.integers(1, 5))
+def test_row_sparse_item_tables_join_as_dense_ones(name, seed, num_clients):
+    block, train = draw(seed, num_clients)
+    table = block.deltas[ITEM_TABLE]
+    held = torch.zeros(num_clients, NUM_ITEMS + 1, dtype=torch.bool)
+    for client in range(num_clients):
+        held[client, train[client]] = True
+    width = int(held.sum(1).max()) + 1
+    named = (held * torch.arange(NUM_ITEMS + 1)).sort(descending=True).values[:, :width]  # padding names row 0
+    dense = replace(block, deltas={**block.deltas, ITEM_TABLE: table * held.unsqueeze(-1)})
+    rows = dense.deltas[ITEM_TABLE].gather(1, named.unsqueeze(-1).expand(-1, -1, table.shape[-1]))
+    sparse = replace(block, deltas={**block.deltas, ITEM_TABLE: rows}, touched=TouchedRows(named))
+    assert_equal(sparse.dense_deltas(NUM_ITEMS), dense.deltas)
+    assert_equal(join(name, [sparse], train), join(name, [dense], train))
 
 
 BY_HAND = {"mean": mean_by_hand, "heat": heat_by_hand}

@@ -16,10 +16,12 @@ from fedmm.experiment import Experiment
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.rounds import ServerState, message_bytes, run_round
+from fedmm.federation.rounds import ServerState, run_round, traffic
+from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream
-from fedmm.verification.world import make_federation, make_local
+from fedmm.verification.subject import SMALL_ITEMS
+from fedmm.verification.world import ENGINES, make_federation, make_local
 
 NUM_USERS, NUM_ITEMS = 9, 14
 
@@ -57,11 +59,55 @@ def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
     assert uplinks[0] < uplinks[1] == uplinks[2]  # the warm-up is cheaper
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("model", [{}, {"experts": "memory"}], ids=str)
+def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, model: dict[str, Any]) -> None:
+    """A request of row numbers and its answer go before the update; each is written down here and measured."""
+    local, params = make_local(model, {"num_negatives": 5, "aggregation": "heat"}, dtype=torch.float32)
+    asked, sent, received = [], [], []
+
+    def watched(own: LocalTraining, server: Params, cohort: IntArray, number: int) -> Iterator[UpdateBlock]:
+        for block in ENGINES[engine](own, server, cohort, number):
+            for place, delta in enumerate(each_clients(block)):
+                rows = torch.nonzero(touched(own, int(block.clients[place]), number)).flatten().int()
+                sparse = {**delta, ITEM_TABLE: delta[ITEM_TABLE][rows]}
+                assert float(delta[ITEM_TABLE].abs().sum()) == pytest.approx(float(sparse[ITEM_TABLE].abs().sum()))
+                asked.append(len(save({"item_rows": rows})))
+                sent.append(written(sparse, len(rows) - 1, heat=True))
+                received.append(len(save({**server, ITEM_TABLE: server[ITEM_TABLE][rows]})))
+            yield block
+
+    _, statistics = run_round(ServerState(params, {}, 0), replace(make_federation(local), engine=watched))
+    assert statistics.uplink_bytes == sum(asked) + sum(sent)
+    assert statistics.downlink_bytes == sum(received)
+    everything = local.config.model_copy(update={"item_rows": "all"})
+    hidden = replace(make_federation(replace(local, config=everything)), config=everything)
+    _, others = run_round(ServerState(params, {}, 0), hidden)
+    assert others.uplink_bytes == others.num_clients * traffic(hidden, params, 1)[0]
+
+
+def each_clients(block: UpdateBlock) -> Iterator[Params]:
+    """Each client's delta with all rows."""
+    deltas = block.dense_deltas(SMALL_ITEMS)
+    for place in range(len(block.clients)):
+        yield {name: value[place] for name, value in deltas.items()}
+
+
+def touched(local: LocalTraining, client: int, number: int) -> torch.Tensor:
+    """[V]: the client's own items and all the negatives that its stream draws."""
+    stream = local.steps(np.array([client]), number)
+    found = torch.zeros(local.recommender.num_items + 1, dtype=torch.bool)
+    found[torch.from_numpy(local.train[client])] = True
+    for _ in range(int(stream.num_steps[0])):
+        found[torch.from_numpy(stream.negatives(1)[0])] = True
+    return found
+
+
 def test_heat_costs_one_number_an_item() -> None:
     sizes = {}
     for aggregation in AGGREGATIONS:
         local, params = make_local({}, {"aggregation": aggregation})
-        sizes[aggregation] = message_bytes(make_federation(local), params, 1)[0]
+        sizes[aggregation] = traffic(make_federation(local), params, 1)[0]
     entries = 4 * (local.recommender.num_items + 1)
     assert entries < sizes["heat"] - sizes["mean"] < entries + 128  # and its name in the header
 
@@ -123,7 +169,7 @@ def test_the_spectral_round_is_on_the_bill(history_file: Path) -> None:
         assert state.ledger.downlink_bytes == 0
         expected = state.ledger
         for reached, report in experiment.rounds(state):
-            uplink, downlink = message_bytes(experiment.federation, state.server.params, report.round)
+            uplink, downlink = traffic(experiment.federation, state.server.params, report.round)
             expected = expected.add(3 * uplink, 3 * downlink)
             assert reached.ledger == expected
             assert (report.uplink_bytes, report.downlink_bytes) == (expected.uplink_bytes, expected.downlink_bytes)

@@ -16,7 +16,7 @@ from fedmm.data.types import Ragged
 from fedmm.errors import ConfigError
 from fedmm.federation.cohorts import cohort_size, sample_cohort
 from fedmm.federation.dropout import LEVELS, step_dropout
-from fedmm.federation.ledger import Ledger, counts_message_bytes, serialise, update_message
+from fedmm.federation.ledger import Ledger, counts_message_bytes, message_bytes, serialise, update_message
 from fedmm.federation.spectral_start import positive_pmi, spectral_item_table
 from fedmm.models.layers import no_dropout
 from fedmm.seeding import torch_stream
@@ -85,6 +85,19 @@ def test_no_dropout_at_rate_zero() -> None:
 def test_the_ledger_adds_and_forgets_nothing() -> None:
     ledger = Ledger().add(3, 4).add(10, 20)
     assert (ledger.uplink_bytes, ledger.downlink_bytes) == (13, 24)
+
+
+NAMES = st.text('abcdefghij."\u00e9', min_size=1, max_size=12)
+TYPES = st.sampled_from([torch.float32, torch.float64, torch.int32, torch.int64])
+SHAPES = st.lists(st.integers(0, 12), max_size=3)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.dictionaries(NAMES, st.tuples(TYPES, SHAPES), min_size=1, max_size=6))
+def test_a_length_is_known_without_writing(tensors: dict[str, tuple[torch.dtype, list[int]]]) -> None:
+    message = {name: torch.zeros(shape, dtype=dtype) for name, (dtype, shape) in tensors.items()}
+    assert message_bytes(message) == len(serialise(message))
+    assert message_bytes({name: value.to("meta") for name, value in message.items()}) == len(serialise(message))
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:

@@ -6,7 +6,7 @@ import torch
 from fedmm.errors import DivergenceError
 from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
 from fedmm.federation.cohorts import sample_cohort
-from fedmm.federation.rounds import ServerState, message_bytes, run_round
+from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
 from fedmm.params import negate, norm
 from fedmm.verification.world import make_federation, make_local, params_gap
@@ -44,7 +44,7 @@ def test_a_round_is_cohort_training_aggregation_and_a_server_step(aggregation: s
     assert statistics.update_norm == float(norm(aggregate))
     assert statistics.loss == float(total.loss / total.weight)
     assert statistics.num_clients == 4
-    uplink, downlink = message_bytes(federation, params, 1)
+    uplink, downlink = traffic(federation, params, 1)
     assert (statistics.uplink_bytes, statistics.downlink_bytes) == (4 * uplink, 4 * downlink)
 
 
@@ -62,8 +62,7 @@ def test_warm_up_messages_are_shorter() -> None:
     local, params = make_local({}, {"warmup_rounds": 1})
     federation = make_federation(local)
     assert all(
-        left < right
-        for left, right in zip(message_bytes(federation, params, 1), message_bytes(federation, params, 2), strict=True)
+        left < right for left, right in zip(traffic(federation, params, 1), traffic(federation, params, 2), strict=True)
     )
 
 

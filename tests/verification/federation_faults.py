@@ -94,7 +94,7 @@ def ledger_leaves_out_the_spectral_round(patch: pytest.MonkeyPatch) -> None:
 
 
 def ledger_counts_numbers_not_messages(patch: pytest.MonkeyPatch) -> None:
-    everywhere(patch, ledger.serialise, lambda message: b"\0" * sum(4 * value.numel() for value in message.values()))
+    everywhere(patch, ledger.message_bytes, lambda message: sum(4 * value.numel() for value in message.values()))
 
 
 def rows_weigh_double(patch: pytest.MonkeyPatch) -> None:
@@ -117,13 +117,13 @@ def server_steps_double(patch: pytest.MonkeyPatch) -> None:
 
 
 def server_clips_each_client(patch: pytest.MonkeyPatch) -> None:
-    add = aggregation._block_sum
+    add = aggregation._add_block
 
-    def clipped(block: Any, *rest: Any) -> Any:
+    def clipped(total: Any, block: Any, *rest: Any) -> Any:
         deltas = {name: value.clamp(-3.0, 3.0) for name, value in block.deltas.items()}
-        return add(replace(block, deltas=deltas), *rest)
+        return add(total, replace(block, deltas=deltas), *rest)
 
-    patch.setattr(aggregation, "_block_sum", clipped)
+    patch.setattr(aggregation, "_add_block", clipped)
 
 
 ENGINES = "vectorized equals sequential"

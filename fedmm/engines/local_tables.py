@@ -1,0 +1,117 @@
+"""Training a block of clients on local item tables: each holds the rows it touches in the round, and no others.
+
+With sampled candidates a row that is neither in a client's history nor among its negatives has no gradient. Under SGD,
+and under Adam from a zero state, such a row does not move, so leaving it out changes nothing. Weight decay moves every
+row; memory experts and the full softmax read every row: they train on the dense table (``vectorized.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedmm.data.types import IntArray
+from fedmm.federation.local_catalogues import CatalogueStep, CatalogueSteps
+from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.row_updates import TouchedRows
+from fedmm.models.batched_loss import catalogue_cross_entropy
+from fedmm.models.layers import lookup
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.workspace import Workspace
+from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
+
+
+def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
+    """Trains ``clients``, in order of falling number of steps; the item table's delta is row-sparse."""
+    names = local.trainable(server, round_number)
+    steps = CatalogueSteps(local, clients, round_number)
+    start = expand_for_clients(select(server, names), len(clients))
+    start[ITEM_TABLE] = server[ITEM_TABLE][steps.items]
+    own = stack_for_clients(select(server, [name for name in names if name != ITEM_TABLE]), len(clients))
+    own[ITEM_TABLE] = start[ITEM_TABLE].clone()
+    block = _Block(
+        local=local,
+        frozen={name: value for name, value in server.items() if name not in names},
+        start=start,
+        own=own,
+        update=LOCAL_OPTIMIZERS[local.config.local_optimizer](own, local.config),
+        experts=not local.warming_up(round_number),
+        workspace=Workspace(),
+    )
+    losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
+    balances = torch.zeros_like(losses)
+    for index in range(int(steps.num_steps.max())):
+        num_active = int((steps.num_steps > index).sum())
+        loss, balance = _step(block, steps.step(index, num_active), index, num_active)
+        losses[:num_active] += loss
+        balances[:num_active] += balance
+    taken = torch.from_numpy(steps.num_steps).to(losses)
+    deltas = {name: own[name].sub_(start[name]) for name in names}
+    num_rows = steps.catalogues.num_touched if local.sends_touched_rows else None
+    touched = TouchedRows(steps.items)
+    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken, touched, num_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What stays the same over the steps of a block; the tensors of ``own`` change in place."""
+
+    local: LocalTraining
+    frozen: Params
+    start: Params  # stacked; the item table [C, N, D] by the catalogues' columns, as in ``own``
+    own: Params
+    update: Update
+    experts: bool
+    workspace: Workspace
+
+    @property
+    def memoryless(self) -> bool:
+        """Whether a row without a gradient stays where it is, whatever happened to it in earlier steps."""
+        return self.local.config.local_optimizer == "sgd" and not self.local.config.proximal_mu
+
+
+def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tuple[Tensor, Tensor]:
+    """One local step of the first ``num_active`` clients, written into ``block.own``; their losses [C]."""
+    config = block.local.config
+    active = {name: value[:num_active] for name, value in block.own.items()}
+    if step.columns is not None:
+        active[ITEM_TABLE] = lookup(active[ITEM_TABLE], step.columns)
+    leaves = {name: value.detach().requires_grad_() for name, value in active.items()}
+    recommender = replace(block.local.recommender, tables=step.tables)
+    together = {**leaves, **expand_for_clients(block.frozen, num_active)}
+    output = recommender.forward(together, step.batch, step.dropout, experts=block.experts)
+    loss = catalogue_cross_entropy(output.scores, step.questions, block.workspace)
+    objective = loss + recommender.config.load_balance_weight * output.load_balance_loss
+    found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+    gradients = dict(zip(leaves, found, strict=True))
+    with torch.no_grad():
+        if step.columns is not None and not block.memoryless:
+            table = block.own[ITEM_TABLE][:num_active]
+            active[ITEM_TABLE], gradients[ITEM_TABLE] = table, _spread(gradients[ITEM_TABLE], step.columns, table)
+        if config.proximal_mu:
+            for name, gradient in gradients.items():
+                gradients[name] = gradient + config.proximal_mu * (active[name] - block.start[name][:num_active])
+        if config.clip_norm is not None:
+            factors = clip_factors(client_norms(gradients), config.clip_norm)
+            for gradient in gradients.values():
+                gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+        for name, gradient in gradients.items():
+            block.update(active[name], gradient, name, num_active, index + 1)
+        if step.columns is not None and block.memoryless:
+            _write_back(block.own[ITEM_TABLE], active[ITEM_TABLE], step.columns)
+    return loss.detach(), output.load_balance_loss.detach()
+
+
+def _spread(gradient: Tensor, columns: Tensor, table: Tensor) -> Tensor:
+    """A step's gradient [C, S, D] at the columns it belongs to, zero elsewhere: [C, N, D]."""
+    return torch.zeros_like(table).scatter_add_(1, columns.unsqueeze(-1).expand(gradient.shape), gradient)
+
+
+def _write_back(table: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Puts rows [C', S, D] of the first C' clients at their columns of ``table`` [C, N, D]. Padding names column 0
+    more than once, always with the value it has."""
+    offsets = torch.arange(len(columns), device=columns.device).unsqueeze(1) * table.shape[1]
+    table.flatten(0, 1).index_copy_(0, (columns + offsets).flatten(), rows.flatten(0, 1))
