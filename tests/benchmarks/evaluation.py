@@ -15,48 +15,22 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from generated import generate
 
-from fedmm.config import ModelConfig
-from fedmm.data.types import IntArray, ItemFeatures, Queries, Ragged
+from fedmm.config import DataConfig, ModelConfig
+from fedmm.data.splits import make_split
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.results import evaluate
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.seeding import torch_stream
 
 FEATURE_WIDTH = 64
-COVERAGE = 0.95  # of the items, by each modality
+MEAN_LENGTH = 60  # of a history
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
-
-
-def generated_queries(num_users: int, num_items: int, rng: np.random.Generator) -> Queries:
-    """One query a user over a long-tailed catalogue: 10 to 100 distinct items, the last of them the target."""
-    weights = 1.0 / np.arange(10, num_items + 10)
-    rows = [_history(num_items, weights / weights.sum(), rng) for _ in range(num_users)]
-    histories = Ragged.from_rows([row[:-1] for row in rows])
-    targets = np.array([row[-1] for row in rows], dtype=np.int64)
-    return Queries(np.arange(num_users), histories, targets, histories)
-
-
-def _history(num_items: int, weights: np.ndarray, rng: np.random.Generator) -> IntArray:
-    items = rng.choice(num_items, size=rng.integers(15, 150), p=weights) + 1
-    return items[np.sort(np.unique(items, return_index=True)[1])][:100]
-
-
-def generated_features(num_items: int, rng: np.random.Generator) -> Mapping[str, ItemFeatures]:
-    """Unit vectors for most items, in two modalities."""
-    features = {}
-    for modality in ("visual", "semantic"):
-        values = rng.standard_normal((num_items + 1, FEATURE_WIDTH)).astype(np.float32)
-        present = rng.random(num_items + 1) < COVERAGE
-        present[0] = False
-        values = values / np.linalg.norm(values, axis=1, keepdims=True) * present[:, None]
-        features[modality] = ItemFeatures(values.astype(np.float32), present)
-    return features
 
 
 def peak_bytes() -> int:
@@ -75,9 +49,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rng = numpy_stream(0, "benchmark")
-    queries = generated_queries(arguments.users, arguments.items, rng)
-    features = generated_features(arguments.items, rng)
+    dataset = generate(arguments.users, arguments.items, MEAN_LENGTH, 0, FEATURE_WIDTH)
+    queries, features = make_split(dataset, DataConfig()).test, dataset.features
     report = {
         "users": arguments.users,
         "items": arguments.items,
