@@ -3,7 +3,7 @@
     python tests/benchmarks/scale.py [--curve cohort|population|catalogue] [--json FILE]
     python tests/benchmarks/scale.py --point 100000 100000 1000
 
-Generated clients over a long-tailed catalogue (30 items a history on average); the default model (residual, two pooled
+Generated clients over a long-tailed catalogue (about 30 items a history); the default model (residual, two pooled
 experts over 64 features each, dropout 0.2) and five local steps on 256 negatives of each client's own. A point is
 ``clients items cohort``; the first round, which touches memory for the first time, is not counted.
 """
@@ -20,51 +20,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from generated import generate_features, generate_histories
 
 from fedmm.config import FederationConfig, ModelConfig
-from fedmm.data.types import IntArray, ItemFeatures, Ragged
+from fedmm.data.types import IntArray
 from fedmm.engines import vectorized
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.seeding import torch_stream
 
 CURVES = {
     "cohort": [(100_000, 100_000, cohort) for cohort in (250, 500, 1000, 2000, 4000)],
     "population": [(clients, 100_000, 1000) for clients in (12_500, 25_000, 50_000, 100_000, 200_000)],
     "catalogue": [(100_000, items, 1000) for items in (12_500, 50_000, 100_000, 200_000, 1_000_000)],
 }
-FEATURE_WIDTH, NEGATIVES, ROUNDS = 64, 256, 3
+MEAN_LENGTH, FEATURE_WIDTH, NEGATIVES, ROUNDS = 30, 64, 256, 3
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
-
-
-def generate_histories(num_clients: int, num_items: int, mean_length: int = 30) -> Ragged:
-    """Lengths from geometric noise around ``mean_length``; items by popularity ~ 1 / rank, each once in a history."""
-    rng = numpy_stream(0, "scale")
-    lengths = np.minimum(5 + rng.geometric(1 / (mean_length - 4), num_clients) - 1, num_items // 4)
-    owner = np.repeat(np.arange(num_clients), lengths)
-    items = np.minimum(np.exp(rng.random(len(owner)) * np.log(num_items)).astype(np.int64), num_items)
-    _, first = np.unique(owner * (num_items + 1) + items, return_index=True)
-    kept = np.sort(first)
-    kept_per_client = np.bincount(owner[kept], minlength=num_clients)
-    return Ragged(items[kept], np.concatenate([np.zeros(1, np.int64), np.cumsum(kept_per_client)]))
-
-
-def generate_features(num_items: int) -> dict[str, ItemFeatures]:
-    """Gaussian features of both modalities for every item."""
-    rng = numpy_stream(0, "scale features")
-    present = np.arange(num_items + 1) > 0
-    return {
-        name: ItemFeatures(rng.standard_normal((num_items + 1, FEATURE_WIDTH), dtype=np.float32), present)
-        for name in ("visual", "semantic")
-    }
 
 
 def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
     """Seconds of a round and peak memory of this process."""
     began = time.perf_counter()
-    train = generate_histories(num_clients, num_items)
-    recommender = Recommender.build(ModelConfig(), num_items, generate_features(num_items))
+    train = generate_histories(num_clients, num_items, MEAN_LENGTH, 0)
+    features = generate_features(num_items, FEATURE_WIDTH, 0)
+    recommender = Recommender.build(ModelConfig(), num_items, features)
     config = FederationConfig(num_negatives=NEGATIVES, cohort_size=cohort)
     local = LocalTraining.build(recommender, config, train, 0)
     clients: IntArray = local.windows.trainable
