@@ -92,10 +92,10 @@ def main() -> None:
         for name, model in models.items():
             found = compare(model, histories, features, num_items, arguments.negatives, arguments.repeats)
             points.append({"items": num_items, "model": name, **found})
+            full, sampled = found["full_wall_seconds"], found["sampled_wall_seconds"]
             print(
-                f"{num_items:>8} items, {name}: full {found['full_wall_seconds']:.2f} s, "
-                f"{arguments.negatives} negatives {found['sampled_wall_seconds']:.2f} s a round, ratio {found['wall_ratio']:.1f} "
-                f"({found['cpu_ratio']:.1f} in processor time)",
+                f"{num_items:>8} items, {name}: full {full:.2f} s, {arguments.negatives} negatives {sampled:.2f} s "
+                f"a round, ratio {found['wall_ratio']:.1f} ({found['cpu_ratio']:.1f} in processor time)",
                 flush=True,
             )
     if arguments.json:
