@@ -36,6 +36,7 @@ from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
 from fedmm.seeding import derive, torch_stream
+from fedmm.timing import OFF, Timer
 
 Tell = Callable[[str], None]
 
@@ -91,7 +92,7 @@ class Experiment:
     dtype: torch.dtype
 
     @classmethod
-    def prepare(cls, config: ExperimentConfig, tell: Tell | None = None) -> Experiment:
+    def prepare(cls, config: ExperimentConfig, tell: Tell | None = None, timer: Timer = OFF) -> Experiment:
         """Loads the data and builds every part. ``tell`` hears what is being done.
 
         Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
@@ -101,17 +102,20 @@ class Experiment:
         if device.type == "mps" and dtype == torch.float64:
             raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
         tell(f"loading {config.data.path or config.data.name}")
-        dataset = load_dataset(config.data)
-        split = make_split(dataset, config.data)
+        with timer.stage("loading data"):
+            dataset = load_dataset(config.data)
+            split = make_split(dataset, config.data)
         tell("building the model")
-        counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
-        recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
-        federation = _federation(config, split, recommender, dtype, device)
+        with timer.stage("building the model"):
+            counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
+            recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
+            federation = _federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
-        negatives = {
-            "validation": _negatives(config.evaluation, split, split.validation),
-            "test": _negatives(config.evaluation, split, split.test),
-        }
+        with timer.stage("evaluation negatives"):
+            negatives = {
+                "validation": _negatives(config.evaluation, split, split.validation),
+                "test": _negatives(config.evaluation, split, split.test),
+            }
         notes = (*dataset.notes, *split.notes, *_model_notes(config, recommender), *_shortages(negatives))
         return cls(config, dataset, split, recommender, federation, negatives, notes, device, dtype)
 
@@ -151,17 +155,18 @@ class Experiment:
         params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
         return {name: tuple(value.shape) for name, value in params.items()}
 
-    def rounds(self, state: TrainState) -> Iterator[tuple[TrainState, RoundReport]]:
+    def rounds(self, state: TrainState, timer: Timer = OFF) -> Iterator[tuple[TrainState, RoundReport]]:
         """Runs on from ``state`` until the last round or until patience runs out."""
         while state.server.round < self.config.federation.rounds and not state.exhausted(
             self.config.evaluation.patience
         ):
             started = time.perf_counter()
             advance = run_epoch if self.centralized else run_round
-            server, statistics = advance(state.server, self.federation)
+            server, statistics = advance(state.server, self.federation, timer)
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
             state = replace(state, server=server, ledger=ledger)
-            validation = self.validate(server.params, server.round) if self._validates(server.round) else None
+            with timer.stage("validation"):
+                validation = self.validate(server.params, server.round) if self._validates(server.round) else None
             if validation is not None:
                 state = self._keep_best(state, validation)
             yield state, self._report(state, statistics, validation, time.perf_counter() - started)

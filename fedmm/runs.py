@@ -6,8 +6,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from fedmm.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.config import ExperimentConfig
 from fedmm.data.negatives import negatives_digest
 from fedmm.errors import FedmmError, StorageError
+from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.user_counts import UserCounts, save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
@@ -43,6 +45,7 @@ from fedmm.run_folder import (
     write_result,
 )
 from fedmm.settings import dump_toml
+from fedmm.timing import OFF, Timer
 from fedmm.tracking import Tracker
 from fedmm.tracking_store import DEFAULT_URI, redacted, resolve_uri
 
@@ -80,6 +83,7 @@ class _Run:
     data_seconds: float
     test: bool  # whether the test split is evaluated
     tags: Mapping[str, str]
+    timer: Timer
 
     @property
     def config(self) -> ExperimentConfig:
@@ -93,13 +97,15 @@ def run_training(
     resume: bool = False,
     test: bool = True,
     tags: Mapping[str, str] | None = None,
+    timer: Timer = OFF,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
 
     With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers
     are those of an uninterrupted run, bit for bit on the same machine. Without ``test`` neither the model nor a
-    baseline meets the test split. ``tags`` join those of the MLflow run. Raises Interrupted on Ctrl-C and SIGTERM after
-    the last complete round is saved, StoppedEarly where the observer does, and the other FedmmErrors of its parts.
+    baseline meets the test split. ``tags`` join those of the MLflow run. With a ``timer`` the result has a ``profile``,
+    in the run folder as of when the result is written there. Raises Interrupted on Ctrl-C and SIGTERM after the last
+    complete round is saved, StoppedEarly where the observer does, and the other FedmmErrors of its parts.
     """
     started = time.perf_counter()
     set_threads(config.runtime.threads)
@@ -111,13 +117,13 @@ def run_training(
     with Interrupts() as interrupts:
         if config.tracking.enabled:
             tracking.preload()
-        experiment = Experiment.prepare(config, observer.stage)
+        experiment = Experiment.prepare(config, observer.stage, timer)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in experiment.notes:
             observer.note(note)
         ready = time.perf_counter() - started
-        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}))
+        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer)
         try:
             with held(folder):
                 state, progress = _begin(run, resumed=resumed is not None)
@@ -148,38 +154,50 @@ def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
     write_atomically(run.folder / CONFIG_FILE, dump_toml(run.config).encode())
     if run.config.federation.spectral_start:
         run.observer.stage("spectral start")
-    return run.experiment.initial_state(), Progress()
+    with run.timer.stage("spectral start" if run.config.federation.spectral_start else "initial parameters"):
+        return run.experiment.initial_state(), Progress()
 
 
 def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     experiment, observer = run.experiment, run.observer
     facts = dataset_facts(experiment)
     tags = {"output": str(run.folder), **run.tags}
-    with tracking.open_tracker(
-        run.config, run.folder, tags=tags, run_id=progress.run_id, warn=observer.warn
-    ) as tracker:
+    tracked, saving = partial(run.timer.stage, "tracking"), partial(run.timer.stage, "checkpoints")
+    with tracked():
+        opened = tracking.open_tracker(run.config, run.folder, tags=tags, run_id=progress.run_id, warn=observer.warn)
+    with opened as tracker:
         progress = replace(progress, run_id=tracker.run_id)
-        tracker.log_params(run.config.flat())
-        tracker.log_dataset(**facts, context="training")
+        with tracked():
+            tracker.log_params(run.config.flat())
+            tracker.log_dataset(**facts, context="training")
         observer.prepared(facts, run.config.federation.rounds)
-        save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
+        with saving():
+            save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
         try:
             state, progress = _train(run, state, progress, tracker)
             result = _report(run, state, progress, tracker)
-            tracker.log_summary(_flat_metrics(result))
-            kept = (COUNTS_FILE, VALIDATION_COUNTS_FILE, CURVE_FILE, METRICS_FILE)
-            for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
-                if path.exists():
-                    tracker.log_artifact(path)
-            tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
-            tracker.log_artifact(write_result(run.folder, result))
+            with tracked():
+                tracker.log_summary(_flat_metrics(result))
+                kept = (COUNTS_FILE, VALIDATION_COUNTS_FILE, CURVE_FILE, METRICS_FILE)
+                for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
+                    if path.exists():
+                        tracker.log_artifact(path)
+                tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
+                tracker.log_artifact(write_result(run.folder, _profiled(result, run.timer)))
+                tracker.finish("FINISHED")
         except (Stop, Interrupted) as stop:  # a signal, or the observer's wish
             remedy = f"Go on with: fedmm train --resume --output {run.folder}"
             raise Interrupted(stop.signal_number, remedy=remedy) from None
         except StoppedEarly as stop:
             tracker.set_tags({"fedmm.state": "pruned", "fedmm.reason": str(stop)})
             raise
-        return result
+        return _profiled(result, run.timer)
+
+
+def _profiled(result: dict[str, Any], timer: Timer) -> dict[str, Any]:
+    """The result with the profile until now, where there is one."""
+    profile = timer.profile()
+    return result if profile is None else result | {"profile": profile.to_json()}
 
 
 def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> tuple[TrainState, Progress]:
@@ -188,17 +206,20 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
     first = state.server.round
     mark = time.perf_counter()
     try:
-        for reached, report in run.experiment.rounds(state):
+        for reached, report in run.timer.rounds(run.experiment.rounds(state, run.timer)):
             with run.interrupts.shielded():
                 state = reached  # in here: a round that is not recorded must not be saved either
                 progress = replace(progress, train_seconds=progress.train_seconds + report.seconds)
-                tracker.log_round(round_metrics(report), report.round)
+                with run.timer.stage("tracking"):
+                    tracker.log_round(round_metrics(report), report.round)
                 done = report.round == rounds or state.exhausted(run.config.evaluation.patience)
                 if report.round % run.config.runtime.checkpoint_every == 0 or done:
-                    save_state(run.folder, run.experiment, state, progress)
+                    with run.timer.stage("checkpoints"):
+                        save_state(run.folder, run.experiment, state, progress)
                     saved = report.round
                 pace = (time.perf_counter() - mark) / (report.round - first)
-                run.observer.round_done(report, pace * (rounds - report.round))
+                with run.timer.stage("progress"):
+                    run.observer.round_done(report, pace * (rounds - report.round))
     except (Stop, Interrupted):
         if state.server.round > saved:
             with run.interrupts.shielded():
@@ -215,17 +236,19 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     began = time.perf_counter()
     splits = ("validation", "test") if run.test else ("validation",)
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
-    found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
-    baselines = {}
+    with run.timer.stage("final evaluation"):
+        found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
     if run.test:
         run.observer.stage("evaluating the baselines")
-        scorers = experiment.baselines()
+    with run.timer.stage("baselines"):
+        scorers: Mapping[str, Scorer] = experiment.baselines() if run.test else {}
         baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in scorers.items()}
-    for split, name in (("validation", VALIDATION_COUNTS_FILE), ("test", COUNTS_FILE)):
-        if split in found:
-            save_user_counts(user_counts(experiment, found[split], split), run.folder / name)
+    with run.timer.stage("per-user counts"):
+        for split, name in (("validation", VALIDATION_COUNTS_FILE), ("test", COUNTS_FILE)):
+            if split in found:
+                save_user_counts(user_counts(experiment, found[split], split), run.folder / name)
     if run.test:
-        _draw_curve(run)
+        _draw_curve(run, scorers)
     evaluation_seconds = time.perf_counter() - began
     result = {
         "version": __version__,
@@ -344,23 +367,24 @@ def _shareable_settings(run: _Run) -> Path:
     return copy
 
 
-def _draw_curve(run: _Run) -> None:
+def _draw_curve(run: _Run, scorers: Mapping[str, Scorer]) -> None:
     """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning. A disk
     that refuses it would refuse the result too, and ``--resume`` repeats the evaluation alone."""
     try:
-        _draw_curve_file(run)
+        _draw_curve_file(run, scorers)
     except StorageError:
         raise
     except Exception as error:
         run.observer.warn(f"The learning curve could not be drawn ({type(error).__name__}: {error}).")
 
 
-def _draw_curve_file(run: _Run) -> None:
+def _draw_curve_file(run: _Run, scorers: Mapping[str, Scorer]) -> None:
     metric = run.config.evaluation.selection_metric
     protocol, name = metric.split("/")
-    scorers: Mapping[str, Callable[..., Any]] = run.experiment.baselines()
-    levels = {
-        label: run.experiment.evaluate_scorer(scorer, "validation", intervals=False).metrics[protocol][name]
-        for label, scorer in scorers.items()
-    }
-    learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)
+    with run.timer.stage("baselines"):
+        levels = {
+            label: run.experiment.evaluate_scorer(scorer, "validation", intervals=False).metrics[protocol][name]
+            for label, scorer in scorers.items()
+        }
+    with run.timer.stage("drawing"):
+        learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)

@@ -8,39 +8,56 @@ from typing import Annotated
 
 import typer
 
+from fedmm.timing import OFF, StageTimer
+from fedmm_cli import STARTED
 from fedmm_cli.options import FLAGS, RUN, Debug, Given, Json, Quiet, takes_settings
 
+START_UP = "start-up"  # the command line, settings and imports
+Profiling = Annotated[
+    bool, typer.Option("--profile", help="Show where the time went, by stage (stderr).", rich_help_panel=RUN)
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.", rich_help_panel=RUN)]
 
 
 @takes_settings(FLAGS, old_names=True)
 def train(
-    given: Given, *, resume: Resume = False, as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+    given: Given,
+    *,
+    resume: Resume = False,
+    profile: Profiling = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Train on the bundled data or your own, evaluate the best round, and log everything to MLflow.
 
     Settings come in layers: defaults, --config files, FEDMM_* variables (FEDMM_MODEL__HIDDEN_DIM=128), --set, flags.
     """
     del debug  # read by whoever reports the error
-    settings = given.load()  # before anything heavy loads: a typing error is answered at once
-    if resume:
-        from fedmm.run_folder import CONFIG_FILE, find_resumable
+    timer = StageTimer(began=STARTED, first=START_UP) if profile else OFF
+    with timer.stage(START_UP):
+        settings = given.load()  # before anything heavy loads: a typing error is answered at once
+        if resume:
+            from fedmm.run_folder import CONFIG_FILE, find_resumable
 
-        stopped = find_resumable(settings.runtime.output)
-        if stopped is not None:
-            settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
-    if settings.tracking.enabled:
-        from fedmm.tracking_store import resolve_uri
+            stopped = find_resumable(settings.runtime.output)
+            if stopped is not None:
+                settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
+        if settings.tracking.enabled:
+            from fedmm.tracking_store import resolve_uri
 
-        resolve_uri(settings.tracking.uri, os.environ)
-    from fedmm.runs import run_training
-    from fedmm_cli.output import print_json
-    from fedmm_cli.progress import make_observer
-    from fedmm_cli.render import print_result
+            resolve_uri(settings.tracking.uri, os.environ)
+        from fedmm.runs import run_training
+        from fedmm_cli.output import print_json
+        from fedmm_cli.profile_report import print_profile
+        from fedmm_cli.progress import make_observer
+        from fedmm_cli.render import print_result
 
     with make_observer(settings, quiet=quiet, stream=sys.stderr) as observer:
-        result = run_training(settings, observer, resume=resume)
+        result = run_training(settings, observer, resume=resume, timer=timer)
     if as_json:
         print_json(result)
     else:
         print_result(result)
+    if profile:
+        print_profile(result["profile"], sys.stderr)

@@ -25,12 +25,18 @@ from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
 from fedmm.params import Params, expand_for_clients, norm, subtract
 from fedmm.seeding import numpy_stream
+from fedmm.timing import OFF, Timer
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-def run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState, RoundStatistics]:
+def run_epoch(state: ServerState, federation: Federation, timer: Timer = OFF) -> tuple[ServerState, RoundStatistics]:
     """The state after one more epoch. Nothing travels. Raises DivergenceError when the parameters are not finite."""
+    with timer.stage("training"):
+        return _run_epoch(state, federation)
+
+
+def _run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState, RoundStatistics]:
     number = state.round + 1
     local, config = federation.local, federation.config
     names = local.trainable(state.params, number)

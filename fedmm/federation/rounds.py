@@ -17,6 +17,7 @@ from fedmm.federation.ledger import broadcast_message, message_bytes, request_me
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
 from fedmm.params import Params, negate, norm, select
+from fedmm.timing import OFF, Timer
 
 Engine = Callable[[LocalTraining, Params, IntArray, int], Iterator[UpdateBlock]]
 
@@ -54,24 +55,27 @@ class Federation:
     seed: int
 
 
-def run_round(state: ServerState, federation: Federation) -> tuple[ServerState, RoundStatistics]:
+def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) -> tuple[ServerState, RoundStatistics]:
     """The state after one more round. Raises DivergenceError when an update is not finite."""
     number = state.round + 1
     local, config = federation.local, federation.config
     cohort = sample_cohort(federation.clients, federation.cohort_size, federation.seed, number)
     rows: Counter[int | None] = Counter()
-    updates = _watch(federation.engine(local, state.params, cohort, number), rows)
-    total = sum_updates(updates, local.train, local.recommender.num_items)
-    aggregate = AGGREGATIONS[config.aggregation](total, config)
-    update_norm = float(norm(aggregate))
+    updates = _watch(federation.engine(local, state.params, cohort, number), rows, timer)
+    with timer.stage("aggregation"):
+        total = sum_updates(updates, local.train, local.recommender.num_items)
+        aggregate = AGGREGATIONS[config.aggregation](total, config)
+        update_norm = float(norm(aggregate))
     if not torch.isfinite(torch.tensor([update_norm, float(total.loss)])).all():
         raise DivergenceError(
             f"Round {number} diverged: the update's norm is {update_norm}.",
             f"Lower federation.learning_rate (now {config.learning_rate}) or federation.server_learning_rate "
             f"(now {config.server_learning_rate}), or set federation.clip_norm.",
         )
-    params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
-    uplink, downlink = _traffic_of_all(federation, state.params, number, rows)
+    with timer.stage("server step"):
+        params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
+    with timer.stage("ledger"):
+        uplink, downlink = _traffic_of_all(federation, state.params, number, rows)
     statistics = RoundStatistics(
         num_clients=total.num_clients,
         loss=float(total.loss / total.weight),
@@ -92,9 +96,15 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     return request + message_bytes(update), message_bytes(broadcast_message(travelling, rows))
 
 
-def _watch(updates: Iterable[UpdateBlock], rows: Counter[int | None]) -> Iterator[UpdateBlock]:
-    """The same updates; how many clients sent how many rows of the item table is counted in ``rows``."""
-    for block in updates:
+def _watch(updates: Iterable[UpdateBlock], rows: Counter[int | None], timer: Timer) -> Iterator[UpdateBlock]:
+    """The same updates; how many clients sent how many rows of the item table is counted in ``rows``, and waiting for
+    an update is the time of local training."""
+    blocks = iter(updates)
+    while True:
+        with timer.stage("local training"):
+            block = next(blocks, None)
+        if block is None:
+            return
         rows.update([None] * len(block.clients) if block.num_rows is None else block.num_rows.tolist())
         yield block
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import tall_skinny_rate
 from torch import Tensor, nn
 
 from fedmm.config import DataConfig, FederationConfig, ModelConfig
@@ -110,18 +111,6 @@ def useful_flops(local: LocalTraining, clients: np.ndarray) -> float:
     attention = int((windows.astype(np.int64) ** 2).sum()) * width * model.num_blocks  # causal: half of 2 L^2 D
     scores = rows * (local.recommender.num_items + 1) * width
     return 3 * 2.0 * (linear + attention + scores) * local.config.steps_per_round
-
-
-def tall_skinny_rate() -> float:
-    """Operations a second of the product [9,400, 64] x [64, 1,683]: what a catalogue's scores could reach."""
-    left, right = torch.randn(9_400, 64), torch.randn(64, 1_683)
-    out = torch.empty(9_400, 1_683)
-    seconds = []
-    for _ in range(30):
-        began = time.perf_counter()
-        torch.mm(left, right, out=out)
-        seconds.append(time.perf_counter() - began)
-    return 2.0 * 9_400 * 64 * 1_683 / statistics.median(seconds)
 
 
 def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray, repeats: int) -> dict[str, float]:

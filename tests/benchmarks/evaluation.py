@@ -11,15 +11,14 @@ whole process, less what it held before the first evaluation.
 import argparse
 import json
 import platform
-import resource
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from generated import generate
+from machine import peak_bytes
 
 from fedmm.config import DataConfig, ModelConfig
 from fedmm.data.splits import make_split
@@ -30,12 +29,6 @@ from fedmm.seeding import torch_stream
 
 FEATURE_WIDTH = 64
 MEAN_LENGTH = 60  # of a history
-PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
-
-
-def peak_bytes() -> int:
-    """The largest memory this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ experts over 64 features each, dropout 0.2) and five local steps on 256 negative
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from generated import generate_features, generate_histories
+from machine import peak_bytes
 
 from fedmm.config import FederationConfig, ModelConfig
 from fedmm.data.types import IntArray
@@ -36,7 +36,6 @@ CURVES = {
     "catalogue": [(100_000, items, 1000) for items in (12_500, 50_000, 100_000, 200_000, 1_000_000)],
 }
 MEAN_LENGTH, FEATURE_WIDTH, NEGATIVES, ROUNDS = 30, 64, 256, 3
-PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
 
 
 def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
@@ -65,7 +64,7 @@ def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
         "seconds_to_prepare": prepared,
         "seconds_a_round": statistics.median(seconds[1:]),
         "cpu_seconds_a_round": statistics.median(cpu[1:]),
-        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / 1e9,
+        "peak_gigabytes": peak_bytes() / 1e9,
         "uplink_kilobytes_a_client": statistics_of_round.uplink_bytes / cohort / 1e3,
     }
 

@@ -54,9 +54,10 @@ class FakeRuns:
     error: BaseException | None = None
     config: Any = None
     resume: bool | None = None
+    timer: Any = None
 
-    def run_training(self, config: Any, observer: Any, *, resume: bool = False) -> dict[str, Any]:
-        self.config, self.resume = config, resume
+    def run_training(self, config: Any, observer: Any, *, resume: bool = False, timer: Any) -> dict[str, Any]:
+        self.config, self.resume, self.timer = config, resume, timer
         observer.stage("loading movielens-small")
         observer.note("visual features cover 100.0% of the items [all]")
         observer.prepared(self.result["dataset"], 3)
@@ -66,7 +67,8 @@ class FakeRuns:
         observer.stage("evaluating on test")
         if self.error is not None:
             raise self.error
-        return self.result
+        profile = timer.profile()
+        return self.result if profile is None else {**self.result, "profile": profile.to_json()}
 
 
 @pytest.fixture
