@@ -50,9 +50,9 @@ def ui(
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal ends the server too
     sys.stderr.write(f"Starting MLflow over {redacted(uri)} ...\n")
     with server:
-        _show(f"{server.address}{page}", browser)
-        sys.stderr.write("Ctrl-C ends it.\n")
-        try:
+        try:  # from the moment the address is out: whoever reads it may end the server at once
+            _show(f"{server.address}{page}", browser)
+            sys.stderr.write("Ctrl-C ends it.\n")
             server.wait()
         except KeyboardInterrupt:
             sys.stderr.write("\n")
