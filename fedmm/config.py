@@ -50,6 +50,9 @@ class DataConfig(Section):
     min_rating: Finite | None = Field(None, description="drop ratings below this")
     min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
     min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
+    feature_corruption: Literal["none", "noise", "shuffle"] = Field(
+        "none", description="features replaced by noise, or by those of other items: a fail-safe's test"
+    )
     tie_order: Literal["hash", "file"] = Field("hash", description="order of equal timestamps within a user")
     tie_seed: Count = Field(0, description="which of the fixed hash orders")
     split: Literal["leave_one_out", "temporal"] = Field("leave_one_out", description="how held-out items are chosen")
@@ -114,13 +117,16 @@ class FederationConfig(Section):
     rounds: Positive = Field(30, description="rounds of training")
     client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
     cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")
-    local_steps: Positive | None = Field(None, description="local steps a round (default 5)")
+    local_steps: Positive | None = Field(None, description="local steps a round (default 3)")
     local_epochs: Positive | None = Field(
         None, description="local passes over a client's windows; replaces local_steps"
     )
     batch_size: Positive = Field(32, description="windows per local step")
     local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
-    learning_rate: Rate = Field(0.3, description="the client's learning rate")
+    learning_rate: Rate = Field(0.5, description="the client's learning rate")
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="the client's learning rate over the rounds; linear and cosine fall to zero at the end"
+    )
     weight_decay: Weight = Field(0.0, description="the client's weight decay")
     clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
     proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
@@ -136,7 +142,12 @@ class FederationConfig(Section):
     )
     exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
-    aggregation: Literal["mean", "heat"] = Field("heat", description="weighted mean, or item rows by their holders")
+    aggregation: Literal["mean", "heat", "median", "trimmed_mean"] = Field(
+        "heat", description="weighted mean, or item rows by their holders; median and trimmed_mean see single updates"
+    )
+    trim_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
+        0.1, description="share of the votes that trimmed_mean leaves out at each end"
+    )
     heat_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
         5.0, description="largest factor of the heat normalisation"
     )
@@ -155,13 +166,18 @@ class FederationConfig(Section):
     @property
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""
-        return self.local_steps or 5
+        return self.local_steps or 3
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.local_steps is not None and self.local_epochs is not None:
             raise ValueError(
                 f"local_steps {self.local_steps} and local_epochs {self.local_epochs} exclude each other: give one"
+            )
+        if self.aggregation in ("median", "trimmed_mean") and self.client_weighting != "uniform":
+            raise ValueError(
+                f"client_weighting {self.client_weighting!r} has no effect on aggregation {self.aggregation!r}, in "
+                'which every client has one vote: set client_weighting "uniform"'
             )
         if self.warmup_rounds >= self.rounds:
             raise ValueError(

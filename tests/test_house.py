@@ -17,7 +17,7 @@ LONGEST = 400
 # Lowest first. A module imports from layers below its own and from its own package, never from above or beside.
 LAYERS = (
     ("errors",),
-    ("config", "params", "seeding", "timing"),
+    ("config", "parallel", "params", "seeding", "timing"),
     ("data", "encoders"),
     ("models",),
     ("federation",),

@@ -69,6 +69,11 @@ def load_dataset(config: DataConfig) -> Dataset:
             feature_notes += remarks
     titles_of = np.array([titles.get(item, "") for item in interactions.item_ids.tolist()], dtype=np.str_)
     digest = interactions_digest(interactions)
+    from fedmm.data.corruption import corrupt  # torch comes with its random streams: listing datasets needs none
+
+    features = corrupt(features, config.feature_corruption)
+    if config.feature_corruption != "none":
+        feature_notes.append(f"features corrupted: {config.feature_corruption}")
     return Dataset(name, interactions, features, titles_of, digest, (*notes, *feature_notes))
 
 

@@ -17,6 +17,7 @@ from fedmm.federation.local_catalogues import CatalogueStep, CatalogueSteps
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.row_updates import TouchedRows
+from fedmm.federation.schedules import scheduled
 from fedmm.models.batched_loss import catalogue_cross_entropy
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
@@ -37,7 +38,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         frozen={name: value for name, value in server.items() if name not in names},
         start=start,
         own=own,
-        update=LOCAL_OPTIMIZERS[local.config.local_optimizer](own, local.config),
+        update=LOCAL_OPTIMIZERS[local.config.local_optimizer](own, scheduled(local.config, round_number)),
         experts=not local.warming_up(round_number),
         workspace=Workspace(),
     )

@@ -12,6 +12,7 @@ import torch
 
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
+from fedmm.federation.schedules import scheduled
 from fedmm.models.losses import masked_logits
 from fedmm.params import Params, stack_for_clients
 
@@ -25,7 +26,7 @@ def train_cohort(local: LocalTraining, params: Params, cohort: IntArray, round_n
 
 
 def _train_client(local: LocalTraining, server: Params, client: int, round_number: int) -> UpdateBlock:
-    config = local.config
+    config = scheduled(local.config, round_number)
     names = local.trainable(server, round_number)
     own = {name: value.requires_grad_(name in names) for name, value in stack_for_clients(server, 1).items()}
     trained = [own[name] for name in names]

@@ -6,9 +6,7 @@ loss touches another's parameters, the gradient of the sum is every client's own
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,10 +16,12 @@ from fedmm.data.types import IntArray
 from fedmm.engines import local_tables
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
+from fedmm.federation.schedules import scheduled
 from fedmm.models.layers import lookup
 from fedmm.models.losses import cross_entropy
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
+from fedmm.parallel import map_blocks
 from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
 FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
@@ -32,32 +32,10 @@ ALIKE = 2 / 3  # a block's last client has at least this share of the first one'
 def train_cohort(
     local: LocalTraining, params: Params, cohort: IntArray, round_number: int, *, block_size: int = 32
 ) -> Iterator[UpdateBlock]:
-    """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time.
-
-    On the CPU each thread trains a block of its own with serial kernels: that wastes less than splitting every small
-    product among threads, and the numbers do not depend on how many threads there are.
-    """
-    blocks = cut_blocks(local, cohort, block_size)
+    """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time."""
     train = local_tables.train_block if local.fits_local_tables else train_block
-    threads = torch.get_num_threads()
-    if local.device.type != "cpu" or threads == 1 or len(blocks) == 1:
-        for clients in blocks:
-            yield train(local, params, clients, round_number)
-        return
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
-    try:
-        pending: deque[Future[UpdateBlock]] = deque()
-        for clients in blocks:
-            pending.append(pool.submit(train, local, params, clients, round_number))
-            # Finished blocks wait in order; no more than one a thread are kept beside those at work.
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)
+    blocks = cut_blocks(local, cohort, block_size)
+    return map_blocks(lambda clients: train(local, params, clients, round_number), blocks, local.device)
 
 
 def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
@@ -89,7 +67,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     frozen = {name: value for name, value in server.items() if name not in names}
     start = select(server, names)
     own = stack_for_clients(start, len(clients))
-    update = LOCAL_OPTIMIZERS[local.config.local_optimizer](own, local.config)
+    update = LOCAL_OPTIMIZERS[local.config.local_optimizer](own, scheduled(local.config, round_number))
     workspace = Workspace()
     stream = local.steps(clients, round_number)
     num_steps = stream.num_steps

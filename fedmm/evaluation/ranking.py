@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 from fedmm.data.splits import take_rows
 from fedmm.data.types import IntArray, Queries, Ragged
 from fedmm.errors import DivergenceError
+from fedmm.parallel import map_blocks
 
+CPU = torch.device("cpu")
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
 is padding and never read; every other entry must be finite."""
@@ -45,42 +48,49 @@ def rank_queries(
     negatives: Negatives,
     protocols: Sequence[str],
     *,
-    block_size: int = 256,
+    block_size: int = 128,
     keep_top: int = 50,
+    device: torch.device = CPU,
 ) -> Ranking:
-    """Score the queries in blocks and count. Under ``full`` every real item but the user's others is a candidate; under
-    any other protocol the rows of ``negatives[protocol]`` [Q, N] are.
+    """Score the queries in blocks and count; on the CPU as many blocks at once as there are threads, so ``scorer`` must
+    not change anything. Under ``full`` every real item but the user's others is a candidate; under any other protocol
+    the rows of ``negatives[protocol]`` [Q, N] are. ``device`` is where the scorer computes.
 
     Level items in ``top_items`` stand in the order of a fixed hash of their index, so that no catalogue order shows.
 
     Raises ``DivergenceError`` if any user's scores hold NaN or an infinity, which would pass for a hit or a miss.
     """
+    keep = keep_top if "full" in protocols else 0
     better = {protocol: np.zeros(len(queries), np.int32) for protocol in protocols}
     tied = {protocol: np.zeros(len(queries), np.int32) for protocol in protocols}
-    tops: list[NDArray[np.int32]] = []
-    num_items = num_diverged = 0
-    order: Tensor | None = None
-    for start in range(0, len(queries), block_size):
-        rows = np.arange(start, min(start + block_size, len(queries)))
+    tops = np.zeros((len(queries), keep), np.int32)
+
+    def rank_block(rows: IntArray) -> tuple[int, int]:
+        """Ranks the queries ``rows`` and says how many diverged among how many items. Everything that outlives the
+        block is written where it stays: small results allocated among large blocks would keep those from being used
+        again."""
         with torch.no_grad():
             scores = scorer(queries.users[rows], take_rows(queries.histories, rows))
             if scores.ndim != 2 or len(scores) != len(rows):
                 raise ValueError(f"the scorer gave shape {tuple(scores.shape)} for {len(rows)} queries")
-            num_items = scores.shape[1] - 1
-            num_diverged += _num_diverged(scores[:, 1:])
+            num_diverged = _num_diverged(scores[:, 1:])
             target = scores.gather(1, _on(queries.targets[rows], scores)[:, None])
             scores = _only_candidates(scores, take_rows(queries.excluded, rows))
             for protocol in protocols:
-                if protocol == "full":
-                    above, level = (scores > target).sum(1), (scores == target).sum(1) - 1
-                else:
-                    drawn = scores.gather(1, _on(negatives[protocol][rows].astype(np.int64), scores))
-                    above, level = (drawn > target).sum(1), (drawn == target).sum(1)
-                better[protocol][rows] = above.cpu().numpy()
-                tied[protocol][rows] = level.cpu().numpy()
-            if "full" in protocols and keep_top:
-                order = _hash_order(scores.shape[1]).to(scores.device) if order is None else order
-                tops.append(_top(scores, order, keep_top).cpu().numpy().astype(np.int32))
+                drawn, own = scores, 1  # the target is level with itself
+                if protocol != "full":
+                    drawn, own = scores.gather(1, _on(negatives[protocol][rows].astype(np.int64), scores)), 0
+                better[protocol][rows] = (drawn > target).sum(1).cpu().numpy()
+                tied[protocol][rows] = (drawn == target).sum(1).cpu().numpy() - own
+            if keep:
+                tops[rows] = _top(scores, _hash_order(scores.shape[1]).to(scores.device), keep).cpu().numpy()
+        return num_diverged, scores.shape[1] - 1
+
+    starts = range(0, len(queries), block_size)
+    blocks = [np.arange(start, min(start + block_size, len(queries))) for start in starts]
+    found = list(map_blocks(rank_block, blocks, device))
+    num_items = found[-1][1] if found else 0
+    num_diverged = sum(diverged for diverged, _ in found)
     if num_diverged:
         raise DivergenceError(
             f"the scores of {num_diverged} of {len(queries)} users are NaN or infinite.",
@@ -91,7 +101,7 @@ def rank_queries(
         protocol: RankCounts(better[protocol], tied[protocol], _num_candidates(protocol, queries, negatives, num_items))
         for protocol in protocols
     }
-    return Ranking(counts, num_items, np.concatenate(tops) if tops else np.zeros((len(queries), 0), np.int32))
+    return Ranking(counts, num_items, tops)
 
 
 def _on(values: IntArray, like: Tensor) -> Tensor:
@@ -118,6 +128,7 @@ def _only_candidates(scores: Tensor, excluded: Ragged) -> Tensor:
     return scores
 
 
+@lru_cache(maxsize=4)
 def _hash_order(size: int) -> Tensor:
     """[V] int32, a permutation of 1..V: the standing of each item among its equals (higher is first). It ranks a
     bijective mixing of the 64-bit index (the finaliser of SplitMix64; Steele, Lea & Flood, 2014), so it has no ties of

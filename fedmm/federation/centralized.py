@@ -20,6 +20,7 @@ from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation.local_training import LocalTraining, Step, StepStream
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState
+from fedmm.federation.schedules import scheduled
 from fedmm.models.losses import cross_entropy
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
@@ -42,7 +43,7 @@ def _run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState,
     names = local.trainable(state.params, number)
     params = {name: value.clone().requires_grad_(name in names) for name, value in state.params.items()}
     trained = {name: params[name] for name in names}
-    optimizer = _optimizer(trained, state.optimizer, config)
+    optimizer = _optimizer(trained, state.optimizer, scheduled(config, number))
     workspace = Workspace()
     totals = np.zeros(2)
     num_positions = 0

@@ -11,10 +11,11 @@ import torch
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
-from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
+from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
 from fedmm.params import Params, negate, norm, select
 from fedmm.timing import OFF, Timer
@@ -63,8 +64,7 @@ def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) ->
     rows: Counter[int | None] = Counter()
     updates = _watch(federation.engine(local, state.params, cohort, number), rows, timer)
     with timer.stage("aggregation"):
-        total = sum_updates(updates, local.train, local.recommender.num_items)
-        aggregate = AGGREGATIONS[config.aggregation](total, config)
+        aggregate, total = join_updates(updates, federation)
         update_norm = float(norm(aggregate))
     if not torch.isfinite(torch.tensor([update_norm, float(total.loss)])).all():
         raise DivergenceError(
@@ -85,6 +85,18 @@ def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) ->
         downlink_bytes=downlink,
     )
     return ServerState(params, optimizer, number), statistics
+
+
+def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tuple[Params, UpdateSum]:
+    """The aggregate by the configured rule, and the cohort's sums."""
+    local, config = federation.local, federation.config
+    if config.aggregation in AGGREGATIONS:
+        total = sum_updates(updates, local.train, local.recommender.num_items)
+        return AGGREGATIONS[config.aggregation](total, config), total
+    blocks = list(updates)  # a rule that looks at single updates needs all of them at once
+    total = sum_updates(iter(blocks), local.train, local.recommender.num_items)
+    rule = ROBUST_AGGREGATIONS[config.aggregation]
+    return rule(blocks, local.train, local.recommender.num_items, config), total
 
 
 def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:

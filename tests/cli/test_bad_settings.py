@@ -33,7 +33,7 @@ TRAIN = [
     ("--scoring", "cosine"),  # pooled experts
     ("--local-optimizer", "lion"),
     ("--server-optimizer", "adamw"),
-    ("--aggregation", "median"),
+    ("--aggregation", "majority"),
     ("--split", "random"),
     ("--eval", "quick"),
     ("--patience", "-1"),

@@ -10,7 +10,16 @@ import torch
 from pydantic import BaseModel
 
 from fedmm import engines
-from fedmm.config import METRIC_NAMES, ExperimentConfig, FederationConfig, ModelConfig, Protocol, RuntimeConfig
+from fedmm.config import (
+    METRIC_NAMES,
+    DataConfig,
+    ExperimentConfig,
+    FederationConfig,
+    ModelConfig,
+    Protocol,
+    RuntimeConfig,
+)
+from fedmm.data.corruption import CORRUPTIONS
 from fedmm.data.feature_files import MODALITY_KEYS
 from fedmm.data.negatives import SampledProtocol
 from fedmm.data.types import ItemFeatures
@@ -18,6 +27,8 @@ from fedmm.engines.sequential import OPTIMIZERS
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS
+from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
+from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
 from fedmm.models.features import MODALITIES
 from fedmm.models.fusion import FUSIONS
@@ -38,7 +49,9 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
     ("section", "field", "registry"),
     [
         (ModelConfig, "fusion", {*FUSIONS, "backbone"}),
-        (FederationConfig, "aggregation", AGGREGATIONS),
+        (FederationConfig, "aggregation", {*AGGREGATIONS, *ROBUST_AGGREGATIONS}),
+        (FederationConfig, "learning_rate_schedule", SCHEDULES),
+        (DataConfig, "feature_corruption", CORRUPTIONS),
         (FederationConfig, "server_optimizer", SERVER_OPTIMIZERS),
         (FederationConfig, "local_optimizer", LOCAL_OPTIMIZERS),
         (FederationConfig, "local_optimizer", OPTIMIZERS),
