@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmm import __version__
+from fedmm.beside import measure_beside, paired_json, rows_json
 from fedmm.checkpoint import load_checkpoint
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
@@ -35,7 +36,7 @@ def run_evaluation(
     params = restore(params, meta, experiment, checkpoint)
     observer.stage(f"evaluating on {split}")
     model = experiment.evaluate(params, int(meta["round"]), split)
-    baselines = {name: experiment.evaluate_scorer(scorer, split) for name, scorer in experiment.baselines().items()}
+    beside = measure_beside(experiment, params, int(meta["round"]), split, model)
     return {
         "version": __version__,
         "status": "finished",
@@ -46,7 +47,9 @@ def run_evaluation(
         "dataset": dataset_facts(experiment),
         "config_digest": config.digest,
         "metrics": {split: model.to_json()},
-        "baselines": {name: {split: outcome.to_json()} for name, outcome in baselines.items()},
+        "baselines": rows_json({split: beside.baselines}),
+        "parts": rows_json({split: beside.parts}),
+        "paired": {split: paired_json(beside.paired)},
     }
 
 

@@ -188,7 +188,14 @@ class Experiment:
         samples = evaluation.bootstrap_samples if intervals else None
         seed = derive(self.config.runtime.seed, "bootstrap")
         return evaluate(
-            scorer, self.queries(split), self.negatives[split], evaluation.protocols, evaluation.cutoffs, samples, seed
+            scorer,
+            self.queries(split),
+            self.negatives[split],
+            evaluation.protocols,
+            evaluation.cutoffs,
+            samples,
+            seed,
+            device=self.device,
         )
 
     def queries(self, split: str) -> Queries:
@@ -204,6 +211,15 @@ class Experiment:
             "transition_counts": transition_scorer(self.split),
             "round_0": model_scorer(self.recommender, start, self.device, experts=True),
         }
+
+    def parts(self, params: Params, round_number: int) -> dict[str, Scorer]:
+        """What the model of ``round_number`` is made of, each scoring alone: the backbone without experts, then every
+        expert without gate, router and backbone. Nothing where the backbone is all there is."""
+        if not self.recommender.experts or round_number <= self.config.federation.warmup_rounds:
+            return {}
+        build = functools.partial(model_scorer, self.recommender, params, self.device)
+        own: dict[str, Scorer] = {name: build(experts=True, only=name) for name in self.recommender.experts}
+        return {"backbone": build(experts=False), **own}
 
     def _validates(self, round_number: int) -> bool:
         return round_number % self.config.evaluation.every == 0 or round_number == self.config.federation.rounds

@@ -16,23 +16,22 @@ import torch
 
 from fedmm import __version__, tracking
 from fedmm.advice import advise
+from fedmm.beside import Beside, beside_counts, measure_beside, model_counts, paired_json, rows_json
 from fedmm.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.config import ExperimentConfig
-from fedmm.data.negatives import negatives_digest
 from fedmm.errors import FedmmError, StorageError
-from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation
-from fedmm.evaluation.user_counts import UserCounts, save_user_counts
+from fedmm.evaluation.user_counts import save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.figures import learning_curve
 from fedmm.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
 from fedmm.local_record import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
 from fedmm.params import num_parameters
 from fedmm.run_folder import (
+    BESIDE_FILES,
     CONFIG_FILE,
-    COUNTS_FILE,
+    COUNTS_FILES,
     CURVE_FILE,
-    VALIDATION_COUNTS_FILE,
     Progress,
     discard,
     find_resumable,
@@ -178,7 +177,7 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
             result = _report(run, state, progress, tracker)
             with tracked():
                 tracker.log_summary(_flat_metrics(result))
-                kept = (COUNTS_FILE, VALIDATION_COUNTS_FILE, CURVE_FILE, METRICS_FILE)
+                kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, METRICS_FILE)
                 for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
                     if path.exists():
                         tracker.log_artifact(path)
@@ -238,17 +237,19 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
     with run.timer.stage("final evaluation"):
         found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
+    beside: dict[str, Beside] = {}
     if run.test:
-        run.observer.stage("evaluating the baselines")
-    with run.timer.stage("baselines"):
-        scorers: Mapping[str, Scorer] = experiment.baselines() if run.test else {}
-        baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in scorers.items()}
+        run.observer.stage("evaluating the baselines and each part of the model alone")
+        best = state.best_params, state.best_round
+        with run.timer.stage("baselines"):
+            beside = {split: measure_beside(experiment, *best, split, outcome) for split, outcome in found.items()}
     with run.timer.stage("per-user counts"):
-        for split, name in (("validation", VALIDATION_COUNTS_FILE), ("test", COUNTS_FILE)):
-            if split in found:
-                save_user_counts(user_counts(experiment, found[split], split), run.folder / name)
+        for split, outcome in found.items():
+            save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
+        for split, rows in beside.items():
+            save_user_counts(beside_counts(experiment, rows, split), run.folder / BESIDE_FILES[split])
     if run.test:
-        _draw_curve(run, scorers)
+        _draw_curve(run, beside["validation"].baselines)
     evaluation_seconds = time.perf_counter() - began
     result = {
         "version": __version__,
@@ -269,7 +270,9 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
             "evaluation": evaluation_seconds,
         },
         "metrics": {split: outcome.to_json() for split, outcome in found.items()},
-        "baselines": {name: {"test": outcome.to_json()} for name, outcome in baselines.items()},
+        "baselines": rows_json({split: own.baselines for split, own in beside.items()}),
+        "parts": rows_json({split: own.parts for split, own in beside.items()}),
+        "paired": {split: paired_json(own.paired) for split, own in beside.items()},
         "model": model_facts(experiment, state),
         "communication": vars(state.ledger),
         "peak_rss_bytes": peak_rss_bytes(),
@@ -324,28 +327,21 @@ def peak_rss_bytes() -> int:
 
 
 def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """``test/full/hr_at_10`` and so on, the baselines' too."""
+    """``test/full/hr_at_10`` and so on; on test those of what stands beside the model too."""
     parts = {{"validation": "best"}.get(split, split): values for split, values in result["metrics"].items()}
-    parts |= {f"baseline/{name}": entry["test"] for name, entry in result["baselines"].items()}
-    return {
+    for kind in ("baseline", "part"):
+        parts |= {f"{kind}/{name}": entry["test"] for name, entry in result[f"{kind}s"].items() if "test" in entry}
+    flat = {
         f"{part}/{protocol}/{name}": float(value)
         for part, protocols in parts.items()
         for protocol, values in protocols.items()
         for name, value in values.items()
         if name != "ci95"
     }
-
-
-def user_counts(experiment: Experiment, found: Evaluation, split: str) -> UserCounts:
-    """What a comparison needs of an evaluation on "validation" or "test"."""
-    return UserCounts(
-        users=found.users,
-        user_ids=experiment.dataset.interactions.user_ids[found.users],
-        counts=found.counts,
-        dataset_digest=experiment.dataset.digest,
-        split=f"{experiment.split.name}/{split}",
-        negatives_digest=negatives_digest(experiment.negatives[split]),
-    )
+    for opponent, tests in result["paired"].get("test", {}).items():
+        for metric, test in tests.items():
+            flat |= {f"paired/{opponent}/{metric}/{name}": test[name] for name in ("difference", "p_value")}
+    return flat
 
 
 def _tracking_uri(config: ExperimentConfig) -> str | None:
@@ -367,24 +363,20 @@ def _shareable_settings(run: _Run) -> Path:
     return copy
 
 
-def _draw_curve(run: _Run, scorers: Mapping[str, Scorer]) -> None:
+def _draw_curve(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
     """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning. A disk
     that refuses it would refuse the result too, and ``--resume`` repeats the evaluation alone."""
     try:
-        _draw_curve_file(run, scorers)
+        _draw_curve_file(run, baselines)
     except StorageError:
         raise
     except Exception as error:
         run.observer.warn(f"The learning curve could not be drawn ({type(error).__name__}: {error}).")
 
 
-def _draw_curve_file(run: _Run, scorers: Mapping[str, Scorer]) -> None:
+def _draw_curve_file(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
     metric = run.config.evaluation.selection_metric
     protocol, name = metric.split("/")
-    with run.timer.stage("baselines"):
-        levels = {
-            label: run.experiment.evaluate_scorer(scorer, "validation", intervals=False).metrics[protocol][name]
-            for label, scorer in scorers.items()
-        }
+    levels = {label: outcome.metrics[protocol][name] for label, outcome in baselines.items()}
     with run.timer.stage("drawing"):
         learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)

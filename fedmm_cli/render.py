@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import in_bytes, in_time
+from fedmm.wording import in_bytes, in_time, probability, signed
 
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
 BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
@@ -24,7 +24,7 @@ LABEL_WIDTH = 13
 def print_result(result: Mapping[str, Any]) -> None:
     """The end of ``fedmm train``: metrics beside the baselines, model, cost, advice, and where everything is."""
     console = _console()
-    _print_metrics(console, "Test", result["metrics"]["test"], result["baselines"], "test")
+    _print_metrics(console, result, "test")
     print_facts(console, _run_facts(result))
     if result.get("advice"):
         console.print()
@@ -39,7 +39,7 @@ def print_result(result: Mapping[str, Any]) -> None:
 def print_evaluation(result: Mapping[str, Any], split: str) -> None:
     """The end of ``fedmm evaluate``."""
     console = _console()
-    _print_metrics(console, split.capitalize(), result["metrics"][split], result["baselines"], split)
+    _print_metrics(console, result, split)
     print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
 
 
@@ -76,10 +76,15 @@ def print_dataset(facts: Mapping[str, Any]) -> None:
         console.print(hanging("-", note, ""))
 
 
-def _print_metrics(
-    console: Console, title: str, own: Mapping[str, Any], baselines: Mapping[str, Any], split: str
-) -> None:
-    """One block of rows a protocol: the model, then what it stands beside."""
+def rows_beside(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Label -> what belongs to it: the baselines that are known by name, then each part of the model alone."""
+    known = {label: baselines[key] for key, label in BASELINES.items() if key in baselines}
+    return known | {f"{name} alone": own for name, own in parts.items()}
+
+
+def _print_metrics(console: Console, result: Mapping[str, Any], split: str) -> None:
+    """One block of rows a protocol: the model, then what it stands beside; then the paired tests."""
+    own = result["metrics"][split]
     first = next(iter(own.values()))
     names = shown_metrics(first)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -91,13 +96,29 @@ def _print_metrics(
             table.add_row()
         table.add_row(Text(PROTOCOLS.get(protocol, protocol), style="bold"))
         table.add_row("  model", *(_cell(values, name) for name in names), style="bold")
-        for key, label in BASELINES.items():
-            if protocol in baselines.get(key, {}).get(split, {}):
-                beside = baselines[key][split][protocol]
-                table.add_row(f"  {label}", *(_cell(beside, name) for name in names))
+        for label, beside in rows_beside(result["baselines"], result.get("parts", {})).items():
+            if protocol in beside.get(split, {}):
+                table.add_row(f"  {label}", *(_cell(beside[split][protocol], name) for name in names))
     console.print()
-    console.print(Text(f"{title}: {first['num_users']:,} users, with 95% intervals"), soft_wrap=True)
+    console.print(Text(f"{split.capitalize()}: {first['num_users']:,} users, with 95% intervals"), soft_wrap=True)
     console.print(table)
+    _print_paired(console, result.get("paired", {}).get(split, {}))
+
+
+def _print_paired(console: Console, paired: Mapping[str, Any]) -> None:
+    """A line an opponent, on the first protocol."""
+    for opponent, tests in paired.items():
+        metric, test = next(iter(tests.items()))
+        low, high = test["ci95"]
+        label = BASELINES.get(opponent, f"{opponent} alone")
+        name = metric.partition("/")[2]
+        text = (
+            f"{signed(test['difference'])} {metric_label(name)} against {label} "
+            f"[{signed(low)}, {signed(high)}], p {probability(test['p_value'])}, paired by user"
+        )
+        console.print(hanging("-", text, ""))
+    if paired:
+        console.print()
 
 
 def shown_metrics(values: Mapping[str, Any]) -> list[str]:

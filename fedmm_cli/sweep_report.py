@@ -12,11 +12,11 @@ from rich.text import Text
 
 from fedmm.wording import in_bytes, in_time
 from fedmm_cli.render import (
-    BASELINES,
     PROTOCOLS,
     hanging,
     metric_label,
     print_facts,
+    rows_beside,
     share,
     shown_metrics,
 )
@@ -105,9 +105,8 @@ def _print_test(console: Console, test: Mapping[str, Any]) -> None:
     for protocol, values in test["metrics"].items():
         table.add_row(Text(PROTOCOLS.get(protocol, protocol), style="bold"))
         table.add_row("  winner", *(share(values[name]) for name in names), style="bold")
-        for key, label in BASELINES.items():
-            beside = test["baselines"][key][protocol]
-            table.add_row(f"  {label}", *(share(beside[name]) for name in names))
+        for label, beside in rows_beside(test["baselines"], test.get("parts", {})).items():
+            table.add_row(f"  {label}", *(share(beside[protocol][name]) for name in names))
     console.print()
     runs = "one run" if test["num_runs"] == 1 else f"the mean of {test['num_runs']} runs"
     console.print(Text(f"Test, {runs} of trial {test['trial']}: {first['num_users']:.0f} users"))

@@ -12,8 +12,11 @@ from fedmm.models.recommender import Batch, Recommender
 from fedmm.params import Params, expand_for_clients
 
 
-def model_scorer(recommender: Recommender, params: Params, device: torch.device, *, experts: bool) -> Scorer:
-    """Scores by ``params``; ``experts=False`` scores by the backbone, as partial aggregation trains it.
+def model_scorer(
+    recommender: Recommender, params: Params, device: torch.device, *, experts: bool, only: str | None = None
+) -> Scorer:
+    """Scores by ``params``; ``experts=False`` scores by the backbone, as partial aggregation trains it, and ``only`` by
+    that expert alone.
 
     A history longer than the model's window is read from its end.
     """
@@ -23,7 +26,7 @@ def model_scorer(recommender: Recommender, params: Params, device: torch.device,
         del users  # nothing personal: every client holds the same parameters
         items, rows = last_windows(histories, recommender.config.max_length)
         batch = Batch(torch.from_numpy(items).unsqueeze(0).to(device), torch.from_numpy(rows).unsqueeze(0).to(device))
-        return recommender.forward(shared, batch, experts=experts).scores.materialise()[0]
+        return recommender.forward(shared, batch, experts=experts, only=only).scores.materialise()[0]
 
     return score
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from fedmm.data.types import IntArray, Queries
 from fedmm.errors import DataError
 from fedmm.evaluation.intervals import bootstrap_intervals
 from fedmm.evaluation.metrics import item_coverage, per_query
-from fedmm.evaluation.ranking import Negatives, RankCounts, Scorer, rank_queries
+from fedmm.evaluation.ranking import CPU, Negatives, RankCounts, Scorer, rank_queries
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +45,19 @@ def evaluate(
     bootstrap_samples: int | None,
     seed: int,
     *,
-    block_size: int = 256,
+    block_size: int = 128,
+    device: torch.device = CPU,
 ) -> Evaluation:
     """Rank, measure and (with ``bootstrap_samples``) give 95% intervals over users, drawn under ``seed``.
 
-    Raises ``DivergenceError`` if a score is NaN or infinite and ``DataError`` if there are no queries.
+    ``device`` is where the scorer computes. Raises ``DivergenceError`` if a score is NaN or infinite and ``DataError``
+    if there are no queries.
     """
     if not len(queries):
         raise DataError("there is no user to evaluate.", "Use another split or loosen the filters.")
-    ranking = rank_queries(scorer, queries, negatives, protocols, block_size=block_size, keep_top=max(cutoffs))
+    ranking = rank_queries(
+        scorer, queries, negatives, protocols, block_size=block_size, keep_top=max(cutoffs), device=device
+    )
     values = {protocol: per_query(ranking.counts[protocol], cutoffs) for protocol in protocols}
     metrics = {protocol: {name: float(v.mean()) for name, v in values[protocol].items()} for protocol in protocols}
     if "full" in metrics:

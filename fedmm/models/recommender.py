@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -117,24 +117,24 @@ class Recommender:
         *,
         experts: bool = True,
         embedded: Tensor | None = None,
+        only: str | None = None,
     ) -> Output:
         """Scores of ``batch.rows`` against the candidates. ``experts=False`` computes the backbone (partial
         aggregation). ``embedded`` [C, B, L, D] is the histories' rows of the item table, where the caller looked them
-        up."""
+        up. ``only`` names the one expert that scores: no gate, no router, no backbone."""
         table = params[sasrec.ITEM_TABLE]
         hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
         if not (experts and self.experts):
             return Output(self._backbone_scores(queries, item_keys), torch.zeros(len(queries), dtype=queries.dtype))
+        if only is not None:
+            part, mixture = self._alone(only, batch.candidates, item_keys)
+            scores = part._fused_scores(params, batch, hidden, queries, item_keys, mixture)
+            return Output(scores, torch.zeros(len(queries), dtype=queries.dtype))
         weights = self.router_weights(params, batch.candidates, item_keys)
         mixture = FUSIONS[self.config.fusion].mix(params, weights)
-        if self.config.experts == "pooled" or not self.tables:
-            scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
-        else:
-            scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
-        if self.transition is not None:
-            scores = scores.plus(Term(self._transition_scores(batch), None, mixture.experts[-1]))
+        scores = self._fused_scores(params, batch, hidden, queries, item_keys, mixture)
         return Output(scores, load_balance_loss(weights, self._candidate_mask(batch, weights)))
 
     def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
@@ -192,6 +192,32 @@ class Recommender:
         if self.config.experts == "memory":
             return self.config.hidden_dim
         return sum(table.width for table in self.tables.values())
+
+    def _alone(self, name: str, candidates: Tensor | None, item_keys: Tensor) -> tuple[Recommender, Mixture]:
+        """This recommender with one expert, and the mixture in which it alone speaks: 1 where an item has it, else
+        0."""
+        tables = {own: table for own, table in self.tables.items() if own == name}
+        expert = None if tables else self.transition
+        present = tables[name].present if tables else cast(TransitionTable, self.transition).present
+        own = gather_candidates(present, candidates).to(item_keys.dtype).expand(item_keys.shape[:-1])
+        return replace(self, tables=tables, transition=expert), Mixture(torch.zeros_like(own), (own,))
+
+    def _fused_scores(
+        self,
+        params: Mapping[str, Tensor],
+        batch: Batch,
+        hidden: Tensor,
+        queries: Tensor,
+        item_keys: Tensor,
+        mixture: Mixture,
+    ) -> Scores:
+        if self.config.experts == "pooled" or not self.tables:
+            scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
+        else:
+            scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
+        if self.transition is None:
+            return scores
+        return scores.plus(Term(self._transition_scores(batch), None, mixture.experts[-1]))
 
     def _candidate_mask(self, batch: Batch, weights: Tensor) -> Tensor:
         if batch.candidate_mask is not None:

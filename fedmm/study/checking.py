@@ -14,6 +14,7 @@ from fedmm.study.values import build
 
 # Settings that a validator of config.py reads together; their values are tried in all combinations.
 INTERACTING = (
+    ("federation.aggregation", "federation.client_weighting"),
     (
         "model.hidden_dim",
         "model.num_heads",

@@ -125,6 +125,7 @@ def _test(summary: Mapping[str, Any]) -> Html:
         return Html("")
     own: Mapping[str, Mapping[str, Any]] = test["metrics"]
     beside = {str(name).replace("_", " "): values for name, values in (test.get("baselines") or {}).items()}
+    beside |= {f"{name} alone": values for name, values in (test.get("parts") or {}).items()}
     tables = []
     for protocol, values in own.items():
         names = [name for name in PREFERRED if name in values]

@@ -15,6 +15,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
+from fedmm.beside import measure_beside
 from fedmm.checkpoint import load_checkpoint
 from fedmm.data.types import FloatArray
 from fedmm.errors import CheckpointError, FedmmError
@@ -82,7 +83,8 @@ def confirm(study: Study, winner: Sequence[RunRecord], default: Sequence[RunReco
 
 
 def evaluate_on_test(study: Study, trial: TrialRecord, threads: int) -> dict[str, Any]:
-    """The winner's metrics on test: ``{protocol: {metric: mean over its runs}}``, and its baselines'.
+    """The winner's metrics on test: ``{protocol: {metric: mean over its runs}}``, and those of what stands beside its
+    first run: the baselines and each part of the model alone.
 
     Raises CheckpointError where a run's checkpoint is not on this machine.
     """
@@ -98,6 +100,7 @@ def evaluate_on_test(study: Study, trial: TrialRecord, threads: int) -> dict[str
             for protocol, values in metrics[0].items()
         },
         "baselines": found[0]["baselines"],
+        "parts": found[0]["parts"],
     }
 
 
@@ -115,8 +118,10 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
     params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
     restored = restore(params, meta, experiment, folder)
     found = experiment.evaluate(restored, int(meta["round"]), "test")
-    baselines = {name: experiment.evaluate_scorer(scorer, "test") for name, scorer in experiment.baselines().items()}
-    return {"metrics": found.to_json(), "baselines": {name: own.to_json() for name, own in baselines.items()}}
+    beside = measure_beside(experiment, restored, int(meta["round"]), "test", found)
+    rows = {"baselines": beside.baselines, "parts": beside.parts}
+    shown = {kind: {name: row.to_json() for name, row in own.items()} for kind, own in rows.items()}
+    return {"metrics": found.to_json(), **shown}
 
 
 def _per_user(runs: Sequence[RunRecord], protocol: str, name: str, study: Study) -> FloatArray:

@@ -43,7 +43,9 @@ def test_evaluate_gives_the_numbers_of_the_run(world: Path) -> None:
     result = train(six_rounds(world, "run", {"evaluation.patience": 2, "federation.learning_rate": 3.0}))
     test = run_evaluation(world / "run", Silence())
     assert test["metrics"]["test"] == result["metrics"]["test"]
-    assert test["baselines"] == result["baselines"]
+    for kind in ("baselines", "parts"):
+        assert test[kind] == {name: {"test": entry["test"]} for name, entry in result[kind].items()}
+    assert test["paired"] == {"test": result["paired"]["test"]}
     assert test["round"] == result["best_round"]
     validation = run_evaluation(world / "run", Silence(), split="validation", protocols=("uniform100",))
     assert validation["metrics"]["validation"] == {
@@ -98,7 +100,15 @@ def test_a_run_folder_holds_what_it_should_and_nothing_else(world: Path) -> None
     found = {str(path.relative_to(world / "run")) for path in (world / "run").rglob("*") if path.is_file()}
     checkpoints = {path.split("/")[1] for path in found if path.startswith(f"{FOLDER}/")}
     assert checkpoints == {"best", "round-00005", "round-00006"}
-    plain = {"config.toml", "result.json", "metrics.jsonl", "user_counts.npz", "validation_counts.npz"}
+    plain = {
+        "config.toml",
+        "result.json",
+        "metrics.jsonl",
+        "user_counts.npz",
+        "validation_counts.npz",
+        "beside_counts.npz",
+        "validation_beside_counts.npz",
+    }
     plain.add("learning_curve.png")
     assert {path for path in found if "/" not in path} == plain
     written = {name: (world / "run" / name).stat().st_mtime_ns for name in plain}

@@ -232,7 +232,7 @@ def test_resume_refuses_whatever_changes_a_number_and_names_it(data: Path, tmp_p
     with pytest.raises(Interrupted):
         train(tiny(data, tmp_path / "run"), after(2))
     for key, value in {
-        "federation.rounds": 9, "federation.learning_rate": 0.5, "model.gating_init": 0.7, "runtime.seed": 3,
+        "federation.rounds": 9, "federation.learning_rate": 0.4, "model.gating_init": 0.7, "runtime.seed": 3,
         "evaluation.patience": 2, "runtime.dtype": "float64", "data.tie_order": "file",
     }.items():  # fmt: skip
         with pytest.raises(ConfigError, match=f"other settings: {key} .* -> {value}"):

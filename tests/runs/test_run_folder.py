@@ -111,7 +111,15 @@ def test_the_result_is_written_last_and_nothing_is_left_over(
     kept = {"best", "round-00006", "round-00005" if every == 1 else "round-00004"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == kept
     assert list(folder.rglob(".*")) == []
-    plain = {"config.toml", "metrics.jsonl", "user_counts.npz", "validation_counts.npz", "learning_curve.png"}
+    plain = {
+        "config.toml",
+        "metrics.jsonl",
+        "user_counts.npz",
+        "validation_counts.npz",
+        "beside_counts.npz",
+        "validation_beside_counts.npz",
+        "learning_curve.png",
+    }
     assert {name for name in after if "/" not in name} == plain
     assert load_checkpoint(folder)[1]["round"] == result["best_round"]
 

@@ -28,7 +28,7 @@ def test_a_run_that_ends_well_is_finished_and_its_result_is_handed_over_last(
     assert memory_store.endings == ["FINISHED"]
     assert memory_store.steps == list(range(1, ROUNDS + 1))
     names = [Path(path).name for path in memory_store.artifacts]
-    counts = ["user_counts.npz", "validation_counts.npz"]
+    counts = ["validation_counts.npz", "user_counts.npz", "validation_beside_counts.npz", "beside_counts.npz"]
     assert names == ["config.toml", *counts, "learning_curve.png", "metrics.jsonl", "best", "result.json"]
 
 
