@@ -70,7 +70,8 @@ def build(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Ratios measured in one run; figures are printed, nothing is asserted but equal outputs."""
     session.install(*CONSTRAINTS, ".")
-    session.run("python", "tests/benchmarks/engines.py", *session.posargs)
+    session.run("fedmm", "data", "fetch", "ml-100k")
+    session.run("python", "tests/benchmarks/everything.py", *session.posargs)
 
 
 @nox.session

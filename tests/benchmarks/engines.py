@@ -10,7 +10,6 @@ experts, dropout). Prints ratios measured in one run, and how much of a tall-ski
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import tall_skinny_rate
+from machine import describe, headline, tall_skinny_rate
 from torch import Tensor, nn
 
 from fedmm.config import DataConfig, FederationConfig, ModelConfig
@@ -162,14 +161,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, {arguments.data}")
+    machine = describe()
+    print(f"{headline(machine)}; {arguments.data}")
     config = DataConfig(name=arguments.data)
     data = load_dataset(config)
     split = make_split(data, config)
-    found: dict[str, object] = {"threads": arguments.threads, "torch": torch.__version__, "data": arguments.data}
+    found: dict[str, object] = {"machine": machine, "clients": arguments.clients, "data": arguments.data}
     models = {
-        "backbone": (ModelConfig(fusion="backbone", dropout=0.0), FederationConfig(exclude_seen=False)),
-        "residual": (ModelConfig(), FederationConfig()),
+        "backbone": (ModelConfig(fusion="backbone", dropout=0.0), FederationConfig(local_steps=5, exclude_seen=False)),
+        "residual": (ModelConfig(), FederationConfig(local_steps=5)),
     }
     for name, (model, federation) in models.items():
         recommender = Recommender.build(model, split.num_items, data.features)

@@ -10,15 +10,13 @@ whole process, less what it held before the first evaluation.
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from generated import generate
-from machine import peak_bytes
+from machine import describe, headline, peak_bytes
 
 from fedmm.config import DataConfig, ModelConfig
 from fedmm.data.splits import make_split
@@ -44,16 +42,14 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dataset = generate(arguments.users, arguments.items, MEAN_LENGTH, 0, FEATURE_WIDTH)
     queries, features = make_split(dataset, DataConfig()).test, dataset.features
+    machine = describe()
     report = {
         "users": arguments.users,
         "items": arguments.items,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
+        "machine": machine,
         "ways": {},
     }
-    print(f"torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(headline(machine))
     print(f"{arguments.users} users x {arguments.items} items, full ranking, residual fusion, seed 0")
     for experts in arguments.experts:
         model = ModelConfig(experts=experts)

@@ -10,13 +10,13 @@ first round of each is not counted. Processor time stands beside wall time becau
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import torch
 from generated import generate_features, generate_histories
+from machine import describe, headline
 
 from fedmm.config import FederationConfig, ModelConfig
 from fedmm.data.types import ItemFeatures, Ragged
@@ -50,7 +50,7 @@ def compare(
     recommender = Recommender.build(model, num_items, features)
     server = recommender.init(torch_stream(0, "benchmark"))
     ways = {
-        name: LocalTraining.build(recommender, FederationConfig(num_negatives=number), histories, 0)
+        name: LocalTraining.build(recommender, FederationConfig(local_steps=5, num_negatives=number), histories, 0)
         for name, number in (("full", 0), ("sampled", negatives))
     }
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    threads = f"{torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {platform.machine()}, {threads}, {arguments.clients} clients")
+    machine = describe()
+    print(f"{headline(machine)}; {arguments.clients} clients")
     models = {"residual": ModelConfig(), "backbone": ModelConfig(fusion="backbone")}
     points = []
     for num_items in arguments.items:
@@ -99,7 +99,7 @@ def main() -> None:
                 flush=True,
             )
     if arguments.json:
-        report = {"threads": arguments.threads, "torch": torch.__version__, "negatives": arguments.negatives}
+        report = {"machine": machine, "clients": arguments.clients, "negatives": arguments.negatives}
         arguments.json.write_text(json.dumps(report | {"points": points}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -10,7 +10,6 @@ experts over 64 features each, dropout 0.2) and five local steps on 256 negative
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,9 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from generated import generate_features, generate_histories
-from machine import peak_bytes
+from machine import describe, headline, peak_bytes
 
 from fedmm.config import FederationConfig, ModelConfig
 from fedmm.data.types import IntArray
@@ -44,7 +42,7 @@ def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
     train = generate_histories(num_clients, num_items, MEAN_LENGTH, 0)
     features = generate_features(num_items, FEATURE_WIDTH, 0)
     recommender = Recommender.build(ModelConfig(), num_items, features)
-    config = FederationConfig(num_negatives=NEGATIVES, cohort_size=cohort)
+    config = FederationConfig(local_steps=5, num_negatives=NEGATIVES, cohort_size=cohort)
     local = LocalTraining.build(recommender, config, train, 0)
     clients: IntArray = local.windows.trainable
     federation = Federation(config, local, clients, cohort, vectorized.train_cohort, 0)
@@ -92,7 +90,8 @@ def main() -> None:
     if arguments.point:
         print(json.dumps(measure(*arguments.point)))
         return
-    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads; {NEGATIVES} negatives")
+    machine = describe()
+    print(f"{headline(machine)}; {NEGATIVES} negatives")
     found = {}
     for name in arguments.curve or CURVES:
         points = []
@@ -103,7 +102,7 @@ def main() -> None:
         found[name] = {"points": points, "exponent": slope(points, along)}
         print(f"{name}: seconds grow as size ^ {found[name]['exponent']:.2f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps({"machine": machine, "curves": found}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
