@@ -131,8 +131,10 @@ def _places(result: Mapping[str, Any]) -> dict[str, str]:
         places["again"] = f"fedmm train --config {result['best']['config_path']}"
     if result["parent_run_id"]:
         places["see it"] = f"fedmm ui --study {result['study']}"
+    from fedmm.tuning.looks import LOOKS_FILE
+
     looks = result["test_looks"]
     if looks > 1:
-        places["test"] = f"looked at {looks} times in this study: once for each winner it had"
+        places["test"] = f"looked at {looks} times in this study, each of them a line of {LOOKS_FILE}"
     places["time"] = in_time(result["seconds"])
     return places

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedmm.errors import ConfigError
 from fedmm.settings_catalogue import known_settings
-from fedmm.study.definition import Study
+from fedmm.settings_toml import toml_value
+from fedmm.study.definition import Plan, Study
 from fedmm.study.space import Parameter, Range, points
 from fedmm.study.values import build
 
@@ -95,6 +96,7 @@ def _check_plan(study: Study) -> None:
             "by two objectives.",
             'Give pruner = "none" or leave minimize out.',
         )
+    _check_test(plan)
     if plan.sampler != "grid":
         return
     size = sum(1 for _ in islice(_grid_points(study), MAX_GRID + 1))
@@ -107,6 +109,20 @@ def _check_plan(study: Study) -> None:
             f"study.trials cannot be {plan.trials}: the grid has {size} points.",
             'Leave trials out, or take sampler = "tpe" or "random".',
         )
+
+
+def _check_test(plan: Plan) -> None:
+    """Raises ConfigError where a study would see test and select: then its test metrics would no longer be honest."""
+    if not plan.test_every_run:
+        return
+    for name, allowed in (("sampler", "grid"), ("pruner", "none"), ("confirm", 0), ("minimize", None)):
+        value = getattr(plan, name)
+        if value != allowed:
+            remedy = "Leave it out" if allowed is None else f"Give {name} = {toml_value(allowed)}"
+            raise ConfigError(
+                f"study.{name} cannot be {value!r} with study.test_every_run: what sees test selects nothing.",
+                f"{remedy}, or leave test_every_run out.",
+            )
 
 
 def _grid_points(study: Study) -> Iterator[dict[str, Any]]:

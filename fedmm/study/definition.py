@@ -44,11 +44,23 @@ class Plan(BaseModel):
     trials: Whole = Field(DEFAULT_TRIALS, description="an integer of at least 1: configurations tried")
     seed: int = Field(0, strict=True, ge=0, description="an integer of at least 0")
     seeds: Whole = Field(1, description="an integer of at least 1: runs per configuration")
+    first_seed: int | None = Field(
+        None,
+        strict=True,
+        ge=0,
+        description="an integer of at least 0: every configuration's runs have this seed and those that follow it; "
+        "left out, each configuration has seeds of its own",
+    )
     confirm: int = Field(
         0,
         strict=True,
         ge=0,
         description="an integer of at least 0: fresh seeds on which the winner meets the default at the end",
+    )
+    test_every_run: bool = Field(
+        False,
+        strict=True,
+        description="true or false: every run is measured on test, which is for studies that select nothing",
     )
 
 
@@ -183,9 +195,13 @@ class Study:
         return derive(self.plan.seed, "trial", json.dumps(self.settle(values), sort_keys=True))
 
     def run_seeds(self, values: Mapping[str, Any]) -> tuple[int, ...]:
-        """The seeds of the runs whose mean scores a configuration; the trial's seed is the first."""
+        """The seeds of the runs whose mean scores a configuration: from the plan's first on, or else the trial's seed
+        and more derived from it."""
         from fedmm.seeding import derive
 
+        if self.plan.first_seed is not None:
+            self.settle(values)
+            return tuple(range(self.plan.first_seed, self.plan.first_seed + self.plan.seeds))
         first = self.trial_seed(values)
         return (first, *(derive(first, "run", index) for index in range(1, self.plan.seeds)))
 

@@ -120,9 +120,10 @@ def _best(study: Study, trials: Sequence[TrialRecord]) -> Html:
 
 def _test(summary: Mapping[str, Any]) -> Html:
     """The one look at test, beside the baselines: a table a protocol."""
-    test = summary.get("test")
+    test, looks = summary.get("test"), summary.get("test_looks")
+    again = f" Test was looked at {looks} times in this study." if isinstance(looks, int) and looks > 1 else ""
     if not test:
-        return Html("")
+        return paragraph(again.strip(), kind="note") if again else Html("")
     own: Mapping[str, Mapping[str, Any]] = test["metrics"]
     beside = {str(name).replace("_", " "): values for name, values in (test.get("baselines") or {}).items()}
     beside |= {f"{name} alone": values for name, values in (test.get("parts") or {}).items()}
@@ -135,8 +136,6 @@ def _test(summary: Mapping[str, Any]) -> Html:
             for title, found in {"the winner": own, **beside}.items()
         ]
         tables.append(table(head, rows, caption=f"On test, {PROTOCOLS.get(protocol, protocol)}."))
-    looks = summary.get("test_looks")
-    again = f" Test was looked at {looks} times in this study." if isinstance(looks, int) and looks > 1 else ""
     note = paragraph(f"Selection never read the numbers on test.{again}", kind="note")
     return joined([note, element("div", *tables, class_="panels tables")])
 

@@ -62,7 +62,7 @@ def read_study(tree: Mapping[str, Any], source: str, name: str = "", changes: Ch
     plan = _plan(tree.get("study", {}), source, name, changes.plan)
     searched = [parse_search(text) for text in changes.search]
     _refuse_twice([parameter.name for parameter in searched], SEARCH)
-    variants = _variants(tree.get("variants", []), source)
+    variants = _variants(tree.get("variants", []), source, selects=not plan.test_every_run)
     space = read_space(tree.get("space", {}), source, searched, variants)
     fixed, sources = _fixed(tree.get("base", {}), source, plan, [parameter.name for parameter in searched])
     varied = {key: f"[[variants]] of {source}" for variant in variants for key in variant.settings}
@@ -97,7 +97,7 @@ def _plan(table: Mapping[str, Any], source: str, name: str, changed: Mapping[str
         raise ConfigError(" ".join(wrong), " ".join(remedies)) from None
 
 
-def _variants(entries: Any, source: str) -> tuple[Variant, ...]:
+def _variants(entries: Any, source: str, *, selects: bool) -> tuple[Variant, ...]:
     place = f"[[variants]] of {source}"
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise ConfigError(f"variants cannot be {shown(entries)} (from {source}).", "Write one [[variants]] for each.")
@@ -111,7 +111,7 @@ def _variants(entries: Any, source: str) -> tuple[Variant, ...]:
             raise ConfigError(f"settings of variant {name!r} cannot be {shown(settings)} (from {source}).", EXAMPLE)
         flat = flatten(settings)
         for key in flat:
-            require_variable(key, place)
+            require_variable(key, place, selects=selects)
         variants.append(Variant(name, {key: fit(key, value, place) for key, value in flat.items()}))
     _refuse_twice([variant.name for variant in variants], place)
     if len(variants) == 1:

@@ -29,7 +29,9 @@ _SAME_FOR_ALL = {
     "evaluation.": "Trials must be measured alike; fix it in [base].",
     "data.visual_features": "",
     "data.text_features": "",
-    "data.": "Trials on different data cannot be compared; fix it in [base] and make a study for each.",
+    "data.feature_corruption": "",
+    "data.": "Trials on different data cannot be compared; fix it in [base] and make a study for each, or measure "
+    "variants without selecting among them: test_every_run = true.",
 }
 # What every trial has of its own, so that fixing it for all would have no effect.
 _OWN_TO_EACH = ("runtime.seed", "runtime.output", "tracking.run_name")
@@ -57,9 +59,11 @@ def known(key: str, source: str) -> Setting:
     raise ConfigError(f"There is no setting {key!r} (from {source}).", remedy)
 
 
-def require_variable(key: str, source: str) -> None:
-    """Raises ConfigError where a study may not vary the setting ``key``."""
+def require_variable(key: str, source: str, *, selects: bool = True) -> None:
+    """Raises ConfigError where a study may not vary the setting ``key``; one that ``selects`` nothing may vary data."""
     known(key, source)
+    if not selects and key.startswith("data."):
+        return
     beginnings = [beginning for beginning in _SAME_FOR_ALL if key.startswith(beginning)]
     remedy = _SAME_FOR_ALL[max(beginnings, key=len)] if beginnings else ""
     if remedy:

@@ -23,6 +23,7 @@ from fedmm.study.records import TrialRecord
 from fedmm.study.selection import best_trial, pareto_front
 from fedmm.tracking import Tracker
 from fedmm.tracking_store import redacted
+from fedmm.tuning.looks import looks_of, make_look, record_look, write_looks
 from fedmm.tuning.outcome import (
     Confirmation,
     confirm,
@@ -36,8 +37,7 @@ from fedmm.tuning.trials import counting, read_trials
 if TYPE_CHECKING:
     from fedmm.tuning.sweep import SweepObserver, SweepOptions
 
-TEST = "test"  # study attribute: the last look at test
-LOOKS = "test_looks"  # study attribute: the trials that were evaluated on test, in order
+TEST = "test"  # study attribute: the last winner on test
 STUDY_FILE, BEST_FILE, RESULT_FILE = "study.toml", "best.toml", "result.json"
 CSV_FILE, PARQUET_FILE, PAGE_FILE, FIGURES = "trials.csv", "trials.parquet", "report.html", "figures"
 ALPHA = 0.05
@@ -56,7 +56,9 @@ def finish(
     records = counting(read_trials(trials))
     best = best_trial(records)
     confirmation = _confirmation(study, best, confirmed, observer)
-    test = None if best is None else _test(study, trials, best, options, observer)
+    selects = not study.plan.test_every_run
+    test = _test(study, trials, best, options, observer) if selects and best is not None else None
+    write_looks(trials, options.folder)
     weights = importances(trials)
     found = marginals(study, records)
     result = {
@@ -72,7 +74,7 @@ def finish(
         "verdict": verdict(study, best, confirmation),
         "confirmation": None if confirmation is None else confirmation.to_json(),
         "test": test,
-        "test_looks": len(trials.user_attrs.get(LOOKS, [])),
+        "test_looks": len(looks_of(trials)),
         "reading": readings(study, records, found),
         "marginals": mapping_of(found),
         "importances": weights,
@@ -96,6 +98,8 @@ def verdict(study: Study, best: TrialRecord | None, confirmation: Confirmation |
     """Whether there is a winner, and in words why."""
     if best is None:
         return {"winner": False, "text": "No trial is complete: there is nothing to choose from."}
+    if study.plan.test_every_run:
+        return {"winner": False, "text": "Nothing was selected: every run of this study is measured on test."}
     if best.params == study.default_values():
         return {"winner": False, "text": "No winner: nothing that was tried is better than the default (trial 0)."}
     if confirmation is None:
@@ -162,7 +166,8 @@ def _test(
         observer.warn(str(error))
         return None
     trials.set_user_attr(TEST, found)
-    trials.set_user_attr(LOOKS, [*trials.user_attrs.get(LOOKS, []), best.number])
+    for run in best.runs:
+        record_look(trials, options.folder, make_look(study, best.number, best.params, run.seed))
     return found
 
 

@@ -32,6 +32,7 @@ from fedmm.run_folder import CONFIG_FILE
 from fedmm.runs import run_training
 from fedmm.study import Study, read_study
 from fedmm.study.records import RunRecord
+from fedmm.tuning.looks import make_look, record_look
 from fedmm.tuning.sampling import ORIGIN, suggest
 from fedmm.tuning.storage import open_storage
 from fedmm.tuning.trials import INTERRUPTED, REASON, RUNS, SEEDS, claim, give_back, open_trials
@@ -151,7 +152,7 @@ def _run_trial(job: Job, study: Study, trials: optuna.Study, trial: Trial, tell:
     try:
         with interrupts.shielded():  # the storage's picture in memory must not stop half-way
             values = suggest(study, trial)
-        outcome = _objectives(job, study, trial, values, tell, interrupts)
+        outcome = _objectives(job, study, trials, trial, values, tell, interrupts)
         with interrupts.shielded():
             trials.tell(trial, outcome)
     except StoppedEarly as stop:
@@ -173,7 +174,13 @@ def _run_trial(job: Job, study: Study, trials: optuna.Study, trial: Trial, tell:
 
 
 def _objectives(
-    job: Job, study: Study, trial: Trial, values: Mapping[str, Any], tell: Tell, interrupts: Interrupts
+    job: Job,
+    study: Study,
+    trials: optuna.Study,
+    trial: Trial,
+    values: Mapping[str, Any],
+    tell: Tell,
+    interrupts: Interrupts,
 ) -> list[float]:
     """Trains the trial's configuration under each of its seeds; the means of what the study is after."""
     seeds = trial.user_attrs.get(SEEDS) or study.run_seeds(values)
@@ -190,7 +197,11 @@ def _objectives(
         tags = {"fedmm.study": study.name, "fedmm.trial": str(trial.number), "fedmm.study_digest": study.digest}
         tags |= {"fedmm.confirmation": "true"} if job.confirmation else {}
         tags |= {"mlflow.parentRunId": job.parent_run_id} if job.parent_run_id else {}
-        result = run_training(config, watch, resume=(output / CONFIG_FILE).exists(), test=False, tags=tags)
+        test = study.plan.test_every_run
+        result = run_training(config, watch, resume=(output / CONFIG_FILE).exists(), test=test, tags=tags)
+        if test:
+            with interrupts.shielded():
+                record_look(trials, Path(job.folder), make_look(study, trial.number, values, seed))
         protocol, name = study.metric.split("/")
         value = float(result["metrics"]["validation"][protocol][name])
         runs.append(RunRecord(seed, str(output), result["run_id"], value))

@@ -24,6 +24,7 @@ def variants(*settings: str) -> str:
 HIDDEN, WARMUP = "model.hidden_dim", "federation.warmup_rounds"
 OPTIMIZERS = parameter('choices = ["sgd", "adam"]', "federation.local_optimizer")
 ADAM = SPACE + "when = { federation.local_optimizer = 'adam' }"
+TESTED = "[study]\nsampler = 'grid'\npruner = 'none'\ntest_every_run = true\n"
 
 # What is written, words of the message (the value among them), words of the remedy.
 MALFORMED = {
@@ -68,6 +69,12 @@ MALFORMED = {
         ["'median'", "'communication'"],
         'pruner = "none"',
     ),
+    "first seed": ("[study]\nfirst_seed = -1\n" + SPACE, ["study.first_seed cannot be -1"], "at least 0"),
+    "test of a search": (TESTED.replace("grid", "tpe") + SPACE, ["study.sampler", "'tpe'", "test"], 'sampler = "grid"'),
+    "test and pruning": (TESTED.replace("none", "median") + SPACE, ["study.pruner", "'median'"], 'pruner = "none"'),
+    "test and confirmation": (TESTED + "confirm = 3\n" + SPACE, ["study.confirm cannot be 3"], "confirm = 0"),
+    "test and a front": (TESTED + "minimize = 'communication'\n" + SPACE, ["'communication'"], "Leave it out"),
+    "test no truth": ("[study]\ntest_every_run = 1\n" + SPACE, ["test_every_run cannot be 1"], "true or false"),
     "grid of a range": (
         "[study]\nsampler = 'grid'\n" + parameter("low = 0\nhigh = 1"),
         ["model.gating_init", "continuous"],
@@ -203,6 +210,8 @@ MALFORMED = {
     "unknown setting of a variant": (variants("model.droput = 0.1", ""), ["'model.droput'"], "model.dropout"),
     "impossible variant": (variants("model.dropout = 1.0", ""), ["model.dropout cannot be 1.0"], "below 1"),
     "seed of a variant": (variants("runtime.seed = 1", ""), ["runtime.seed"], "[study]"),
+    "data of a variant that may win": (variants("data.name = 'ml-100k'", ""), ["data.name"], "test_every_run"),
+    "measurement of a variant": (TESTED + variants("evaluation.every = 2", ""), ["evaluation.every"], "[base]"),
     "contradicting variant": (variants("federation.warmup_rounds = 30", ""), ["warmup_rounds 30"], "Lower"),
     "NUL in a variant": (variants('data.text_features = "a\\u0000"', ""), ["data", "NUL"], "."),
     "variant and parameter": (variants("model.gating_init = 0.3", "") + SPACE, ["set by a variant"], "one of the two"),

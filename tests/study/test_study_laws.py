@@ -21,6 +21,7 @@ from fedmm.settings import load_config
 from fedmm.study import Changes, Choices, Range, Study, dump_study, parse_search, read_study
 from fedmm.study.checking import INTERACTING
 
+TESTED = "sampler = 'grid'\npruner = 'none'\ntest_every_run = true"
 LAWS = settings(max_examples=40, deadline=None)
 
 
@@ -84,6 +85,25 @@ def test_a_trials_seed_does_not_know_how_a_number_was_written() -> None:
     assert study.trial_seed({"model.gating_init": 0.1 + 0.2}) == seed
     assert study.trial_seed({"model.gating_init": -0.0}) == study.trial_seed({"model.gating_init": 0})
     assert study.configure({"model.gating_init": 0.1 + 0.2}, 0).model.gating_init == 0.3
+
+
+def test_a_first_seed_gives_every_configuration_the_same_seeds() -> None:
+    study = study_of(f"[study]\nseeds = 3\nfirst_seed = 11\n{SPACE}")
+    assert {study.run_seeds({"model.gating_init": value}) for value in (0, 0.1)} == {(11, 12, 13)}
+    with pytest.raises(ConfigError):
+        study.run_seeds({"model.gating_init": 0.7})
+
+
+def test_variants_of_a_study_that_selects_nothing_may_have_data_of_their_own() -> None:
+    settings = {
+        "data.name": "ml-100k", "data.feature_corruption": "noise", "federation.mode": "centralized",
+        "federation.rounds": 60, "model.transition": True,
+    }  # fmt: skip
+    tree = {**tomllib.loads(f"[study]\n{TESTED}"), "variants": [{"name": "a"}, {"name": "b", "settings": settings}]}
+    study = read_study(tree, "my.toml", "my")
+    flat = study.configure({"variant": "b"}, 0).flat()
+    assert {key: flat[key] for key in settings} == settings
+    assert study.configure({"variant": "a"}, 0) == ExperimentConfig()
 
 
 def test_the_runs_of_a_trial_have_seeds_of_their_own() -> None:
@@ -214,6 +234,7 @@ def test_the_digest_is_over_what_decides_the_trials() -> None:
     study = study_of(SPACE)
     same = ["trials = 7", "description = 'x'", "name = 'other'"]
     others = ["seed = 1", "seeds = 2", "sampler = 'random'", "pruner = 'none'", "metric = 'full/hr_at_10'"]
+    others += ["first_seed = 0", "sampler = 'grid'\npruner = 'none'", f"{TESTED}"]
     assert {study_of(f"[study]\n{line}\n{SPACE}").digest for line in same} == {study.digest}
     digests = [study_of(f"[study]\n{line}\n{SPACE}").digest for line in others]
     digests += [study_of(f"{SPACE}{line}").digest for line in ("[base.model]\ndropout = 0.5", "when = {}")]
