@@ -16,7 +16,9 @@ from fedmm.study import Changes, dump_study, list_studies, load_study, read_stud
 from fedmm.study.shipped import studies_folder
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["default", "capacity", "combined", "gating", "strategies"]
+SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
+MEASURED = ["claims", "claims_large", "quality"]
+NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, "parts"])]
 
 
 def test_all_are_listed_and_named_as_their_files() -> None:
@@ -35,6 +37,37 @@ def test_each_is_its_file_and_its_trial_0_is_the_base(name: str) -> None:
     assert study.configure(study.default_values(), study.base.runtime.seed) == study.base
     assert study.metric == "full/ndcg_at_10"
     assert study.largest_warmup() < study.largest_rounds()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_sees_test_is_said_and_selects_nothing(name: str) -> None:
+    plan = load_study(name).plan
+    assert plan.test_every_run == (name in MEASURED)
+    assert (plan.first_seed is not None) == (name not in SEARCHES)
+    if name == "quality":
+        chosen = {seed for other in ("claims", "parts") for seed in load_study(other).run_seeds({})}
+        assert not chosen & set(load_study(name).run_seeds({}))
+
+
+def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_time() -> None:
+    small, large = load_study("claims"), load_study("claims_large")
+    old = {
+        "data.name": "ml-100k", "federation.rounds": 30, "federation.client_fraction": 0.2,
+        "federation.local_optimizer": "adam", "federation.learning_rate": 0.001, "federation.local_epochs": 1,
+        "federation.batch_size": 32, "model.gating_init": 0.1, "federation.spectral_start": False,
+        "federation.aggregation": "mean",
+    }  # fmt: skip
+    assert small.base == load_config(flags=old)
+    wide = {"model.hidden_dim": 512, "model.num_blocks": 3, "federation.rounds": 50}
+    assert large.base == load_config(flags=old | wide)
+    gates = {values.settings.get("model.gating_init") for values in small.variants}
+    assert gates == {None, 0, 0.01, 0.05, 0.1, 0.2, 0.5}
+
+
+def test_every_part_is_one_variant_of_the_defaults() -> None:
+    study = load_study("parts")
+    assert study.base == load_config(flags={"data.name": "ml-100k", "evaluation.every": 3})
+    assert study.variants[0].settings == {}
 
 
 @pytest.mark.parametrize(("name", "size"), [("gating", 6), ("capacity", 12), ("strategies", 5)])
