@@ -6,16 +6,15 @@ not counted twice; the study's folder has the same as lines of JSON, appended as
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from fedmm.local_record import storage_error
+from fedmm.local_record import append_line, read_lines, storage_error
 from fedmm.study import Study
 from fedmm.study.space import VARIANT
 
@@ -42,11 +41,12 @@ def make_look(study: Study, trial: int, values: Mapping[str, Any], seed: int) ->
 
 
 def record_look(trials: optuna.Study, folder: Path, look: Look) -> None:
-    """Counts and logs the look, unless that model has been looked at before: it gives the same numbers again."""
+    """Counts and logs the look, unless that model has been looked at before: it gives the same numbers again. Raises
+    StorageError where the folder cannot be written."""
     key = f"{PREFIX}{look.config_digest}"
     if key not in trials.user_attrs:
         trials.set_user_attr(key, asdict(look))
-        _append(folder, [look])
+        _append(folder, look)
 
 
 def looks_of(trials: optuna.Study) -> list[Look]:
@@ -57,18 +57,15 @@ def looks_of(trials: optuna.Study) -> list[Look]:
 
 def write_looks(trials: optuna.Study, folder: Path) -> None:
     """Appends the lines that are not in the folder's log: of other machines, and of workers that died before theirs."""
-    path = folder / LOOKS_FILE
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    _append(folder, [look for look in looks_of(trials) if look.config_digest not in text])
+    there = {line.get("config_digest") for line in read_lines(folder / LOOKS_FILE)}
+    for look in looks_of(trials):
+        if look.config_digest not in there:
+            _append(folder, look)
 
 
-def _append(folder: Path, looks: Iterable[Look]) -> None:
-    """One write for all lines, which does not mix with that of another worker. Raises StorageError."""
-    lines = "".join(f"{json.dumps(asdict(look))}\n" for look in looks)
+def _append(folder: Path, look: Look) -> None:
     path = folder / LOOKS_FILE
     try:
-        if lines:
-            with path.open("ab", buffering=0) as file:
-                file.write(lines.encode())
+        append_line(path, asdict(look))
     except OSError as error:
         raise storage_error(path, error) from error
