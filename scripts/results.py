@@ -1,0 +1,121 @@
+"""Results of studies as small CSV files, and the README's tables from them.
+
+    python scripts/results.py collect sweeps/claims sweeps/claims_large --to docs/results/claims.csv
+    python scripts/results.py tables --readme README.md
+
+``collect`` writes one row a finished run, also of a study that still runs, and beside it (``--pairs``, by default
+pairs.csv in the same folder) every variant's mean with its 95% interval over users and seeds and the paired tests that
+the tables show: they need per-user counts, which the rows do not have. Rows of other studies there are kept. Folders
+that are given together are tested against each other where they were asked the same.
+
+``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of headline,
+claims, parts, failsafe and price that the file has markers for. Its figures come from the CSV files alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from results_claims import claims_table
+from results_pairs import PAIR_COLUMNS, measure_pairs
+from results_runs import COLUMNS, find_runs, row_of
+from results_tables import Results, failsafe_table, headline_table, parts_table, price_table
+
+from fedmm.errors import DataError, FedmmError
+from fedmm.local_record import write_atomically
+
+PAIRS = "pairs.csv"
+TABLES = {
+    "headline": headline_table,
+    "claims": claims_table,
+    "parts": parts_table,
+    "failsafe": failsafe_table,
+    "price": price_table,
+}
+Rows = Sequence[Mapping[str, str]]
+
+
+def collect(folders: Sequence[Path], to: Path, pairs: Path) -> None:
+    """Writes the rows of all runs in ``folders``, and the tests of their studies in place of older ones.
+
+    Raises DataError for a folder that holds no study or no finished run.
+    """
+    runs = [run for folder in folders for run in find_runs(folder)]
+    if not runs:
+        raise DataError(f"{', '.join(map(str, folders))}: no run has finished.", "Give the folders of sweeps.")
+    rows = [row_of(run) for run in runs]
+    write_csv(to, [column for column in COLUMNS if any(column in row for row in rows)], rows)
+    studies = {run.study for run in runs}
+    kept = [row for row in read_csv(pairs) if row["study"] not in studies]
+    write_csv(pairs, PAIR_COLUMNS, [*kept, *measure_pairs(runs)])
+    print(f"{to}: {len(runs)} runs of {', '.join(sorted(studies))}")
+
+
+def rebuild(readme: Path, folder: Path) -> None:
+    """Rewrites the tables that ``readme`` has markers for from the CSV files in ``folder``."""
+    runs = [row for path in sorted(folder.glob("*.csv")) if path.name != PAIRS for row in read_csv(path)]
+    found = Results(runs, read_csv(folder / PAIRS))
+    text = readme.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        text = between(text, name, lambda table=table: table(found))
+    write_atomically(readme, text.encode())
+
+
+def between(text: str, name: str, content: object) -> str:
+    """``text`` with what ``content`` returns between the markers of ``name``; as it was without markers."""
+    opened, closed = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+    start, end = text.find(opened), text.find(closed)
+    if start < 0 and end < 0:
+        return text
+    if start < 0 or end < start or text.count(opened) > 1 or text.count(closed) > 1:
+        raise DataError(f"The markers of {name} do not enclose one place.", f"Write {opened} and, below it, {closed}.")
+    assert callable(content)
+    return f"{text[:start]}{opened}\n{content().strip()}\n{text[end:]}"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a file; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    """Rows in the given columns; what a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    collecting = commands.add_parser("collect", help="rows from the folders of sweeps")
+    collecting.add_argument("folders", type=Path, nargs="+", metavar="SWEEP_FOLDER")
+    collecting.add_argument("--to", type=Path, required=True, metavar="FILE.csv")
+    collecting.add_argument("--pairs", type=Path, metavar="FILE.csv")
+    rebuilding = commands.add_parser("tables", help="the README's tables from the rows")
+    rebuilding.add_argument("--readme", type=Path, default=Path("README.md"))
+    rebuilding.add_argument("--folder", type=Path, default=Path("docs/results"))
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "collect":
+            collect(options.folders, options.to, options.pairs or options.to.with_name(PAIRS))
+        else:
+            rebuild(options.readme, options.folder)
+    except FedmmError as error:
+        print(error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,238 @@
+"""The README's tables of results: which variant of which study each row shows. Every figure comes from the rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from results_runs import BESIDE
+
+from fedmm.evaluation.significance import holm
+
+ALPHA = 0.05
+NDCG, HR, HR50, UNIFORM = "full/ndcg_at_10", "full/hr_at_10", "full/hr_at_50", "uniform100/hr_at_10"
+WORDS = {NDCG: "full NDCG@10", HR: "full HR@10", HR50: "full HR@50", UNIFORM: "100 negatives HR@10"}
+QUALITY, PARTS = "quality", "parts"
+BARS: Mapping[
+    str, tuple[str, Mapping[str, tuple[float, float]]]
+] = {  # variant of quality -> title, metric -> must, aim
+    "bundled": ("bundled", {UNIFORM: (0.65, 0.69), HR: (0.175, 0.195), NDCG: (0.092, 0.105)}),
+    "residual": ("ML-100K, residual", {UNIFORM: (0.71, 0.73), HR: (0.185, 0.200), NDCG: (0.097, 0.105)}),
+    "best": ("ML-100K, best", {UNIFORM: (0.735, 0.76), HR: (0.215, 0.230), NDCG: (0.115, 0.125)}),
+    "5-core": ("movielens-small at 5-core", {HR50: (0.37, 0.42)}),
+}
+# What a variant of parts takes out of the defaults; other variants put something in.
+TAKEN_OUT = {
+    "backbone": "the two experts",
+    "no load balance": "load balance",
+    "no dropout": "dropout",
+    "no spectral start": "spectral start",
+    "plain mean": "heat normalisation",
+    "seen candidates": "leaving out what a client met",
+}
+FAIL_SAFE = -0.005  # NDCG@10 that the residual model may be below its backbone, by the lower end of the interval
+PRICE = 0.97  # of the centralised model's NDCG@10
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean or a difference with its 95% interval over users and seeds."""
+
+    value: float
+    low: float
+    high: float
+    p: float | None = None
+    seeds: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+    @property
+    def signed(self) -> str:
+        """For a difference."""
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+    @property
+    def flipped(self) -> Interval:
+        """The difference the other way round."""
+        return Interval(-self.value, -self.high, -self.low, self.p, self.seeds)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows of all results files, as read."""
+
+    runs: Sequence[Mapping[str, str]]
+    pairs: Sequence[Mapping[str, str]]
+
+    def variants(self, study: str) -> list[str]:
+        """In the order of the file."""
+        return list(dict.fromkeys(row["variant"] for row in self.runs if row["study"] == study))
+
+    def column(self, study: str, variant: str, column: str) -> list[float]:
+        """The values of the variant's runs, those that have one."""
+        rows = (row for row in self.runs if (row["study"], row["variant"]) == (study, variant))
+        return [float(row[column]) for row in rows if row.get(column)]
+
+    def mean(self, study: str, variant: str, column: str) -> float | None:
+        """Over the variant's runs; None where none has it."""
+        values = self.column(study, variant, column)
+        return statistics.fmean(values) if values else None
+
+    def interval(self, study: str, variant: str, opponent: str, metric: str, split: str = "test") -> Interval | None:
+        """A paired test; with the opponent "" the variant's own mean. None where it was not measured."""
+        wanted = (study, variant, opponent, split, metric)
+        for row in self.pairs:
+            if (row["study"], row["variant"], row["opponent"], row["split"], row["metric"]) == wanted:
+                value, low, high = (float(row[key]) for key in ("difference", "low", "high"))
+                return Interval(value, low, high, float(row["p"]) if row.get("p") else None, int(row["seeds"]))
+        return None
+
+    def command(self, study: str, variant: str) -> str:
+        """What trains the variant, with its seeds."""
+        rows = [row for row in self.runs if (row["study"], row["variant"]) == (study, variant)]
+        options = [part for part in rows[0].get("settings", "").split(" ") if part]
+        data = [f"--dataset {part.partition('=')[2]}" for part in options if part.startswith("data.name=")]
+        others = [f"--set {part}" for part in options if not part.startswith("data.name=")]
+        return f"`{' '.join(['fedmm train', *data, '--seed N', *others])}`"
+
+    def seeds(self, study: str, variant: str) -> str:
+        """``11, 12, 13``."""
+        return ", ".join(row["seed"] for row in self.runs if (row["study"], row["variant"]) == (study, variant))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
+    """A table, then paragraphs."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n\n".join(["\n".join(lines), *notes])
+
+
+def headline_table(found: Results) -> str:
+    """The frozen configurations on test, what stands beside them, and the bars."""
+    head = ("data and model", "full ranking HR@10 / NDCG@10", "100 uniform negatives", "bars: must, aim", "command")
+    rows = [row for variant in BARS if variant in found.variants(QUALITY) for row in _headline(found, variant)]
+    note = (
+        "Test, means over the seeds; in brackets the 95% interval of HR@10 over users and seeds. Parts alone are those "
+        "of the trained model, round 0 is the model before any training."
+    )
+    return markdown(head, rows, note)
+
+
+def _headline(found: Results, variant: str) -> Iterator[Sequence[str]]:
+    title, bars = BARS[variant]
+    own = found.interval(QUALITY, variant, "", HR)
+    spread = f" [{own.low:.3f}, {own.high:.3f}]" if own else ""
+    full, uniform = _shares(found, variant, "test")
+    seeds = found.seeds(QUALITY, variant)
+    command = found.command(QUALITY, variant)
+    yield f"{title}, seeds {seeds}: **fedmm**", f"**{full}**{spread}", uniform, _bars(found, variant, bars), command
+    for name in BESIDE:
+        full, uniform = _shares(found, variant, f"test/{name}")
+        if full:
+            alone = f"its {name} alone" if name in ("backbone", "visual", "semantic", "transition") else name
+            yield alone.replace("_", " "), full, uniform, "", "the same"
+    for opponent in ("round_0", "transition_counts"):
+        test = found.interval(QUALITY, variant, opponent, NDCG)
+        if test is not None:
+            words = f"{title} minus {opponent.replace('_', ' ')}, NDCG@10"
+            yield words, f"{test.signed}, p = {test.p:.4f}", "", _verdict(test), "the same"
+
+
+def _shares(found: Results, variant: str, place: str) -> tuple[str, str]:
+    texts = []
+    for protocol in ("full", "uniform100"):
+        values = [found.mean(QUALITY, variant, f"{place}/{protocol}/{name}_at_10") for name in ("hr", "ndcg")]
+        texts.append("" if None in values else " / ".join(f"{value:.3f}" for value in values))
+    return texts[0], texts[1]
+
+
+def _bars(found: Results, variant: str, bars: Mapping[str, tuple[float, float]]) -> str:
+    cells = []
+    for metric, (must, aim) in bars.items():
+        value = found.mean(QUALITY, variant, f"test/{metric}")
+        if value is not None:
+            must_met, aim_met = ("met" if value >= bar else "not met" for bar in (must, aim))
+            cells.append(f"{WORDS[metric]} {value:.4f}: {must:g} {must_met}, {aim:g} {aim_met}")
+    return "; ".join(cells)
+
+
+def parts_table(found: Results) -> str:
+    """What each part adds to full NDCG@10 on validation."""
+    variants = found.variants(PARTS)
+    if not variants:
+        return "Not measured yet."
+    base, others = variants[0], variants[1:]
+    tests = {name: found.interval(PARTS, name, base, NDCG, "validation") for name in others}
+    measured = {name: test for name, test in tests.items() if test is not None}
+    adjusted = dict(zip(measured, holm([test.p or 0.0 for test in measured.values()]), strict=True))
+    rows = []
+    for name, test in measured.items():
+        difference = test.flipped if name in TAKEN_OUT else test
+        words = ("does not", "cannot be told apart", "earns its keep")
+        word = words[1] if adjusted[name] >= ALPHA else words[2 if difference.value > 0 else 0]
+        part = TAKEN_OUT.get(name, name)
+        where = "default" if name in TAKEN_OUT else "option"
+        rows.append((difference.value, (part, where, difference.signed, f"{adjusted[name]:.4f}", word)))
+    head = ("part", "is a", "adds to NDCG@10", "p (Holm)", "verdict")
+    own = found.interval(PARTS, base, "", NDCG, "validation")
+    note = (
+        f"ML-100K, validation, seeds {found.seeds(PARTS, base)}; the base has {own}. What a part adds is the model "
+        "with it minus the model without it, with a 95% interval over users and seeds; it earns its keep, or does not, "
+        f"where the paired test says so at {ALPHA:g} after Holm's correction over the table."
+    )
+    return markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
+
+
+def failsafe_table(found: Results) -> str:
+    """The residual model under real and corrupted features against the backbone, and what its gate did."""
+    rows = []
+    for study in (QUALITY, "claims"):
+        for variant in found.variants(study):
+            kind = variant.rpartition(", ")[2]
+            if kind not in ("residual", "noise", "shuffle"):
+                continue
+            test = found.interval(study, variant, "backbone", NDCG)
+            gate = found.mean(study, variant, "gate")
+            if test is None or gate is None:
+                continue
+            gates = found.column(study, variant, "gate")
+            held = "holds" if test.low > FAIL_SAFE else "does not hold" if test.high < FAIL_SAFE else "not shown"
+            features = {"residual": "real", "noise": "noise", "shuffle": "shuffled across items"}[kind]
+            shown = f"{gate:.3f} ({min(gates):.3f} to {max(gates):.3f})"
+            rows.append((study, features, test.signed, f"{test.p:.4f}", shown, held))
+    head = ("study", "features", "minus the backbone, NDCG@10", "p", "gate at the best round", "fail-safe")
+    note = (
+        "ML-100K, test, paired over users and seeds. The fail-safe holds where the lower end of the 95% interval is "
+        f"above {FAIL_SAFE:g}. The gate starts at 0.1; its mean and range over the seeds."
+    )
+    return markdown(head, rows, note)
+
+
+def price_table(found: Results) -> str:
+    """Federated against centralised."""
+    central = found.mean(QUALITY, "centralized", f"test/{NDCG}")
+    rows = []
+    for variant in ("centralized", "100 rounds", "residual"):
+        value = found.mean(QUALITY, variant, f"test/{NDCG}")
+        if value is None:
+            continue
+        full, uniform = _shares(found, variant, "test")
+        test = found.interval(QUALITY, variant, "centralized", NDCG)
+        share = "" if central is None or variant == "centralized" else f"{value / central:.1%}"
+        rounds = found.mean(QUALITY, variant, "rounds")
+        label = f"{'centralised' if variant == 'centralized' else 'federated'}, {rounds:.0f} "
+        label += "epochs" if variant == "centralized" else "rounds"
+        sent = sum(found.mean(QUALITY, variant, f"{way}link_bytes") or 0.0 for way in ("up", "down"))
+        difference = test.signed if test else ""
+        command = found.command(QUALITY, variant)
+        rows.append((label, full, uniform, difference, share, f"{sent / 1e6:.0f} MB", command))
+    head = ("training", "full HR@10 / NDCG@10", "100 uniform negatives", "NDCG@10 minus centralised", "share of it")
+    note = f"ML-100K, test, means over seeds. The bar is {PRICE:.0%} of the centralised NDCG@10 at 100 rounds."
+    return markdown((*head, "bytes", "command"), rows, note)
+
+
+def _verdict(test: Interval) -> str:
+    if test.p is None or test.p >= ALPHA:
+        return "cannot be told apart"
+    return "better" if test.value > 0 else "worse"

@@ -1,0 +1,48 @@
+"""Rows of results as ``scripts/results.py`` reads them, made by hand, so that every figure of a table is known."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from results_claims import BIASES, GATES
+from results_runs import METRICS
+from results_tables import Results
+
+Row = dict[str, str]
+CLAIMS = ["residual", "competitive, partial", "competitive, both", "residual, partial", "residual, noise", "backbone"]
+CLAIMS += [*GATES.values(), *BIASES]
+
+
+def run(study: str, variant: str, seed: int, level: float, **others: object) -> Row:
+    """One row: every metric on every split is ``level``, plus a thousandth a seed."""
+    value = repr(round(level + seed / 1000, 6))
+    own = {f"{split}/{metric}": value for split in ("validation", "test") for metric in METRICS}
+    beside = {f"test/round_0/{metric}": repr(level / 2) for metric in METRICS}
+    facts = {"study": study, "variant": variant, "seed": str(seed), "data": "ml-100k", "rounds": "30", "gate": "0.1"}
+    facts |= {"settings": f"data.name=ml-100k model.dropout={level}", "change_sd": value}
+    return facts | own | beside | {key: str(one) for key, one in others.items()}
+
+
+def pair(study: str, variant: str, opponent: str, metric: str, difference: float, half: float, p: object = "") -> Row:
+    bounds = {"difference": difference, "low": difference - half, "high": difference + half}
+    texts = {key: repr(round(value, 6)) for key, value in bounds.items()}
+    split = "validation" if study == "parts" else "test"
+    names = {"study": study, "variant": variant, "opponent": opponent, "split": split, "metric": metric}
+    return {**names, "seeds": "3", **texts, "p": str(p)}
+
+
+def claims_world(level: float, half: float, p: float) -> Results:
+    """All variants of the claims have HR@10 ``level``, within ``half``, and differ from others by nothing."""
+    variants = [("claims", name) for name in CLAIMS] + [("claims_large", name) for name in ("large", "all combined")]
+    runs = [run(study, name, seed, level) for study, name in variants for seed in (0, 1, 2)]
+    pairs = []
+    for study, name in variants:
+        for metric in METRICS:
+            pairs.append(pair(study, name, "", metric, level, half))
+            pairs += [
+                pair(study, name, other, metric, 0.0, half, p) for other in ("residual", "competitive", "backbone")
+            ]
+    return Results(runs, pairs)
