@@ -89,6 +89,10 @@ class ModelConfig(Section):
     pooling_decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.8, description="initial decay per position of the pooled experts"
     )
+    alignment_weight: Weight = Field(
+        0.0, description="weight of the contrastive loss between items' embeddings and their projected features"
+    )
+    alignment_temperature: Rate = Field(0.1, description="temperature of that loss")
     memory: MemoryConfig = MemoryConfig()
 
     @model_validator(mode="after")
@@ -102,6 +106,11 @@ class ModelConfig(Section):
         if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
             raise ValueError(
                 'scoring "cosine" needs experts "memory" (pooled experts have no representation to normalise)'
+            )
+        if self.alignment_weight and self.fusion == "backbone":
+            raise ValueError(
+                f'alignment_weight {self.alignment_weight} has no effect on fusion "backbone", which has no features: '
+                'set alignment_weight 0 or fusion "residual"'
             )
         if self.scoring == "cosine" and self.transition:
             raise ValueError('scoring "cosine" and transition exclude each other: counts have no representation')
@@ -130,8 +139,19 @@ class FederationConfig(Section):
     weight_decay: Weight = Field(0.0, description="the client's weight decay")
     clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
     proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
+    loss: Literal["softmax", "gbce", "bpr"] = Field(
+        "softmax", description="softmax over candidates, or the next item against each negative: gbce, bpr"
+    )
+    gbce_calibration: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.75, description="how far gbce undoes the overconfidence of sampling: 0 not at all, 1 in full"
+    )
     num_negatives: Count | None = Field(
-        None, description="training negatives a local step; 0 = full softmax; unset = full, 255 beside memory experts"
+        None,
+        description="training negatives a local step; 0 = all; unset = all, 255 beside memory experts, "
+        "256 with gbce and bpr",
+    )
+    logq_correction: bool = Field(
+        False, description="correct sampled softmax for how often an item is drawn; needs num_negatives"
     )
     negatives_per: Literal["step", "round"] = Field(
         "step", description="how often a client draws its negatives: fresh ones each local step, or once a round"
@@ -140,7 +160,10 @@ class FederationConfig(Section):
         "touched",
         description="rows of the item table that travel where training negatives are sampled: all hides which",
     )
-    exclude_seen: bool = Field(True, description="leave what a client met before out of its training candidates")
+    exclude_seen: bool = Field(
+        True,
+        description="leave what a client met before out of its training candidates; with gbce and bpr all its items",
+    )
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
     aggregation: Literal["mean", "heat", "median", "trimmed_mean"] = Field(
         "heat", description="weighted mean, or item rows by their holders; median and trimmed_mean see single updates"
@@ -178,6 +201,17 @@ class FederationConfig(Section):
             raise ValueError(
                 f"client_weighting {self.client_weighting!r} has no effect on aggregation {self.aggregation!r}, in "
                 'which every client has one vote: set client_weighting "uniform"'
+            )
+        if self.logq_correction and self.loss != "softmax":
+            raise ValueError(
+                f"logq_correction has no effect on loss {self.loss!r}, which compares single items: "
+                'set logq_correction false or loss "softmax"'
+            )
+        if self.logq_correction and not self.num_negatives:
+            shown = "unset" if self.num_negatives is None else self.num_negatives
+            raise ValueError(
+                f"logq_correction corrects for sampled negatives, and num_negatives is {shown}: "
+                "set num_negatives to 1 or more, or logq_correction false"
             )
         if self.warmup_rounds >= self.rounds:
             raise ValueError(

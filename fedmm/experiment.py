@@ -109,6 +109,7 @@ class Experiment:
         with timer.stage("building the model"):
             counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
             recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
+            _check_alignment(config, recommender)
             federation = _federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
         with timer.stage("evaluation negatives"):
@@ -300,6 +301,14 @@ def _engine(config: ExperimentConfig) -> Engine:
     if config.runtime.engine == "sequential":
         return sequential.train_cohort
     return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
+
+
+def _check_alignment(config: ExperimentConfig, recommender: Recommender) -> None:
+    if config.model.alignment_weight and not recommender.tables:
+        raise ConfigError(
+            f"model.alignment_weight {config.model.alignment_weight} has nothing to align: there are no item features.",
+            "Give visual or text features, or set model.alignment_weight 0.",
+        )
 
 
 def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str]:

@@ -18,7 +18,6 @@ from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_fac
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.federation.schedules import scheduled
-from fedmm.models.batched_loss import catalogue_cross_entropy
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
@@ -84,8 +83,8 @@ def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tu
     recommender = replace(block.local.recommender, tables=step.tables)
     together = {**leaves, **expand_for_clients(block.frozen, num_active)}
     output = recommender.forward(together, step.batch, step.dropout, experts=block.experts)
-    loss = catalogue_cross_entropy(output.scores, step.questions, block.workspace)
-    objective = loss + recommender.config.load_balance_weight * output.load_balance_loss
+    loss = block.local.loss.over_catalogues(output.scores, step.questions, block.workspace)
+    objective = loss + output.penalty(recommender.config)
     found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
     with torch.no_grad():

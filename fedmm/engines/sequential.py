@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from fedmm.data.types import IntArray
+from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.federation.schedules import scheduled
 from fedmm.models.losses import masked_logits
+from fedmm.models.recommender import Output
 from fedmm.params import Params, stack_for_clients
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -34,8 +36,8 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
     stream = local.steps(np.array([client]), round_number)
     losses, balances = [], []
     for index in range(int(stream.num_steps[0])):
-        loss, balance = _local_loss(local, own, stream.step(index, 1), experts=not local.warming_up(round_number))
-        objective = loss + local.recommender.config.load_balance_weight * balance
+        loss, output = _local_loss(local, own, stream.step(index, 1), experts=not local.warming_up(round_number))
+        objective = loss + output.penalty(local.recommender.config).squeeze(0)
         if config.proximal_mu:
             distance = sum((own[name] - server[name]).square().sum() for name in names)
             objective = objective + config.proximal_mu / 2 * distance
@@ -45,7 +47,7 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
             torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
         optimizer.step()
         losses.append(loss.detach())
-        balances.append(balance.detach())
+        balances.append(output.load_balance_loss.detach().squeeze(0))
     clients = np.array([client])
     return UpdateBlock(
         clients,
@@ -57,9 +59,13 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
     )
 
 
-def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy over the candidates and the load-balance loss, both scalars. ``own`` has a client axis of one."""
+def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, Output]:
+    """The loss over the candidates, a scalar, and what it was computed from. ``own`` has a client axis of one."""
     output = local.recommender.forward(own, step.batch, step.dropout, experts=experts)
-    logits = masked_logits(output.scores, step.questions).squeeze(0)
-    row_losses = torch.nn.functional.cross_entropy(logits, step.questions.targets.squeeze(0), reduction="none")
-    return (row_losses * step.questions.row_weights.squeeze(0)).sum(), output.load_balance_loss.squeeze(0)
+    questions = step.questions
+    logits = masked_logits(output.scores, questions).squeeze(0)
+    if questions.offsets is not None:
+        logits = logits + questions.offsets
+    power = 1.0 if questions.target_power is None else float(questions.target_power)
+    row_losses = PLAIN_LOSSES[local.config.loss](logits, questions.targets.squeeze(0), power)
+    return (row_losses * questions.row_weights.squeeze(0)).sum(), output

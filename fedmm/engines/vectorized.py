@@ -18,7 +18,6 @@ from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_fac
 from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
 from fedmm.federation.schedules import scheduled
 from fedmm.models.layers import lookup
-from fedmm.models.losses import cross_entropy
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
 from fedmm.parallel import map_blocks
@@ -43,7 +42,7 @@ def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[
     predictions than the block's first: blocks then pad little, and their clients finish last to first. A block's
     hidden states fit into cache, and models whose scores do not factorise get blocks small enough for what they must
     form."""
-    per_row = local.recommender.formed_per_row(local.num_negatives)
+    per_row = local.formed_per_row
     model = local.recommender.config
     most = local.config.batch_size * model.max_length  # positions of one step
     positions = local.windows.num_positions(cohort)
@@ -107,8 +106,8 @@ def _step(
     output = local.recommender.forward(
         together, step.batch, step.dropout, experts=not local.warming_up(round_number), embedded=embedded
     )
-    loss, balance = cross_entropy(output.scores, step.questions, workspace), output.load_balance_loss
-    objective = loss + local.recommender.config.load_balance_weight * balance
+    loss, balance = local.loss.over_rows(output.scores, step.questions, workspace), output.load_balance_loss
+    objective = loss + output.penalty(local.recommender.config)
     inputs = [*leaves.values(), embedded]
     *found, by_embedded = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))

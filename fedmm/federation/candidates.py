@@ -98,6 +98,36 @@ def exclude_seen(
     return Exclusions(torch.from_numpy(index).to(device), torch.from_numpy(seen).to(device))
 
 
+def exclude_own(
+    histories: list[IntArray], targets: Tensor, columns: list[IntArray] | None, device: torch.device
+) -> Exclusions:
+    """Takes all of a client's training items but a row's own target out of that row's candidates, so that its negatives
+    stand outside the history: BPR's definition (Rendle et al., UAI 2009), for which what comes later is no negative
+    either.
+
+    ``targets`` [C, R] are candidate indices; ``columns`` as in ``exclude_seen``.
+    """
+    own = histories if columns is None else [np.arange(len(head)) for head in columns]
+    width = max(len(part) for part in own)
+    index = np.zeros((len(own), width), dtype=np.int64)
+    real = np.arange(width) < np.array([len(part) for part in own])[:, None]
+    index[real] = np.concatenate(own)
+    named = torch.from_numpy(index).to(device)
+    return Exclusions(
+        named, torch.from_numpy(real).to(device).unsqueeze(1) & (named.unsqueeze(1) != targets.unsqueeze(2))
+    )
+
+
+def shares_drawn(histories: list[IntArray], num_items: int, num_negatives: int) -> NDArray[np.float64]:
+    """[C]: the share of the items outside a client's history that a draw holds, which is how often each is expected in
+    it: 1 where ``num_negatives`` is 0 (all of them) or more than there are."""
+    outside = num_items - np.array([len(np.unique(history)) for history in histories])
+    if not num_negatives:
+        return np.ones(len(histories))
+    shares: NDArray[np.float64] = np.minimum(num_negatives, outside) / np.maximum(outside, 1)
+    return np.where(outside > 0, shares, 1.0)
+
+
 def _met_once(history: IntArray) -> NDArray[np.bool_]:
     """[n]: whether the item at each place occurs nowhere else in the history; if it does it may be a target again."""
     _, inverse, counts = np.unique(history, return_inverse=True, return_counts=True)

@@ -21,7 +21,6 @@ from fedmm.errors import DivergenceError
 from fedmm.federation.local_training import LocalTraining, Step, StepStream
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState
 from fedmm.federation.schedules import scheduled
-from fedmm.models.losses import cross_entropy
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
 from fedmm.params import Params, expand_for_clients, norm, subtract
@@ -51,9 +50,10 @@ def _run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState,
         step = StepStream(local, clients, number, plans, (place,)).step(0, len(clients))
         shares = _shares(step)
         losses = _losses(local, params, step, workspace, experts=not local.warming_up(number))
-        loss, balance = ((shares * own).sum() for own in losses)
+        loss, balance, alignment = ((shares * own).sum() for own in losses)
         optimizer.zero_grad()
-        objective = loss + local.recommender.config.load_balance_weight * balance
+        model = local.recommender.config
+        objective = loss + model.load_balance_weight * balance + model.alignment_weight * alignment
         objective.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
@@ -88,13 +88,15 @@ def minibatches(local: LocalTraining, epoch: int) -> Iterator[tuple[IntArray, li
 
 def _losses(
     local: LocalTraining, params: Params, step: Step, workspace: Workspace, *, experts: bool
-) -> tuple[Tensor, Tensor]:
-    """Each client's mean loss over its positions in the minibatch and its load-balance loss, [C] each."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each client's mean loss over its positions in the minibatch, its load-balance and its alignment loss, [C]
+    each."""
     shared = expand_for_clients(params, len(step.batch.items))
     # Looked up in the one table there is: the stacked lookup would copy it for each client.
     embedded = torch.nn.functional.embedding(step.batch.items, params[ITEM_TABLE])
     output = local.recommender.forward(shared, step.batch, step.dropout, experts=experts, embedded=embedded)
-    return cross_entropy(output.scores, step.questions, workspace), output.load_balance_loss
+    loss = local.loss.over_rows(output.scores, step.questions, workspace)
+    return loss, output.load_balance_loss, output.alignment_loss
 
 
 def _shares(step: Step) -> Tensor:

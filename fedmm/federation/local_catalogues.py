@@ -108,7 +108,8 @@ class CatalogueSteps:
         self.catalogues = Catalogues.build(self._stream.histories, draws, local.recommender.num_items + 1)
         self.items = torch.from_numpy(self.catalogues.items).to(local.device)
         met_at = torch.from_numpy(self.catalogues.met_at).to(local.device)
-        self._met_at = met_at if local.config.exclude_seen else None
+        self._pairwise = local.loss.pairwise
+        self._met_at = met_at if local.config.exclude_seen and not self._pairwise else None
         self._last: tuple[Examples, CatalogueStep] | None = None
 
     def step(self, index: int, num_active: int) -> CatalogueStep:
@@ -130,13 +131,32 @@ class CatalogueSteps:
         items = self.items[:num_active] if self._once else self.items[:num_active].gather(1, columns)
         step = CatalogueStep(
             Batch(batch, examples.rows, None, mask),
-            CatalogueQuestions(targets, examples.row_weights, mask, met_at, places),
+            CatalogueQuestions(
+                targets,
+                examples.row_weights,
+                self._ranked(mask),
+                met_at,
+                places,
+                self._stream.offsets(self._drawn(columns), num_active),
+                self._stream.target_power(num_active),
+            ),
             dropout,
             {name: table.at(items) for name, table in self._local.recommender.tables.items()},
             None if self._once else columns,
         )
         self._last = (examples, step)
         return step
+
+    def _ranked(self, mask: Tensor) -> Tensor:
+        """[C, S]: the candidates that all rows share. A pairwise loss has each row's own target besides, so where a
+        client's items are no negatives the drawn ones are all."""
+        if not (self._pairwise and self._local.config.exclude_seen):
+            return mask
+        return mask & self._drawn(mask)
+
+    def _drawn(self, columns: Tensor) -> Tensor:
+        """[S]: which of a step's columns, the last axis, are no own item's and no padding."""
+        return torch.arange(columns.shape[-1], device=columns.device) > self.catalogues.num_own
 
     def _step_columns(self, negatives: Tensor) -> Tensor:
         """[C, 1 + H + n]: the columns of padding, of a client's own items and of the step's negatives."""

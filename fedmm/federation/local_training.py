@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 
 import numpy as np
@@ -10,20 +11,23 @@ import torch
 
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
-from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
+from fedmm.federation.candidates import draw_negatives, exclude_own, exclude_seen, gather_candidates, shares_drawn
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.dropout import step_dropout
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
+from fedmm.models.pairwise_losses import gbce_power
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.training_losses import LOSSES, Loss
 from fedmm.models.transition import transition_scores
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
 MEMORY_NEGATIVES = 255
+PAIRWISE_NEGATIVES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +86,27 @@ class LocalTraining:
         return cls(recommender, config, windows, train, seed, dtype, device or torch.device("cpu"))
 
     @property
+    def loss(self) -> Loss:
+        """What a client minimises, beside the model's own penalties."""
+        return LOSSES[self.config.loss]
+
+    @property
+    def formed_per_row(self) -> int:
+        """Numbers that training must form for each predicting position, ``Recommender.formed_per_row``'s and the
+        logits of a loss that is not fused."""
+        num_items = self.recommender.num_items
+        logits = min(self.num_negatives or num_items, num_items) if self.loss.pairwise else 0
+        return self.recommender.formed_per_row(self.num_negatives) + logits
+
+    @property
     def num_negatives(self) -> int:
         """Training negatives a local step, 0 for the full softmax. Where nothing is set, the full softmax: it is worth
-        more than any fusion. Memory experts must form numbers for every candidate, so they train on a sample."""
+        more than any fusion. Memory experts must form numbers for every candidate, so they train on a sample; so do
+        pairwise losses, whose authors sample (gBCE's published setting is 256)."""
         if self.config.num_negatives is not None:
             return self.config.num_negatives
+        if self.loss.pairwise:
+            return PAIRWISE_NEGATIVES
         return 0 if self.recommender.factorises else MEMORY_NEGATIVES
 
     @property
@@ -175,13 +195,24 @@ class StepStream:
         histories = self._histories[:num_active]
         if not local.num_negatives:
             seen, transition = self._over_catalogue(histories, examples)
-            questions = Questions(examples.targets, examples.row_weights, None, seen)
+            questions = Questions(
+                examples.targets, examples.row_weights, None, seen, target_power=self.target_power(num_active)
+            )
             return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
         candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
         transition = self._transition(histories, examples, candidates.items)
         batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, transition)
-        seen = self._seen(histories, examples, candidates.distinct)
-        questions = Questions(candidates.target_index, examples.row_weights, candidates.mask, seen)
+        seen = self._seen(histories, examples, candidates.target_index, candidates.distinct)
+        num_own = torch.tensor([len(own) for own in candidates.distinct], device=local.device)
+        drawn = torch.arange(candidates.mask.shape[1], device=local.device) >= num_own.unsqueeze(1)
+        questions = Questions(
+            candidates.target_index,
+            examples.row_weights,
+            candidates.mask,
+            seen,
+            self.offsets(drawn, num_active),
+            self.target_power(num_active),
+        )
         return Step(batch, questions, dropout)
 
     def examples(self, index: int, num_active: int) -> Examples:
@@ -233,13 +264,35 @@ class StepStream:
     ) -> tuple[Exclusions | None, torch.Tensor | None]:
         """What the whole catalogue's candidates need; computed once for steps over the same windows."""
         if self._whole is None or self._whole[0] is not examples:
-            seen = self._seen(histories, examples, None)
+            seen = self._seen(histories, examples, examples.targets, None)
             self._whole = examples, seen, self._transition(histories, examples, None)
         return self._whole[1:]
 
-    def _seen(self, histories: list[IntArray], examples: Examples, columns: list[IntArray] | None) -> Exclusions | None:
+    @cached_property
+    def _shares(self) -> torch.Tensor:
+        shares = shares_drawn(self._histories, self._local.recommender.num_items, self._local.num_negatives)
+        return torch.from_numpy(shares).to(device=self._local.device, dtype=self._local.dtype)
+
+    def target_power(self, num_active: int) -> torch.Tensor | None:
+        """[C]: gBCE's beta; None for other losses."""
+        config = self._local.config
+        return gbce_power(self._shares[:num_active], config.gbce_calibration) if config.loss == "gbce" else None
+
+    def offsets(self, drawn: torch.Tensor, num_active: int) -> torch.Tensor | None:
+        """[C, N]: minus the log of how often a candidate is expected, where ``drawn`` [C, N] or [N] says that it is a
+        negative; 0 for a step's own targets, which are there for certain. None without the log-Q correction (Bengio &
+        Senecal, 2008; Yi et al., RecSys 2019)."""
+        if not self._local.config.logq_correction:
+            return None
+        return -self._shares[:num_active].log().unsqueeze(1) * drawn
+
+    def _seen(
+        self, histories: list[IntArray], examples: Examples, targets: torch.Tensor, columns: list[IntArray] | None
+    ) -> Exclusions | None:
         if not self._local.config.exclude_seen:
             return None
+        if self._local.loss.pairwise:
+            return exclude_own(histories, targets, columns, self._local.device)
         return exclude_seen(histories, examples.places, columns, self._local.device)
 
     def _transition(

@@ -1,4 +1,4 @@
-"""Cross-entropy over small catalogues, one a client, all clients in one batched product.
+"""Losses over small catalogues, one a client, all clients in one batched product.
 
 Where candidates are few, a client's logits are too small to be worth a walk of their own (``losses.py``): the calls
 would cost more than the arithmetic. Here the terms of the scores are laid side by side, so that a block of clients
@@ -8,13 +8,14 @@ takes three batched products in all, and rows may be told to skip what their cli
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fedmm.models.losses import Exclusions, Questions, cross_entropy
+from fedmm.models.losses import Exclusions, Questions, cross_entropy, shifted
 from fedmm.models.scores import Scores, scaled_keys
 from fedmm.models.workspace import Workspace
 
@@ -34,6 +35,8 @@ class CatalogueQuestions:
     candidate_mask: Tensor  # [C, N] False for columns that are no candidates
     met_at: Tensor | None  # [C, H] where in its client's history an item stands; None: rows skip nothing
     places: Tensor  # [C, R] where in its client's history each row stands
+    offsets: Tensor | None = None  # [C, N] added to the scores of every row: the log-Q correction
+    target_power: Tensor | None = None  # [C] gBCE's beta
 
     def one_by_one(self) -> Questions:
         """The same questions in the form that asks clients one after the other."""
@@ -41,7 +44,19 @@ class CatalogueQuestions:
         if self.met_at is not None:
             columns = torch.arange(1, 1 + self.met_at.shape[1], device=self.met_at.device).expand(self.met_at.shape)
             exclusions = Exclusions(columns, self.met_at.unsqueeze(1) <= self.places.unsqueeze(2))
-        return Questions(self.targets, self.row_weights, self.candidate_mask, exclusions)
+        return Questions(self.targets, self.row_weights, self.candidate_mask, exclusions, self.offsets)
+
+    def mask_logits(self, logits: Tensor, some: slice) -> Tensor:
+        """``logits`` [C', R, N] of the clients ``some``, -inf in place where a row has no such candidate."""
+        logits.masked_fill_(~self.candidate_mask[some].unsqueeze(1), -math.inf)
+        if self.met_at is not None:
+            met = self.met_at[some].unsqueeze(1) <= self.places[some].unsqueeze(2)
+            logits[:, :, 1 : 1 + met.shape[2]].masked_fill_(met, -math.inf)
+        return logits
+
+
+# (questions, the logits [C', R, N] of some clients, to be overwritten, which clients) -> losses [C'], slopes [C', R, N]
+ClientBlock = Callable[[CatalogueQuestions, Tensor, slice], tuple[Tensor, Tensor]]
 
 
 def catalogue_cross_entropy(
@@ -49,27 +64,36 @@ def catalogue_cross_entropy(
 ) -> Tensor:
     """[C]: each client's weighted cross-entropy. Clients with many logits take the path of ``losses.py``, gradients in
     ``workspace``; those with few are worth no walk of their own. Raises ValueError for scores that do not factorise."""
+    if questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK and scores.dense is None:
+        return cross_entropy(scores, questions.one_by_one(), workspace)
+    return catalogue_loss(shifted(scores, questions.offsets), questions, _softmax_block)
+
+
+def catalogue_loss(scores: Scores, questions: CatalogueQuestions, block: ClientBlock) -> Tensor:
+    """[C]: each client's loss by ``block``, which sees as many clients' logits at once as stay in cache. Raises
+    ValueError for scores that do not factorise."""
     if scores.dense is not None:
         raise ValueError("only factorised scores have queries and keys")
-    if questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK:
-        return cross_entropy(scores, questions.one_by_one(), workspace)
     queries = torch.cat([term.queries for term in scores.terms], dim=-1)
     keys = torch.cat([scaled_keys(term) for term in scores.terms], dim=-1)
-    return cast(Tensor, _CatalogueCrossEntropy.apply(questions, queries, keys))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _CatalogueLoss.apply(block, questions, queries, keys))  # type: ignore[no-untyped-call]
 
 
-class _CatalogueCrossEntropy(torch.autograd.Function):
+class _CatalogueLoss(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, questions: CatalogueQuestions, queries: Tensor, keys: Tensor) -> Tensor:
+    def forward(ctx: Any, block: ClientBlock, questions: CatalogueQuestions, queries: Tensor, keys: Tensor) -> Tensor:
         C, R, _ = queries.shape
         losses = torch.empty_like(questions.row_weights[:, 0])
         into_queries, into_keys = torch.empty_like(queries), torch.empty_like(keys)
         width = max(1, LOGITS_AT_ONCE // max(1, R * keys.shape[1]))
         for begin in range(0, C, width):
             some = slice(begin, begin + width)
-            losses[some] = _some_clients(questions, queries, keys, into_queries, into_keys, some)
+            own_queries, own_keys = queries[some], keys[some]
+            losses[some], slope = block(questions, torch.bmm(own_queries, own_keys.mT), some)
+            torch.bmm(slope, own_keys, out=into_queries[some])
+            torch.bmm(slope.mT, own_queries, out=into_keys[some])
         ctx.save_for_backward(into_queries, into_keys)
         return losses
 
@@ -78,25 +102,14 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         (incoming,) = outputs
         gradients = ctx.saved_tensors
         if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
-            return (None, *gradients)
-        return (None, *(gradient * incoming.view(-1, 1, 1) for gradient in gradients))
+            return (None, None, *gradients)
+        return (None, None, *(gradient * incoming.view(-1, 1, 1) for gradient in gradients))
 
 
-def _some_clients(
-    questions: CatalogueQuestions, queries: Tensor, keys: Tensor, into_queries: Tensor, into_keys: Tensor, some: slice
-) -> Tensor:
-    """Losses of the clients ``some``; their gradients are written into ``into_queries`` and ``into_keys``."""
-    own_queries, own_keys = queries[some], keys[some]
+def _softmax_block(questions: CatalogueQuestions, logits: Tensor, some: slice) -> tuple[Tensor, Tensor]:
     targets, weights = questions.targets[some].unsqueeze(-1), questions.row_weights[some].unsqueeze(-1)
-    logits = torch.bmm(own_queries, own_keys.mT)
-    logits.masked_fill_(~questions.candidate_mask[some].unsqueeze(1), -math.inf)
-    if questions.met_at is not None:
-        met = questions.met_at[some].unsqueeze(1) <= questions.places[some].unsqueeze(2)
-        logits[:, :, 1 : 1 + met.shape[2]].masked_fill_(met, -math.inf)
-    log_probabilities = torch.log_softmax(logits, dim=-1)
+    log_probabilities = torch.log_softmax(questions.mask_logits(logits, some), dim=-1)
     # A padded row asks for column 0, which is no candidate: minus infinity times weight 0 would be NaN.
-    taken = log_probabilities.gather(-1, targets).masked_fill_(weights == 0, 0.0)
+    taken = log_probabilities.gather(-1, targets).masked_fill(weights == 0, 0.0)
     slope = log_probabilities.exp_().mul_(weights).scatter_add_(-1, targets, -weights)
-    torch.bmm(slope, own_keys, out=into_queries[some])
-    torch.bmm(slope.mT, own_queries, out=into_keys[some])
-    return -(taken * weights).sum((1, 2))
+    return -(taken * weights).sum((1, 2)), slope

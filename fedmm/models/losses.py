@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedmm.models.scores import Scores
+from fedmm.models.scores import Scores, Term
 from fedmm.models.workspace import Workspace
 
 
@@ -35,11 +35,14 @@ class Questions:
     row_weights: Tensor  # [C, R] weights of the rows in their client's loss; padded rows stand last and weigh 0
     candidate_mask: Tensor | None = None  # [C, N] False for candidates that do not exist; None: all but candidate 0 do
     exclusions: Exclusions | None = None
+    offsets: Tensor | None = None  # [C, N] added to the candidates' scores in every row: the log-Q correction
+    target_power: Tensor | None = None  # [C] gBCE's beta; None: 1
 
 
 def cross_entropy(scores: Scores, questions: Questions, workspace: Workspace | None = None) -> Tensor:
     """[C]: each client's weighted cross-entropy. Factorised scores take the fused path, whose gradients lie in
     ``workspace``: they must be used before it serves again."""
+    scores = shifted(scores, questions.offsets)
     if scores.dense is None:
         flat = [tensor for term in scores.terms for tensor in (term.queries, term.keys, term.scale)]
         arguments = (questions, workspace or Workspace(), *flat)
@@ -49,6 +52,14 @@ def cross_entropy(scores: Scores, questions: Questions, workspace: Workspace | N
     # A padded row asks for candidate 0, which may not exist: minus infinity times weight 0 would be NaN.
     taken = taken.masked_fill(questions.row_weights == 0, 0.0)
     return ((torch.logsumexp(logits, dim=-1) - taken) * questions.row_weights).sum(-1)
+
+
+def shifted(scores: Scores, offsets: Tensor | None) -> Scores:
+    """``scores`` with ``offsets`` [C, N] added in every row, as one more term: a constant key under queries of 1."""
+    if offsets is None:
+        return scores
+    num_rows = scores.terms[0].queries.shape[1] if scores.dense is None else scores.dense.shape[1]
+    return scores.plus(Term(offsets.new_ones(len(offsets), num_rows, 1), offsets.unsqueeze(-1)))
 
 
 def masked_logits(scores: Scores, questions: Questions) -> Tensor:

@@ -18,6 +18,7 @@ from fedmm.models import memory as memory_expert
 from fedmm.models import pooled as pooled_expert
 from fedmm.models import sasrec
 from fedmm.models import transition as transition_expert
+from fedmm.models.alignment import alignment_loss
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
@@ -42,10 +43,15 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """Scores of one batch with the router's share in the loss."""
+    """Scores of one batch with what the model adds to the loss."""
 
     scores: Scores
     load_balance_loss: Tensor  # [C]
+    alignment_loss: Tensor  # [C]; 0 where its weight is
+
+    def penalty(self, config: ModelConfig) -> Tensor:
+        """[C]: both, weighted."""
+        return config.load_balance_weight * self.load_balance_loss + config.alignment_weight * self.alignment_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,16 +132,22 @@ class Recommender:
         hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
+        none = queries.new_zeros(len(queries))
         if not (experts and self.experts):
-            return Output(self._backbone_scores(queries, item_keys), torch.zeros(len(queries), dtype=queries.dtype))
+            return Output(self._backbone_scores(queries, item_keys), none, none)
         if only is not None:
             part, mixture = self._alone(only, batch.candidates, item_keys)
             scores = part._fused_scores(params, batch, hidden, queries, item_keys, mixture)
-            return Output(scores, torch.zeros(len(queries), dtype=queries.dtype))
+            return Output(scores, none, none)
         weights = self.router_weights(params, batch.candidates, item_keys)
         mixture = FUSIONS[self.config.fusion].mix(params, weights)
         scores = self._fused_scores(params, batch, hidden, queries, item_keys, mixture)
-        return Output(scores, load_balance_loss(weights, self._candidate_mask(batch, weights)))
+        balance = load_balance_loss(weights, self._candidate_mask(batch, weights))
+        if not (self.config.alignment_weight and self.tables):
+            return Output(scores, balance, none)
+        embedded = lookup(table, batch.items) if embedded is None else embedded
+        temperature = self.config.alignment_temperature
+        return Output(scores, balance, alignment_loss(params, self.tables, batch.items, embedded, temperature))
 
     def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
         """[C, N, M]: weights over the experts, after the backbone's own where the fusion routes it.

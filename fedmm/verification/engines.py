@@ -38,6 +38,10 @@ CASES: Sequence[Case] = (
     ({}, {"local_optimizer": "adam", "warmup_rounds": 2, "client_weighting": "positions"}),
     ({"dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 8, "negatives_per": "round", "proximal_mu": 0.5}),
     ({}, {"local_optimizer": "sgd", "num_negatives": 8, "weight_decay": 0.1}),
+    ({"alignment_weight": 0.5, "dropout": 0.2}, {"local_optimizer": "adam", "loss": "gbce", "num_negatives": 8}),
+    ({"alignment_weight": 0.5, "experts": "memory"}, {"local_optimizer": "sgd", "loss": "gbce", "num_negatives": 0}),
+    ({"transition": True}, {"local_optimizer": "sgd", "loss": "bpr", "exclude_seen": False}),
+    ({}, {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True, "negatives_per": "round"}),
 )
 
 

@@ -45,6 +45,11 @@ TRAIN = [
     ("--min-rating", "nan"),
     ("--min-user-interactions", "0"),
     ("--experiment", '""'),
+    ("--set", "federation.loss=hinge"),
+    ("--set", "federation.gbce_calibration=1.5"),
+    ("--set", "federation.logq_correction=true"),  # the full softmax
+    ("--set", "model.alignment_weight=-1"),
+    ("--set", "model.alignment_temperature=0"),
     ("--set", "model.dropout"),
     ("--set", "model.dropuot=0.1"),
     ("--set", "model=3"),
@@ -66,6 +71,7 @@ TRAIN = [
 SHOWN = {  # what the error shows, where that is not the value after the last "="
     ("--round", "3"): "--round",
     ("--set", "model=3"): "'model'",
+    ("--set", "federation.logq_correction=true"): "num_negatives is unset",
     ("--set", "=3"): "=3",
     ("--set", "model.dropuot=0.1"): "model.dropuot",
     ("--set", "evaluation.cutoffs=5,5"): "[5, 5]",
@@ -101,6 +107,12 @@ def test_train_refuses(option: str, value: str, run, tmp_path: Path, monkeypatch
         (["train", "--local-steps", "5", "--local-epochs", "2"], "local_steps 5"),
         (["train", "--rounds", "3", "--num_rounds", "3"], "--num_rounds"),
         (["train", "--eval", "sampled", "--set", "evaluation.selection_metric=full/ndcg_at_10"], "full/ndcg_at_10"),
+        (["train", "--fusion", "backbone", "--set", "model.alignment_weight=0.5"], "alignment_weight 0.5"),
+        (
+            ["train", "--set", "federation.logq_correction=true", "--set", "federation.num_negatives=0"],
+            "num_negatives is 0",
+        ),
+        (["train", "--set", "federation.logq_correction=true", "--set", "federation.loss=bpr"], "loss 'bpr'"),
         (["evaluate"], "CHECKPOINT"),
         (["evaluate", "x", "--split", "train"], "train"),
         (["evaluate", "x", "--eval", "all"], "all"),

@@ -23,6 +23,7 @@ from fedmm.data.corruption import CORRUPTIONS
 from fedmm.data.feature_files import MODALITY_KEYS
 from fedmm.data.negatives import SampledProtocol
 from fedmm.data.types import ItemFeatures
+from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.engines.sequential import OPTIMIZERS
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
@@ -34,6 +35,7 @@ from fedmm.models.features import MODALITIES
 from fedmm.models.fusion import FUSIONS
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import PREFIX
+from fedmm.models.training_losses import LOSSES
 
 MODULES = {
     name: importlib.import_module(f"fedmm.engines.{name}") for _, name, _ in pkgutil.iter_modules(engines.__path__)
@@ -55,6 +57,8 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
         (FederationConfig, "server_optimizer", SERVER_OPTIMIZERS),
         (FederationConfig, "local_optimizer", LOCAL_OPTIMIZERS),
         (FederationConfig, "local_optimizer", OPTIMIZERS),
+        (FederationConfig, "loss", LOSSES),
+        (FederationConfig, "loss", PLAIN_LOSSES),
         (RuntimeConfig, "engine", ENGINES),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

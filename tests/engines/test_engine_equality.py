@@ -35,10 +35,19 @@ FUSIONS = [
 ]
 
 
+LOSSES = [
+    *({"num_negatives": number} for number in (0, 1, 7, SMALL_ITEMS)),
+    {"num_negatives": 7, "logq_correction": True},
+    *({"loss": loss, "num_negatives": number} for loss in ("gbce", "bpr") for number in (0, 7)),
+]
+
+
 @st.composite
 def models(draw: st.DrawFn) -> dict[str, Any]:
+    chosen = draw(st.sampled_from(FUSIONS))
     return {
-        **draw(st.sampled_from(FUSIONS)),
+        **chosen,
+        "alignment_weight": 0.0 if chosen["fusion"] == "backbone" else draw(st.sampled_from([0.0, 0.7])),
         "max_length": draw(st.integers(2, 9)),
         "dropout": draw(st.sampled_from([0.0, 0.25])),
         "num_blocks": draw(st.integers(1, 2)),
@@ -72,7 +81,7 @@ def federations(draw: st.DrawFn) -> dict[str, Any]:
         # Where the true gradient is zero (the decay of a memory of one item) Adam drifts by a rounding error; the pull
         # back to the start is then divided by its own size, and grows by learning_rate / 1e-8 a step.
         "proximal_mu": draw(st.sampled_from([0.0, 0.3])) if optimizer == "sgd" else 0.0,
-        "num_negatives": draw(st.sampled_from([0, 1, 7, SMALL_ITEMS])),
+        **draw(st.sampled_from(LOSSES)),
         "exclude_seen": draw(st.booleans()),
         "warmup_rounds": draw(st.sampled_from([0, 3])),
         "client_weighting": draw(st.sampled_from(["uniform", "positions"])),

@@ -30,6 +30,10 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"proximal_mu": 0.5, "negatives_per": "round"}),
     ({}, {"warmup_rounds": 2}),
     ({}, {"num_negatives": 3 * SMALL_ITEMS}),  # more than there are
+    ({"alignment_weight": 0.5}, {"logq_correction": True}),
+    ({"fusion": "competitive"}, {"loss": "gbce"}),
+    ({}, {"loss": "bpr", "negatives_per": "round"}),
+    ({}, {"loss": "bpr", "exclude_seen": False, "batch_size": 2}),
 ]
 
 
