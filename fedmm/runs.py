@@ -18,6 +18,7 @@ from fedmm import __version__, tracking
 from fedmm.advice import advise
 from fedmm.beside import Beside, beside_counts, measure_beside, model_counts, paired_json, rows_json
 from fedmm.checkpoint import BEST, FOLDER, prune_checkpoints
+from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.errors import FedmmError, StorageError
 from fedmm.evaluation.results import Evaluation
@@ -238,9 +239,10 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     with run.timer.stage("final evaluation"):
         found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
     beside: dict[str, Beside] = {}
+    cold: dict[str, Any] = {}
+    best = state.best_params, state.best_round
     if run.test:
         run.observer.stage("evaluating the baselines and each part of the model alone")
-        best = state.best_params, state.best_round
         with run.timer.stage("baselines"):
             beside = {split: measure_beside(experiment, *best, split, outcome) for split, outcome in found.items()}
     with run.timer.stage("per-user counts"):
@@ -248,6 +250,10 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
             save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
         for split, rows in beside.items():
             save_user_counts(beside_counts(experiment, rows, split), run.folder / BESIDE_FILES[split])
+    if run.test and experiment.split.cold is not None:
+        run.observer.stage("evaluating the cold items")
+        with run.timer.stage("cold items"):
+            cold = cold_items_json(experiment, *best)
     if run.test:
         _draw_curve(run, beside["validation"].baselines)
     evaluation_seconds = time.perf_counter() - began
@@ -273,6 +279,7 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
         "baselines": rows_json({split: own.baselines for split, own in beside.items()}),
         "parts": rows_json({split: own.parts for split, own in beside.items()}),
         "paired": {split: paired_json(own.paired) for split, own in beside.items()},
+        **cold,
         "model": model_facts(experiment, state),
         "communication": vars(state.ledger),
         "peak_rss_bytes": peak_rss_bytes(),
@@ -338,6 +345,8 @@ def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
         for name, value in values.items()
         if name != "ci95"
     }
+    for name, values in result.get("cold_items", {}).get("rows", {}).items():
+        flat |= {f"cold/{name}/{key}": float(value) for key, value in values.items() if key != "ci95"}
     for opponent, tests in result["paired"].get("test", {}).items():
         for metric, test in tests.items():
             flat |= {f"paired/{opponent}/{metric}/{name}": test[name] for name in ("difference", "p_value")}
