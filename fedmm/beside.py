@@ -8,6 +8,7 @@ from typing import Any
 
 from fedmm.data.cold_items import cold_digest
 from fedmm.data.negatives import negatives_digest
+from fedmm.evaluation.groups import group_tables
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.results import Evaluation
@@ -87,6 +88,15 @@ def beside_counts(experiment: Experiment, beside: Beside, split: str) -> UserCou
     rows = beside.rows.items()
     counts = {f"{name}/{protocol}": own for name, row in rows for protocol, own in row.counts.items()}
     return _counts_of(experiment, counts, split)
+
+
+def groups_json(experiment: Experiment, found: Evaluation, beside: Beside, split: str) -> dict[str, Any]:
+    """The model and what stands beside it by groups of users and of targets (``evaluation/groups.py``)."""
+    model, others = model_counts(experiment, found, split), beside_counts(experiment, beside, split)
+    config = experiment.config
+    seed = derive(config.runtime.seed, "bootstrap")
+    samples = config.evaluation.bootstrap_samples
+    return dict(group_tables(model, others, experiment.queries(split), experiment.split, samples, seed))
 
 
 def _counts_of(experiment: Experiment, counts: Mapping[str, RankCounts], split: str) -> UserCounts:

@@ -16,7 +16,8 @@ from fedmm.evaluating import run_evaluation
 from fedmm.experiment import COLD, Experiment
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.run_folder import COUNTS_FILES
-from fedmm.runs import _flat_metrics, run_training
+from fedmm.run_metrics import flat_metrics
+from fedmm.runs import run_training
 
 SETTINGS = {"data.cold_item_fraction": 0.2, "federation.rounds": 2}
 
@@ -62,7 +63,7 @@ def test_evaluating_again_says_the_same(result: dict[str, Any]) -> None:
 
 
 def test_it_is_tracked(result: dict[str, Any]) -> None:
-    flat = _flat_metrics(result)
+    flat = flat_metrics(result)
     assert flat["cold/model/hr_at_5"] == result["cold_items"]["rows"]["model"]["hr_at_5"]
 
 
