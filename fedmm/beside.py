@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedmm.data.cold_items import cold_digest
 from fedmm.data.negatives import negatives_digest
+from fedmm.evaluation.groups import group_tables
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.results import Evaluation
@@ -88,6 +90,15 @@ def beside_counts(experiment: Experiment, beside: Beside, split: str) -> UserCou
     return _counts_of(experiment, counts, split)
 
 
+def groups_json(experiment: Experiment, found: Evaluation, beside: Beside, split: str) -> dict[str, Any]:
+    """The model and what stands beside it by groups of users and of targets (``evaluation/groups.py``)."""
+    model, others = model_counts(experiment, found, split), beside_counts(experiment, beside, split)
+    config = experiment.config
+    seed = derive(config.runtime.seed, "bootstrap")
+    samples = config.evaluation.bootstrap_samples
+    return dict(group_tables(model, others, experiment.queries(split), experiment.split, samples, seed))
+
+
 def _counts_of(experiment: Experiment, counts: Mapping[str, RankCounts], split: str) -> UserCounts:
     queries = experiment.queries(split)
     return UserCounts(
@@ -95,9 +106,17 @@ def _counts_of(experiment: Experiment, counts: Mapping[str, RankCounts], split: 
         user_ids=experiment.dataset.interactions.user_ids[queries.users],
         counts=counts,
         dataset_digest=experiment.dataset.digest,
-        split=f"{experiment.split.name}/{split}",
+        split=f"{_split_name(experiment)}/{split}",
         negatives_digest=negatives_digest(experiment.negatives[split]),
     )
+
+
+def _split_name(experiment: Experiment) -> str:
+    """The split's name; with cold items also which, since other questions are then asked of the same data."""
+    cold = experiment.split.cold
+    if cold is None or cold.candidates is None:
+        return experiment.split.name
+    return f"{experiment.split.name} without cold items {cold_digest(cold.candidates)}"
 
 
 def _test(experiment: Experiment, model: Evaluation, other: Evaluation, protocol: str, measure: str) -> PairedTest:

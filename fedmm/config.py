@@ -39,7 +39,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which interactions and item features, and how they are split."""
 
-    name: str = Field("movielens-small", description="a named dataset: movielens-small or ml-100k")
+    name: str = Field("movielens-small", description="a named dataset: movielens-small, movielens-small-5core, ml-100k")
     path: Path | None = Field(None, description="your own interactions file; replaces name")
     visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
     text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
@@ -59,6 +59,18 @@ class DataConfig(Section):
     temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
         0.1, description="share of all events after each of the two cuts of the temporal split"
     )
+    cold_item_fraction: Fraction = Field(
+        0.0, description="share of the items held out of training entirely and asked about by themselves"
+    )
+    cold_item_seed: Count = Field(0, description="which of the fixed draws of cold items")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cold_item_seed and not self.cold_item_fraction:
+            raise ValueError(
+                f"cold_item_seed {self.cold_item_seed} has no effect without cold items: set cold_item_fraction"
+            )
+        return self
 
 
 class MemoryConfig(Section):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedmm import __version__
-from fedmm.beside import measure_beside, paired_json, rows_json
+from fedmm.beside import groups_json, measure_beside, paired_json, rows_json
 from fedmm.checkpoint import load_checkpoint
+from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
 from fedmm.run_folder import require_complete, restore, stored_settings
@@ -50,6 +51,8 @@ def run_evaluation(
         "baselines": rows_json({split: beside.baselines}),
         "parts": rows_json({split: beside.parts}),
         "paired": {split: paired_json(beside.paired)},
+        "groups": {split: groups_json(experiment, model, beside, split)},
+        **(cold_items_json(experiment, params, int(meta["round"])) if split == "test" else {}),
     }
 
 

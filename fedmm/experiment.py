@@ -39,6 +39,7 @@ from fedmm.seeding import derive, torch_stream
 from fedmm.timing import OFF, Timer
 
 Tell = Callable[[str], None]
+COLD = "cold"  # evaluated like a split: the questions about items that no client trains on
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class Experiment:
             counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
             recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
             _check_alignment(config, recommender)
+            if split.candidates is not None:
+                recommender = replace(recommender, trained=torch.from_numpy(split.candidates).to(device))
             federation = _federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
         with timer.stage("evaluation negatives"):
@@ -184,15 +187,15 @@ class Experiment:
         return self.evaluate_scorer(scorer, split, intervals=intervals)
 
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
-        """Evaluates any scorer on this run's queries, candidates and resamples."""
+        """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone."""
         evaluation = self.config.evaluation
         samples = evaluation.bootstrap_samples if intervals else None
         seed = derive(self.config.runtime.seed, "bootstrap")
         return evaluate(
             scorer,
             self.queries(split),
-            self.negatives[split],
-            evaluation.protocols,
+            self.negatives.get(split, {}),
+            ("full",) if split == COLD else evaluation.protocols,
             evaluation.cutoffs,
             samples,
             seed,
@@ -200,7 +203,9 @@ class Experiment:
         )
 
     def queries(self, split: str) -> Queries:
-        """The queries of "validation" or "test"."""
+        """The queries of "validation", "test" or, where there are cold items, "cold"."""
+        if split == COLD and self.split.cold is not None:
+            return self.split.cold
         return self.split.test if split == "test" else self.split.validation
 
     def baselines(self) -> dict[str, Scorer]:

@@ -41,6 +41,7 @@ VALIDATION_COUNTS_FILE = "validation_counts.npz"
 COUNTS_FILES = {"validation": VALIDATION_COUNTS_FILE, "test": COUNTS_FILE}  # the model, user by user
 BESIDE_FILES = {"validation": "validation_beside_counts.npz", "test": "beside_counts.npz"}  # baselines and parts
 CURVE_FILE = "learning_curve.png"
+GROUPS_FILE = "groups.png"
 LOCK_FILE = ".lock"
 
 

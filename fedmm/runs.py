@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,16 @@ import torch
 
 from fedmm import __version__, tracking
 from fedmm.advice import advise
-from fedmm.beside import Beside, beside_counts, measure_beside, model_counts, paired_json, rows_json
+from fedmm.beside import Beside, beside_counts, groups_json, measure_beside, model_counts, paired_json, rows_json
 from fedmm.checkpoint import BEST, FOLDER, prune_checkpoints
+from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.errors import FedmmError, StorageError
 from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.user_counts import save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.figures import learning_curve
+from fedmm.figures_groups import draw_groups
 from fedmm.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
 from fedmm.local_record import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
 from fedmm.params import num_parameters
@@ -32,6 +34,7 @@ from fedmm.run_folder import (
     CONFIG_FILE,
     COUNTS_FILES,
     CURVE_FILE,
+    GROUPS_FILE,
     Progress,
     discard,
     find_resumable,
@@ -43,6 +46,7 @@ from fedmm.run_folder import (
     save_state,
     write_result,
 )
+from fedmm.run_metrics import flat_metrics
 from fedmm.settings import dump_toml
 from fedmm.timing import OFF, Timer
 from fedmm.tracking import Tracker
@@ -176,8 +180,8 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
             state, progress = _train(run, state, progress, tracker)
             result = _report(run, state, progress, tracker)
             with tracked():
-                tracker.log_summary(_flat_metrics(result))
-                kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, METRICS_FILE)
+                tracker.log_summary(flat_metrics(result))
+                kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
                 for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
                     if path.exists():
                         tracker.log_artifact(path)
@@ -238,9 +242,10 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     with run.timer.stage("final evaluation"):
         found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
     beside: dict[str, Beside] = {}
+    cold: dict[str, Any] = {}
+    best = state.best_params, state.best_round
     if run.test:
         run.observer.stage("evaluating the baselines and each part of the model alone")
-        best = state.best_params, state.best_round
         with run.timer.stage("baselines"):
             beside = {split: measure_beside(experiment, *best, split, outcome) for split, outcome in found.items()}
     with run.timer.stage("per-user counts"):
@@ -248,8 +253,15 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
             save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
         for split, rows in beside.items():
             save_user_counts(beside_counts(experiment, rows, split), run.folder / BESIDE_FILES[split])
+    groups = {split: groups_json(experiment, found[split], rows, split) for split, rows in beside.items()}
+    if run.test and experiment.split.cold is not None:
+        run.observer.stage("evaluating the cold items")
+        with run.timer.stage("cold items"):
+            cold = cold_items_json(experiment, *best)
     if run.test:
-        _draw_curve(run, beside["validation"].baselines)
+        _draw(run, "The learning curve", partial(_draw_curve, run, beside["validation"].baselines))
+    if groups.get("test"):
+        _draw(run, "The figure of groups", partial(draw_groups, groups["test"], run.folder / GROUPS_FILE))
     evaluation_seconds = time.perf_counter() - began
     result = {
         "version": __version__,
@@ -273,6 +285,8 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
         "baselines": rows_json({split: own.baselines for split, own in beside.items()}),
         "parts": rows_json({split: own.parts for split, own in beside.items()}),
         "paired": {split: paired_json(own.paired) for split, own in beside.items()},
+        "groups": groups,
+        **cold,
         "model": model_facts(experiment, state),
         "communication": vars(state.ledger),
         "peak_rss_bytes": peak_rss_bytes(),
@@ -326,24 +340,6 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """``test/full/hr_at_10`` and so on; on test those of what stands beside the model too."""
-    parts = {{"validation": "best"}.get(split, split): values for split, values in result["metrics"].items()}
-    for kind in ("baseline", "part"):
-        parts |= {f"{kind}/{name}": entry["test"] for name, entry in result[f"{kind}s"].items() if "test" in entry}
-    flat = {
-        f"{part}/{protocol}/{name}": float(value)
-        for part, protocols in parts.items()
-        for protocol, values in protocols.items()
-        for name, value in values.items()
-        if name != "ci95"
-    }
-    for opponent, tests in result["paired"].get("test", {}).items():
-        for metric, test in tests.items():
-            flat |= {f"paired/{opponent}/{metric}/{name}": test[name] for name in ("difference", "p_value")}
-    return flat
-
-
 def _tracking_uri(config: ExperimentConfig) -> str | None:
     """Where the MLflow run is, without credentials; the default store by its short name."""
     if not config.tracking.enabled:
@@ -363,20 +359,20 @@ def _shareable_settings(run: _Run) -> Path:
     return copy
 
 
-def _draw_curve(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
+def _draw(run: _Run, what: str, draw: Callable[[], object]) -> None:
     """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning. A disk
     that refuses it would refuse the result too, and ``--resume`` repeats the evaluation alone."""
     try:
-        _draw_curve_file(run, baselines)
+        with run.timer.stage("drawing"):
+            draw()
     except StorageError:
         raise
     except Exception as error:
-        run.observer.warn(f"The learning curve could not be drawn ({type(error).__name__}: {error}).")
+        run.observer.warn(f"{what} could not be drawn ({type(error).__name__}: {error}).")
 
 
-def _draw_curve_file(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
+def _draw_curve(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
     metric = run.config.evaluation.selection_metric
     protocol, name = metric.split("/")
     levels = {label: outcome.metrics[protocol][name] for label, outcome in baselines.items()}
-    with run.timer.stage("drawing"):
-        learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)
+    learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)

@@ -48,7 +48,7 @@ def fetch(
     from fedmm.errors import DataError
 
     if name != FETCHABLE:
-        raise DataError(f"{name!r} cannot be fetched.", f"{FETCHABLE} can; movielens-small ships with the package.")
+        raise DataError(f"{name!r} cannot be fetched.", f"{FETCHABLE} can; the others ship with the package.")
     from fedmm.data.fetch import fetch_ml100k
 
     folder = fetch_ml100k(source)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmm_cli.options import Debug, Json, Quiet, protocols_of
+from fedmm_cli.options import Debug, Groups, Json, Quiet, protocols_of
 
 SPLITS = ("test", "validation")
 
@@ -29,6 +29,7 @@ def evaluate(
     threads: Annotated[
         str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all. Default: the run's.")
     ] = None,
+    groups: Groups = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -45,6 +46,7 @@ def evaluate(
     flags = {"runtime.device": device, "runtime.threads": threads}
     checked = load_config(flags=flags, flag_names={key: f"--{key.removeprefix('runtime.')}" for key in flags}).runtime
     from fedmm.evaluating import run_evaluation
+    from fedmm_cli.groups_report import print_groups
     from fedmm_cli.progress import QuietObserver, StageObserver
     from fedmm_cli.render import print_evaluation
 
@@ -61,3 +63,5 @@ def evaluate(
         print_json(result)
     else:
         print_evaluation(result, split)
+        if groups:
+            print_groups(result, split)

@@ -90,6 +90,10 @@ DATA_FLAGS = tuple(flag for flag in FLAGS if flag.panel == DATA)
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.", rich_help_panel=RUN)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only warnings and results.", rich_help_panel=RUN)]
+Groups = Annotated[
+    bool,
+    typer.Option("--groups", help="Also show where the gain is, by groups of users and items.", rich_help_panel=RUN),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
 
 

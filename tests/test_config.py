@@ -56,6 +56,8 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.tie_seed": Case(1),
     "data.split": Case("temporal"),
     "data.temporal_fraction": Case(0.3, TEMPORAL),
+    "data.cold_item_fraction": Case(0.2),
+    "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),
     "model.hidden_dim": Case(4),
     "model.num_blocks": Case(2),
     "model.num_heads": Case(1),

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedmm.errors import StorageError
 from fedmm.figures import learning_curve
+from fedmm.figures_groups import draw_groups
 
 Rounds = Sequence[Mapping[str, float]]
 METRIC = "full/ndcg_at_10"
@@ -80,3 +82,23 @@ def test_matplotlib_is_imported_late_and_without_pyplot(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+def test_groups_are_drawn_with_what_was_measured(tmp_path: Path) -> None:
+    def group(label: str, level: float, names: Sequence[str]) -> dict[str, Any]:
+        row = {"ndcg_at_10": level, "ci95": {"ndcg_at_10": [level + 1e-12, level + 0.01]}}  # as rounding may have it
+        return {"group": label, "num_queries": 1234, "rows": dict.fromkeys(names, row)}
+
+    def drawn(level: float, names: Sequence[str]) -> bytes:
+        tables = {
+            name: [group("1-19", level, names), group("20+", 0.02, names)]
+            for name in ("users_by_history", "targets_by_holders")
+        }
+        return draw_groups(tables, tmp_path / "groups.png").read_bytes()
+
+    everybody = ("model", "backbone", "transition_counts", "popularity")
+    png = drawn(0.05, everybody)
+    width, height = size_of(png)
+    assert width > height > 400
+    assert drawn(0.05, everybody) == png
+    assert png not in (drawn(0.06, everybody), drawn(0.05, ("model", "popularity")))

@@ -16,7 +16,7 @@ from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
 from fedmm.data.preparation import RawInteractions, interactions_digest, prepare
 from fedmm.data.readers import read_interactions, read_titles
-from fedmm.data.types import Dataset, ItemFeatures
+from fedmm.data.types import BoolArray, Dataset, IntArray, ItemFeatures
 from fedmm.errors import DataError
 
 Titles = Mapping[str, str]  # item id -> title
@@ -100,20 +100,39 @@ def _feature_path(setting: str | None, shipped: Path | None) -> Path | None:
 
 
 def _load_movielens_small() -> tuple[RawInteractions, Titles]:
+    return _load_movielens("movielens-small", posters_only=True)
+
+
+def _load_movielens_small_5core() -> tuple[RawInteractions, Titles]:
+    return _load_movielens("movielens-small-5core", posters_only=False)
+
+
+def _load_movielens(name: str, *, posters_only: bool) -> tuple[RawInteractions, Titles]:
+    """The 5-core of all films, or what lies in it of the 5-core of films with a poster."""
     with np.load(BUNDLED / "movielens-small.npz", allow_pickle=False) as file:
-        user_ids, users = np.unique(file["user"], return_inverse=True)
-        item_ids = file["item_id"].astype(str)
-        titles = dict(zip(item_ids.tolist(), _lines(file["title"]), strict=True))
-        raw = RawInteractions(
-            source="movielens-small",
-            user_ids=user_ids.astype(str),
-            item_ids=item_ids,
-            users=users.astype(np.int64),
-            items=file["item"].astype(np.int64),
-            ratings=file["half_stars"] / 2.0,
-            timestamps=file["timestamp"].astype(np.float64),
-        )
-    return raw, titles
+        arrays = {key: file[key] for key in file.files}
+    user_ids, users = np.unique(arrays["user"], return_inverse=True)
+    kept_users, kept_items = arrays["poster_core_user"], arrays["poster_core_item"]
+    if not posters_only:
+        kept_users, kept_items = np.ones_like(kept_users), np.ones_like(kept_items)
+    rows = kept_users[users] & kept_items[arrays["item"]]
+    item_ids = arrays["item_id"].astype(str)
+    raw = RawInteractions(
+        source=name,
+        user_ids=user_ids[kept_users].astype(str),
+        item_ids=item_ids[kept_items],
+        users=_renumbered(kept_users, users[rows]),
+        items=_renumbered(kept_items, arrays["item"][rows]),
+        ratings=arrays["half_stars"][rows] / 2.0,
+        timestamps=arrays["timestamp"][rows].astype(np.float64),
+    )
+    return raw, dict(zip(item_ids.tolist(), _lines(arrays["title"]), strict=True))
+
+
+def _renumbered(kept: BoolArray, codes: NDArray[np.integer]) -> IntArray:
+    """Codes into what is ``kept``, from codes into all."""
+    found: IntArray = (np.cumsum(kept) - 1)[codes]
+    return found
 
 
 def _lines(encoded: NDArray[np.uint8]) -> list[str]:
@@ -136,6 +155,11 @@ def _movielens_small_info() -> DatasetInfo:
     return DatasetInfo("movielens-small", True, str(BUNDLED), description, 597, 1849, 56166)
 
 
+def _movielens_small_5core_info() -> DatasetInfo:
+    description = "MovieLens ml-latest-small: all films, 5-core (those without a poster have text features alone)"
+    return DatasetInfo("movielens-small-5core", True, str(BUNDLED), description, 610, 3650, 90274)
+
+
 def _ml100k_info() -> DatasetInfo:
     description = "MovieLens 100K, all ratings (the ratings are fetched, the features ship)"
     try:
@@ -150,5 +174,8 @@ def _ml100k_info() -> DatasetInfo:
 
 _NAMED: Mapping[str, _Named] = {
     "movielens-small": _Named(_load_movielens_small, BUNDLED / "movielens-small.features.npz", _movielens_small_info),
+    "movielens-small-5core": _Named(
+        _load_movielens_small_5core, BUNDLED / "movielens-small-5core.features.npz", _movielens_small_5core_info
+    ),
     "ml-100k": _Named(_load_ml100k, BUNDLED / "ml-100k.features.npz", _ml100k_info),
 }

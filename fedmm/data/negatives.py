@@ -31,16 +31,17 @@ def evaluation_negatives(
 
     ``uniform100`` draws every candidate alike. ``popularity100`` draws without replacement with probability
     proportional to training popularity (exponential races: Efraimidis & Spirakis, 2006); items that no client trains on
-    come last, so they are drawn only where the others run out.
+    come last, so they are drawn only where the others run out. Only ``queries.candidates`` are drawn.
 
     N is ``num_negatives``, or for everybody as many as the user with the fewest candidates leaves
     (``shortage_note`` says so). Raises ``DataError`` if a user leaves none.
     """
-    num_candidates = split.num_items - queries.excluded.lengths - 1
+    barred = np.zeros(0, np.int64) if queries.candidates is None else np.flatnonzero(~queries.candidates)[1:]
+    num_candidates = split.num_items - len(barred) - queries.excluded.lengths - 1
     num_drawn = min(num_negatives, int(num_candidates.min(initial=num_negatives)))
     if num_drawn < 1:
         raise DataError(
-            f"user {int(queries.users[num_candidates.argmin()])} has met all {split.num_items} items "
+            f"user {int(queries.users[num_candidates.argmin()])} has met all {split.num_items - len(barred)} items "
             f"(users are counted from 0), which leaves no candidate for {protocol}.",
             "Give data with more items, or evaluate with full ranking only (--eval full).",
         )
@@ -50,7 +51,7 @@ def evaluation_negatives(
     drawn = np.empty((len(queries), num_drawn), dtype=np.int32)
     for q in range(len(queries)):
         stream = numpy_stream(seed, "negatives", protocol, split.name, int(queries.users[q]), len(queries.histories[q]))
-        own = np.append(queries.excluded[q], queries.targets[q])
+        own = np.concatenate([queries.excluded[q], queries.targets[q : q + 1], barred])
         if protocol == "uniform100":
             drawn[q] = _uniform(stream, own, split.num_items, num_drawn)
         else:

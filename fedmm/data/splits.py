@@ -6,9 +6,13 @@ place is the target, and all the user's other items are excluded from the candid
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fedmm.config import DataConfig
+from fedmm.data.cold_items import choose_cold_items, cold_queries, without_items
+from fedmm.data.ragged import keep_values, prefixes, take_rows
 from fedmm.data.types import BoolArray, Dataset, IntArray, Interactions, Queries, Ragged, Split
 from fedmm.errors import DataError
 
@@ -23,11 +27,18 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     them after the second and as many between the two; a target is a user's first item after a cut, clients train on
     what lies before the first, and only users with a history are asked. Events at the moment of a cut lie after it.
 
+    With ``cold_item_fraction`` all this is said of the interactions without the cold items, which are no candidates
+    either; the split's ``cold`` asks about them (``cold_items.py``).
+
     Raises ``DataError`` where nobody can be asked.
     """
-    if config.split == "leave_one_out":
-        return _leave_one_out(dataset.interactions)
-    return _temporal(dataset.interactions, config.temporal_fraction)
+    interactions = dataset.interactions
+    if not config.cold_item_fraction:
+        return _split_of(interactions, config)
+    cold = choose_cold_items(interactions.item_ids, config.cold_item_fraction, config.cold_item_seed)
+    split = _split_of(without_items(interactions, cold), config, _real(~cold))
+    queries, notes = cold_queries(interactions, cold, split.train)
+    return replace(split, cold=queries, notes=(*notes, *split.notes))
 
 
 def training_popularity(split: Split) -> IntArray:
@@ -35,21 +46,21 @@ def training_popularity(split: Split) -> IntArray:
     return np.bincount(split.train.values, minlength=split.num_items + 1).astype(np.int64)
 
 
-def take_rows(ragged: Ragged, rows: IntArray) -> Ragged:
-    """The named rows, in the order named."""
-    lengths = ragged.lengths[rows]
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    shift = np.repeat(ragged.offsets[rows] - offsets[:-1], lengths)
-    return Ragged(ragged.values[np.arange(offsets[-1]) + shift], offsets)
+def _split_of(interactions: Interactions, config: DataConfig, candidates: BoolArray | None = None) -> Split:
+    """``candidates`` [V]: the items that are asked about; None: all."""
+    if config.split == "leave_one_out":
+        return _leave_one_out(interactions, candidates)
+    return _temporal(interactions, config.temporal_fraction, candidates)
 
 
-def keep_values(ragged: Ragged, kept: BoolArray) -> Ragged:
-    """As many rows, holding only the values where ``kept`` [n] is True."""
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    return Ragged(ragged.values[kept], before[ragged.offsets])
+def _real(items: BoolArray) -> BoolArray:
+    """The mask [V] without padding."""
+    real = items.copy()
+    real[0] = False
+    return real
 
 
-def _leave_one_out(interactions: Interactions) -> Split:
+def _leave_one_out(interactions: Interactions, candidates: BoolArray | None) -> Split:
     lengths = interactions.histories.lengths
     asked = lengths >= FEWEST_ITEMS
     if not asked.any():
@@ -62,10 +73,11 @@ def _leave_one_out(interactions: Interactions) -> Split:
     if not asked.all():
         notes.append(f"{int((~asked).sum())} users with fewer than {FEWEST_ITEMS} items train but are not asked")
     train_lengths = np.where(asked, lengths - 2, lengths)
-    return _split("leave_one_out", interactions, train_lengths, (lengths - 2, lengths - 1), (asked, asked), notes)
+    places = lengths - 2, lengths - 1
+    return _split("leave_one_out", interactions, train_lengths, places, (asked, asked), candidates, notes)
 
 
-def _temporal(interactions: Interactions, fraction: float) -> Split:
+def _temporal(interactions: Interactions, fraction: float, candidates: BoolArray | None) -> Split:
     histories, timestamps = interactions.histories, interactions.timestamps
     ordered = np.sort(timestamps)
     share = max(1, round(fraction * len(ordered)))
@@ -94,7 +106,7 @@ def _temporal(interactions: Interactions, fraction: float) -> Split:
         f"{int((second - first).sum())} between, {int((lengths - second).sum())} after the second",
         f"{int(asked[1].sum())} warm test users remain of {int(late.sum())} with events after the second cut",
     ]
-    return _split("temporal", interactions, first, (first, second), asked, notes)
+    return _split("temporal", interactions, first, (first, second), asked, candidates, notes)
 
 
 def _split(
@@ -103,16 +115,20 @@ def _split(
     train_lengths: IntArray,
     places: tuple[IntArray, IntArray],
     asked: tuple[BoolArray, BoolArray],
+    candidates: BoolArray | None,
     notes: list[str],
 ) -> Split:
     """``places`` and ``asked``, [U] each: the validation's, then the test's."""
     histories = interactions.histories
-    train = _prefixes(histories, train_lengths)
-    validation, test = (_queries(histories, place, users) for place, users in zip(places, asked, strict=True))
+    train = prefixes(histories, train_lengths)
+    validation, test = (
+        _queries(histories, place, users, candidates) for place, users in zip(places, asked, strict=True)
+    )
     untrained = int((~np.isin(test.targets, train.values)).sum())
     if untrained:
         notes = [*notes, f"{untrained} of {len(test)} test targets are items that no client trains on"]
-    alone = int((test.excluded.lengths == interactions.num_items - 1).sum())
+    num_candidates = interactions.num_items if candidates is None else int(candidates.sum())
+    alone = int((test.excluded.lengths == num_candidates - 1).sum())
     if alone:
         notes = [
             *notes,
@@ -121,16 +137,10 @@ def _split(
     return Split(name, interactions.num_items, train, validation, test, tuple(notes))
 
 
-def _queries(histories: Ragged, places: IntArray, asked: BoolArray) -> Queries:
+def _queries(histories: Ragged, places: IntArray, asked: BoolArray, candidates: BoolArray | None) -> Queries:
     users = np.flatnonzero(asked).astype(np.int64)
     own, places = take_rows(histories, users), places[users]
     at = own.offsets[:-1] + places
     others = np.ones(len(own.values), dtype=np.bool_)
     others[at] = False
-    return Queries(users, _prefixes(own, places), own.values[at], keep_values(own, others))
-
-
-def _prefixes(histories: Ragged, lengths: IntArray) -> Ragged:
-    """The first ``lengths[r]`` values of each row r."""
-    place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
-    return keep_values(histories, place < np.repeat(lengths, histories.lengths))
+    return Queries(users, prefixes(own, places), own.values[at], keep_values(own, others), candidates)

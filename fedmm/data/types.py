@@ -96,12 +96,16 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """Next-item questions: after ``histories[q]``, does ``users[q]`` meet ``targets[q]``?"""
+    """Next-item questions: after ``histories[q]``, does ``users[q]`` meet ``targets[q]``?
+
+    ``candidates`` holds all targets and all that is excluded.
+    """
 
     users: IntArray  # [Q] client indices
     histories: Ragged  # [Q] the items known at that moment, in time order; the target is not among them
     targets: IntArray  # [Q] item indices
-    excluded: Ragged  # [Q] all the user's items but the target: never candidates
+    excluded: Ragged  # [Q] all the user's items (of the candidates) but the target: never candidates
+    candidates: BoolArray | None = None  # [V] the items that are asked about, padding not; None: all
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -117,3 +121,9 @@ class Split:
     validation: Queries
     test: Queries
     notes: tuple[str, ...] = field(default=())
+    cold: Queries | None = None  # about items that no client trains on (cold_items.py); None: there are none
+
+    @property
+    def candidates(self) -> BoolArray | None:
+        """[V]: the items that training and the ordinary questions know of; None: all."""
+        return self.test.candidates

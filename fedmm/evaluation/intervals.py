@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedmm.data.types import FloatArray
+from fedmm.data.types import FloatArray, IntArray
 from fedmm.seeding import numpy_stream
 
 CONFIDENCE = 0.95
@@ -14,13 +14,21 @@ BLOCK = 2**22  # resampled users held at once
 
 
 def bootstrap_intervals(
-    values: Mapping[str, FloatArray], num_samples: int, seed: int, confidence: float = CONFIDENCE
+    values: Mapping[str, FloatArray],
+    num_samples: int,
+    seed: int,
+    confidence: float = CONFIDENCE,
+    users: IntArray | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Metric -> (low, high) of its mean, from ``num_samples`` resamples of the Q users, the same ones for every metric.
+    """Metric -> (low, high) of its mean, from ``num_samples`` resamples of the users, the same ones for every metric.
 
-    ``values`` holds [Q] per-user numbers by metric name. Drawn from the stream "bootstrap" of ``seed``.
+    ``values`` holds [Q] per-query numbers by metric name. ``users`` [Q] says whose each is where users have several:
+    whoever is drawn comes with all of its queries (the cluster bootstrap; Davison & Hinkley, 1997, section 3.8). Drawn
+    from the stream "bootstrap" of ``seed``.
     """
-    matrix = np.stack(list(values.values()), axis=1)  # [Q, metrics]
+    matrix, sizes = np.stack(list(values.values()), axis=1), None  # [Q, metrics]
+    if users is not None:
+        matrix, sizes = _by_user(matrix, users)  # [U, metrics], [U]
     num_users = len(matrix)
     stream = numpy_stream(seed, "bootstrap")
     means = np.empty((num_samples, matrix.shape[1]))
@@ -29,7 +37,16 @@ def bootstrap_intervals(
         size = min(block, num_samples - start)
         drawn = stream.integers(num_users, size=(size, num_users)) + num_users * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * num_users).reshape(size, num_users)
-        means[start : start + size] = times.astype(np.float64) @ matrix / num_users
+        weights = times.astype(np.float64)
+        means[start : start + size] = weights @ matrix / (num_users if sizes is None else (weights @ sizes)[:, None])
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
     return {name: (float(low[m]), float(high[m])) for m, name in enumerate(values)}
+
+
+def _by_user(matrix: FloatArray, users: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Sums [U, metrics] of each user's rows of ``matrix`` [Q, metrics], and their number [U], users ascending."""
+    _, rows, sizes = np.unique(users, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(sizes), matrix.shape[1]))
+    np.add.at(sums, rows, matrix)
+    return sums, sizes.astype(np.float64)

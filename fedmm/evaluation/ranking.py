@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedmm.data.splits import take_rows
-from fedmm.data.types import IntArray, Queries, Ragged
+from fedmm.data.ragged import take_rows
+from fedmm.data.types import BoolArray, IntArray, Queries, Ragged
 from fedmm.errors import DivergenceError
 from fedmm.parallel import map_blocks
 
@@ -38,7 +38,7 @@ class Ranking:
     """Counts by protocol, and the head of every full ranking."""
 
     counts: Mapping[str, RankCounts]
-    num_items: int  # real items
+    num_items: int  # real items; where not all are asked about, those that are
     top_items: NDArray[np.int32]  # [Q, keep_top], best first, 0 where candidates ran out; no column without "full"
 
 
@@ -53,8 +53,8 @@ def rank_queries(
     device: torch.device = CPU,
 ) -> Ranking:
     """Score the queries in blocks and count; on the CPU as many blocks at once as there are threads, so ``scorer`` must
-    not change anything. Under ``full`` every real item but the user's others is a candidate; under any other protocol
-    the rows of ``negatives[protocol]`` [Q, N] are. ``device`` is where the scorer computes.
+    not change anything. Under ``full`` every real item of ``queries.candidates`` but the user's others is a candidate,
+    under any other protocol the rows of ``negatives[protocol]`` [Q, N] are. ``device`` is where the scorer computes.
 
     Level items in ``top_items`` stand in the order of a fixed hash of their index, so that no catalogue order shows.
 
@@ -75,7 +75,7 @@ def rank_queries(
                 raise ValueError(f"the scorer gave shape {tuple(scores.shape)} for {len(rows)} queries")
             num_diverged = _num_diverged(scores[:, 1:])
             target = scores.gather(1, _on(queries.targets[rows], scores)[:, None])
-            scores = _only_candidates(scores, take_rows(queries.excluded, rows))
+            scores = _only_candidates(scores, take_rows(queries.excluded, rows), queries.candidates)
             for protocol in protocols:
                 drawn, own = scores, 1  # the target is level with itself
                 if protocol != "full":
@@ -90,6 +90,8 @@ def rank_queries(
     blocks = [np.arange(start, min(start + block_size, len(queries))) for start in starts]
     found = list(map_blocks(rank_block, blocks, device))
     num_items = found[-1][1] if found else 0
+    if queries.candidates is not None:
+        num_items = int(queries.candidates.sum())
     num_diverged = sum(diverged for diverged, _ in found)
     if num_diverged:
         raise DivergenceError(
@@ -120,10 +122,13 @@ def _num_candidates(protocol: str, queries: Queries, negatives: Negatives, num_i
     return np.full(len(queries), negatives[protocol].shape[1] + 1, dtype=np.int32)
 
 
-def _only_candidates(scores: Tensor, excluded: Ragged) -> Tensor:
-    """A copy in which padding and excluded items stand at minus infinity, below and apart from every finite score."""
+def _only_candidates(scores: Tensor, excluded: Ragged, candidates: BoolArray | None) -> Tensor:
+    """A copy in which padding, excluded items and those that are not asked about stand at minus infinity, below and
+    apart from every finite score."""
     scores = scores.clone(memory_format=torch.contiguous_format)
     scores[:, 0] = -torch.inf
+    if candidates is not None:
+        scores.masked_fill_(torch.from_numpy(~candidates).to(scores.device), -torch.inf)
     scores[_on(excluded.row_of_value, scores), _on(excluded.values, scores)] = -torch.inf
     return scores
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedmm.data.types import IntArray, Queries
@@ -19,7 +20,7 @@ from fedmm.evaluation.ranking import CPU, Negatives, RankCounts, Scorer, rank_qu
 class Evaluation:
     """What a scorer achieved on a set of queries."""
 
-    metrics: Mapping[str, Mapping[str, float]]  # protocol -> {"hr_at_10": mean over users, ...}
+    metrics: Mapping[str, Mapping[str, float]]  # protocol -> {"hr_at_10": mean over queries, ...}
     intervals: Mapping[str, Mapping[str, tuple[float, float]]]  # as metrics, 95%; empty where bootstrapping was off
     counts: Mapping[str, RankCounts]  # protocol -> per query
     users: IntArray  # [Q] the client index of each query
@@ -30,7 +31,7 @@ class Evaluation:
         return {protocol: self._protocol_json(protocol) for protocol in self.metrics}
 
     def _protocol_json(self, protocol: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {**self.metrics[protocol], "num_users": len(self.users)}
+        entry: dict[str, Any] = {**self.metrics[protocol], "num_users": len(np.unique(self.users))}
         if protocol in self.intervals:
             entry["ci95"] = {name: list(bounds) for name, bounds in self.intervals[protocol].items()}
         return entry
@@ -65,5 +66,9 @@ def evaluate(
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     if bootstrap_samples is not None:
         # The stream is the same for each protocol, so all of them see the same resampled users.
-        intervals = {protocol: bootstrap_intervals(values[protocol], bootstrap_samples, seed) for protocol in protocols}
+        repeated = queries.users if len(np.unique(queries.users)) < len(queries) else None
+        intervals = {
+            protocol: bootstrap_intervals(values[protocol], bootstrap_samples, seed, users=repeated)
+            for protocol in protocols
+        }
     return Evaluation(metrics, intervals, ranking.counts, queries.users)

@@ -109,6 +109,13 @@ class LocalTraining:
             return PAIRWISE_NEGATIVES
         return 0 if self.recommender.factorises else MEMORY_NEGATIVES
 
+    def never_negatives(self, history: IntArray) -> IntArray:
+        """Items that a client of this training history never draws: its own, and those that training does not know."""
+        trained = self.recommender.trained
+        if trained is None:
+            return history
+        return np.concatenate([history, np.flatnonzero(~trained.cpu().numpy())[1:]])
+
     @property
     def touches_rows_only(self) -> bool:
         """Whether a client reads and moves the rows of its own items and negatives alone: its candidates are sampled,
@@ -195,9 +202,10 @@ class StepStream:
         histories = self._histories[:num_active]
         if not local.num_negatives:
             seen, transition = self._over_catalogue(histories, examples)
-            questions = Questions(
-                examples.targets, examples.row_weights, None, seen, target_power=self.target_power(num_active)
-            )
+            model = local.recommender
+            mask = None if model.trained is None else model.catalogue_mask(num_active, local.device)
+            power = self.target_power(num_active)
+            questions = Questions(examples.targets, examples.row_weights, mask, seen, target_power=power)
             return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
         candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
         transition = self._transition(histories, examples, candidates.items)
@@ -243,9 +251,11 @@ class StepStream:
     def negatives(self, num_active: int) -> list[IntArray]:
         """The next step's negatives of the first ``num_active`` clients; the round's where they are drawn once."""
         if not self._draws or self._local.config.negatives_per == "step":
-            num_items, number = self._local.recommender.num_items, self._local.num_negatives
-            streams = zip(self._histories[:num_active], self._negatives, strict=False)
-            self._draws.append([draw_negatives(history, num_items, number, stream) for history, stream in streams])
+            local = self._local
+            num_items, number = local.recommender.num_items, local.num_negatives
+            barred = [local.never_negatives(history) for history in self._histories[:num_active]]
+            streams = zip(barred, self._negatives, strict=False)
+            self._draws.append([draw_negatives(own, num_items, number, stream) for own, stream in streams])
         return self._draws[-1][:num_active]
 
     @property

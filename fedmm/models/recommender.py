@@ -62,6 +62,7 @@ class Recommender:
     num_items: int
     tables: Mapping[str, FeatureTable]
     transition: TransitionTable | None = None
+    trained: Tensor | None = None  # [V] bool: the items that training knows of, padding not; None: all
 
     @classmethod
     def build(
@@ -234,10 +235,17 @@ class Recommender:
     def _candidate_mask(self, batch: Batch, weights: Tensor) -> Tensor:
         if batch.candidate_mask is not None:
             return batch.candidate_mask
-        mask = torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
         if batch.candidates is None:
-            mask[:, 0] = False
-        return mask
+            return self.catalogue_mask(len(weights), weights.device)
+        return torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
+
+    def catalogue_mask(self, num_clients: int, device: torch.device) -> Tensor:
+        """[C, V]: the whole catalogue's training candidates, the same for ``num_clients`` clients."""
+        mask = self.trained
+        if mask is None:
+            mask = torch.ones(self.num_items + 1, dtype=torch.bool, device=device)
+            mask[0] = False
+        return mask.expand(num_clients, -1)
 
     def _transition_scores(self, batch: Batch) -> Tensor:
         if batch.transition is not None:
@@ -313,6 +321,8 @@ class Recommender:
             queries = sasrec.final_norm(params, hidden[:, :, :-1]).flatten(1, 2)
             logits = self._backbone_scores(queries, params[sasrec.ITEM_TABLE]).materialise()
             logits[..., 0] = -math.inf
+            if self.trained is not None:
+                logits = logits.masked_fill(~self.trained, -math.inf)
             log_probabilities = torch.log_softmax(logits, dim=-1).view(C, B, L - 1, self.num_items + 1)
             taken = log_probabilities.gather(-1, items[:, :, 1:].unsqueeze(-1)).squeeze(-1)
             # Padding has probability 0; it is never kept, and must not bring infinities into the sort.

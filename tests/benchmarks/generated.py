@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.data.preparation import interactions_digest
-from fedmm.data.splits import take_rows
+from fedmm.data.ragged import take_rows
 from fedmm.data.types import Dataset, FloatArray, IntArray, Interactions, ItemFeatures, Ragged
 from fedmm.seeding import numpy_stream
 

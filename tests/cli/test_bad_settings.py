@@ -60,6 +60,8 @@ TRAIN = [
     ("--set", "evaluation.protocols=[]"),
     ("--set", "evaluation.selection_metric=full/hr_at_7"),
     ("--set", "data.temporal_fraction=0.5"),
+    ("--set", "data.cold_item_fraction=1"),
+    ("--set", "data.cold_item_seed=4"),  # no item is cold
     ("--set", "runtime.dtype=float16"),
     ("--config", "missing.toml"),
     ("--config", "."),

@@ -256,7 +256,7 @@ def test_resume_takes_the_stopped_runs_settings(
 
 def test_list_and_describe_the_bundled_data(run) -> None:
     listed = json.loads(run("data", "list", "--json").stdout)["datasets"]
-    assert [entry["name"] for entry in listed] == ["movielens-small", "ml-100k"]
+    assert [entry["name"] for entry in listed] == ["movielens-small", "movielens-small-5core", "ml-100k"]
     assert "597 users, 1,849 items, 56,166 interactions" in run("data", "list").stdout
     facts = json.loads(run("data", "describe", "--json").stdout)
     assert (facts["num_users"], facts["num_items"], facts["num_interactions"]) == (597, 1849, 56166)

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from fake_run import round_reports
+from fake_run import evaluation, round_reports
 from rich.console import Console
 
 from fedmm.wording import in_bytes, in_time
@@ -41,6 +41,21 @@ def test_the_last_screen_fits_and_has_all_that_matters(
         "believe full ranking", "812.0 MB", "1,849 items",
     ):  # fmt: skip
         assert piece in flowing
+
+
+def test_cold_items_have_a_table_of_their_own(
+    width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {name: evaluation(level)["full"] for name, level in (("model", 0.25), ("visual", 0.1), ("popularity", 0.05))}
+    chance = {"hr_at_10": 0.0541, "ndcg_at_10": 0.0246, "mrr_at_10": 0.0158}
+    section = {"num_items": 185, "num_queries": 5025, "num_users": 547, "chance": chance, "rows": rows}
+    render.print_result(result | {"cold_items": section})
+    screen = capsys.readouterr().out
+    table = screen[screen.index("Cold items") :].splitlines()
+    assert max(len(line.rstrip()) for line in table) <= width
+    assert "185 items never trained" in " ".join(screen.split())
+    for label, first in (("model", ".250"), ("visual alone", ".100"), ("popularity", ".050"), ("chance", ".054")):
+        assert any(line.strip().startswith(label) and first in line for line in table), label
 
 
 def test_long_paths_stay_whole_to_be_copied(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmm.data.splits import take_rows
+from fedmm.data.ragged import take_rows
 from fedmm.data.types import Queries, Ragged, Split
 from fedmm.evaluation.baselines import BASELINES
 

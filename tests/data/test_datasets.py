@@ -46,6 +46,40 @@ def test_bundled_histories_are_in_time_order_and_hold_no_item_twice(bundled):
         assert len(set(history.tolist())) == len(history)
 
 
+@pytest.fixture(scope="module")
+def five_core() -> Dataset:
+    return load_dataset(DataConfig(name="movielens-small-5core"))
+
+
+def test_the_full_5core_is_left_as_it_is(five_core):
+    interactions = five_core.interactions
+    assert (interactions.num_users, interactions.num_items) == (610, 3650)
+    assert len(interactions.histories.values) == 90_274
+    assert min(interactions.histories.lengths) >= 5
+    assert np.bincount(interactions.histories.values, minlength=3651)[1:].min() >= 5
+    assert not any("dropped" in note for note in five_core.notes)
+    assert five_core.digest == "e86e5637917f3307"  # a change breaks old checkpoints
+
+
+def test_films_of_the_5core_without_a_poster_have_the_text_alone(five_core, bundled):
+    visual, semantic = five_core.features["visual"], five_core.features["semantic"]
+    assert semantic.coverage == 1.0
+    assert not visual.values[~visual.present].any()
+    with_poster = five_core.interactions.item_ids[visual.present].tolist()
+    assert with_poster == bundled.interactions.item_ids[1:].tolist()
+    assert all(five_core.titles[1:])
+
+
+def test_the_dataset_with_posters_lies_in_the_5core(five_core, bundled):
+    """One file of ratings serves both: each user's events on films with a poster are the same, in the same order."""
+    large, small = five_core.interactions, bundled.interactions
+    rows = {user: row for row, user in enumerate(large.user_ids.tolist())}
+    with_poster = set(small.item_ids[1:].tolist())
+    for user, history in zip(small.user_ids.tolist(), small.histories, strict=True):
+        own = large.item_ids[large.histories[rows[user]]].tolist()
+        assert [item for item in own if item in with_poster] == small.item_ids[history].tolist()
+
+
 def test_tie_orders_move_only_ties(bundled):
     base = bundled.interactions
     in_file = load_dataset(DataConfig(tie_order="file"))
@@ -157,18 +191,22 @@ def test_filters_apply_to_named_datasets():
 
 
 def test_unknown_names_have_a_nearest():
-    with pytest.raises(DataError, match="'movielens_smal'; known are movielens-small, ml-100k") as caught:
+    with pytest.raises(DataError, match="'movielens_smal'; known are movielens-small, ") as caught:
         load_dataset(DataConfig(name="movielens_smal"))
     assert "Did you mean movielens-small?" in caught.value.remedy
 
 
 def test_list():
-    small, large = list_datasets()
+    small, whole, large = list_datasets()
+    assert (whole.name, whole.available) == ("movielens-small-5core", True)
+    assert (whole.num_users, whole.num_items, whole.num_interactions) == (610, 3650, 90_274)
     assert (small.name, small.available, small.num_users, small.num_items) == ("movielens-small", True, 597, 1849)
     assert (large.name, large.num_users, large.num_items, large.num_interactions) == ("ml-100k", 943, 1682, 100_000)
 
 
-def test_bundled_equals_the_original_where_that_is_at_hand(bundled):
+@pytest.mark.parametrize("name", ["movielens-small", "movielens-small-5core"])
+def test_bundled_equals_the_original_where_that_is_at_hand(name):
+    bundled = load_dataset(DataConfig(name=name))
     ratings = Path(__file__).parents[2].parent / "shared" / "data" / "movielens-small" / "ratings.csv"
     original = load_dataset(DataConfig(path=ratings)) if ratings.is_file() else bundled
 

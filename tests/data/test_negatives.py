@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from fedmm.data.negatives import evaluation_negatives, negatives_digest, shortage_note
-from fedmm.data.splits import take_rows
+from fedmm.data.ragged import take_rows
 from fedmm.data.types import Queries, Ragged, Split
 from fedmm.errors import DataError
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmm.config import DataConfig
-from fedmm.data.splits import keep_values, make_split, take_rows, training_popularity
+from fedmm.data.ragged import keep_values, take_rows
+from fedmm.data.splits import make_split, training_popularity
 from fedmm.data.types import Dataset, Interactions, Queries, Ragged, Split
 from fedmm.errors import DataError
 

@@ -5,6 +5,7 @@ import pytest
 
 from fedmm.evaluation import intervals
 from fedmm.evaluation.intervals import bootstrap_intervals
+from fedmm.seeding import numpy_stream
 
 
 def test_intervals_agree_with_the_normal_limit():
@@ -37,3 +38,28 @@ def test_blocks_change_nothing_and_seeds_do(monkeypatch):
     monkeypatch.setattr(intervals, "BLOCK", 300)
     assert bootstrap_intervals(values, 101, 5) == whole
     assert bootstrap_intervals(values, 101, 6) != whole
+
+
+def test_users_with_one_query_each_are_resampled_as_before():
+    values = {"m": np.random.default_rng(4).random(40)}
+    clustered = bootstrap_intervals(values, 99, 2, users=np.arange(40))
+    assert clustered["m"] == pytest.approx(bootstrap_intervals(values, 99, 2)["m"])
+
+
+def test_a_user_comes_with_all_its_queries():
+    """Beside the plain way: draw users, put their queries together, take the mean."""
+    rng = np.random.default_rng(5)
+    users = np.sort(rng.integers(0, 12, 60))
+    values = rng.random(60)
+    found = bootstrap_intervals({"m": values}, 500, 3, users=users)["m"]
+    own = [values[users == user] for user in np.unique(users)]
+    drawn = numpy_stream(3, "bootstrap").integers(len(own), size=(500, len(own)))
+    means = [np.concatenate([own[user] for user in row]).mean() for row in drawn]
+    assert found == pytest.approx(np.quantile(means, [0.025, 0.975]))
+
+
+def test_queries_of_one_user_that_agree_are_no_more_evidence():
+    values = np.random.default_rng(6).random(30)
+    once = bootstrap_intervals({"m": values}, 200, 0)["m"]
+    repeated = bootstrap_intervals({"m": np.repeat(values, 7)}, 200, 0, users=np.repeat(np.arange(30), 7))["m"]
+    assert repeated == pytest.approx(once)

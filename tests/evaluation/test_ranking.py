@@ -1,5 +1,7 @@
 """Ranking beside a full sort over explicit candidate lists, and the laws that make its numbers honest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,23 @@ cases = st.builds(
     num_users=st.integers(1, 12),
     num_items=st.sampled_from([15, 25, 70]),
 )
+
+
+@given(cases)
+def test_items_that_are_not_asked_about_are_as_if_excluded(case_):
+    """Beside queries that exclude them one by one."""
+    queries, _, scores = case_
+    candidates = np.arange(scores.shape[1]) % 3 > 0
+    for values in (queries.targets, queries.excluded.values):
+        candidates[values] = True
+    others = np.flatnonzero(~candidates)[1:]
+    spelled = replace(queries, excluded=Ragged.from_rows([[*own, *others] for own in queries.excluded]))
+    found, expected = (
+        rank_queries(lookup(scores), own, {}, ["full"]) for own in (replace(queries, candidates=candidates), spelled)
+    )
+    assert_same_counts(found, expected)
+    np.testing.assert_array_equal(found.top_items, expected.top_items)
+    assert (found.num_items, expected.num_items) == (candidates.sum(), scores.shape[1] - 1)
 
 
 @given(cases, st.sampled_from([3, 10, 80]))

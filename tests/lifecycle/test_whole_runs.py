@@ -109,7 +109,7 @@ def test_a_run_folder_holds_what_it_should_and_nothing_else(world: Path) -> None
         "beside_counts.npz",
         "validation_beside_counts.npz",
     }
-    plain.add("learning_curve.png")
+    plain |= {"learning_curve.png", "groups.png"}
     assert {path for path in found if "/" not in path} == plain
     written = {name: (world / "run" / name).stat().st_mtime_ns for name in plain}
     assert max(written, key=written.__getitem__) == "result.json"

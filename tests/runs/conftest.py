@@ -26,6 +26,7 @@ def _sketched_curve(monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text(f"{len(rounds)} rounds of {metric}")
 
     monkeypatch.setattr("fedmm.runs.learning_curve", sketch)
+    monkeypatch.setattr("fedmm.runs.draw_groups", lambda tables, path: path.write_text(str(tables)))
 
 
 @pytest.fixture(scope="session")

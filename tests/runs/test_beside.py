@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from run_world import Watcher, tiny
 
+from fedmm.evaluating import run_evaluation
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.run_folder import BESIDE_FILES, COUNTS_FILES
@@ -56,6 +57,21 @@ def test_a_paired_difference_is_the_difference_of_the_two_rows(result: dict[str,
                 assert 0 < test["p_value"] <= 1
     own, beside = (load_user_counts(folder / files["test"]) for files in (COUNTS_FILES, BESIDE_FILES))
     assert np.array_equal(own.users, beside.users)
+
+
+def test_groups_of_both_splits_are_in_the_result_and_drawn(result: dict[str, Any], folder: Path) -> None:
+    assert set(result["groups"]) == set(SPLITS)
+    for split, tables in result["groups"].items():
+        own = result["metrics"][split]["full"]
+        for entries in tables.values():
+            assert sum(entry["num_queries"] for entry in entries) == own["num_users"]
+            total = sum(entry["num_queries"] * entry["rows"]["model"]["ndcg_at_10"] for entry in entries)
+            assert total / own["num_users"] == pytest.approx(own["ndcg_at_10"])
+    assert (folder / "groups.png").exists()
+
+
+def test_evaluating_again_finds_the_same_groups(result: dict[str, Any], folder: Path) -> None:
+    assert run_evaluation(folder, Watcher())["groups"] == {"test": result["groups"]["test"]}
 
 
 def test_a_backbone_has_no_parts(data: Path, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, i
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "learning_curve", lambda rounds, path, *_: path.write_text("drawn"))
+        patch.setattr(runs, "draw_groups", lambda tables, path: path.write_text("drawn"))
         steps = mortal(patch, None)
         train(tiny(data, folder, SHORT))
         return folder, len(steps)

@@ -119,6 +119,7 @@ def test_the_result_is_written_last_and_nothing_is_left_over(
         "beside_counts.npz",
         "validation_beside_counts.npz",
         "learning_curve.png",
+        "groups.png",
     }
     assert {name for name in after if "/" not in name} == plain
     assert load_checkpoint(folder)[1]["round"] == result["best_round"]

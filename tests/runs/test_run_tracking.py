@@ -29,7 +29,8 @@ def test_a_run_that_ends_well_is_finished_and_its_result_is_handed_over_last(
     assert memory_store.steps == list(range(1, ROUNDS + 1))
     names = [Path(path).name for path in memory_store.artifacts]
     counts = ["validation_counts.npz", "user_counts.npz", "validation_beside_counts.npz", "beside_counts.npz"]
-    assert names == ["config.toml", *counts, "learning_curve.png", "metrics.jsonl", "best", "result.json"]
+    drawn = ["learning_curve.png", "groups.png"]
+    assert names == ["config.toml", *counts, *drawn, "metrics.jsonl", "best", "result.json"]
 
 
 def test_a_run_that_diverges_has_failed(data: Path, tmp_path: Path, memory_store: MemoryStore) -> None:
