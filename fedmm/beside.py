@@ -15,6 +15,7 @@ from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import UserCounts
 from fedmm.experiment import Experiment
+from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.params import Params
 from fedmm.seeding import derive, numpy_stream
 
@@ -36,14 +37,21 @@ class Beside:
 
 
 def measure_beside(
-    experiment: Experiment, params: Params, round_number: int, split: str, model: Evaluation, *, intervals: bool = True
+    experiment: Experiment,
+    params: Params,
+    round_number: int,
+    split: str,
+    model: Evaluation,
+    *,
+    intervals: bool = True,
+    clients: ClientStates = NO_STATES,
 ) -> Beside:
-    """Evaluates what stands beside ``model``, the evaluation of ``params`` of ``round_number`` on ``split``: the same
-    queries, candidates and resamples. Tests are on the selection metric's measure, under every protocol; one training
-    is one seed, so the seed effect is assumed (``evaluation/significance.py``)."""
+    """Evaluates what stands beside ``model``, the evaluation of ``params`` of ``round_number`` (with what ``clients``
+    keep) on ``split``: the same queries, candidates and resamples. Tests are on the selection metric's measure, under
+    every protocol; one training is one seed, so the seed effect is assumed (``evaluation/significance.py``)."""
     baselines, parts = (
         {name: experiment.evaluate_scorer(scorer, split, intervals=intervals) for name, scorer in scorers.items()}
-        for scorers in (experiment.baselines(), experiment.parts(params, round_number))
+        for scorers in (experiment.baselines(), experiment.parts(params, round_number, clients))
     )
     rows = baselines | parts
     measure = experiment.config.evaluation.selection_metric.partition("/")[2]

@@ -96,6 +96,12 @@ class ModelConfig(Section):
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
     learn_gating: bool = Field(True, description="whether the gating weight trains; false keeps gating_init")
+    personal_gate: bool = Field(
+        False, description="a client's own offset to the gating weight, which never leaves it (residual fusion)"
+    )
+    user_vector: bool = Field(
+        False, description="a client's own vector beside the backbone's query, a bias for its items; never leaves it"
+    )
     router_bias_init: Finite = Field(0.0, description="initial advantage of the backbone in the competitive router")
     load_balance_weight: Weight = Field(0.01, description="weight of the router's load-balance loss")
     pooling_decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
@@ -124,6 +130,11 @@ class ModelConfig(Section):
                 f'alignment_weight {self.alignment_weight} has no effect on fusion "backbone", which has no features: '
                 'set alignment_weight 0 or fusion "residual"'
             )
+        if self.personal_gate and self.fusion != "residual":
+            raise ValueError(
+                f'personal_gate is an offset to the gate of fusion "residual", and fusion {self.fusion!r} has none: '
+                "set personal_gate false"
+            )
         if self.scoring == "cosine" and self.transition:
             raise ValueError('scoring "cosine" and transition exclude each other: counts have no representation')
         return self
@@ -143,6 +154,11 @@ class FederationConfig(Section):
         None, description="local passes over a client's windows; replaces local_steps"
     )
     batch_size: Positive = Field(32, description="windows per local step")
+    local_algorithm: Literal["fedavg", "scaffold"] = Field(
+        "fedavg",
+        description="fedavg (FedProx where proximal_mu is above 0); scaffold: control variates against client drift "
+        "(twice the traffic, all item rows travel, checkpoints grow by a model for each client that has trained)",
+    )
     local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
     learning_rate: Rate = Field(0.5, description="the client's learning rate")
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -202,6 +218,33 @@ class FederationConfig(Section):
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""
         return self.local_steps or 3
+
+    @model_validator(mode="after")
+    def _scaffold_fits(self) -> Self:
+        if self.local_algorithm != "scaffold":
+            return self
+        if self.mode == "centralized":
+            raise ValueError(
+                'local_algorithm "scaffold" corrects clients, and mode "centralized" has none: '
+                'set local_algorithm "fedavg"'
+            )
+        if self.local_optimizer != "sgd":
+            raise ValueError(
+                f'local_algorithm "scaffold" is for plain SGD, not for local_optimizer {self.local_optimizer!r}: '
+                'set local_optimizer "sgd"'
+            )
+        if self.proximal_mu:
+            raise ValueError(
+                f'local_algorithm "scaffold" and proximal_mu {self.proximal_mu} are two remedies for one drift: '
+                "give one"
+            )
+        if self.client_weighting != "uniform" or self.aggregation in ("median", "trimmed_mean"):
+            raise ValueError(
+                f'local_algorithm "scaffold" steers by the uniform mean of clients, not by client_weighting '
+                f"{self.client_weighting!r} and aggregation {self.aggregation!r}: "
+                'set client_weighting "uniform" and aggregation "mean" or "heat"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -298,6 +341,16 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _personal_needs_clients(self) -> Self:
+        if self.federation.mode == "centralized" and (self.model.personal_gate or self.model.user_vector):
+            name = "personal_gate" if self.model.personal_gate else "user_vector"
+            raise ValueError(
+                f'federation.mode "centralized" has no clients that could keep model.{name}: '
+                f"set model.{name} false, or federation.mode federated"
+            )
+        return self
 
     def flat(self) -> dict[str, Any]:
         """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""

@@ -11,7 +11,7 @@ from fedmm.checkpoint import load_checkpoint
 from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
-from fedmm.run_folder import require_complete, restore, stored_settings
+from fedmm.run_folder import require_complete, restore, restore_clients, stored_settings
 from fedmm.runs import Observer, dataset_facts, set_threads
 
 
@@ -36,8 +36,9 @@ def run_evaluation(
     params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
     params = restore(params, meta, experiment, checkpoint)
     observer.stage(f"evaluating on {split}")
-    model = experiment.evaluate(params, int(meta["round"]), split)
-    beside = measure_beside(experiment, params, int(meta["round"]), split, model)
+    clients = restore_clients(tensors, "clients", experiment, checkpoint)
+    model = experiment.evaluate(params, int(meta["round"]), split, clients=clients)
+    beside = measure_beside(experiment, params, int(meta["round"]), split, model, clients=clients)
     return {
         "version": __version__,
         "status": "finished",

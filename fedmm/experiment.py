@@ -26,12 +26,15 @@ from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
+from fedmm.federation import scaffold
 from fedmm.federation.centralized import run_epoch
+from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.ledger import Ledger, counts_message_bytes
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
@@ -68,9 +71,11 @@ class TrainState:
 
     server: ServerState
     ledger: Ledger
+    clients: ClientStates = NO_STATES  # what stays with the clients
     best_round: int = 0  # 0: no validation yet
     best_value: float = 0.0
     best_params: Params | None = None
+    best_clients: ClientStates = NO_STATES  # the best round's personal parameters
     stale: int = 0  # validations since the best one
 
     def exhausted(self, patience: int) -> bool:
@@ -159,31 +164,50 @@ class Experiment:
         params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
         return {name: tuple(value.shape) for name, value in params.items()}
 
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of all that one client may keep (``ClientStates``)."""
+        params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
+        personal = personal_zeros(self.config.model, params[ITEM_TABLE], gate=self.recommender.has_gate)
+        kept = {**personal, **scaffold.named(params)} if self.federation.local.uses_controls else personal
+        return {name: tuple(value.shape) for name, value in kept.items()}
+
     def rounds(self, state: TrainState, timer: Timer = OFF) -> Iterator[tuple[TrainState, RoundReport]]:
         """Runs on from ``state`` until the last round or until patience runs out."""
         while state.server.round < self.config.federation.rounds and not state.exhausted(
             self.config.evaluation.patience
         ):
             started = time.perf_counter()
-            advance = run_epoch if self.centralized else run_round
-            server, statistics = advance(state.server, self.federation, timer)
+            if self.centralized:
+                (server, statistics), clients = run_epoch(state.server, self.federation, timer), state.clients
+            else:
+                server, clients, statistics = run_round(state.server, state.clients, self.federation, timer)
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
-            state = replace(state, server=server, ledger=ledger)
+            state = replace(state, server=server, ledger=ledger, clients=clients)
             with timer.stage("validation"):
-                validation = self.validate(server.params, server.round) if self._validates(server.round) else None
+                due = self._validates(server.round)
+                validation = self.validate(server.params, server.round, clients) if due else None
             if validation is not None:
                 state = self._keep_best(state, validation)
             yield state, self._report(state, statistics, validation, time.perf_counter() - started)
 
-    def validate(self, params: Params, round_number: int) -> dict[str, float]:
+    def validate(self, params: Params, round_number: int, clients: ClientStates = NO_STATES) -> dict[str, float]:
         """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals."""
-        result = self.evaluate(params, round_number, "validation", intervals=False)
+        result = self.evaluate(params, round_number, "validation", intervals=False, clients=clients)
         return {f"{protocol}/{name}": value for protocol, own in result.metrics.items() for name, value in own.items()}
 
-    def evaluate(self, params: Params, round_number: int, split: str, *, intervals: bool = True) -> Evaluation:
-        """Evaluates parameters as of ``round_number`` (which says whether partial aggregation was on) on a split."""
+    def evaluate(
+        self,
+        params: Params,
+        round_number: int,
+        split: str,
+        *,
+        intervals: bool = True,
+        clients: ClientStates = NO_STATES,
+    ) -> Evaluation:
+        """Evaluates parameters as of ``round_number`` (which says whether partial aggregation was on) on a split, each
+        user with its own personal parameters in ``clients``."""
         experts = round_number > self.config.federation.warmup_rounds
-        scorer = model_scorer(self.recommender, params, self.device, experts=experts)
+        scorer = model_scorer(self.recommender, params, self.device, experts=experts, clients=clients)
         return self.evaluate_scorer(scorer, split, intervals=intervals)
 
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
@@ -218,12 +242,12 @@ class Experiment:
             "round_0": model_scorer(self.recommender, start, self.device, experts=True),
         }
 
-    def parts(self, params: Params, round_number: int) -> dict[str, Scorer]:
+    def parts(self, params: Params, round_number: int, clients: ClientStates = NO_STATES) -> dict[str, Scorer]:
         """What the model of ``round_number`` is made of, each scoring alone: the backbone without experts, then every
         expert without gate, router and backbone. Nothing where the backbone is all there is."""
         if not self.recommender.experts or round_number <= self.config.federation.warmup_rounds:
             return {}
-        build = functools.partial(model_scorer, self.recommender, params, self.device)
+        build = functools.partial(model_scorer, self.recommender, params, self.device, clients=clients)
         own: dict[str, Scorer] = {name: build(experts=True, only=name) for name in self.recommender.experts}
         return {"backbone": build(experts=False), **own}
 
@@ -234,7 +258,14 @@ class Experiment:
         value = validation[self.config.evaluation.selection_metric]
         if state.best_round and value <= state.best_value:
             return replace(state, stale=state.stale + 1)
-        return replace(state, best_round=state.server.round, best_value=value, best_params=state.server.params, stale=0)
+        return replace(
+            state,
+            best_round=state.server.round,
+            best_value=value,
+            best_params=state.server.params,
+            best_clients=state.clients.personal(),
+            stale=0,
+        )
 
     def _report(
         self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float

@@ -27,6 +27,8 @@ from fedmm.checkpoint import (
 from fedmm.config import UNDIGESTED, ExperimentConfig
 from fedmm.errors import CheckpointError, ConfigError, StorageError
 from fedmm.experiment import Experiment, TrainState
+from fedmm.federation import scaffold
+from fedmm.federation.client_states import CLIENTS, ClientStates
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
 from fedmm.local_record import METRICS_FILE, storage_error, write_atomically
@@ -156,11 +158,16 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
     meta = checkpoint_meta(experiment, state, progress)
     tensors = {f"params/{name}": value for name, value in state.server.params.items()}
     tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
+    tensors |= scaffold.named(state.server.control)
+    tensors |= {f"clients/{name}": value for name, value in state.clients.to_tensors().items()}
+    personal = state.best_clients.to_tensors()
     if state.best_params is not None and state.best_round != state.server.round:
         tensors |= {f"best/{name}": value for name, value in state.best_params.items()}
+        tensors |= {f"best_clients/{name}": value for name, value in personal.items()}
     folder = folder / FOLDER
     if state.best_params is not None and _round_of(folder / BEST) != state.best_round:
         best = {f"params/{name}": value for name, value in state.best_params.items()}
+        best |= {f"clients/{name}": value for name, value in personal.items()}
         save_checkpoint(folder, BEST, best, meta | {"round": state.best_round})
     path = save_checkpoint(folder, round_name(state.server.round), tensors, meta)
     prune_checkpoints(folder)
@@ -182,17 +189,25 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
     require_complete(meta, path)
     require_same_settings(stored_settings(meta, path), experiment.config, folder)
     params = restore(_part(tensors, "params"), meta, experiment, path)
-    best = _part(tensors, "best") or (params if meta["best_round"] == meta["round"] else None)
+    newest_is_best = meta["best_round"] == meta["round"]
+    best = _part(tensors, "best") or (params if newest_is_best else None)
+    clients = restore_clients(tensors, "clients", experiment, path)
+    best_clients = restore_clients(tensors, "best_clients", experiment, path)
     place = experiment.device
     server = ServerState(
-        params, {name: value.to(place) for name, value in _part(tensors, "optimizer").items()}, int(meta["round"])
+        params,
+        {name: value.to(place) for name, value in _part(tensors, "optimizer").items()},
+        int(meta["round"]),
+        {name: value.to(place) for name, value in scaffold.unnamed(tensors).items()},
     )
     state = TrainState(
         server=server,
         ledger=Ledger(**meta["ledger"]),
+        clients=clients,
         best_round=int(meta["best_round"]),
         best_value=float(meta["best_value"]),
         best_params=None if best is None else {name: value.to(place) for name, value in best.items()},
+        best_clients=clients.personal() if newest_is_best else best_clients,
         stale=int(meta["stale"]),
     )
     return state, Progress(meta["progress"].get("run_id"), float(meta["progress"].get("train_seconds", 0.0)))
@@ -241,6 +256,25 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
             "Use the model settings it was trained with.",
         )
     return {name: value.to(device=experiment.device, dtype=experiment.dtype) for name, value in params.items()}
+
+
+def restore_clients(
+    tensors: Mapping[str, torch.Tensor], prefix: str, experiment: Experiment, path: Path
+) -> ClientStates:
+    """What clients keep, from a checkpoint's ``prefix/...``, on the experiment's device.
+
+    Raises CheckpointError where the states do not fit the data or the model.
+    """
+    found = _part(tensors, prefix)
+    if not found:
+        return ClientStates()
+    owners = found.pop(CLIENTS, torch.empty(0, dtype=torch.int64))
+    known = ((owners >= 0) & (owners < len(experiment.split.train))).all()
+    shapes = {name: (len(owners), *shape) for name, shape in experiment.state_shapes().items()}
+    if not known or any(shapes.get(name) != tuple(value.shape) for name, value in found.items()):
+        raise CheckpointError(f"{path} holds states of other clients or of another model.", "Train it again.")
+    states = {name: value.to(device=experiment.device, dtype=experiment.dtype) for name, value in found.items()}
+    return ClientStates.from_tensors({CLIENTS: owners, **states})
 
 
 def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progress) -> dict[str, Any]:

@@ -240,14 +240,18 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     splits = ("validation", "test") if run.test else ("validation",)
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
     with run.timer.stage("final evaluation"):
-        found = {split: experiment.evaluate(state.best_params, state.best_round, split) for split in splits}
+        best, personal = (state.best_params, state.best_round), state.best_clients
+        found = {split: experiment.evaluate(*best, split, clients=personal) for split in splits}
     beside: dict[str, Beside] = {}
     cold: dict[str, Any] = {}
     best = state.best_params, state.best_round
     if run.test:
         run.observer.stage("evaluating the baselines and each part of the model alone")
         with run.timer.stage("baselines"):
-            beside = {split: measure_beside(experiment, *best, split, outcome) for split, outcome in found.items()}
+            beside = {
+                split: measure_beside(experiment, *best, split, outcome, clients=personal)
+                for split, outcome in found.items()
+            }
     with run.timer.stage("per-user counts"):
         for split, outcome in found.items():
             save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])

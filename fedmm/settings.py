@@ -192,10 +192,12 @@ def _problem(error: ErrorDetails, given: Given) -> tuple[str, str]:
     # From a validator over a whole section: "what is wrong: what to do about it".
     message, _, remedy = error["msg"].removeprefix("Value error, ").partition(": ")
     words = set(re.findall(r"\w+", error["msg"]))
-    named = [name for name in given if name.startswith(f"{key}.") and name.rpartition(".")[2] in words]
+    within = f"{key}." if key else ""
+    named = [name for name in given if name.startswith(within) and name.rpartition(".")[2] in words]
     sources = ", ".join(f"{name} from {given[name][0]}" for name in named)
     remedy = remedy or "change one of these settings"
-    return f"{key}: {message}{f' ({sources})' if sources else ''}.", f"{remedy[0].upper()}{remedy[1:]}."
+    where = f"{key}: " if key else ""
+    return f"{where}{message}{f' ({sources})' if sources else ''}.", f"{remedy[0].upper()}{remedy[1:]}."
 
 
 def _impossible(setting: Setting, value: Any, source: str) -> tuple[str, str]:

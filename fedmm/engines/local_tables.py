@@ -32,12 +32,16 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     start[ITEM_TABLE] = server[ITEM_TABLE][steps.items]
     own = stack_for_clients(select(server, [name for name in names if name != ITEM_TABLE]), len(clients))
     own[ITEM_TABLE] = start[ITEM_TABLE].clone()
+    carried = local.carried(server, clients, round_number)
+    own |= carried.personal
+    config = scheduled(local.config, round_number)
     block = _Block(
         local=local,
         frozen={name: value for name, value in server.items() if name not in names},
         start=start,
         own=own,
-        update=LOCAL_OPTIMIZERS[local.config.local_optimizer](own, scheduled(local.config, round_number)),
+        personal=tuple(carried.personal),
+        update=LOCAL_OPTIMIZERS[config.local_optimizer](own, config),
         experts=not local.warming_up(round_number),
         workspace=Workspace(),
     )
@@ -51,8 +55,16 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     taken = torch.from_numpy(steps.num_steps).to(losses)
     deltas = {name: own[name].sub_(start[name]) for name in names}
     num_rows = steps.catalogues.num_touched if local.sends_touched_rows else None
-    touched = TouchedRows(steps.items)
-    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken, touched, num_rows)
+    return UpdateBlock(
+        clients,
+        deltas,
+        local.weights(clients),
+        losses / taken,
+        balances / taken,
+        touched=TouchedRows(steps.items),
+        num_rows=num_rows,
+        states=carried.states(own, deltas, steps.num_steps, config.learning_rate),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +75,7 @@ class _Block:
     frozen: Params
     start: Params  # stacked; the item table [C, N, D] by the catalogues' columns, as in ``own``
     own: Params
+    personal: tuple[str, ...]  # names in ``own`` of what stays with the clients
     update: Update
     experts: bool
     workspace: Workspace
@@ -87,13 +100,14 @@ def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tu
     objective = loss + output.penalty(recommender.config)
     found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
+    gradients |= {name: gradients[name].clone() for name in block.personal}  # may share memory with the gate's
     with torch.no_grad():
         if step.columns is not None and not block.memoryless:
             table = block.own[ITEM_TABLE][:num_active]
             active[ITEM_TABLE], gradients[ITEM_TABLE] = table, _spread(gradients[ITEM_TABLE], step.columns, table)
         if config.proximal_mu:
-            for name, gradient in gradients.items():
-                gradients[name] = gradient + config.proximal_mu * (active[name] - block.start[name][:num_active])
+            for name, value in block.start.items():
+                gradients[name] = gradients[name] + config.proximal_mu * (active[name] - value[:num_active])
         if config.clip_norm is not None:
             factors = clip_factors(client_norms(gradients), config.clip_norm)
             for gradient in gradients.values():

@@ -30,10 +30,13 @@ def train_cohort(local: LocalTraining, params: Params, cohort: IntArray, round_n
 def _train_client(local: LocalTraining, server: Params, client: int, round_number: int) -> UpdateBlock:
     config = scheduled(local.config, round_number)
     names = local.trainable(server, round_number)
+    clients = np.array([client])
+    carried = local.carried(server, clients, round_number)
     own = {name: value.requires_grad_(name in names) for name, value in stack_for_clients(server, 1).items()}
-    trained = [own[name] for name in names]
+    own |= {name: value.requires_grad_() for name, value in carried.personal.items()}
+    trained = [own[name] for name in (*names, *carried.personal)]
     optimizer = OPTIMIZERS[config.local_optimizer](trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-    stream = local.steps(np.array([client]), round_number)
+    stream = local.steps(clients, round_number)
     losses, balances = [], []
     for index in range(int(stream.num_steps[0])):
         loss, output = _local_loss(local, own, stream.step(index, 1), experts=not local.warming_up(round_number))
@@ -45,17 +48,23 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
         objective.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        for name, correction in carried.correction.items():
+            gradient = own[name].grad
+            own[name].grad = correction if gradient is None else gradient + correction
         optimizer.step()
         losses.append(loss.detach())
         balances.append(output.load_balance_loss.detach().squeeze(0))
-    clients = np.array([client])
+    deltas = {name: own[name].detach() - server[name] for name in names}
+    states = carried.states(own, deltas, stream.num_steps, config.learning_rate)
     return UpdateBlock(
         clients,
-        {name: own[name].detach() - server[name] for name in names},
+        deltas,
         local.weights(clients),
         torch.stack(losses).mean().view(1),
         torch.stack(balances).mean().view(1),
         num_rows=stream.num_rows,
+        control_deltas=carried.control_deltas(states),
+        states=states,
     )
 
 

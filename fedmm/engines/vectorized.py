@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedmm.data.types import IntArray
 from fedmm.engines import local_tables
+from fedmm.federation.client_states import Carried
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
 from fedmm.federation.schedules import scheduled
@@ -65,8 +66,10 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     names = local.trainable(server, round_number)
     frozen = {name: value for name, value in server.items() if name not in names}
     start = select(server, names)
-    own = stack_for_clients(start, len(clients))
-    update = LOCAL_OPTIMIZERS[local.config.local_optimizer](own, scheduled(local.config, round_number))
+    carried = local.carried(server, clients, round_number)
+    own = stack_for_clients(start, len(clients)) | carried.personal
+    config = scheduled(local.config, round_number)
+    update = LOCAL_OPTIMIZERS[config.local_optimizer](own, config)
     workspace = Workspace()
     stream = local.steps(clients, round_number)
     num_steps = stream.num_steps
@@ -75,13 +78,24 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     for index in range(int(num_steps.max())):
         # Clients with more windows take at least as many steps and stand first, so those still training are a prefix.
         num_active = int((num_steps > index).sum())
-        loss, balance = _step(local, start, frozen, own, stream, index, num_active, update, round_number, workspace)
+        loss, balance = _step(
+            local, start, frozen, own, carried, stream, index, num_active, update, round_number, workspace
+        )
         losses[:num_active] += loss
         balances[:num_active] += balance
     taken = torch.from_numpy(num_steps).to(losses)
     deltas = {name: own[name].sub_(server[name]) for name in names}
-    weights = local.weights(clients)
-    return UpdateBlock(clients, deltas, weights, losses / taken, balances / taken, num_rows=stream.num_rows)
+    states = carried.states(own, deltas, num_steps, config.learning_rate)
+    return UpdateBlock(
+        clients,
+        deltas,
+        local.weights(clients),
+        losses / taken,
+        balances / taken,
+        num_rows=stream.num_rows,
+        control_deltas=carried.control_deltas(states),
+        states=states,
+    )
 
 
 def _step(
@@ -89,6 +103,7 @@ def _step(
     start: Params,
     frozen: Params,
     own: Params,
+    carried: Carried,
     stream: StepStream,
     index: int,
     num_active: int,
@@ -98,7 +113,7 @@ def _step(
 ) -> tuple[Tensor, Tensor]:
     """One local step of the first ``num_active`` clients, written into ``own``; their losses [C]."""
     # All clients take their first step from the same parameters: one copy of them, hot in cache, serves all.
-    values = own if index else expand_for_clients(start, len(stream.num_steps))
+    values = own if index else own | expand_for_clients(start, len(stream.num_steps))
     leaves = {name: value[:num_active].detach().requires_grad_() for name, value in values.items()}
     step = stream.step(index, num_active)
     embedded = _embed(start if index == 0 else None, leaves, step.batch.items)
@@ -112,14 +127,16 @@ def _step(
     *found, by_embedded = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
     gradients[ITEM_TABLE] = _add_rows(gradients[ITEM_TABLE], step.batch.items, by_embedded)
+    gradients |= {name: gradients[name].clone() for name in carried.personal}  # may share memory with the gate's
     with torch.no_grad():
         if local.config.proximal_mu:
-            for name, gradient in gradients.items():
-                gradients[name] = gradient + local.config.proximal_mu * (leaves[name] - start[name])
+            for name, value in start.items():
+                gradients[name] = gradients[name] + local.config.proximal_mu * (leaves[name] - value)
         if local.config.clip_norm is not None:
             factors = clip_factors(client_norms(gradients), local.config.clip_norm)
             for gradient in gradients.values():
                 gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+        carried.correct(gradients, num_active)
         for name, gradient in gradients.items():
             update(own[name][:num_active], gradient, name, num_active, index + 1)
     return loss.detach(), balance.detach()

@@ -8,18 +8,31 @@ from torch import Tensor
 
 from fedmm.data.types import IntArray, Ragged
 from fedmm.evaluation.ranking import Scorer
+from fedmm.federation.client_states import NO_STATES, ClientStates
+from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Batch, Recommender
+from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params, expand_for_clients
 
 
 def model_scorer(
-    recommender: Recommender, params: Params, device: torch.device, *, experts: bool, only: str | None = None
+    recommender: Recommender,
+    params: Params,
+    device: torch.device,
+    *,
+    experts: bool,
+    only: str | None = None,
+    clients: ClientStates = NO_STATES,
 ) -> Scorer:
     """Scores by ``params``; ``experts=False`` scores by the backbone, as partial aggregation trains it, and ``only`` by
-    that expert alone.
+    that expert alone. Each user is scored with its own personal parameters in ``clients``, zero where it has none.
 
     A history longer than the model's window is read from its end.
     """
+    zeros = personal_zeros(recommender.config, params[ITEM_TABLE], gate=recommender.has_gate)
+    personal = clients.personal()
+    if zeros and personal.entries:
+        return _personal_scorer(recommender, params, device, personal, zeros, experts=experts, only=only)
     shared = expand_for_clients(params)
 
     def score(users: IntArray, histories: Ragged) -> Tensor:
@@ -27,6 +40,33 @@ def model_scorer(
         items, rows = last_windows(histories, recommender.config.max_length)
         batch = Batch(torch.from_numpy(items).unsqueeze(0).to(device), torch.from_numpy(rows).unsqueeze(0).to(device))
         return recommender.forward(shared, batch, experts=experts, only=only).scores.materialise()[0]
+
+    return score
+
+
+def _personal_scorer(
+    recommender: Recommender,
+    params: Params,
+    device: torch.device,
+    clients: ClientStates,
+    zeros: Params,
+    *,
+    experts: bool,
+    only: str | None,
+) -> Scorer:
+    """Scores where every user has a model of its own: the same parameters seen along a client axis of users, beside the
+    personal ones."""
+
+    def score(users: IntArray, histories: Ragged) -> Tensor:
+        items, _ = last_windows(histories, recommender.config.max_length)
+        lengths = np.minimum(histories.lengths, recommender.config.max_length)
+        windows = torch.from_numpy(items).unsqueeze(1).to(device)  # [C, 1, L]
+        rows = torch.from_numpy(np.maximum(lengths - 1, 0)).unsqueeze(1).to(device)  # [C, 1]
+        own = expand_for_clients(params, len(users)) | clients.of(users, zeros)
+        # Looked up in the one table there is: the stacked lookup would copy it for each user.
+        embedded = torch.nn.functional.embedding(windows, params[ITEM_TABLE])
+        output = recommender.forward(own, Batch(windows, rows), experts=experts, only=only, embedded=embedded)
+        return output.scores.materialise()[:, 0]
 
     return score
 

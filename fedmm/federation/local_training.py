@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
 
@@ -13,12 +13,14 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.candidates import draw_negatives, exclude_own, exclude_seen, gather_candidates, shares_drawn
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
+from fedmm.federation.client_states import NO_STATES, Carried, ClientStates
 from fedmm.federation.dropout import step_dropout
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.pairwise_losses import gbce_power
+from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.training_losses import LOSSES, Loss
@@ -41,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class UpdateBlock:
-    """What C clients send after local training, stacked, and what they report of it."""
+    """What C clients send after local training, stacked, what they report of it, and what they keep."""
 
     clients: IntArray  # [C]
     deltas: Params  # stacked: client minus server
@@ -50,6 +52,8 @@ class UpdateBlock:
     load_balance_losses: torch.Tensor  # [C]
     touched: TouchedRows | None = None  # the item table's delta has these rows alone, [C, N, D]; None: all, [C, V, D]
     num_rows: IntArray | None = None  # [C] rows of the item table that travel; None: all
+    control_deltas: Params = field(default_factory=dict)  # stacked: new minus old control variates (SCAFFOLD)
+    states: Params = field(default_factory=dict)  # stacked: what stays with the clients, and is never sent
 
     def dense_deltas(self, num_items: int) -> Params:
         """The deltas with every row of the item table."""
@@ -61,7 +65,8 @@ class UpdateBlock:
 
 @dataclass(frozen=True, eq=False)
 class LocalTraining:
-    """Everything local training needs besides parameters. Held-out items are not among it."""
+    """Everything local training needs besides parameters. Held-out items are not among it. ``clients`` and ``control``
+    are a round's: what its clients have kept, and the server's control variate, which travels with the parameters."""
 
     recommender: Recommender
     config: FederationConfig
@@ -70,6 +75,8 @@ class LocalTraining:
     seed: int
     dtype: torch.dtype
     device: torch.device
+    clients: ClientStates = NO_STATES
+    control: Params = field(default_factory=dict)  # by parameter; absent: zero
 
     @classmethod
     def build(
@@ -119,8 +126,8 @@ class LocalTraining:
     @property
     def touches_rows_only(self) -> bool:
         """Whether a client reads and moves the rows of its own items and negatives alone: its candidates are sampled,
-        and nothing decays the rows it does not read."""
-        return self.num_negatives > 0 and not self.config.weight_decay
+        and nothing decays or corrects (SCAFFOLD) the rows it does not read."""
+        return self.num_negatives > 0 and not self.config.weight_decay and not self.uses_controls
 
     @property
     def sends_touched_rows(self) -> bool:
@@ -134,6 +141,23 @@ class LocalTraining:
         model = self.recommender
         products_only = model.factorises and model.config.scoring == "dot" and model.transition is None
         return self.touches_rows_only and products_only
+
+    @property
+    def uses_controls(self) -> bool:
+        """Whether control variates correct local gradients."""
+        return self.config.local_algorithm == "scaffold"
+
+    def carried(self, server: Params, clients: IntArray, round_number: int) -> Carried:
+        """What ``clients`` bring into the round beside the ``server``'s parameters. Experts' personal parts have no
+        place in a warm-up."""
+        model = self.recommender
+        gate = model.has_gate and not self.warming_up(round_number)
+        zeros = personal_zeros(model.config, server[ITEM_TABLE], gate=gate)
+        control = None
+        if self.uses_controls:
+            trained = ((name, server[name]) for name in self.trainable(server, round_number))
+            control = {name: self.control.get(name, torch.zeros_like(value)) for name, value in trained}
+        return Carried.collect(self.clients, clients, zeros, control)
 
     def warming_up(self, round_number: int) -> bool:
         """Whether only the backbone trains in this round (counted from 1)."""
@@ -280,7 +304,9 @@ class StepStream:
 
     @cached_property
     def _shares(self) -> torch.Tensor:
-        shares = shares_drawn(self._histories, self._local.recommender.num_items, self._local.num_negatives)
+        local = self._local
+        barred = [local.never_negatives(history) for history in self._histories]
+        shares = shares_drawn(barred, local.recommender.num_items, local.num_negatives)
         return torch.from_numpy(shares).to(device=self._local.device, dtype=self._local.dtype)
 
     def target_power(self, num_active: int) -> torch.Tensor | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
+from fedmm.federation import scaffold
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
+from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
@@ -30,6 +32,7 @@ class ServerState:
     params: Params
     optimizer: State
     round: int  # rounds done
+    control: Params = field(default_factory=dict)  # SCAFFOLD's c by parameter; absent: zero
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,17 @@ class Federation:
     seed: int
 
 
-def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) -> tuple[ServerState, RoundStatistics]:
-    """The state after one more round. Raises DivergenceError when an update is not finite."""
+def run_round(
+    state: ServerState, clients: ClientStates, federation: Federation, timer: Timer = OFF
+) -> tuple[ServerState, ClientStates, RoundStatistics]:
+    """The server's state and the clients' own after one more round. Raises DivergenceError when an update is not
+    finite."""
     number = state.round + 1
-    local, config = federation.local, federation.config
+    local = replace(federation.local, clients=clients, control=state.control)
+    config = federation.config
     cohort = sample_cohort(federation.clients, federation.cohort_size, federation.seed, number)
-    rows: Counter[int | None] = Counter()
-    updates = _watch(federation.engine(local, state.params, cohort, number), rows, timer)
+    seen = _Seen()
+    updates = _watch(federation.engine(local, state.params, cohort, number), seen, timer)
     with timer.stage("aggregation"):
         aggregate, total = join_updates(updates, federation)
         update_norm = float(norm(aggregate))
@@ -74,8 +81,9 @@ def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) ->
         )
     with timer.stage("server step"):
         params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
+        control = scaffold.moved(state.control, seen.control_changes, len(federation.clients))
     with timer.stage("ledger"):
-        uplink, downlink = _traffic_of_all(federation, state.params, number, rows)
+        uplink, downlink = _traffic_of_all(federation, state.params, number, seen.rows)
     statistics = RoundStatistics(
         num_clients=total.num_clients,
         loss=float(total.loss / total.weight),
@@ -84,7 +92,7 @@ def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) ->
         uplink_bytes=uplink,
         downlink_bytes=downlink,
     )
-    return ServerState(params, optimizer, number), statistics
+    return ServerState(params, optimizer, number, control), clients.after(seen.kept), statistics
 
 
 def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tuple[Params, UpdateSum]:
@@ -102,23 +110,42 @@ def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tupl
 def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:
     """Bytes that one client sends and receives in a round. ``rows`` of the item table travel (None: all)."""
     travelling = select(params, federation.local.trainable(params, round_number))
+    if federation.local.uses_controls:  # c goes down beside the parameters, its change comes up beside the delta
+        travelling |= scaffold.named(travelling)
     heat = federation.config.aggregation == "heat"
     update = update_message(travelling, federation.local.recommender.num_items, heat=heat, rows=rows)
     request = 0 if rows is None else message_bytes(request_message(rows))
     return request + message_bytes(update), message_bytes(broadcast_message(travelling, rows))
 
 
-def _watch(updates: Iterable[UpdateBlock], rows: Counter[int | None], timer: Timer) -> Iterator[UpdateBlock]:
-    """The same updates; how many clients sent how many rows of the item table is counted in ``rows``, and waiting for
-    an update is the time of local training."""
+@dataclass(eq=False)
+class _Seen:
+    """What passes by while updates are joined."""
+
+    rows: Counter[int | None] = field(default_factory=Counter)  # how many clients sent how many rows of the item table
+    kept: list[Kept] = field(default_factory=list)  # what stays with the clients
+    control_changes: Params = field(default_factory=dict)  # the sum over clients
+
+    def note(self, block: UpdateBlock) -> None:
+        """Takes down what is not joined by the aggregation's rule."""
+        self.rows.update([None] * len(block.clients) if block.num_rows is None else block.num_rows.tolist())
+        self.kept.append((block.clients, block.states))
+        for name, value in block.control_deltas.items():
+            before = self.control_changes.get(name)
+            self.control_changes[name] = value.sum(0) if before is None else before + value.sum(0)
+
+
+def _watch(updates: Iterable[UpdateBlock], seen: _Seen, timer: Timer) -> Iterator[UpdateBlock]:
+    """The updates as the server joins them, without what stays with the clients; the rest is noted in ``seen``, and
+    waiting for an update is the time of local training."""
     blocks = iter(updates)
     while True:
         with timer.stage("local training"):
             block = next(blocks, None)
         if block is None:
             return
-        rows.update([None] * len(block.clients) if block.num_rows is None else block.num_rows.tolist())
-        yield block
+        seen.note(block)
+        yield replace(block, states={}, control_deltas={})
 
 
 def _traffic_of_all(

@@ -11,6 +11,7 @@ import torch
 
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.engines import sequential, vectorized
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import ServerState, run_round
 from fedmm.models.recommender import Batch, Recommender
@@ -163,7 +164,7 @@ def one_step_gap(subject: Subject) -> Finding:
             (delta, _, _) = by_client(engine(local, params, np.array([4]), 1))[4]
             gaps.append((f"{name} {model}", params_gap(delta, expected)))
         alone = replace(make_federation(local, cohort_size=1), clients=np.array([4]))
-        state, _ = run_round(ServerState(params, {}, 0), alone)
+        state, _, _ = run_round(ServerState(params, {}, 0), NO_STATES, alone)
         gaps.append((f"server {model}", params_gap(state.params, {k: params[k] + expected[k] for k in params})))
     value, label = worst(gaps)
     return at_most(value, 1e-9, f"candidates without what came before; largest: {label}")

@@ -16,6 +16,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import Ragged
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import counts_message_bytes, serialise, update_message
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.federation.rounds import ServerState, run_round, traffic
@@ -36,7 +37,7 @@ def identical_clients(subject: Subject) -> Finding:
     one = histories()[4]
     local, params = make_local({}, {"aggregation": "mean"}, train=Ragged.from_rows([one, one, one]))
     federation = make_federation(local, cohort_size=3, block_size=2)
-    state, _ = run_round(ServerState(params, {}, 0), federation)
+    state, _, _ = run_round(ServerState(params, {}, 0), NO_STATES, federation)
     (delta, _, _) = by_client(federation.engine(local, params, np.array([0]), 1))[0]
     return at_most(
         params_gap(state.params, {k: params[k] + delta[k] for k in params}), 1e-12, "three clients, dropout 0"
@@ -179,7 +180,7 @@ def warm_up(subject: Subject) -> Finding:
                     offences.append(
                         f"{fusion}: a client sends {sorted(outside) or 'the backbone alone'} in round {number}"
                     )
-            state, _ = run_round(state, federation)
+            state, _, _ = run_round(state, NO_STATES, federation)
             for name, value in state.params.items():
                 if torch.equal(value, before[name]) != (number <= 2 and not name.startswith(BACKBONE)):
                     offences.append(f"{fusion}: {name} in round {number}")

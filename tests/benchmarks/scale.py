@@ -23,6 +23,7 @@ from machine import describe, headline, peak_bytes
 from fedmm.config import FederationConfig, ModelConfig
 from fedmm.data.types import IntArray
 from fedmm.engines import vectorized
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.models.recommender import Recommender
@@ -51,7 +52,7 @@ def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
     seconds, cpu = [], []
     for _ in range(1 + ROUNDS):
         wall, process = time.perf_counter(), time.process_time()
-        state, statistics_of_round = run_round(state, federation)
+        state, _, statistics_of_round = run_round(state, NO_STATES, federation)
         seconds.append(time.perf_counter() - wall)
         cpu.append(time.process_time() - process)
     return {

@@ -13,6 +13,7 @@ from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import ItemFeatures
 from fedmm.engines import vectorized
 from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
@@ -163,7 +164,7 @@ def rounds(engine: str, optimizer: str, aggregation: str, number: int = 3) -> Pa
     parts = Federation(local.config, local, local.windows.trainable, 3, ENGINES[engine], 0)
     state = ServerState(shaken(params), {}, 0)
     for _ in range(number):
-        state, _ = run_round(state, parts)
+        state, _, _ = run_round(state, NO_STATES, parts)
     return state.params
 
 

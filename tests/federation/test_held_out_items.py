@@ -11,6 +11,7 @@ from fedmm.config import DataConfig, FederationConfig, ModelConfig
 from fedmm.data.splits import make_split
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import Dataset, IntArray, Interactions, Ragged, Split
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.spectral_start import spectral_item_table
@@ -62,7 +63,7 @@ def run(split: Split, engine_name: str, settings: dict[str, Any]) -> tuple[list[
     state = ServerState(params, {}, 0)
     federation = Federation(config, local, local.windows.trainable, 7, engine, 0)
     for _ in range(ROUNDS):
-        state, _ = run_round(state, federation)
+        state, _, _ = run_round(state, NO_STATES, federation)
     return seen, state.params
 
 

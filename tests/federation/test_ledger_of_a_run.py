@@ -14,6 +14,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.experiment import Experiment
 from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import ServerState, run_round, traffic
@@ -51,7 +52,7 @@ def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
     for _ in range(3):
         sent.clear()
         before = state.params
-        state, statistics = run_round(state, replace(federation, engine=engine))
+        state, _, statistics = run_round(state, NO_STATES, replace(federation, engine=engine))
         travelling = {n: v.contiguous() for n, v in before.items() if state.round > 1 or n.startswith("backbone.")}
         assert statistics.uplink_bytes == sum(sent)
         assert statistics.downlink_bytes == statistics.num_clients * len(save(travelling))
@@ -77,12 +78,12 @@ def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, mod
                 received.append(len(save({**server, ITEM_TABLE: server[ITEM_TABLE][rows]})))
             yield block
 
-    _, statistics = run_round(ServerState(params, {}, 0), replace(make_federation(local), engine=watched))
+    _, _, statistics = run_round(ServerState(params, {}, 0), NO_STATES, replace(make_federation(local), engine=watched))
     assert statistics.uplink_bytes == sum(asked) + sum(sent)
     assert statistics.downlink_bytes == sum(received)
     everything = local.config.model_copy(update={"item_rows": "all"})
     hidden = replace(make_federation(replace(local, config=everything)), config=everything)
-    _, others = run_round(ServerState(params, {}, 0), hidden)
+    _, _, others = run_round(ServerState(params, {}, 0), NO_STATES, hidden)
     assert others.uplink_bytes == others.num_clients * traffic(hidden, params, 1)[0]
 
 

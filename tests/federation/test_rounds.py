@@ -5,6 +5,7 @@ import torch
 
 from fedmm.errors import DivergenceError
 from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
@@ -18,15 +19,15 @@ def test_a_round_is_a_pure_function_of_its_state(optimizer: str) -> None:
     federation = make_federation(local)
     start = ServerState(params, {}, 0)
     before = {name: value.clone() for name, value in params.items()}
-    first, statistics = run_round(start, federation)
-    again, same = run_round(start, federation)
+    first, _, statistics = run_round(start, NO_STATES, federation)
+    again, _, same = run_round(start, NO_STATES, federation)
     assert params_gap(start.params, before) == 0.0
     assert start.optimizer == {}
     assert params_gap(first.params, again.params) == 0.0
     assert first.optimizer.keys() == again.optimizer.keys()
     assert statistics == same
     assert first.round == 1
-    second, _ = run_round(first, federation)
+    second, _, _ = run_round(first, NO_STATES, federation)
     assert params_gap(first.params, second.params) > 0.0
 
 
@@ -38,7 +39,7 @@ def test_a_round_is_cohort_training_aggregation_and_a_server_step(aggregation: s
     total = sum_updates(federation.engine(local, params, cohort, 1), local.train, local.recommender.num_items)
     aggregate = AGGREGATIONS[aggregation](total, local.config)
     expected, state = apply_pseudo_gradient(params, negate(aggregate), {}, local.config)
-    found, statistics = run_round(ServerState(params, {}, 0), federation)
+    found, _, statistics = run_round(ServerState(params, {}, 0), NO_STATES, federation)
     assert params_gap(found.params, expected) == 0.0
     assert params_gap(found.optimizer, state) == 0.0
     assert statistics.update_norm == float(norm(aggregate))
@@ -53,7 +54,7 @@ def test_training_lowers_the_loss() -> None:
     federation = make_federation(local, cohort_size=len(local.windows.trainable))
     state, losses = ServerState(params, {}, 0), []
     for _ in range(8):
-        state, statistics = run_round(state, federation)
+        state, _, statistics = run_round(state, NO_STATES, federation)
         losses.append(statistics.loss)
     assert losses[-1] < 0.8 * losses[0]
 
@@ -70,7 +71,7 @@ def test_an_update_that_is_not_finite_ends_the_round_with_a_remedy() -> None:
     local, params = make_local({}, {"clip_norm": None})
     params["backbone.item_embedding"] = torch.full_like(params["backbone.item_embedding"], float("nan"))
     with pytest.raises(DivergenceError, match="Round 1 diverged") as caught:
-        run_round(ServerState(params, {}, 0), make_federation(local))
+        run_round(ServerState(params, {}, 0), NO_STATES, make_federation(local))
     assert "learning_rate (now 0.5)" in caught.value.remedy
 
 
@@ -86,6 +87,6 @@ def test_a_proximal_term_holds_clients_back() -> None:
     norms = []
     for mu in (0.0, 1.0, 10.0):
         local, params = make_local({}, {"proximal_mu": mu, "learning_rate": 0.05, "clip_norm": None})
-        _, statistics = run_round(ServerState(params, {}, 0), make_federation(local))
+        _, _, statistics = run_round(ServerState(params, {}, 0), NO_STATES, make_federation(local))
         norms.append(statistics.update_norm)
     assert norms[0] > norms[1] > norms[2]

@@ -14,6 +14,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import vectorized
 from fedmm.errors import DivergenceError
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
@@ -45,7 +46,7 @@ def world(optimizer: str, **federation: Any) -> tuple[ServerState, Federation]:
 
 def go_on(state: ServerState, federation: Federation, number: int) -> ServerState:
     for _ in range(number):
-        state, _ = run_round(state, federation)
+        state, _, _ = run_round(state, NO_STATES, federation)
     return state
 
 
@@ -59,8 +60,8 @@ def test_a_later_round_is_pure_too(optimizer: str) -> None:
     start, federation = world(optimizer)
     state = go_on(start, federation, 2)
     before = copy_of(state)
-    first, statistics = run_round(state, federation)
-    again, others = run_round(state, federation)
+    first, _, statistics = run_round(state, NO_STATES, federation)
+    again, _, others = run_round(state, NO_STATES, federation)
     assert same(state, before)
     assert same(first, again)
     assert statistics == others
@@ -90,7 +91,7 @@ def test_warm_up_leaves_all_but_the_backbone_bit_equal(optimizer: str, fusion: s
     for name, value in warm.params.items():
         assert torch.equal(value, start.params[name]) != name.startswith("backbone."), name
     assert not [name for name in warm.optimizer if "/backbone." not in name]
-    after, _ = run_round(warm, federation)
+    after, _, _ = run_round(warm, NO_STATES, federation)
     assert not [name for name, value in after.params.items() if torch.equal(value, warm.params[name])]
 
 
@@ -127,7 +128,7 @@ def test_the_round_is_the_weighted_mean_of_its_clients(weighting: str) -> None:
         loss += weight / total * own
         for name, value in delta.items():
             expected[name] += weight / total * value
-    found, statistics = run_round(ServerState(params, {}, 0), federation)
+    found, _, statistics = run_round(ServerState(params, {}, 0), NO_STATES, federation)
     assert params_gap(found.params, expected) < 1e-12
     assert statistics.loss == pytest.approx(loss, rel=1e-12)
     assert statistics.num_clients == len(LENGTHS)
@@ -164,13 +165,13 @@ def test_clients_outside_the_cohort_leave_no_trace() -> None:
     """Another history of a client that is not asked changes nothing, and one of a client that is asked does."""
     local, params = make_local()
     federation, asked = spied(local, 3, np.array([2, 3, 4, 6]))
-    expected, _ = run_round(ServerState(params, {}, 0), federation)
+    expected, _, _ = run_round(ServerState(params, {}, 0), NO_STATES, federation)
     outside = next(iter({2, 3, 4, 6} - set(asked[0])))
     for client, unseen in ((outside, True), (asked[0][0], False)):
         rows = list(local.train)
         rows[client] = rows[client][::-1].copy()
         changed, _ = make_local(train=Ragged.from_rows(rows))
-        found, _ = run_round(ServerState(params, {}, 0), spied(changed, 3, np.array([2, 3, 4, 6]))[0])
+        found, _, _ = run_round(ServerState(params, {}, 0), NO_STATES, spied(changed, 3, np.array([2, 3, 4, 6]))[0])
         assert (params_gap(found.params, expected.params) == 0.0) == unseen
 
 
@@ -203,4 +204,4 @@ def test_one_clients_poison_is_noticed_among_many(poison: float) -> None:
 
     federation = replace(make_federation(local), engine=engine)
     with pytest.raises(DivergenceError, match="Round 5 diverged"):
-        run_round(ServerState(params, {}, 4), federation)
+        run_round(ServerState(params, {}, 4), NO_STATES, federation)

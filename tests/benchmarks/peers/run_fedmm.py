@@ -17,6 +17,7 @@ from sasrec import name_in_fedmm
 from fedmm.config import FederationConfig, ModelConfig
 from fedmm.data.types import Ragged
 from fedmm.engines import sequential, vectorized
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, ServerState, run_round
 from fedmm.models.recommender import Recommender
@@ -64,7 +65,7 @@ def main() -> None:
     recorder = Recorder(problem.start)
     recorder.begin()
     for _ in range(int(sys.argv[3])):
-        state, _ = run_round(state, federation)
+        state, _, _ = run_round(state, NO_STATES, federation)
         recorder.end_round({name: state.params[name_in_fedmm(name)] for name in problem.start})
     recorder.save(Path(sys.argv[2]), ["torch", "numpy"])
 

@@ -19,6 +19,7 @@ from run_plain import run_round as plain_round
 from sasrec import SASRec, name_in_fedmm
 
 from fedmm.data.types import Ragged
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.rounds import run_round
 
 SETTINGS = Settings(
@@ -53,7 +54,7 @@ def test_the_plain_loop_on_the_exported_problem_moves_the_server_as_fedmm_does(t
     server = {name: value.clone() for name, value in given.start.items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=SETTINGS.learning_rate)
     for _ in range(2):
-        state, _ = run_round(state, federation)
+        state, _, _ = run_round(state, NO_STATES, federation)
         plain_round(given, model, optimizer, server)
     ours = {name: (state.params[name_in_fedmm(name)] - given.start[name]).numpy() for name in server}
     plain = {name: (value - given.start[name]).numpy() for name, value in server.items()}
