@@ -162,6 +162,9 @@ class FederationConfig(Section):
     spectral_start: bool = Field(
         True, description="begin from a spectral factor of the secure-summed transition counts"
     )
+    spectral_sketch_size: Positive | None = Field(
+        None, description="columns of the sketch of the counts that clients send instead of all counts (unset: all)"
+    )
 
     @property
     def steps_per_round(self) -> int:
@@ -178,6 +181,11 @@ class FederationConfig(Section):
             raise ValueError(
                 f"client_weighting {self.client_weighting!r} has no effect on aggregation {self.aggregation!r}, in "
                 'which every client has one vote: set client_weighting "uniform"'
+            )
+        if self.spectral_sketch_size is not None and not self.spectral_start:
+            raise ValueError(
+                f"spectral_sketch_size {self.spectral_sketch_size} has no effect without spectral_start: "
+                "unset spectral_sketch_size, or set spectral_start true"
             )
         if self.warmup_rounds >= self.rounds:
             raise ValueError(
@@ -252,6 +260,16 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        size = self.federation.spectral_sketch_size
+        if size is not None and self.model.transition and self.model.fusion != "backbone":
+            raise ValueError(
+                f"federation.spectral_sketch_size {size} saves nothing beside model.transition, for which all counts "
+                "travel: unset federation.spectral_sketch_size, or set model.transition false"
+            )
+        return self
 
     def flat(self) -> dict[str, Any]:
         """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""
