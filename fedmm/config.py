@@ -213,6 +213,9 @@ class FederationConfig(Section):
     spectral_start: bool = Field(
         True, description="begin from a spectral factor of the secure-summed transition counts"
     )
+    spectral_sketch_size: Positive | None = Field(
+        None, description="columns of the sketch of the counts that clients send instead of all counts (unset: all)"
+    )
 
     @property
     def steps_per_round(self) -> int:
@@ -267,6 +270,11 @@ class FederationConfig(Section):
             raise ValueError(
                 f"logq_correction corrects for sampled negatives, and num_negatives is {shown}: "
                 "set num_negatives to 1 or more, or logq_correction false"
+            )
+        if self.spectral_sketch_size is not None and not self.spectral_start:
+            raise ValueError(
+                f"spectral_sketch_size {self.spectral_sketch_size} has no effect without spectral_start: "
+                "unset spectral_sketch_size, or set spectral_start true"
             )
         if self.warmup_rounds >= self.rounds:
             raise ValueError(
@@ -349,6 +357,16 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f'federation.mode "centralized" has no clients that could keep model.{name}: '
                 f"set model.{name} false, or federation.mode federated"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        size = self.federation.spectral_sketch_size
+        if size is not None and self.model.transition and self.model.fusion != "backbone":
+            raise ValueError(
+                f"federation.spectral_sketch_size {size} saves nothing beside model.transition, for which all counts "
+                "travel: unset federation.spectral_sketch_size, or set model.transition false"
             )
         return self
 

@@ -30,10 +30,10 @@ from fedmm.federation import scaffold
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import cohort_size
-from fedmm.federation.ledger import Ledger, counts_message_bytes
+from fedmm.federation.ledger import Ledger, counts_message_bytes, degrees_message_bytes, sketch_message_bytes
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
-from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.federation.start_table import start_item_table
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
@@ -143,18 +143,23 @@ class Experiment:
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
         if self.config.federation.spectral_start:
-            counts = sum_transition_counts(self.split.train, self.split.num_items)
-            if counts.nnz:
-                params[ITEM_TABLE] = spectral_item_table(counts, self.config.model.hidden_dim, seed).to(self.dtype)
+            table = start_item_table(self.split.train, self.split.num_items, self.config)
+            if table is not None:
+                params[ITEM_TABLE] = table.to(self.dtype)
         on_device = {name: value.to(self.device) for name, value in params.items()}
         return TrainState(ServerState(on_device, {}, 0), self._start_ledger())
 
     def _start_ledger(self) -> Ledger:
         """The bytes of the round that sums transition counts: all clients send theirs once, for both uses, and where
-        the counts are an expert all receive the sum."""
-        message = counts_message_bytes(self.split.num_items) * len(self.split.train)
+        the counts are an expert all receive the sum. Before a sketch of them the items' degrees travel, both ways."""
+        num_items, num_clients = self.split.num_items, len(self.split.train)
+        size = self.config.federation.spectral_sketch_size
         if self.centralized:
             return Ledger()
+        if size is not None:
+            degrees = degrees_message_bytes(num_items) * num_clients
+            return Ledger().add(degrees + sketch_message_bytes(num_items, size) * num_clients, degrees)
+        message = counts_message_bytes(num_items) * num_clients
         expert = self.recommender.transition is not None
         summed = self.config.federation.spectral_start or expert
         return Ledger().add(message if summed else 0, message if expert else 0)

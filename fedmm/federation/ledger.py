@@ -91,3 +91,13 @@ def counts_message_bytes(num_items: int) -> int:
     over the items, dense, because a secure sum has no sparse form."""
     entries = num_items * (num_items + 1) // 2
     return message_bytes({"counts": torch.empty(entries, device="meta")})
+
+
+def degrees_message_bytes(num_items: int) -> int:
+    """Bytes of the items' degrees: what each client sends before its sketch, and of their sum, which it receives."""
+    return message_bytes({"degrees": torch.empty(num_items, device="meta")})
+
+
+def sketch_message_bytes(num_items: int, size: int) -> int:
+    """Bytes of one client's sketch of its transition counts, [V, m] dense: a secure sum has no sparse form."""
+    return message_bytes({"sketch": torch.empty(num_items, size, device="meta")})

@@ -19,7 +19,7 @@ from torch import Tensor
 from fedmm.seeding import numpy_stream
 
 CONTEXT_SMOOTHING = 0.75  # of the context distribution, as in word2vec
-EIGENVALUE_POWER = 0.5
+SINGULAR_VALUE_POWER = 0.5
 
 
 def spectral_item_table(counts: sparse.csr_matrix, hidden_dim: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -37,9 +37,16 @@ def spectral_item_table(counts: sparse.csr_matrix, hidden_dim: int, seed: int, s
     restarts = numpy_stream(seed, "spectral restarts")
     values, vectors = linalg.eigsh(information, k=rank, which="LA", v0=start, rng=restarts)
     order = np.argsort(-values)
-    values, vectors = np.maximum(values[order], 0.0), _fix_signs(vectors[:, order])
+    values, vectors = np.maximum(values[order], 0.0), fix_signs(vectors[:, order])
     table = np.zeros((num_rows, hidden_dim))
-    table[:, :rank] = vectors * values**EIGENVALUE_POWER
+    table[:, :rank] = vectors * values**SINGULAR_VALUE_POWER
+    return finish_item_table(table, stream, scale)
+
+
+def finish_item_table(table: NDArray[np.float64], stream: np.random.Generator, scale: float) -> Tensor:
+    """The factor ``table`` [V, D] with zeros for padding, its other rows at a root mean square norm of ``scale``, and
+    small noise on them from ``stream``."""
+    num_rows, hidden_dim = table.shape
     table[0] = 0.0  # any basis of the null space may lean on padding, by a rounding error
     norms = np.linalg.norm(table[1:], axis=1)
     mean_square = float(np.mean(norms**2))
@@ -61,7 +68,7 @@ def positive_pmi(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return (matrix + matrix.T) / 2
 
 
-def _fix_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def fix_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Eigenvectors with their largest entry positive: their sign is otherwise the solver's whim."""
     largest = np.argmax(np.abs(vectors), axis=0)
     return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+SKETCHED = ["train", "--set", "federation.spectral_sketch_size=64"]
 TRAIN = [
     ("--rounds", "ten"),
     ("--rounds", "0"),
@@ -108,6 +109,8 @@ def test_train_refuses(option: str, value: str, run, tmp_path: Path, monkeypatch
         (["train", "--rounds"], "--rounds"),
         (["train", "--local-steps", "5", "--local-epochs", "2"], "local_steps 5"),
         (["train", "--rounds", "3", "--num_rounds", "3"], "--num_rounds"),
+        ([*SKETCHED, "--set", "federation.spectral_start=false"], "spectral_sketch_size 64"),
+        ([*SKETCHED, "--set", "model.transition=true"], "spectral_sketch_size 64"),
         (["train", "--eval", "sampled", "--set", "evaluation.selection_metric=full/ndcg_at_10"], "full/ndcg_at_10"),
         (["train", "--fusion", "backbone", "--set", "model.alignment_weight=0.5"], "alignment_weight 0.5"),
         (
