@@ -23,7 +23,7 @@ from fedmm.settings_toml import dump_toml
 __all__ = ["dump_toml", "load_config"]
 
 PREFIX = "FEDMM_"
-RESERVED = frozenset({"FEDMM_CACHE"})  # where fetched data is kept: not a setting
+RESERVED = frozenset({"FEDMM_CACHE", "FEDMM_PREPARED_GB"})  # where data is kept, and how much: not settings
 SHOWN_CHARACTERS = 80
 Tree = dict[str, Any]
 Given = Mapping[str, tuple[str, Any]]  # key -> who gave it, the value as given

@@ -24,16 +24,36 @@ def root(context: typer.Context) -> None:
 
 @app.command("list")
 def list_all(as_json: Json = False, debug: Debug = False) -> None:
-    """List the named datasets."""
+    """List the named datasets, and what is kept of files that were read before."""
     del debug
     from fedmm.data.datasets import list_datasets
-    from fedmm_cli.render import print_datasets
+    from fedmm.data.prepared_store import PreparedStore
+    from fedmm_cli.render import print_datasets, print_kept
 
-    infos = list_datasets()
+    infos = [dataclasses.asdict(info) for info in list_datasets()]
+    store = PreparedStore.of_user()
+    kept = [dataclasses.asdict(entry) for entry in store.entries()]
     if as_json:
-        print_json({"datasets": [dataclasses.asdict(info) for info in infos]})
+        print_json({"datasets": infos, "prepared": {"folder": str(store.folder), "entries": kept}})
     else:
-        print_datasets([dataclasses.asdict(info) for info in infos])
+        print_datasets(infos)
+        print_kept(kept, str(store.folder))
+
+
+@app.command()
+def clear(as_json: Json = False, debug: Debug = False) -> None:
+    """Remove what is kept of files that were read before (FEDMM_PREPARED_GB says how much may be, 0 for nothing)."""
+    del debug
+    from fedmm.data.prepared_store import PreparedStore
+    from fedmm.wording import counted, in_bytes
+
+    store = PreparedStore.of_user()
+    number, num_bytes = store.clear()
+    if as_json:
+        print_json({"folder": str(store.folder), "entries": number, "bytes": num_bytes})
+    else:
+        files = counted(number, "file")
+        typer.echo(f"removed the prepared data of {files} ({in_bytes(num_bytes)}) from {store.folder}")
 
 
 @app.command()

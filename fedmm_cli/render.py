@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import in_bytes, in_time, probability, signed
+from fedmm.wording import counted, in_bytes, in_time, probability, signed
 
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
 BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
@@ -57,6 +57,20 @@ def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
             "here" if info["available"] else "not here": info["where"],
         }
         print_facts(console, {label: text for label, text in facts.items() if text}, indent=2, wrap=False)
+
+
+def print_kept(entries: Sequence[Mapping[str, Any]], folder: str) -> None:
+    """What is kept of files that were read before, under ``fedmm data list``; nothing where that is nothing."""
+    if not entries:
+        return
+    console = _console()
+    console.print(Text("prepared data", style="bold"))
+    total = sum(entry["num_bytes"] for entry in entries)
+    facts = {
+        "what": f"{counted(len(entries), 'file')} read before, {in_bytes(total)}; fedmm data clear removes them",
+        "here": folder,
+    }
+    print_facts(console, facts, indent=2, wrap=False)
 
 
 def print_dataset(facts: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
-"""Two processes share the machine's cores: each computes with one thread, as do the commands that its tests start."""
+"""Two processes share the machine's cores: each computes with one thread, as do the commands that its tests start.
+Nothing is kept in the user's cache folder but by tests that have one of their own."""
 
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["FEDMM_PREPARED_GB"] = "0"

@@ -132,7 +132,13 @@ def test_typed_texts_are_read_as_the_setting_means_them(text: str, key: str, val
 
 
 def test_empty_and_reserved_variables_are_no_settings() -> None:
-    environment = {"FEDMM_CACHE": "/somewhere", "FEDMM_DATA__PATH": "", "HOME": "x", "_FEDMM_COMPLETE": "1"}
+    environment = {
+        "FEDMM_CACHE": "/somewhere",
+        "FEDMM_PREPARED_GB": "0",
+        "FEDMM_DATA__PATH": "",
+        "HOME": "x",
+        "_FEDMM_COMPLETE": "1",
+    }
     assert load_config(environment=environment) == ExperimentConfig()
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fedmm.config import DataConfig
 from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
-from fedmm.data.preparation import RawInteractions, interactions_digest, prepare
+from fedmm.data.preparation import RawInteractions
+from fedmm.data.prepared import Prepared, prepare_file, prepare_raw
 from fedmm.data.readers import read_interactions, read_titles
 from fedmm.data.types import BoolArray, Dataset, IntArray, ItemFeatures
 from fedmm.errors import DataError
@@ -39,7 +40,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class _Named:
-    load: Callable[[], tuple[RawInteractions, Titles]]
+    load: Callable[[DataConfig], tuple[Prepared, Titles]]
     features: Path
     info: Callable[[], DatasetInfo]
 
@@ -52,29 +53,29 @@ def load_dataset(config: DataConfig) -> Dataset:
     """
     titles: Titles = {}
     if config.path is not None:
-        raw = read_interactions(config.path.expanduser(), config)
+        source = config.path.expanduser()
+        prepared = prepare_file(source, lambda: read_interactions(source, config), config)
         name, shipped = config.path.stem, None
     else:
         named = _named(config.name)
-        raw, titles = named.load()
+        prepared, titles = named.load(config)
         name, shipped = config.name, named.features
-    interactions, notes = prepare(raw, config)
+    interactions, notes = prepared.interactions, prepared.notes
     features: dict[str, ItemFeatures] = {}
     feature_notes: list[str] = []
     for modality, setting in (("visual", config.visual_features), ("semantic", config.text_features)):
         path = _feature_path(setting, shipped)
         if path is not None:
-            found, remarks = load_features(path, interactions.item_ids, modality, raw.item_ids)
+            found, remarks = load_features(path, interactions.item_ids, modality, prepared.known_item_ids)
             features[modality] = found
             feature_notes += remarks
     titles_of = np.array([titles.get(item, "") for item in interactions.item_ids.tolist()], dtype=np.str_)
-    digest = interactions_digest(interactions)
     from fedmm.data.corruption import corrupt  # torch comes with its random streams: listing datasets needs none
 
     features = corrupt(features, config.feature_corruption)
     if config.feature_corruption != "none":
         feature_notes.append(f"features corrupted: {config.feature_corruption}")
-    return Dataset(name, interactions, features, titles_of, digest, (*notes, *feature_notes))
+    return Dataset(name, interactions, features, titles_of, prepared.digest, (*notes, *feature_notes))
 
 
 def list_datasets() -> tuple[DatasetInfo, ...]:
@@ -99,15 +100,15 @@ def _feature_path(setting: str | None, shipped: Path | None) -> Path | None:
     return None if setting.lower() == "none" else Path(setting).expanduser()
 
 
-def _load_movielens_small() -> tuple[RawInteractions, Titles]:
-    return _load_movielens("movielens-small", posters_only=True)
+def _load_movielens_small(config: DataConfig) -> tuple[Prepared, Titles]:
+    return _load_movielens("movielens-small", config, posters_only=True)
 
 
-def _load_movielens_small_5core() -> tuple[RawInteractions, Titles]:
-    return _load_movielens("movielens-small-5core", posters_only=False)
+def _load_movielens_small_5core(config: DataConfig) -> tuple[Prepared, Titles]:
+    return _load_movielens("movielens-small-5core", config, posters_only=False)
 
 
-def _load_movielens(name: str, *, posters_only: bool) -> tuple[RawInteractions, Titles]:
+def _load_movielens(name: str, config: DataConfig, *, posters_only: bool) -> tuple[Prepared, Titles]:
     """The 5-core of all films, or what lies in it of the 5-core of films with a poster."""
     with np.load(BUNDLED / "movielens-small.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
@@ -126,7 +127,7 @@ def _load_movielens(name: str, *, posters_only: bool) -> tuple[RawInteractions, 
         ratings=arrays["half_stars"][rows] / 2.0,
         timestamps=arrays["timestamp"][rows].astype(np.float64),
     )
-    return raw, dict(zip(item_ids.tolist(), _lines(arrays["title"]), strict=True))
+    return prepare_raw(raw, config), dict(zip(item_ids.tolist(), _lines(arrays["title"]), strict=True))
 
 
 def _renumbered(kept: BoolArray, codes: NDArray[np.integer]) -> IntArray:
@@ -139,15 +140,20 @@ def _lines(encoded: NDArray[np.uint8]) -> list[str]:
     return encoded.tobytes().decode().split("\n")
 
 
-def _load_ml100k() -> tuple[RawInteractions, Titles]:
+def _load_ml100k(config: DataConfig) -> tuple[Prepared, Titles]:
     folder = cached_ml100k()
+    prepared = prepare_file(folder / "ratings.tsv", lambda: _read_ml100k(folder), config)
+    return prepared, read_titles(folder / "items.tsv")
+
+
+def _read_ml100k(folder: Path) -> RawInteractions:
     raw = read_interactions(folder / "ratings.tsv", DataConfig.model_validate({"name": "ml-100k"}))
     if len(raw) != ML100K_FACTS.num_interactions:
         raise DataError(
             f"{folder / 'ratings.tsv'} has {len(raw)} ratings instead of {ML100K_FACTS.num_interactions}.",
             "Remove the folder and run: fedmm data fetch ml-100k",
         )
-    return raw, read_titles(folder / "items.tsv")
+    return raw
 
 
 def _movielens_small_info() -> DatasetInfo:

@@ -229,7 +229,7 @@ def interactions_digest(interactions: Interactions) -> str:
     for ids in (interactions.user_ids, interactions.item_ids):
         digest.update("\x1f".join(ids.tolist()).encode() + b"\x1e")
     histories = interactions.histories
-    digest.update(histories.offsets.astype("<i8").tobytes())
-    digest.update(histories.values.astype("<i8").tobytes())
-    digest.update(interactions.timestamps.astype("<f8").tobytes())
+    digest.update(np.ascontiguousarray(histories.offsets, "<i8").data)
+    digest.update(np.ascontiguousarray(histories.values, "<i8").data)
+    digest.update(np.ascontiguousarray(interactions.timestamps, "<f8").data)
     return digest.hexdigest()[:16]

@@ -123,6 +123,13 @@ def data(found: dict[str, Any]) -> Iterable[Row]:
         f"{seconds:.1f} s, {found['peak_bytes'] / 1e9:.2f} GB",
         command("data"),
     )
+    if "again" in found:
+        again = found["again"]
+        yield (
+            "the same file at the next start, from what was kept",
+            f"{again['seconds']:.2f} s, {again['peak_bytes'] / 1e9:.2f} GB",
+            command("data"),
+        )
 
 
 def whole_run(found: dict[str, Any]) -> Iterable[Row]:

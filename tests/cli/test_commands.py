@@ -254,6 +254,23 @@ def test_resume_takes_the_stopped_runs_settings(
         assert config.federation.rounds == (6 if "--rounds" in arguments else 5)
 
 
+def test_data_list_tells_what_is_kept_and_clear_removes_it(run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FEDMM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FEDMM_PREPARED_GB", "1")
+    own = tmp_path / "own.csv"
+    own.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(4) for i in range(5)))
+    assert "prepared" not in run("data", "list").stdout
+    first, second = (run("data", "describe", "--data", str(own), "--json") for _ in range(2))
+    assert first == second
+    assert "1 file read before" in run("data", "list").stdout
+    (entry,) = json.loads(run("data", "list", "--json").stdout)["prepared"]["entries"]
+    assert entry["source"] == str(own)
+    cleared = json.loads(run("data", "clear", "--json").stdout)
+    assert (cleared["entries"], cleared["bytes"]) == (1, entry["num_bytes"])
+    assert "0 files" in run("data", "clear").stdout
+    assert json.loads(run("data", "list", "--json").stdout)["prepared"]["entries"] == []
+
+
 def test_list_and_describe_the_bundled_data(run) -> None:
     listed = json.loads(run("data", "list", "--json").stdout)["datasets"]
     assert [entry["name"] for entry in listed] == ["movielens-small", "movielens-small-5core", "ml-100k"]
