@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from results_pairs import SAMPLED
 from results_tables import ALPHA, HR, NDCG, UNIFORM, Interval, Results, markdown
 from scipy import stats
 
@@ -106,11 +107,9 @@ def noise_against_backbone(found: Results) -> Interval | None:
 
 
 def full_against_sampled(found: Results) -> Interval | None:
-    """HR@10 of the full ranking over that on 100 negatives, less 1; the widest that the two intervals allow."""
-    full, sampled = (found.interval(SMALL, "residual", "", metric) for metric in (HR, UNIFORM))
-    if full is None or sampled is None:
-        return None
-    return Interval(full.value / sampled.value - 1, full.low / sampled.high - 1, full.high / sampled.low - 1)
+    """HR@10 of the full ranking minus that on 100 negatives, of the same runs, as a share of the latter."""
+    test, level = found.interval(SMALL, "residual", SAMPLED, HR), found.interval(SMALL, "residual", "", UNIFORM)
+    return None if test is None or level is None else _share(test, level.value)
 
 
 CLAIMS = (

@@ -20,6 +20,7 @@ PAIR_COLUMNS = ("study", "variant", "opponent", "split", "metric", "seeds", "dif
 TESTED = ("full/ndcg_at_10", "full/hr_at_10", "uniform100/hr_at_10")
 OPPONENTS = ("competitive", "backbone", "centralized")  # variants beside the first of each study
 ALONE = {"round_0": "round_0", "transition_counts": "transition_counts", "its backbone": "backbone"}
+SAMPLED = "100 negatives"  # the model itself, asked the easier question
 Group = Sequence[Run]  # of one variant of one study, one a seed
 Row = dict[str, str]
 
@@ -51,12 +52,15 @@ def _means(key: tuple[str, str], group: Group) -> Iterator[Row]:
         values = {metric: _stacked(group, split, metric) for metric in METRICS}
         stream = numpy_stream(0, "results", *key, split)
         for metric, (low, high) in mean_intervals(values, stream).items():
-            yield _row(key, "", split, metric, len(group), (float(values[metric].mean()), low, high), None)
+            bounds = max(low, 0.0), min(high, 1.0)  # few seeds can widen the interval beyond what a metric can be
+            yield _row(key, "", split, metric, len(group), (float(values[metric].mean()), *bounds), None)
 
 
 def _against_what_stands_beside(key: tuple[str, str], group: Group) -> Iterator[Row]:
     if not _measured(group, "test"):
         return
+    full, sampled = (_stacked(group, "test", metric) for metric in ("full/hr_at_10", "uniform100/hr_at_10"))
+    yield _tested(key, SAMPLED, "test", "full/hr_at_10", full, sampled)
     there = _load(group[0].folder / BESIDE_FILES["test"]).counts
     for opponent, name in ALONE.items():
         for metric in TESTED if f"{name}/full" in there else ():

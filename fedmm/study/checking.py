@@ -115,7 +115,8 @@ def _check_test(plan: Plan) -> None:
     """Raises ConfigError where a study would see test and select: then its test metrics would no longer be honest."""
     if not plan.test_every_run:
         return
-    for name, allowed in (("sampler", "grid"), ("pruner", "none"), ("confirm", 0), ("minimize", None)):
+    needed = {"sampler": "grid", "pruner": "none", "confirm": 0, "minimize": None, "test_winner": True}
+    for name, allowed in needed.items():
         value = getattr(plan, name)
         if value != allowed:
             remedy = "Leave it out" if allowed is None else f"Give {name} = {toml_value(allowed)}"

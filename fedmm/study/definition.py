@@ -57,6 +57,11 @@ class Plan(BaseModel):
         ge=0,
         description="an integer of at least 0: fresh seeds on which the winner meets the default at the end",
     )
+    test_winner: bool = Field(
+        True,
+        strict=True,
+        description="true or false: the winner is measured on test at the end; false keeps the study off test",
+    )
     test_every_run: bool = Field(
         False,
         strict=True,
@@ -110,9 +115,11 @@ class Study:
     def digest(self) -> str:
         """Twelve hex digits over all that decides which trials there are and what they measure.
 
-        Name, description, number of trials and confirmation are left out: a study may be renamed and gone on with.
+        Name, description, number of trials and what happens to the winner are left out: a study may be renamed and
+        gone on with.
         """
-        plan = self.plan.model_dump(mode="json", exclude={"name", "description", "trials", "confirm"})
+        left_out = {"name", "description", "trials", "confirm", "test_winner"}
+        plan = self.plan.model_dump(mode="json", exclude=left_out)
         text = json.dumps([plan, self.base.digest, repr(self.space), [vars(v) for v in self.variants]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -25,6 +25,8 @@ def readings(study: Study, trials: Sequence[TrialRecord], found: Sequence[Margin
     complete = complete_trials(trials)
     if not complete:
         return [_states(trials), _nothing(trials)]
+    if study.plan.test_every_run:  # its variants may have other data
+        return [_states(trials), "Nothing was selected: every run is measured on test."]
     found = marginals(study, trials) if found is None else found
     best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
     sentences = [

@@ -56,8 +56,8 @@ def finish(
     records = counting(read_trials(trials))
     best = best_trial(records)
     confirmation = _confirmation(study, best, confirmed, observer)
-    selects = not study.plan.test_every_run
-    test = _test(study, trials, best, options, observer) if selects and best is not None else None
+    meets_test = study.plan.test_winner and not study.plan.test_every_run
+    test = _test(study, trials, best, options, observer) if meets_test and best is not None else None
     write_looks(trials, options.folder)
     weights = importances(trials)
     found = marginals(study, records)

@@ -74,6 +74,7 @@ MALFORMED = {
     "test and pruning": (TESTED.replace("none", "median") + SPACE, ["study.pruner", "'median'"], 'pruner = "none"'),
     "test and confirmation": (TESTED + "confirm = 3\n" + SPACE, ["study.confirm cannot be 3"], "confirm = 0"),
     "test and a front": (TESTED + "minimize = 'communication'\n" + SPACE, ["'communication'"], "Leave it out"),
+    "test without the winner": (TESTED + "test_winner = false\n" + SPACE, ["test_winner cannot be False"], "= true"),
     "test no truth": ("[study]\ntest_every_run = 1\n" + SPACE, ["test_every_run cannot be 1"], "true or false"),
     "grid of a range": (
         "[study]\nsampler = 'grid'\n" + parameter("low = 0\nhigh = 1"),

@@ -130,3 +130,10 @@ def test_positions_are_within_the_axis_and_keep_the_order(study, seed):
         values = values_of(study, rng)
         if parameter.name in values:
             assert -1e-6 <= scale.position(values[parameter.name]) <= 1 + 1e-6
+
+
+def test_a_study_that_is_measured_on_test_reads_no_winner():
+    study = study_of(f"[study]\nsampler = 'grid'\npruner = 'none'\ntest_every_run = true\n{GATE}")
+    sentences = readings(study, trials_of(study, 3, pruned=0.0, failed=0.0))
+    assert len(sentences) == 2
+    assert "Nothing was selected" in sentences[1]

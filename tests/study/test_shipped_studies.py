@@ -43,6 +43,7 @@ def test_each_is_its_file_and_its_trial_0_is_the_base(name: str) -> None:
 def test_who_sees_test_is_said_and_selects_nothing(name: str) -> None:
     plan = load_study(name).plan
     assert plan.test_every_run == (name in MEASURED)
+    assert plan.test_winner == (name != "parts")
     assert (plan.first_seed is not None) == (name not in SEARCHES)
     if name == "quality":
         chosen = {seed for other in ("claims", "parts") for seed in load_study(other).run_seeds({})}

@@ -232,7 +232,7 @@ def test_settings_of_the_command_line_stand_above_the_base_but_do_not_fix_what_i
 
 def test_the_digest_is_over_what_decides_the_trials() -> None:
     study = study_of(SPACE)
-    same = ["trials = 7", "description = 'x'", "name = 'other'"]
+    same = ["trials = 7", "description = 'x'", "name = 'other'", "test_winner = false"]
     others = ["seed = 1", "seeds = 2", "sampler = 'random'", "pruner = 'none'", "metric = 'full/hr_at_10'"]
     others += ["first_seed = 0", "sampler = 'grid'\npruner = 'none'", f"{TESTED}"]
     assert {study_of(f"[study]\n{line}\n{SPACE}").digest for line in same} == {study.digest}

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from results_claims import BIASES, GATES
+from results_pairs import SAMPLED
 from results_runs import METRICS
 from results_tables import Results
 
@@ -38,7 +39,7 @@ def claims_world(level: float, half: float, p: float) -> Results:
     """All variants of the claims have HR@10 ``level``, within ``half``, and differ from others by nothing."""
     variants = [("claims", name) for name in CLAIMS] + [("claims_large", name) for name in ("large", "all combined")]
     runs = [run(study, name, seed, level) for study, name in variants for seed in (0, 1, 2)]
-    pairs = []
+    pairs = [pair("claims", "residual", SAMPLED, "full/hr_at_10", -0.7 * level, half, p)]
     for study, name in variants:
         for metric in METRICS:
             pairs.append(pair(study, name, "", metric, level, half))

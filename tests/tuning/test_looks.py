@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sweep_world import Recorder, sweep, tiny_study, trials_of
 
+from fedmm.experiment import Experiment
 from fedmm.run_folder import RESULT_FILE
 from fedmm.study import Study
 from fedmm.tuning.looks import LOOKS_FILE, looks_of, make_look, record_look, write_looks
@@ -104,3 +105,18 @@ def test_the_winners_looks_are_those_of_its_runs(data: Path, tmp_path: Path) -> 
     logged = lines_of(tmp_path / "tiny")
     assert [line["seed"] for line in logged] == result["best"]["seeds"]
     assert {(line["trial"], line["variant"]) for line in logged} == {(result["best"]["trial"], None)}
+
+
+def test_a_study_may_keep_off_test(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    queries = Experiment.queries
+
+    def listen(self: Experiment, split: str) -> Any:
+        asked.append(split)
+        return queries(self, split)
+
+    monkeypatch.setattr(Experiment, "queries", listen)
+    result = sweep(tiny_study(data, "trials = 2\ntest_winner = false"), tmp_path / "tiny")
+    assert (result["test"], result["test_looks"]) == (None, 0)
+    assert set(asked) == {"validation"}
+    assert not (tmp_path / "tiny" / LOOKS_FILE).exists()

@@ -64,6 +64,7 @@ def test_claims_show_what_was_measured_and_say_what_was_not() -> None:
     assert "did not hold: above" in lines["(a) competitive fusion, .3606"]
     assert "+6.5% [+5.2%, +7.8%] | held" in lines["(b) 4 to 9% over the old best, .3849"]
     assert "+0.0% [-1.2%, +1.2%] | did not hold: below" in lines["(a) router bias (strategy 1) adds 5%"]
+    assert "-70.0% [-71.2%, -68.8%] | did not hold: below" in lines["(g) full evaluation adds 10 to 15% to HR@10"]
     assert "did not hold: below" in lines["(i) all combined reaches .60 and more"]
     assert "cannot be told apart" in lines["(f) the best gating_init is about .1"]
     assert claims_table(Results([], [])).count("not measured") == len(CLAIMS) + 1
