@@ -21,7 +21,7 @@ from fedmm.models import transition as transition_expert
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
-from fedmm.models.personal import USER_VECTOR
+from fedmm.models.personal import USER_VECTOR, apart
 from fedmm.models.router import init_router, load_balance_loss, route
 from fedmm.models.scores import Scores, Term
 from fedmm.models.transition import TransitionTable
@@ -127,7 +127,7 @@ class Recommender:
         hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         if USER_VECTOR in params:
-            queries = queries + params[USER_VECTOR].unsqueeze(1)
+            queries = queries + apart(params[USER_VECTOR]).unsqueeze(1)
         item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
         if not (experts and self.experts):
             return Output(self._backbone_scores(queries, item_keys), torch.zeros(len(queries), dtype=queries.dtype))
