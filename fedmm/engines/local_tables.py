@@ -40,7 +40,6 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         frozen={name: value for name, value in server.items() if name not in names},
         start=start,
         own=own,
-        personal=tuple(carried.personal),
         update=LOCAL_OPTIMIZERS[config.local_optimizer](own, config),
         experts=not local.warming_up(round_number),
         workspace=Workspace(),
@@ -75,7 +74,6 @@ class _Block:
     frozen: Params
     start: Params  # stacked; the item table [C, N, D] by the catalogues' columns, as in ``own``
     own: Params
-    personal: tuple[str, ...]  # names in ``own`` of what stays with the clients
     update: Update
     experts: bool
     workspace: Workspace
@@ -100,7 +98,6 @@ def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tu
     objective = loss + output.penalty(recommender.config)
     found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
-    gradients |= {name: gradients[name].clone() for name in block.personal}  # may share memory with the gate's
     with torch.no_grad():
         if step.columns is not None and not block.memoryless:
             table = block.own[ITEM_TABLE][:num_active]

@@ -127,7 +127,6 @@ def _step(
     *found, by_embedded = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
     gradients[ITEM_TABLE] = _add_rows(gradients[ITEM_TABLE], step.batch.items, by_embedded)
-    gradients |= {name: gradients[name].clone() for name in carried.personal}  # may share memory with the gate's
     with torch.no_grad():
         if local.config.proximal_mu:
             for name, value in start.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ModelConfig
-from fedmm.models.personal import GATE_OFFSET
+from fedmm.models.personal import GATE_OFFSET, apart
 from fedmm.params import Params
 
 GATE = "fusion.gate"
@@ -43,7 +43,7 @@ def _residual_mix(params: Mapping[str, Tensor], weights: Tensor) -> Mixture:
     """final = backbone + g * sum_m w_m expert_m. The backbone's coefficient is 1 whatever the router says."""
     gate = params[GATE].view(-1, 1)
     if GATE_OFFSET in params:
-        gate = gate + params[GATE_OFFSET].view(-1, 1)
+        gate = gate + apart(params[GATE_OFFSET]).view(-1, 1)
     return Mixture(None, tuple(gate * weight for weight in weights.unbind(-1)))
 
 

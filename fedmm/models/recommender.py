@@ -22,7 +22,7 @@ from fedmm.models.alignment import alignment_loss
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
-from fedmm.models.personal import USER_VECTOR
+from fedmm.models.personal import USER_VECTOR, apart
 from fedmm.models.router import init_router, load_balance_loss, route
 from fedmm.models.scores import Scores, Term
 from fedmm.models.transition import TransitionTable
@@ -134,7 +134,7 @@ class Recommender:
         hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         if USER_VECTOR in params:
-            queries = queries + params[USER_VECTOR].unsqueeze(1)
+            queries = queries + apart(params[USER_VECTOR]).unsqueeze(1)
         item_keys = table if batch.candidates is None else lookup(table, batch.candidates)
         none = queries.new_zeros(len(queries))
         if not (experts and self.experts):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fedmm.verification import (
     absence,
     architecture,
+    client_states,
     engines,
     federation,
     invariance,
@@ -22,6 +23,7 @@ CHECKS: Sequence[Check] = (
     *absence.CHECKS,
     *engines.CHECKS,
     *federation.CHECKS,
+    *client_states.CHECKS,
     *leakage.CHECKS,
     *measurement.CHECKS,
     *items.CHECKS,

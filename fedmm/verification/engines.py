@@ -19,7 +19,16 @@ from fedmm.params import Params, expand_for_clients
 from fedmm.seeding import numpy_stream, torch_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import DTYPE, Subject, shaken
-from fedmm.verification.world import ENGINES, by_client, make_federation, make_local, params_gap, update_gap
+from fedmm.verification.world import (
+    ENGINES,
+    all_by_client,
+    by_client,
+    make_federation,
+    make_local,
+    params_gap,
+    update_gap,
+    with_states,
+)
 
 RATES = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01}
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -43,6 +52,11 @@ CASES: Sequence[Case] = (
     ({"alignment_weight": 0.5, "experts": "memory"}, {"local_optimizer": "sgd", "loss": "gbce", "num_negatives": 0}),
     ({"transition": True}, {"local_optimizer": "sgd", "loss": "bpr", "exclude_seen": False}),
     ({}, {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True, "negatives_per": "round"}),
+    ({"personal_gate": True, "user_vector": True}, {"local_optimizer": "adam", "proximal_mu": 0.5}),
+    ({"personal_gate": True, "user_vector": True}, {"local_optimizer": "sgd", "num_negatives": 8}),
+    ({"personal_gate": True, "user_vector": True, "experts": "memory"}, {"local_optimizer": "sgd"}),
+    ({"user_vector": True}, {"local_algorithm": "scaffold", "local_epochs": 2, "batch_size": 2}),
+    ({"dropout": 0.2}, {"local_algorithm": "scaffold", "num_negatives": 8, "learning_rate_schedule": "cosine"}),
 )
 
 
@@ -66,12 +80,13 @@ def _label(case: Case) -> str:
 
 
 def engine_gap(case: Case, block_sizes: Sequence[int] = (1, 3, 32)) -> float:
-    """Vectorized against sequential, client by client, for several block sizes."""
+    """Vectorized against sequential, client by client, for several block sizes; some clients have states already."""
     local, params = make_local(*case)
     cohort, number = local.windows.trainable, local.config.warmup_rounds + 1
-    reference = by_client(sequential.train_cohort(local, params, cohort, number))
+    local = with_states(local, params, number)
+    reference = all_by_client(sequential.train_cohort(local, params, cohort, number))
     return max(
-        update_gap(reference, by_client(vectorized.train_cohort(local, params, cohort, number, block_size=size)))
+        update_gap(reference, all_by_client(vectorized.train_cohort(local, params, cohort, number, block_size=size)))
         for size in block_sizes
     )
 
@@ -104,8 +119,9 @@ def engines_agree_on_the_data(subject: Subject) -> Finding:
     params = shaken(recommender.init(torch_stream(config.runtime.seed, "parameters"), DTYPE))
     trainable, number = local.windows.trainable, config.federation.warmup_rounds + 1
     cohort = numpy_stream(0, "verify cohort").choice(trainable, min(12, len(trainable)), replace=False)
-    reference = by_client(sequential.train_cohort(local, params, cohort, number))
-    gap = update_gap(reference, by_client(vectorized.train_cohort(local, params, cohort, number)))
+    local = with_states(local, params, number)
+    reference = all_by_client(sequential.train_cohort(local, params, cohort, number))
+    gap = update_gap(reference, all_by_client(vectorized.train_cohort(local, params, cohort, number)))
     return at_most(gap, 1e-9, f"{len(cohort)} clients, the model as configured")
 
 

@@ -231,6 +231,8 @@ def interrupted_gap(subject: Subject) -> Finding:
     gaps = [
         ("parameters", params_gap(at_once.server.params, resumed.server.params)),
         ("server optimizer", params_gap(at_once.server.optimizer, resumed.server.optimizer)),
+        ("control variate", params_gap(at_once.server.control, resumed.server.control)),
+        ("client states", params_gap(at_once.clients.to_tensors(), resumed.clients.to_tensors())),
         ("best value", abs(at_once.best_value - resumed.best_value)),
         ("best round", float(abs(at_once.best_round - resumed.best_round))),
         ("bytes", float(abs(at_once.ledger.uplink_bytes - resumed.ledger.uplink_bytes))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from fedmm.config import FederationConfig, ModelConfig
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import sequential, vectorized
+from fedmm.federation import scaffold
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation
 from fedmm.models.recommender import Recommender
@@ -58,6 +61,36 @@ def make_federation(local: LocalTraining, cohort_size: int = 4, block_size: int 
     return Federation(local.config, local, local.windows.trainable, cohort_size, engine, 0)
 
 
+def with_states(local: LocalTraining, params: Params, number: int = 1) -> LocalTraining:
+    """The same training, in which every second client has kept something from earlier rounds, at random, and the server
+    a control variate; as it was where the settings know of no such thing."""
+    stream = numpy_stream(0, "verify states")
+
+    def noise(zeros: Params) -> Params:
+        return {
+            name: torch.from_numpy(np.asarray(0.1 * stream.normal(size=v.shape))).to(v) for name, v in zeros.items()
+        }
+
+    clients = local.windows.trainable[::2]
+    empty = local.carried(params, clients, number)
+    kept = noise(empty.personal | scaffold.named(empty.controls))
+    control = noise({name: params[name] for name in empty.controls})
+    return replace(local, clients=NO_STATES.after([(clients, kept)]), control=control)
+
+
+def all_by_client(blocks: Iterator[UpdateBlock]) -> dict[int, ClientUpdate]:
+    """As ``by_client``, with what a client sends of its control variates and all that it keeps beside its delta."""
+    listed = list(blocks)
+    found = by_client(iter(listed))
+    for block in listed:
+        for place, client in enumerate(map(int, block.clients)):
+            more = {f"sent/{name}": value[place] for name, value in block.control_deltas.items()}
+            more |= {f"kept/{name}": value[place] for name, value in block.states.items()}
+            delta, loss, balance = found[client]
+            found[client] = ({**delta, **more}, loss, balance)
+    return found
+
+
 def by_client(blocks: Iterator[UpdateBlock]) -> dict[int, ClientUpdate]:
     """Each client's delta, loss and load-balance loss."""
     found: dict[int, ClientUpdate] = {}
@@ -84,5 +117,5 @@ def params_gap(left: Params, right: Params) -> float:
     """The largest difference of any entry; infinite where names differ or an entry is not finite."""
     if left.keys() != right.keys():
         return float("inf")
-    gap = max(float((left[name] - right[name]).abs().max()) for name in left)
+    gap = max((float((left[name] - right[name]).abs().max()) for name in left), default=0.0)
     return gap if np.isfinite(gap) else float("inf")

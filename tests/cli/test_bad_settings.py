@@ -111,6 +111,10 @@ def test_train_refuses(option: str, value: str, run, tmp_path: Path, monkeypatch
         (["train", "--rounds", "3", "--num_rounds", "3"], "--num_rounds"),
         ([*SKETCHED, "--set", "federation.spectral_start=false"], "spectral_sketch_size 64"),
         ([*SKETCHED, "--set", "model.transition=true"], "spectral_sketch_size 64"),
+        (["train", "--fusion", "competitive", "--set", "model.personal_gate=true"], "competitive"),
+        (["train", "--set", "model.user_vector=true", "--set", "federation.mode=centralized"], "centralized"),
+        (["train", "--local-optimizer", "adam", "--set", "federation.local_algorithm=scaffold"], "adam"),
+        (["train", "--aggregation", "median", "--set", "federation.local_algorithm=scaffold"], "median"),
         (["train", "--eval", "sampled", "--set", "evaluation.selection_metric=full/ndcg_at_10"], "full/ndcg_at_10"),
         (["train", "--fusion", "backbone", "--set", "model.alignment_weight=0.5"], "alignment_weight 0.5"),
         (

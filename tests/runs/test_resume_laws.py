@@ -42,6 +42,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model.experts": "memory", "model.fusion": "competitive", "model.scoring": "cosine",
         "federation.num_negatives": 7, "federation.spectral_start": False,
     },
+    "personal parameters": {
+        "model.personal_gate": True, "model.user_vector": True, "federation.warmup_rounds": 2,
+    },
+    "control variates": {"federation.local_algorithm": "scaffold", "model.user_vector": True},
     "sequential engine": {"runtime.engine": "sequential", "runtime.dtype": "float64"},
 }  # fmt: skip
 MOMENTS = {"server adam": 2, "server momentum over a plain mean": 1, "server yogi over local adamw": 2,

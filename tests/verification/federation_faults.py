@@ -9,9 +9,17 @@ import pytest
 import torch
 from planting import Fault, everywhere
 
-from fedmm import run_folder
+from fedmm import params, run_folder
 from fedmm.engines import vectorized
-from fedmm.federation import aggregation, client_data, dropout, ledger, local_training, server_optimizers
+from fedmm.federation import (
+    aggregation,
+    client_data,
+    client_states,
+    dropout,
+    ledger,
+    local_training,
+    server_optimizers,
+)
 from fedmm.models import recommender
 
 
@@ -47,8 +55,8 @@ def dropout_of_the_block(patch: pytest.MonkeyPatch) -> None:
 
 
 def norm_shared_by_clients(patch: pytest.MonkeyPatch) -> None:
-    norms = vectorized.client_norms
-    patch.setattr(vectorized, "client_norms", lambda tree: norms(tree).max().expand(len(norms(tree))))
+    norms = params.client_norms
+    everywhere(patch, norms, lambda tree: norms(tree).max().expand(len(norms(tree))))
 
 
 def mean_forgets_the_weights(patch: pytest.MonkeyPatch) -> None:
@@ -97,6 +105,24 @@ def ledger_counts_numbers_not_messages(patch: pytest.MonkeyPatch) -> None:
     everywhere(patch, ledger.message_bytes, lambda message: sum(4 * value.numel() for value in message.values()))
 
 
+def blocks_share_a_state(patch: pytest.MonkeyPatch) -> None:
+    of = client_states.ClientStates.of
+
+    def mixed(self: Any, clients: Any, zeros: Any) -> Any:
+        return {name: value.mean(0, keepdim=True) + 0.0 * value for name, value in of(self, clients, zeros).items()}
+
+    patch.setattr(client_states.ClientStates, "of", mixed)
+
+
+def personal_parameters_travel(patch: pytest.MonkeyPatch) -> None:
+    deltas = client_states.Carried.control_deltas
+
+    def everything(self: Any, states: Any) -> Any:
+        return deltas(self, states) | {n: value for n, value in states.items() if n.startswith("personal.")}
+
+    patch.setattr(client_states.Carried, "control_deltas", everything)
+
+
 def rows_weigh_double(patch: pytest.MonkeyPatch) -> None:
     collate = client_data.collate
 
@@ -141,6 +167,12 @@ FAULTS = (
     Fault("clipping forgotten", (ENGINES,), clipping_forgotten),
     Fault("dropout of the block", (ENGINES, ENGINES_32, ENGINES_DATA), dropout_of_the_block),
     Fault("clients share a norm", (ORDER,), norm_shared_by_clients),
+    Fault("a block shares one state", ("a client's state moves no other client",), blocks_share_a_state),
+    Fault(
+        "personal parameters travel",
+        ("personal parameters are in no message and on no bill",),
+        personal_parameters_travel,
+    ),
     Fault("rows weigh double", (ONE_STEP,), rows_weigh_double),
     Fault("server steps double", ("FedAvg of identical clients is one client", CLOSED), server_steps_double),
     Fault("server clips each client", ("the server's rules see sums only",), server_clips_each_client),
