@@ -116,7 +116,8 @@ def main() -> None:
         print(f"{stage:<8}{value:8.2f} s")
     print(f"total   {sum(seconds.values()):8.2f} s, peak {peak / 1e6:.0f} MB, the file's generation included")
     print(
-        f"kept from the first load: {again['seconds']:.2f} s, peak {again['peak_bytes'] / 1e6:.0f} MB, of a new process"
+        f"again   {again['seconds']:8.2f} s ({again['processor_seconds']:.2f} s processor), "
+        f"peak {again['peak_bytes'] / 1e6:.0f} MB, in a process that finds what another kept"
     )
     if arguments.json:
         report = {
