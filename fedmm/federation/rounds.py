@@ -15,6 +15,7 @@ from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.prototypes import move_prototypes, prototype_messages, prototype_sums
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
 from fedmm.params import Params, negate, norm, select
@@ -66,6 +67,8 @@ def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) ->
     with timer.stage("aggregation"):
         aggregate, total = join_updates(updates, federation)
         update_norm = float(norm(aggregate))
+    with timer.stage("local training"):
+        memories = prototype_sums(local, state.params, cohort, number)
     if not torch.isfinite(torch.tensor([update_norm, float(total.loss)])).all():
         raise DivergenceError(
             f"Round {number} diverged: the update's norm is {update_norm}.",
@@ -74,6 +77,7 @@ def run_round(state: ServerState, federation: Federation, timer: Timer = OFF) ->
         )
     with timer.stage("server step"):
         params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
+        params = move_prototypes(params, memories)
     with timer.stage("ledger"):
         uplink, downlink = _traffic_of_all(federation, state.params, number, rows)
     statistics = RoundStatistics(
@@ -105,7 +109,9 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     heat = federation.config.aggregation == "heat"
     update = update_message(travelling, federation.local.recommender.num_items, heat=heat, rows=rows)
     request = 0 if rows is None else message_bytes(request_message(rows))
-    return request + message_bytes(update), message_bytes(broadcast_message(travelling, rows))
+    sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
+    downlink = broadcast_message(travelling, rows)
+    return request + message_bytes(update | sent), message_bytes(downlink | received)
 
 
 def _watch(updates: Iterable[UpdateBlock], rows: Counter[int | None], timer: Timer) -> Iterator[UpdateBlock]:
