@@ -80,6 +80,9 @@ class MemoryConfig(Section):
     num_heads: Positive = Field(2, description="attention heads of the expert")
     surprise_weight: Weight = Field(1.0, description="weight of an entry's own loss in its utility")
     recency_weight: Weight = Field(1.0, description="weight of recency by position in its utility")
+    num_prototypes: Count = Field(
+        0, description="k-means prototypes of all clients' memories, entries for everyone, a modality; 0 = none"
+    )
 
 
 class ModelConfig(Section):
@@ -120,6 +123,11 @@ class ModelConfig(Section):
         if self.fusion != "backbone" and self.experts == "memory" and self.hidden_dim % self.memory.num_heads:
             raise ValueError(
                 f"hidden_dim {self.hidden_dim} is not a multiple of memory.num_heads {self.memory.num_heads}"
+            )
+        if self.memory.num_prototypes and (self.fusion == "backbone" or self.experts != "memory"):
+            raise ValueError(
+                f"memory.num_prototypes {self.memory.num_prototypes} has no effect without memory experts: "
+                'set experts "memory" and another fusion than "backbone", or memory.num_prototypes 0'
             )
         if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
             raise ValueError(

@@ -80,6 +80,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.memory.num_heads": Case(1, MEMORY),
     "model.memory.surprise_weight": Case(20.0, MEMORY),
     "model.memory.recency_weight": Case(0.0, MEMORY),
+    "model.memory.num_prototypes": Case(4, MEMORY),
     "federation.mode": Case("centralized"),
     "federation.rounds": Case(3),
     "federation.client_fraction": Case(0.5),

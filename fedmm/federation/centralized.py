@@ -19,6 +19,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation.local_training import LocalTraining, Step, StepStream
+from fedmm.federation.prototypes import move_prototypes, prototype_sums
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState
 from fedmm.federation.schedules import scheduled
 from fedmm.models.sasrec import ITEM_TABLE
@@ -69,6 +70,7 @@ def _run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState,
             f"Epoch {number} diverged: the update's norm is {update_norm}.",
             f"Lower federation.learning_rate (now {config.learning_rate}), or set federation.clip_norm.",
         )
+    after = move_prototypes(after, prototype_sums(local, state.params, federation.clients, number))
     statistics = RoundStatistics(len(federation.clients), mean_loss, mean_balance, update_norm, 0, 0)
     return ServerState(after, _lasting(trained, optimizer, state.optimizer), number), statistics
 

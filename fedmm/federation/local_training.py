@@ -21,6 +21,7 @@ from fedmm.models.layers import Dropout
 from fedmm.models.losses import Exclusions, Questions
 from fedmm.models.pairwise_losses import gbce_power
 from fedmm.models.personal import personal_zeros
+from fedmm.models.prototypes import is_prototype
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.training_losses import LOSSES, Loss
@@ -167,6 +168,7 @@ class LocalTraining:
         """Names of the parameters that train and travel in this round."""
         backbone_only = self.warming_up(round_number)
         fixed = set() if self.recommender.config.learn_gating else {GATE}
+        fixed |= {name for name in params if is_prototype(name)}
         return [
             name for name in params if name not in fixed and (not backbone_only or self.recommender.is_backbone(name))
         ]

@@ -17,6 +17,7 @@ from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.prototypes import move_prototypes, prototype_messages, prototype_sums
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
 from fedmm.params import Params, negate, norm, select
@@ -73,6 +74,8 @@ def run_round(
     with timer.stage("aggregation"):
         aggregate, total = join_updates(updates, federation)
         update_norm = float(norm(aggregate))
+    with timer.stage("local training"):
+        memories = prototype_sums(local, state.params, cohort, number)
     if not torch.isfinite(torch.tensor([update_norm, float(total.loss)])).all():
         raise DivergenceError(
             f"Round {number} diverged: the update's norm is {update_norm}.",
@@ -82,6 +85,7 @@ def run_round(
     with timer.stage("server step"):
         params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
         control = scaffold.moved(state.control, seen.control_changes, len(federation.clients))
+        params = move_prototypes(params, memories)
     with timer.stage("ledger"):
         uplink, downlink = _traffic_of_all(federation, state.params, number, seen.rows)
     statistics = RoundStatistics(
@@ -115,7 +119,9 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     heat = federation.config.aggregation == "heat"
     update = update_message(travelling, federation.local.recommender.num_items, heat=heat, rows=rows)
     request = 0 if rows is None else message_bytes(request_message(rows))
-    return request + message_bytes(update), message_bytes(broadcast_message(travelling, rows))
+    sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
+    downlink = broadcast_message(travelling, rows)
+    return request + message_bytes(update | sent), message_bytes(downlink | received)
 
 
 @dataclass(eq=False)

@@ -22,6 +22,7 @@ from torch import Tensor
 from fedmm.config import MemoryConfig, ModelConfig
 from fedmm.models.features import FeatureTable
 from fedmm.models.layers import NORM_EPSILON, linear
+from fedmm.models.prototypes import global_entries
 from fedmm.params import Params
 
 RECENCY_HALF_LIFE = 10.0  # positions
@@ -121,28 +122,42 @@ def memory_representation(
     candidates: Tensor,
     num_heads: int,
 ) -> Representation:
-    """LN(attention of each candidate over the memory), with S = K * heads.
+    """LN(attention of each candidate over the memory), with S = K * heads; where there are prototypes they are further
+    entries, without a place in the history and never the candidate itself.
 
     ``candidate_inputs`` [C, N, Q] or [N, Q] are what the candidates attend with, ``candidates`` [C, N] their item
     indices. Attention is 0 wherever nothing may be attended.
     """
     C, R, K = memory.items.shape
-    vectors = table.values[memory.items].flatten(1, 2)  # [C, R*K, F]
-    D = params[f"{name}.key.weight"].shape[1]
-    width = D // num_heads
-    keys = linear(vectors, params[f"{name}.key.weight"]).view(C, R * K, num_heads, width)
-    values = linear(vectors, params[f"{name}.value.weight"]).view(C, R * K, num_heads, width)
-    output = params[f"{name}.output.weight"].view(C, D, num_heads, width)
-    basis = torch.einsum("cehw,cdhw->cehd", values, output).reshape(C, R, K * num_heads, D)
-
+    D, N = params[f"{name}.key.weight"].shape[1], candidates.shape[-1]
     inputs = candidate_inputs.expand(C, *candidate_inputs.shape[-2:])
-    queries = linear(inputs, params[f"{name}.query.weight"]).view(C, -1, num_heads, width)
-    logits = torch.einsum("cehw,cnhw->cehn", keys, queries) / math.sqrt(width)
-    N = queries.shape[1]
+    queries = linear(inputs, params[f"{name}.query.weight"]).view(C, N, num_heads, D // num_heads)
+    basis, logits = _attend(params, name, table.values[memory.items].flatten(1, 2), queries)
+    basis, logits = basis.reshape(C, R, K * num_heads, D), logits.reshape(C, R, K, num_heads, N)
     allowed = memory.kept.unsqueeze(-1) & (memory.items.unsqueeze(-1) != candidates.view(-1, 1, 1, N))  # [C, R, K, N]
-    logits = logits.reshape(C, R, K, num_heads, N).masked_fill(~allowed.unsqueeze(3), torch.finfo(logits.dtype).min)
+    everyones = global_entries(params, name)
+    if everyones is not None:
+        # The same for all positions: attended once, and repeated along R behind each position's own entries.
+        centres, real = everyones
+        K += centres.shape[1]
+        shared, shared_logits = _attend(params, name, centres, queries)
+        basis = torch.cat([basis, shared.reshape(C, 1, -1, D).expand(-1, R, -1, -1)], dim=2)
+        logits = torch.cat([logits, shared_logits.unsqueeze(1).expand(-1, R, -1, -1, -1)], dim=2)
+        allowed = torch.cat([allowed, real[:, None, :, None].expand(-1, R, -1, N)], dim=2)
+    logits = logits.masked_fill(~allowed.unsqueeze(3), torch.finfo(logits.dtype).min)
     attention = (torch.softmax(logits, dim=2) * allowed.unsqueeze(3)).reshape(C, R, K * num_heads, N)
     return _normalised(params, name, basis, attention, allowed.any(2))
+
+
+def _attend(params: Mapping[str, Tensor], name: str, entries: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """What each of ``entries`` [C, E, F] adds to the output by each head [C, E, heads, D], and the attention's logits
+    [C, E, heads, N] for ``queries`` [C, N, heads, D / heads]."""
+    C, _, num_heads, width = queries.shape
+    keys = linear(entries, params[f"{name}.key.weight"]).view(C, -1, num_heads, width)
+    values = linear(entries, params[f"{name}.value.weight"]).view(C, -1, num_heads, width)
+    output = params[f"{name}.output.weight"].view(C, -1, num_heads, width)
+    basis = torch.einsum("cehw,cdhw->cehd", values, output)
+    return basis, torch.einsum("cehw,cnhw->cehn", keys, queries) / math.sqrt(width)
 
 
 def _normalised(

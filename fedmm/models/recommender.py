@@ -16,7 +16,7 @@ from fedmm.config import ModelConfig
 from fedmm.data.types import ItemFeatures
 from fedmm.models import memory as memory_expert
 from fedmm.models import pooled as pooled_expert
-from fedmm.models import sasrec
+from fedmm.models import prototypes, sasrec
 from fedmm.models import transition as transition_expert
 from fedmm.models.alignment import alignment_loss
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
@@ -110,6 +110,8 @@ class Recommender:
             if fusion.routes_backbone:
                 params["router.bias"][0] = config.router_bias_init
             params |= fusion.init(config)
+        for name, table in self.tables.items() if config.memory.num_prototypes else ():
+            params |= prototypes.init_prototypes(name, config.memory.num_prototypes, table, generator)
         return {name: value.to(dtype) for name, value in params.items()}
 
     @staticmethod
@@ -201,7 +203,9 @@ class Recommender:
         constants = 0 if self.transition is None else candidates
         if self.factorises:
             return constants
-        return constants + self.config.memory.size * self.config.memory.num_heads * candidates * len(self.tables)
+        memory = self.config.memory
+        entries = memory.size + memory.num_prototypes
+        return constants + entries * memory.num_heads * candidates * len(self.tables)
 
     @property
     def _router_width(self) -> int:
@@ -305,17 +309,30 @@ class Recommender:
     def _memory_representations(
         self, params: Mapping[str, Tensor], batch: Batch, hidden: Tensor, item_keys: Tensor
     ) -> list[memory_expert.Representation]:
-        surprise = self._surprise(params, batch.items, hidden)
+        memories = self._select_memories(params, batch.items, batch.rows, hidden)
         candidates = batch.candidates
         if candidates is None:
             candidates = torch.arange(self.num_items + 1, device=item_keys.device).unsqueeze(0)
         parts = []
         for name, table in self.tables.items():
-            entries = memory_expert.select_entries(batch.items, batch.rows, table.present, surprise, self.config.memory)
             inputs = gather_candidates(table.values, batch.candidates) if name == "visual" else item_keys
             heads = self.config.memory.num_heads
-            parts.append(memory_expert.memory_representation(params, name, table, entries, inputs, candidates, heads))
+            own = memories[name]
+            parts.append(memory_expert.memory_representation(params, name, table, own, inputs, candidates, heads))
         return parts
+
+    def memories(self, params: Mapping[str, Tensor], items: Tensor, rows: Tensor) -> dict[str, memory_expert.Memory]:
+        """By modality, the entries kept at positions ``rows`` [C, R] (flat over B * L) of histories [C, B, L]."""
+        return self._select_memories(params, items, rows, sasrec.encode(params, items, self.config, no_dropout, None))
+
+    def _select_memories(
+        self, params: Mapping[str, Tensor], items: Tensor, rows: Tensor, hidden: Tensor
+    ) -> dict[str, memory_expert.Memory]:
+        surprise, config = self._surprise(params, items, hidden), self.config.memory
+        return {
+            name: memory_expert.select_entries(items, rows, table.present, surprise, config)
+            for name, table in self.tables.items()
+        }
 
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:
         """Each entry's loss under the backbone, over the whole catalogue; a selection signal, so no gradient."""

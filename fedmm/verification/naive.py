@@ -124,10 +124,15 @@ def _pooled_score(
 def _memory_vector(
     recommender: Recommender, params: Mapping[str, Tensor], name: str, prefix: Sequence[int], states: Tensor, t: int
 ) -> Tensor:
-    """LN of the attention of candidate ``t`` over the entries kept; 0 where there is none to attend to."""
+    """LN of the attention of candidate ``t`` over the entries kept and the prototypes with any member; 0 where there is
+    none to attend to."""
     config, table = recommender.config, recommender.tables[name]
     D, heads = config.hidden_dim, config.memory.num_heads
-    entries = [item for item in _kept_entries(recommender, params, name, prefix, states) if item != t]
+    kept = [item for item in _kept_entries(recommender, params, name, prefix, states) if item != t]
+    entries = [table.values[item] for item in kept]
+    if config.memory.num_prototypes:
+        counted = zip(params[f"{name}.prototypes"], params[f"{name}.prototype_counts"], strict=True)
+        entries += [centre for centre, count in counted if count > 0]
     if not entries or not table.present[t]:
         return torch.zeros(D, dtype=states.dtype)
     asking = table.values[t] if name == "visual" else params["backbone.item_embedding"][t]
@@ -135,8 +140,8 @@ def _memory_vector(
     for head in range(heads):
         own = slice(head * width, (head + 1) * width)
         query = (params[f"{name}.query.weight"] @ asking)[own]
-        keys = torch.stack([(params[f"{name}.key.weight"] @ table.values[item])[own] for item in entries])
-        values = torch.stack([(params[f"{name}.value.weight"] @ table.values[item])[own] for item in entries])
+        keys = torch.stack([(params[f"{name}.key.weight"] @ entry)[own] for entry in entries])
+        values = torch.stack([(params[f"{name}.value.weight"] @ entry)[own] for entry in entries])
         parts.append(torch.softmax(keys @ query / math.sqrt(width), dim=0) @ values)
     return _norm(params[f"{name}.output.weight"] @ torch.cat(parts), params, f"{name}.norm")
 

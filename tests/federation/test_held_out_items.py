@@ -1,6 +1,6 @@
 """Two datasets that differ in held-out items alone: what leaves a client and what the server keeps agree to the bit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from fedmm.verification.subject import SMALL_ITEMS, small_features
 from fedmm.verification.world import ENGINES
 
 NUM_CLIENTS, ROUNDS = 12, 3
+PROTOTYPES = {"experts": "memory", "memory": {"num_prototypes": 4}}
 SETTINGS = [{"num_negatives": 0}, {"num_negatives": 8}, {"num_negatives": 8, "exclude_seen": False}]
 
 
@@ -45,7 +46,9 @@ def both() -> tuple[Split, Split]:
     return split_of(rows), split_of(changed)
 
 
-def run(split: Split, engine_name: str, settings: dict[str, Any]) -> tuple[list[UpdateBlock], Params]:
+def run(
+    split: Split, engine_name: str, settings: dict[str, Any], experts: Mapping[str, Any] | None = None
+) -> tuple[list[UpdateBlock], Params]:
     """Everything that left a client, and the server's parameters after some rounds from the spectral start."""
     seen: list[UpdateBlock] = []
 
@@ -55,8 +58,8 @@ def run(split: Split, engine_name: str, settings: dict[str, Any]) -> tuple[list[
             yield block
 
     config = FederationConfig.model_validate({**settings, "local_steps": 2, "server_optimizer": "adam"})
-    model = ModelConfig(hidden_dim=8, max_length=6, num_blocks=1, dropout=0.2)
-    recommender = Recommender.build(model, split.num_items, small_features())
+    shape = {"hidden_dim": 8, "max_length": 6, "num_blocks": 1, "dropout": 0.2, **(experts or {})}
+    recommender = Recommender.build(ModelConfig.model_validate(shape), split.num_items, small_features())
     local = LocalTraining.build(recommender, config, split.train, 0)
     params = recommender.init(torch_stream(0, "held out"))
     params[ITEM_TABLE] = spectral_item_table(sum_transition_counts(split.train, split.num_items), 8, 0).float()
@@ -91,6 +94,12 @@ def test_nothing_that_leaves_a_client_tells_of_them(
         for field in ("weights", "losses", "load_balance_losses"):
             assert torch.equal(getattr(block, field), getattr(other, field)), field
     assert all(torch.equal(value, other_params[name]) for name, value in params.items())
+
+
+def test_prototypes_do_not_tell_of_them(both: tuple[Split, Split]) -> None:
+    (_, params), (_, others) = (run(split, "vectorized", {"num_negatives": 8}, PROTOTYPES) for split in both)
+    assert params["visual.prototype_counts"].any()
+    assert all(torch.equal(value, others[name]) for name, value in params.items())
 
 
 def test_a_training_item_does_tell(both: tuple[Split, Split]) -> None:

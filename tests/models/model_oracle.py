@@ -65,12 +65,15 @@ class Oracle:
     def memory(self, m, prefix, t):
         """LN of what candidate t reads in the K best entries; 0 where there is nothing to read."""
         config, D = self.config, self.config.hidden_dim
-        entries = [prefix[j] for j in self.kept(m, prefix) if prefix[j] != t]
+        entries = [self.values[m][prefix[j]] for j in self.kept(m, prefix) if prefix[j] != t]
+        if config.memory.num_prototypes:
+            counts = self.params[f"{m}.prototype_counts"]
+            entries += [self.params[f"{m}.prototypes"][p] for p in range(len(counts)) if counts[p] > 0]
         if not entries:
             return np.zeros(D)
         query = self.params[f"{m}.query.weight"] @ (self.values[m][t] if m == "visual" else self.item[t])
-        keys = [self.params[f"{m}.key.weight"] @ self.values[m][i] for i in entries]
-        values = [self.params[f"{m}.value.weight"] @ self.values[m][i] for i in entries]
+        keys = [self.params[f"{m}.key.weight"] @ entry for entry in entries]
+        values = [self.params[f"{m}.value.weight"] @ entry for entry in entries]
         out = np.zeros(D)
         for h in np.split(np.arange(D), config.memory.num_heads):
             attention = softmax([key[h] @ query[h] / math.sqrt(len(h)) for key in keys])

@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "warm-up": {"federation.warmup_rounds": 4},
     "memory experts, sampled negatives": {
         "model.experts": "memory", "model.fusion": "competitive", "model.scoring": "cosine",
+        "model.memory": {"num_prototypes": 2},
         "federation.num_negatives": 7, "federation.spectral_start": False,
     },
     "personal parameters": {
