@@ -22,7 +22,13 @@ from fedmm.verification.subject import SMALL_ITEMS, small_features
 from fedmm.verification.world import ENGINES
 
 NUM_CLIENTS, ROUNDS = 12, 3
-SETTINGS = [{"num_negatives": 0}, {"num_negatives": 8}, {"num_negatives": 8, "exclude_seen": False}]
+SETTINGS = [
+    {"num_negatives": 0},
+    {"num_negatives": 8},
+    {"num_negatives": 8, "exclude_seen": False},
+    {"num_negatives": 8, "loss": "gbce"},
+    {"num_negatives": 8, "logq_correction": True},
+]
 
 
 def split_of(rows: list[IntArray]) -> Split:
@@ -54,7 +60,7 @@ def run(split: Split, engine_name: str, settings: dict[str, Any]) -> tuple[list[
             yield block
 
     config = FederationConfig.model_validate({**settings, "local_steps": 2, "server_optimizer": "adam"})
-    model = ModelConfig(hidden_dim=8, max_length=6, num_blocks=1, dropout=0.2)
+    model = ModelConfig(hidden_dim=8, max_length=6, num_blocks=1, dropout=0.2, alignment_weight=0.1)
     recommender = Recommender.build(model, split.num_items, small_features())
     local = LocalTraining.build(recommender, config, split.train, 0)
     params = recommender.init(torch_stream(0, "held out"))
