@@ -17,6 +17,8 @@ LONGEST = 400
 # Lowest first. A module imports from layers below its own and from its own package, never from above or beside.
 LAYERS = (
     ("errors",),
+    ("config_base",),
+    ("config_federation",),
     ("config", "parallel", "params", "seeding", "timing"),
     ("data", "encoders"),
     ("models",),

@@ -34,7 +34,7 @@ def gradients(losses, leaves):
 
 
 @EVERY
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(world=worlds())
 def test_it_is_its_definition_in_every_form(name, world):
     terms, questions = world
@@ -170,10 +170,10 @@ MODELS = [{}, {"experts": "memory"}, {"fusion": "competitive", "transition": Tru
 
 
 @EVERY
-@pytest.mark.parametrize("negatives", [None, 0, 5])
+@pytest.mark.parametrize("negatives", [0, 5])
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_engines_agree(name, model, negatives):
-    settings = {"loss": name, "num_negatives": negatives, "learning_rate": 0.5, "local_steps": 2, "clip_norm": 0.5}
+    settings = {"loss": name, "num_negatives": negatives, "local_steps": 2, "clip_norm": 0.5}
     local, params = make_local({**model, "dropout": 0.2}, settings)
     params, cohort = shaken(params), local.windows.trainable[:4]
     expected, found = (by_client(engine(local, params, cohort, 1)) for engine in ENGINES.values())

@@ -25,6 +25,13 @@ from fedmm.verification.world import ENGINES
 NUM_CLIENTS, ROUNDS = 12, 3
 PROTOTYPES = {"experts": "memory", "memory": {"num_prototypes": 4}}
 SETTINGS = [{"num_negatives": 0}, {"num_negatives": 8}, {"num_negatives": 8, "exclude_seen": False}]
+SETTINGS = [
+    {"num_negatives": 0},
+    {"num_negatives": 8},
+    {"num_negatives": 8, "exclude_seen": False},
+    {"num_negatives": 8, "loss": "gbce"},
+    {"num_negatives": 8, "logq_correction": True},
+]
 
 
 def split_of(rows: list[IntArray]) -> Split:
@@ -60,6 +67,8 @@ def run(
     config = FederationConfig.model_validate({**settings, "local_steps": 2, "server_optimizer": "adam"})
     shape = {"hidden_dim": 8, "max_length": 6, "num_blocks": 1, "dropout": 0.2, **(experts or {})}
     recommender = Recommender.build(ModelConfig.model_validate(shape), split.num_items, small_features())
+    model = ModelConfig(hidden_dim=8, max_length=6, num_blocks=1, dropout=0.2, alignment_weight=0.1)
+    recommender = Recommender.build(model, split.num_items, small_features())
     local = LocalTraining.build(recommender, config, split.train, 0)
     params = recommender.init(torch_stream(0, "held out"))
     params[ITEM_TABLE] = spectral_item_table(sum_transition_counts(split.train, split.num_items), 8, 0).float()
