@@ -31,6 +31,8 @@ TAKEN_OUT = {
     "plain mean": "heat normalisation",
     "seen candidates": "leaving out what a client met",
 }
+PARTS_ALONE = {"backbone": "its backbone alone"}
+PARTS_ALONE |= {name: f"its {name} expert alone" for name in ("visual", "semantic", "transition")}
 FAIL_SAFE = -0.005  # NDCG@10 that the residual model may be below its backbone, by the lower end of the interval
 PRICE = 0.97  # of the centralised model's NDCG@10
 
@@ -130,7 +132,7 @@ def _headline(found: Results, variant: str) -> Iterator[Sequence[str]]:
     for name in BESIDE:
         full, uniform = _shares(found, variant, f"test/{name}")
         if full:
-            alone = f"its {name} alone" if name in ("backbone", "visual", "semantic", "transition") else name
+            alone = PARTS_ALONE.get(name, name)
             yield alone.replace("_", " "), full, uniform, "", "the same"
     for opponent in ("round_0", "transition_counts"):
         test = found.interval(QUALITY, variant, opponent, NDCG)
