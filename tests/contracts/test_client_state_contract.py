@@ -27,8 +27,6 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "user vector": ({"user_vector": True, "fusion": "backbone"}, {}),
     "both, memory experts": ({**PERSONAL, "experts": "memory"}, {"num_negatives": 7}),
     "both, local tables": (PERSONAL, {"num_negatives": 7}),
-    "both, adam": (PERSONAL, {"local_optimizer": "adam", "learning_rate": 0.01}),
-    "scaffold": ({}, {"local_algorithm": "scaffold"}),
     "scaffold, epochs": ({}, {"local_algorithm": "scaffold", "local_epochs": 2, "batch_size": 2}),
     "scaffold beside personal": (PERSONAL, {"local_algorithm": "scaffold", "num_negatives": 7}),
 }
@@ -86,9 +84,8 @@ def test_neither_do_blocks(kind: str) -> None:
     local, params = world(kind)
     cohort = local.windows.trainable
     reference = all_by_client(ENGINES["sequential"](local, params, cohort, 1))
-    for size in (1, 3, 32):
-        found = all_by_client(ENGINES["vectorized"](local, params, cohort, 1, block_size=size))
-        assert update_gap(reference, found) < 1e-9
+    found = all_by_client(ENGINES["vectorized"](local, params, cohort, 1, block_size=3))
+    assert update_gap(reference, found) < 1e-9
 
 
 @KIND

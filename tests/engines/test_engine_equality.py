@@ -22,7 +22,16 @@ from fedmm.params import Params
 from fedmm.seeding import torch_stream
 from fedmm.verification.engines import CASES, RATES, with_rate
 from fedmm.verification.subject import SMALL_ITEMS, shaken, small_features
-from fedmm.verification.world import ENGINES, by_client, histories, make_local, params_gap, update_gap
+from fedmm.verification.world import (
+    ENGINES,
+    all_by_client,
+    by_client,
+    histories,
+    make_local,
+    params_gap,
+    update_gap,
+    with_states,
+)
 
 FUSIONS = [
     {"fusion": "backbone", "scoring": "cosine"},
@@ -49,6 +58,11 @@ def models(draw: st.DrawFn) -> dict[str, Any]:
     return {
         **chosen,
         "alignment_weight": 0.0 if chosen["fusion"] == "backbone" else draw(st.sampled_from([0.0, 0.7])),
+    fusion = draw(st.sampled_from(FUSIONS))
+    return {
+        **fusion,
+        "personal_gate": fusion["fusion"] == "residual" and draw(st.booleans()),
+        "user_vector": draw(st.booleans()),
         "max_length": draw(st.integers(2, 9)),
         "dropout": draw(st.sampled_from([0.0, 0.25])),
         "num_blocks": draw(st.integers(1, 2)),
@@ -72,7 +86,7 @@ def with_modalities(local: LocalTraining, names: list[str], *, empty: bool) -> t
 def federations(draw: st.DrawFn) -> dict[str, Any]:
     optimizer = draw(st.sampled_from(sorted(RATES)))
     how_long = draw(st.sampled_from([{"local_steps": 1}, {"local_steps": 3}, {"local_epochs": 1}, {"local_epochs": 2}]))
-    return {
+    own = {
         **how_long,
         "local_optimizer": optimizer,
         "learning_rate": RATES[optimizer],
@@ -87,6 +101,8 @@ def federations(draw: st.DrawFn) -> dict[str, Any]:
         "warmup_rounds": draw(st.sampled_from([0, 3])),
         "client_weighting": draw(st.sampled_from(["uniform", "positions"])),
     }
+    plain = optimizer == "sgd" and not own["proximal_mu"] and own["client_weighting"] == "uniform"
+    return {**own, "local_algorithm": draw(st.sampled_from(["fedavg", "scaffold"])) if plain else "fedavg"}
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,9 +127,10 @@ def test_any_block_size_and_order_gives_the_reference_updates(
     world, _ = make_local(model, federation, train=histories(lengths))
     local, params = with_modalities(world, modalities, empty=empty)
     cohort = np.array(data.draw(st.permutations(range(len(lengths)))))
-    expected = by_client(ENGINES["sequential"](local, params, np.sort(cohort), 3))
+    local = with_states(local, params, 3)
+    expected = all_by_client(ENGINES["sequential"](local, params, np.sort(cohort), 3))
     blocks = list(vectorized.train_cohort(local, params, cohort, 3, block_size=block_size))
-    assert update_gap(expected, by_client(iter(blocks))) < 1e-9
+    assert update_gap(expected, all_by_client(iter(blocks))) < 1e-9
     weights = {int(c): float(w) for block in blocks for c, w in zip(block.clients, block.weights, strict=True)}
     wanted = local.weights(np.arange(len(lengths))).tolist()
     assert [weights[client] for client in range(len(lengths))] == wanted

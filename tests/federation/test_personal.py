@@ -97,9 +97,6 @@ def test_one_step_is_gradient_descent_on_all_of_it(engine: str) -> None:
         for length in range(1, int(windows.length[window]) + 1):
             items = torch.from_numpy(history[start : start + length]).view(1, 1, -1)
             together = expand_for_clients(leaves | {GATE: leaves[GATE] + own[GATE_OFFSET]})
-            values = local.recommender.forward(
-                together, Batch(items, torch.tensor([[length - 1]]))
-            ).scores.materialise()
             output = local.recommender.forward(together, Batch(items, torch.tensor([[length - 1]])))
             values = output.scores.materialise()[0, 0] + leaves[ITEM_TABLE] @ own[USER_VECTOR]
             place = start + length

@@ -53,7 +53,7 @@ def test_one_step_of_everybody_without_clipping_is_fedavg(engine: str) -> None:
 def test_several_steps_are_not(engine: str) -> None:
     first, later = (
         params_gap(*(run(*everybody(engine, local_steps=3, **a), number)[0].params for a in ({}, SCAFFOLD)))
-        for number in (1, 3)
+        for number in (1, 2)
     )
     assert first == 0.0  # all control variates are zero yet
     assert later > 1e-4
@@ -151,10 +151,10 @@ def test_it_ends_where_the_mean_loss_is_smallest() -> None:
     drifted, optimum = (float((w * CENTRE).sum() / w.sum()) for w in (share, CURVATURE))
     assert abs(drifted - optimum) > 0.3
     for settings, cohort_size, number, expected in (
-        ({}, 3, 200, drifted), (SCAFFOLD, 3, 200, optimum), (SCAFFOLD, 2, 1500, optimum)
+        ({}, 3, 200, drifted), (SCAFFOLD, 3, 200, optimum), (SCAFFOLD, 2, 400, optimum)
     ):  # fmt: skip
         found = settled(cohort_size, number, **settings)[ITEM_TABLE]
-        assert float((found - expected).abs().max()) < 1e-9
+        assert float((found - expected).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("aggregation", ["mean", "heat"])
