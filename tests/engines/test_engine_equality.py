@@ -58,10 +58,7 @@ def models(draw: st.DrawFn) -> dict[str, Any]:
     return {
         **chosen,
         "alignment_weight": 0.0 if chosen["fusion"] == "backbone" else draw(st.sampled_from([0.0, 0.7])),
-    fusion = draw(st.sampled_from(FUSIONS))
-    return {
-        **fusion,
-        "personal_gate": fusion["fusion"] == "residual" and draw(st.booleans()),
+        "personal_gate": chosen["fusion"] == "residual" and draw(st.booleans()),
         "user_vector": draw(st.booleans()),
         "max_length": draw(st.integers(2, 9)),
         "dropout": draw(st.sampled_from([0.0, 0.25])),

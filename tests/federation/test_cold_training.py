@@ -10,6 +10,7 @@ import torch
 from fedmm.data.types import BoolArray, IntArray, Ragged
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.centralized import run_epoch
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.models.sasrec import ITEM_TABLE
@@ -80,7 +81,7 @@ def test_the_server_leaves_cold_rows_where_they_are(aggregation: str, optimizer:
     federation = Federation(local.config, local, EVERYBODY, 5, ENGINES["vectorized"], 0)
     state = ServerState(params, {}, 0)
     for _ in range(3):
-        state, _ = run_round(state, federation)
+        state, _, _ = run_round(state, NO_STATES, federation)
     cold = torch.from_numpy(cold_items())
     assert torch.equal(state.params[ITEM_TABLE][cold], params[ITEM_TABLE][cold])
     assert params_gap(state.params, params) > 0.01

@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from fedmm.data.types import Ragged
 from fedmm.federation.centralized import run_epoch
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.prototypes import memory_vectors, move_prototypes, prototype_sums
 from fedmm.federation.rounds import ServerState, run_round, traffic
@@ -32,7 +33,7 @@ def rounds(local: LocalTraining, params: Params, number: int, engine: str = "vec
     """The server's parameters after each round."""
     state, found = ServerState(params, {}, 0), []
     for _ in range(number):
-        state, _ = run_round(state, replace(make_federation(local), engine=ENGINES[engine]))
+        state, _, _ = run_round(state, NO_STATES, replace(make_federation(local), engine=ENGINES[engine]))
         found.append(state.params)
     return found
 
