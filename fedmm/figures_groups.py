@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmm.figures import BLACK, BLUE, GREEN, GREY, ORANGE
-from fedmm.figures_panels import Panel, frame, legend, write_png
+from fedmm.figures_panels import Panel, frame, legend, write_png, write_svg
 from fedmm.wording import metric_words
 
 if TYPE_CHECKING:
@@ -25,24 +25,24 @@ STYLES = {
 SPREAD = 0.16  # between two rows of one group
 
 
-def draw_groups(tables: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
-    """Draws the tables of ``evaluation/groups.py`` as a PNG, a panel each; the file is replaced atomically. Raises
-    StorageError."""
+def draw_groups(tables: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, bounds: str = "ci95") -> Path:
+    """Draws the tables of ``evaluation/groups.py`` as a PNG, or an SVG where ``path`` is called so, a panel each; the
+    file is replaced atomically. ``bounds`` is where each row keeps the ends of its whiskers. Raises StorageError."""
     panels = [
-        Panel(f"{metric_words(f'full/{METRIC}')}", partial(_draw_table, tables[name], title), width=5.4, height=3.6)
+        Panel(metric_words(f"full/{METRIC}"), partial(_draw_table, tables[name], title, bounds), width=5.4, height=3.6)
         for name, title in TITLES.items()
     ]
-    return write_png(panels, path)
+    return (write_svg if path.suffix == ".svg" else write_png)(panels, path)
 
 
-def _draw_table(table: Sequence[Mapping[str, Any]], x: str, axes: Axes) -> None:
-    """Means with their 95% intervals, rows side by side in every group."""
+def _draw_table(table: Sequence[Mapping[str, Any]], x: str, ends: str, axes: Axes) -> None:
+    """Means with their whiskers, rows side by side in every group."""
     frame(axes, x=x)
     rows = [name for name in STYLES if table and name in table[0]["rows"]]
     for place, name in enumerate(rows):
         label, colour, marker = STYLES[name]
         means = [group["rows"][name][METRIC] for group in table]
-        bounds = [group["rows"][name]["ci95"][METRIC] for group in table]
+        bounds = [group["rows"][name][ends][METRIC] for group in table]
         # An interval of resamples may miss a mean by a rounding error, and a bar has no negative length.
         below = [max(0.0, mean - low) for mean, (low, _) in zip(means, bounds, strict=True)]
         above = [max(0.0, high - mean) for mean, (_, high) in zip(means, bounds, strict=True)]

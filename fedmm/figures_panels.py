@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedmm.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
 from fedmm.local_record import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Two more of Okabe and Ito's. Their yellow is too pale for lines on white.
 SKY, AMBER = "#56B4E9", "#E69F00"
@@ -116,6 +117,21 @@ def room(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
 
 def write_png(panels: Sequence[Panel], path: Path, columns: int = COLUMNS) -> Path:
     """All panels on one sheet, ``columns`` in a row; replaces the file atomically. Raises StorageError."""
+    return _write(_sheet(panels, columns), path, format="png", metadata={"Software": None})
+
+
+def write_svg(panels: Sequence[Panel], path: Path, columns: int = COLUMNS) -> Path:
+    """The same sheet as an SVG file on white paper, its text as outlines, the same bytes for the same panels. Raises
+    StorageError."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": _SALT}):
+        return _write(
+            _sheet(panels, columns), path, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None}
+        )
+
+
+def _sheet(panels: Sequence[Panel], columns: int) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -131,8 +147,12 @@ def write_png(panels: Sequence[Panel], path: Path, columns: int = COLUMNS) -> Pa
             axes = figure.add_subplot(grid[row, column])
             panel.draw(axes)
             axes.set_title(literal(panel.title), loc="left", fontsize=11, color=BLACK)
+    return figure
+
+
+def _write(figure: Figure, path: Path, **options: Any) -> Path:
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    figure.savefig(content, **options)
     write_atomically(path, content.getvalue())
     return path
 

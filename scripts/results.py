@@ -5,11 +5,13 @@
 
 ``collect`` writes one row a finished run, also of a study that still runs, and beside it (``--pairs``, by default
 pairs.csv in the same folder) every variant's mean with its 95% interval over users and seeds and the paired tests that
-the tables show: they need per-user counts, which the rows do not have. Rows of other studies there are kept. Folders
-that are given together are tested against each other where they were asked the same.
+the tables show: they need per-user counts, which the rows do not have. Likewise groups.csv (``--groups``) gets the
+metrics by groups of users and of targets. Rows of other studies there are kept. Folders that are given together are
+tested against each other where they were asked the same.
 
 ``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of headline,
-claims, parts, failsafe and price that the file has markers for. Its figures come from the CSV files alone.
+claims, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg beside the CSV
+files. All figures come from these files alone.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from results_claims import claims_table
+from results_cold import cold_table
+from results_groups import GROUP_COLUMNS, draw_results, group_rows, groups_table
 from results_pairs import PAIR_COLUMNS, measure_pairs
 from results_runs import COLUMNS, find_runs, row_of
 from results_tables import Results, failsafe_table, headline_table, parts_table, price_table
@@ -28,19 +32,21 @@ from results_tables import Results, failsafe_table, headline_table, parts_table,
 from fedmm.errors import DataError, FedmmError
 from fedmm.local_record import write_atomically
 
-PAIRS = "pairs.csv"
+PAIRS, GROUPS, PICTURE = "pairs.csv", "groups.csv", "groups.svg"
 TABLES = {
     "headline": headline_table,
     "claims": claims_table,
     "parts": parts_table,
     "failsafe": failsafe_table,
     "price": price_table,
+    "cold": cold_table,
+    "groups": groups_table,
 }
 Rows = Sequence[Mapping[str, str]]
 
 
-def collect(folders: Sequence[Path], to: Path, pairs: Path) -> None:
-    """Writes the rows of all runs in ``folders``, and the tests of their studies in place of older ones.
+def collect(folders: Sequence[Path], to: Path, pairs: Path, groups: Path) -> None:
+    """Writes the rows of all runs in ``folders``, and the tests and groups of their studies in place of older ones.
 
     Raises DataError for a folder that holds no study or no finished run.
     """
@@ -50,19 +56,22 @@ def collect(folders: Sequence[Path], to: Path, pairs: Path) -> None:
     rows = [row_of(run) for run in runs]
     write_csv(to, [column for column in COLUMNS if any(column in row for row in rows)], rows)
     studies = {run.study for run in runs}
-    kept = [row for row in read_csv(pairs) if row["study"] not in studies]
-    write_csv(pairs, PAIR_COLUMNS, [*kept, *measure_pairs(runs)])
+    for path, columns, own in ((pairs, PAIR_COLUMNS, measure_pairs(runs)), (groups, GROUP_COLUMNS, group_rows(runs))):
+        kept = [row for row in read_csv(path) if row["study"] not in studies]
+        write_csv(path, columns, [*kept, *own])
     print(f"{to}: {len(runs)} runs of {', '.join(sorted(studies))}")
 
 
 def rebuild(readme: Path, folder: Path) -> None:
-    """Rewrites the tables that ``readme`` has markers for from the CSV files in ``folder``."""
-    runs = [row for path in sorted(folder.glob("*.csv")) if path.name != PAIRS for row in read_csv(path)]
-    found = Results(runs, read_csv(folder / PAIRS))
+    """Rewrites the tables that ``readme`` has markers for from the CSV files in ``folder``, and the picture there."""
+    files = [path for path in sorted(folder.glob("*.csv")) if path.name not in (PAIRS, GROUPS)]
+    runs = [row for path in files for row in read_csv(path)]
+    found = Results(runs, read_csv(folder / PAIRS), read_csv(folder / GROUPS))
     text = readme.read_text(encoding="utf-8")
     for name, table in TABLES.items():
         text = between(text, name, lambda table=table: table(found))
     write_atomically(readme, text.encode())
+    draw_results(found, folder / PICTURE)
 
 
 def between(text: str, name: str, content: object) -> str:
@@ -102,13 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collecting.add_argument("folders", type=Path, nargs="+", metavar="SWEEP_FOLDER")
     collecting.add_argument("--to", type=Path, required=True, metavar="FILE.csv")
     collecting.add_argument("--pairs", type=Path, metavar="FILE.csv")
+    collecting.add_argument("--groups", type=Path, metavar="FILE.csv")
     rebuilding = commands.add_parser("tables", help="the README's tables from the rows")
     rebuilding.add_argument("--readme", type=Path, default=Path("README.md"))
     rebuilding.add_argument("--folder", type=Path, default=Path("docs/results"))
     options = parser.parse_args(arguments)
     try:
         if options.command == "collect":
-            collect(options.folders, options.to, options.pairs or options.to.with_name(PAIRS))
+            beside = (options.pairs or options.to.with_name(PAIRS), options.groups or options.to.with_name(GROUPS))
+            collect(options.folders, options.to, *beside)
         else:
             rebuild(options.readme, options.folder)
     except FedmmError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from results_pairs import SAMPLED
-from results_tables import ALPHA, HR, NDCG, UNIFORM, Interval, Results, markdown
+from results_tables import ALPHA, HR, NDCG, UNIFORM, UNMEASURED, Interval, Results, markdown
 from scipy import stats
 
 from fedmm.evaluation.significance import holm
@@ -25,6 +25,7 @@ ZERO_GATE = 0.01  # a tenth of where the gate starts
 GATES = {0.0: "residual, gate 0", 0.01: "residual, gate .01", 0.05: "residual, gate .05", 0.2: "residual, gate .2",
          0.5: "residual, gate .5"}  # fmt: skip
 BIASES = ("competitive", "competitive, bias 1", "competitive, bias 2", "competitive, bias 4")
+HEAD = ("claim", "figure", "measured", "verdict")
 Measure = Callable[[Results], Interval | None]
 
 
@@ -175,13 +176,16 @@ def claims_table(found: Results) -> str:
     rows = [_row(claim, found) for claim in CLAIMS]
     place = next(index for index, claim in enumerate(CLAIMS) if claim.words.startswith("(g)"))
     rows.insert(place, gates_row(found))
+    setup = found.setup(*((SMALL, variant) for variant in found.variants(SMALL)))
+    if not setup:
+        return markdown(HEAD, rows, UNMEASURED)
     note = (
-        "ML-100K, test, HR@10 on 100 uniform negatives unless said otherwise, the old settings, means over seeds "
+        f"{setup}, test, HR@10 on 100 uniform negatives unless said otherwise, the old settings, means over seeds "
         f"{found.seeds(SMALL, 'residual')}; intervals are 95% over users and seeds. A claim held where the measured "
         "figure lies in its range, did not hold where the whole interval lies outside, and cannot be told apart "
         "otherwise; where a claim is of a direction, the whole interval must agree for it to have held."
     )
-    return markdown(("claim", "figure", "measured", "verdict"), rows, note)
+    return markdown(HEAD, rows, note)
 
 
 def verdict(measured: Interval, low: float, high: float) -> str:

@@ -21,10 +21,13 @@ SPLITS = ("validation", "test")
 METRICS = ("full/hr_at_10", "full/ndcg_at_10", "full/hr_at_50", "uniform100/hr_at_10", "uniform100/ndcg_at_10")
 BESIDE = ("round_0", "transition_counts", "popularity", "backbone", "visual", "semantic", "transition")
 FACTS = ("study", "variant", "seed", "data", "settings", "rounds", "best_round", "gate", "w_vis", "w_sem", "w_trans")
+COLD_ROWS = ("model", "backbone", "visual", "semantic", "transition", "popularity")
+COLD_SIZES = ("num_items", "num_queries")
+COLD = ("cold/chance", *(f"cold/{name}" for name in COLD_SIZES), *(f"cold/{name}/hr_at_10" for name in COLD_ROWS))
 COSTS = ("uplink_bytes", "downlink_bytes", "seconds", "change_sd", "config_digest", "version")
 OWN = tuple(f"{split}/{metric}" for split in SPLITS for metric in METRICS)
 OTHERS = tuple(f"{split}/{name}/{metric}" for split in SPLITS for name in BESIDE for metric in METRICS)
-COLUMNS = (*FACTS, *OWN, *OTHERS, *COSTS)
+COLUMNS = (*FACTS, *OWN, *OTHERS, *COLD, *COSTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,18 @@ def row_of(run: Run) -> dict[str, str]:
             protocol, name = metric.split("/")
             if name in protocols.get(protocol, {}):
                 facts["/".join((*place, metric))] = protocols[protocol][name]
+    facts |= _cold(result.get("cold_items"))
     return {key: _text(value) for key, value in facts.items() if value is not None}
+
+
+def _cold(section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """HR@10 on items that never trained, and that of chance."""
+    if section is None:
+        return {}
+    found = {f"cold/{name}": section[name] for name in COLD_SIZES}
+    found["cold/chance"] = section["chance"].get("hr_at_10")
+    rows = section["rows"]
+    return found | {f"cold/{name}/hr_at_10": rows[name].get("hr_at_10") for name in COLD_ROWS if name in rows}
 
 
 def settings_of(folder: Path) -> list[str]:

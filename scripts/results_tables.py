@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 from results_runs import BESIDE
 
+from fedmm.config import ExperimentConfig
 from fedmm.evaluation.significance import holm
 
 ALPHA = 0.05
 NDCG, HR, HR50, UNIFORM = "full/ndcg_at_10", "full/hr_at_10", "full/hr_at_50", "uniform100/hr_at_10"
 WORDS = {NDCG: "full NDCG@10", HR: "full HR@10", HR50: "full HR@50", UNIFORM: "100 negatives HR@10"}
 QUALITY, PARTS = "quality", "parts"
-BARS: Mapping[
-    str, tuple[str, Mapping[str, tuple[float, float]]]
-] = {  # variant of quality -> title, metric -> must, aim
-    "bundled": ("bundled", {UNIFORM: (0.65, 0.69), HR: (0.175, 0.195), NDCG: (0.092, 0.105)}),
-    "residual": ("ML-100K, residual", {UNIFORM: (0.71, 0.73), HR: (0.185, 0.200), NDCG: (0.097, 0.105)}),
-    "best": ("ML-100K, best", {UNIFORM: (0.735, 0.76), HR: (0.215, 0.230), NDCG: (0.115, 0.125)}),
-    "5-core": ("movielens-small at 5-core", {HR50: (0.37, 0.42)}),
+DATA = {"ml-100k": "ML-100K"}  # as people call it, where that is not its name
+Bars = Mapping[str, tuple[float, float]]  # metric -> must, aim
+BARS: Mapping[str, tuple[str, Bars]] = {  # variant of quality -> which model, its bars
+    "bundled": ("residual", {UNIFORM: (0.65, 0.69), HR: (0.175, 0.195), NDCG: (0.092, 0.105)}),
+    "residual": ("residual", {UNIFORM: (0.71, 0.73), HR: (0.185, 0.200), NDCG: (0.097, 0.105)}),
+    "best": ("best", {UNIFORM: (0.735, 0.76), HR: (0.215, 0.230), NDCG: (0.115, 0.125)}),
+    "5core": ("residual", {HR50: (0.37, 0.42)}),
+    "5core, best": ("best", {HR50: (0.37, 0.42)}),
 }
 # What a variant of parts takes out of the defaults; other variants put something in.
 TAKEN_OUT = {
@@ -35,6 +37,8 @@ PARTS_ALONE = {"backbone": "its backbone alone"}
 PARTS_ALONE |= {name: f"its {name} expert alone" for name in ("visual", "semantic", "transition")}
 FAIL_SAFE = -0.005  # NDCG@10 that the residual model may be below its backbone, by the lower end of the interval
 PRICE = 0.97  # of the centralised model's NDCG@10
+PRICED = ("centralized", "100 rounds", "residual")  # variants of quality
+UNMEASURED = "Not measured yet."
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,19 @@ class Results:
 
     runs: Sequence[Mapping[str, str]]
     pairs: Sequence[Mapping[str, str]]
+    groups: Sequence[Mapping[str, str]] = ()
 
     def variants(self, study: str) -> list[str]:
         """In the order of the file."""
         return list(dict.fromkeys(row["variant"] for row in self.runs if row["study"] == study))
 
+    def rows(self, study: str, variant: str) -> list[Mapping[str, str]]:
+        """One a seed."""
+        return [row for row in self.runs if (row["study"], row["variant"]) == (study, variant)]
+
     def column(self, study: str, variant: str, column: str) -> list[float]:
         """The values of the variant's runs, those that have one."""
-        rows = (row for row in self.runs if (row["study"], row["variant"]) == (study, variant))
-        return [float(row[column]) for row in rows if row.get(column)]
+        return [float(row[column]) for row in self.rows(study, variant) if row.get(column)]
 
     def mean(self, study: str, variant: str, column: str) -> float | None:
         """Over the variant's runs; None where none has it."""
@@ -91,17 +99,37 @@ class Results:
                 return Interval(value, low, high, float(row["p"]) if row.get("p") else None, int(row["seeds"]))
         return None
 
+    def settings(self, study: str, variant: str) -> list[str]:
+        """``key=value`` for each that differs from the defaults."""
+        return [part for part in self.rows(study, variant)[0].get("settings", "").split(" ") if part]
+
     def command(self, study: str, variant: str) -> str:
         """What trains the variant, with its seeds."""
-        rows = [row for row in self.runs if (row["study"], row["variant"]) == (study, variant)]
-        options = [part for part in rows[0].get("settings", "").split(" ") if part]
+        options = self.settings(study, variant)
         data = [f"--dataset {part.partition('=')[2]}" for part in options if part.startswith("data.name=")]
         others = [f"--set {part}" for part in options if not part.startswith("data.name=")]
         return f"`{' '.join(['fedmm train', *data, '--seed N', *others])}`"
 
     def seeds(self, study: str, variant: str) -> str:
         """``11, 12, 13``."""
-        return ", ".join(row["seed"] for row in self.runs if (row["study"], row["variant"]) == (study, variant))
+        return ", ".join(row["seed"] for row in self.rows(study, variant))
+
+    def data(self, *places: tuple[str, str]) -> str:
+        """What the variants (study, name) were trained on: ``ML-100K``."""
+        names = [row["data"] for place in places for row in self.rows(*place)]
+        return " and ".join(DATA.get(name, name) for name in dict.fromkeys(names))
+
+    def setup(self, *places: tuple[str, str]) -> str:
+        """Data and rounds of the variants: ``ML-100K, 30 rounds``."""
+        rounds = [value for place in places for value in self.column(*place, "rounds")]
+        told = f"{extent(rounds, '.0f')} rounds" if rounds else ""
+        return ", ".join(part for part in (self.data(*places), told) if part)
+
+
+def extent(values: Sequence[int] | Sequence[float], form: str) -> str:
+    """``0.1 to 0.3``, or one figure where all are printed alike."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
@@ -115,30 +143,43 @@ def headline_table(found: Results) -> str:
     head = ("data and model", "full ranking HR@10 / NDCG@10", "100 uniform negatives", "bars: must, aim", "command")
     rows = [row for variant in BARS if variant in found.variants(QUALITY) for row in _headline(found, variant)]
     note = (
-        "Test, means over the seeds; in brackets the 95% interval of HR@10 over users and seeds. Parts alone are those "
-        "of the trained model, round 0 is the model before any training."
+        "Test, means over the seeds; in brackets the 95% interval of HR@10 (or of HR@50) over users and seeds. Parts "
+        "alone are those of the trained model, round 0 is the model before any training."
     )
     return markdown(head, rows, note)
 
 
 def _headline(found: Results, variant: str) -> Iterator[Sequence[str]]:
-    title, bars = BARS[variant]
-    own = found.interval(QUALITY, variant, "", HR)
-    spread = f" [{own.low:.3f}, {own.high:.3f}]" if own else ""
+    model, bars = BARS[variant]
+    title = f"{found.data((QUALITY, variant))}, {model}"
     full, uniform = _shares(found, variant, "test")
+    full = f"**{full}**{_spread(found, variant, HR)}"
+    if HR50 in bars:
+        full += f"; HR@50 **{_at_50(found, variant, 'test')}**{_spread(found, variant, HR50)}"
     seeds = found.seeds(QUALITY, variant)
     command = found.command(QUALITY, variant)
-    yield f"{title}, seeds {seeds}: **fedmm**", f"**{full}**{spread}", uniform, _bars(found, variant, bars), command
+    yield f"{title}, seeds {seeds}: **fedmm**", full, uniform, _bars(found, variant, bars), command
     for name in BESIDE:
         full, uniform = _shares(found, variant, f"test/{name}")
         if full:
+            at_50 = _at_50(found, variant, f"test/{name}") if HR50 in bars else ""
             alone = PARTS_ALONE.get(name, name)
-            yield alone.replace("_", " "), full, uniform, "", "the same"
+            yield alone.replace("_", " "), f"{full}; HR@50 {at_50}" if at_50 else full, uniform, "", "the same"
     for opponent in ("round_0", "transition_counts"):
         test = found.interval(QUALITY, variant, opponent, NDCG)
         if test is not None:
             words = f"{title} minus {opponent.replace('_', ' ')}, NDCG@10"
             yield words, f"{test.signed}, p = {test.p:.4f}", "", _verdict(test), "the same"
+
+
+def _spread(found: Results, variant: str, metric: str) -> str:
+    own = found.interval(QUALITY, variant, "", metric)
+    return f" [{own.low:.3f}, {own.high:.3f}]" if own else ""
+
+
+def _at_50(found: Results, variant: str, place: str) -> str:
+    value = found.mean(QUALITY, variant, f"{place}/{HR50}")
+    return "" if value is None else f"{value:.3f}"
 
 
 def _shares(found: Results, variant: str, place: str) -> tuple[str, str]:
@@ -149,7 +190,7 @@ def _shares(found: Results, variant: str, place: str) -> tuple[str, str]:
     return texts[0], texts[1]
 
 
-def _bars(found: Results, variant: str, bars: Mapping[str, tuple[float, float]]) -> str:
+def _bars(found: Results, variant: str, bars: Bars) -> str:
     cells = []
     for metric, (must, aim) in bars.items():
         value = found.mean(QUALITY, variant, f"test/{metric}")
@@ -160,10 +201,10 @@ def _bars(found: Results, variant: str, bars: Mapping[str, tuple[float, float]])
 
 
 def parts_table(found: Results) -> str:
-    """What each part adds to full NDCG@10 on validation."""
+    """What each part adds to full NDCG@10 on validation, and to bytes and seconds."""
     variants = found.variants(PARTS)
     if not variants:
-        return "Not measured yet."
+        return UNMEASURED
     base, others = variants[0], variants[1:]
     tests = {name: found.interval(PARTS, name, base, NDCG, "validation") for name in others}
     measured = {name: test for name, test in tests.items() if test is not None}
@@ -173,22 +214,34 @@ def parts_table(found: Results) -> str:
         difference = test.flipped if name in TAKEN_OUT else test
         words = ("does not", "cannot be told apart", "earns its keep")
         word = words[1] if adjusted[name] >= ALPHA else words[2 if difference.value > 0 else 0]
-        part = TAKEN_OUT.get(name, name)
+        costs = [_cost(found, name, base, column) for column in ("uplink_bytes", "seconds")]
         where = "default" if name in TAKEN_OUT else "option"
-        rows.append((difference.value, (part, where, difference.signed, f"{adjusted[name]:.4f}", word)))
-    head = ("part", "is a", "adds to NDCG@10", "p (Holm)", "verdict")
+        shown = (TAKEN_OUT.get(name, name), where, difference.signed, f"{adjusted[name]:.4f}", word, *costs)
+        rows.append((difference.value, shown))
+    head = ("part", "is a", "adds to NDCG@10", "p (Holm)", "verdict", "uplink bytes", "training seconds")
     own = found.interval(PARTS, base, "", NDCG, "validation")
+    setup = found.setup(*((PARTS, name) for name in (base, *measured)))
     note = (
-        f"ML-100K, validation, seeds {found.seeds(PARTS, base)}; the base has {own}. What a part adds is the model "
+        f"{setup}, validation, seeds {found.seeds(PARTS, base)}; the base has {own}. What a part adds is the model "
         "with it minus the model without it, with a 95% interval over users and seeds; it earns its keep, or does not, "
-        f"where the paired test says so at {ALPHA:g} after Holm's correction over the table."
+        f"where the paired test says so at {ALPHA:g} after Holm's correction over the table. Bytes and seconds are "
+        "means of the model with the part over those of the model without it, up to the end of training; seconds also "
+        "depend on what else the machine did."
     )
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
 
 
+def _cost(found: Results, name: str, base: str, column: str) -> str:
+    """With the part over without it, one of which is the base."""
+    own, other = found.mean(PARTS, name, column), found.mean(PARTS, base, column)
+    if not own or not other:
+        return ""
+    return f"{other / own if name in TAKEN_OUT else own / other:.2f}x"
+
+
 def failsafe_table(found: Results) -> str:
     """The residual model under real and corrupted features against the backbone, and what its gate did."""
-    rows = []
+    rows, places = [], []
     for study in (QUALITY, "claims"):
         for variant in found.variants(study):
             kind = variant.rpartition(", ")[2]
@@ -198,30 +251,48 @@ def failsafe_table(found: Results) -> str:
             gate = found.mean(study, variant, "gate")
             if test is None or gate is None:
                 continue
+            places.append((study, variant))
             gates = found.column(study, variant, "gate")
             held = "holds" if test.low > FAIL_SAFE else "does not hold" if test.high < FAIL_SAFE else "not shown"
             features = {"residual": "real", "noise": "noise", "shuffle": "shuffled across items"}[kind]
-            shown = f"{gate:.3f} ({min(gates):.3f} to {max(gates):.3f})"
+            shown = f"{_first_gate(found, study, variant):g}: {gate:.3f} ({extent(gates, '.3f')})"
             rows.append((study, features, test.signed, f"{test.p:.4f}", shown, held))
-    head = ("study", "features", "minus the backbone, NDCG@10", "p", "gate at the best round", "fail-safe")
+    head = (
+        "study",
+        "features",
+        "minus the backbone, NDCG@10",
+        "p",
+        "first gate: gate at the best round",
+        "fail-safe",
+    )
+    if not rows:
+        return UNMEASURED
     note = (
-        "ML-100K, test, paired over users and seeds. The fail-safe holds where the lower end of the 95% interval is "
-        f"above {FAIL_SAFE:g}. The gate starts at 0.1; its mean and range over the seeds."
+        f"{found.setup(*places)}, test, paired over users and seeds. The fail-safe holds where the lower end of the "
+        f"95% interval is above {FAIL_SAFE:g}. The gate's mean and range over the seeds."
     )
     return markdown(head, rows, note)
+
+
+def _first_gate(found: Results, study: str, variant: str) -> float:
+    """Where the gate of the variant started."""
+    own = dict(part.split("=", 1) for part in found.settings(study, variant))
+    return float(own.get("model.gating_init", ExperimentConfig().model.gating_init))
 
 
 def price_table(found: Results) -> str:
     """Federated against centralised."""
     central = found.mean(QUALITY, "centralized", f"test/{NDCG}")
     rows = []
-    for variant in ("centralized", "100 rounds", "residual"):
+    for variant in PRICED:
         value = found.mean(QUALITY, variant, f"test/{NDCG}")
         if value is None:
             continue
         full, uniform = _shares(found, variant, "test")
         test = found.interval(QUALITY, variant, "centralized", NDCG)
         share = "" if central is None or variant == "centralized" else f"{value / central:.1%}"
+        if share and variant == "100 rounds" and central:
+            share += f": {PRICE:.0%} {'met' if value / central >= PRICE else 'not met'}"
         rounds = found.mean(QUALITY, variant, "rounds")
         label = f"{'centralised' if variant == 'centralized' else 'federated'}, {rounds:.0f} "
         label += "epochs" if variant == "centralized" else "rounds"
@@ -230,7 +301,10 @@ def price_table(found: Results) -> str:
         command = found.command(QUALITY, variant)
         rows.append((label, full, uniform, difference, share, f"{sent / 1e6:.0f} MB", command))
     head = ("training", "full HR@10 / NDCG@10", "100 uniform negatives", "NDCG@10 minus centralised", "share of it")
-    note = f"ML-100K, test, means over seeds. The bar is {PRICE:.0%} of the centralised NDCG@10 at 100 rounds."
+    if not rows:
+        return UNMEASURED
+    data = found.data(*((QUALITY, variant) for variant in PRICED))
+    note = f"{data}, test, means over seeds. The bar is {PRICE:.0%} of the centralised NDCG@10 at 100 rounds."
     return markdown((*head, "bytes", "command"), rows, note)
 
 

@@ -13,18 +13,32 @@ from fedmm.study.definition import Plan, Study
 from fedmm.study.space import Parameter, Range, points
 from fedmm.study.values import build
 
-# Settings that a validator of config.py reads together; their values are tried in all combinations.
+# Settings that validators of the configuration read together; their values are tried in all combinations. What two
+# validators share joins their settings in one group: a group is built on the base without the others' values.
 INTERACTING = (
-    ("federation.aggregation", "federation.client_weighting"),
+    ("data.cold_item_fraction", "data.cold_item_seed"),
     (
         "model.hidden_dim",
         "model.num_heads",
         "model.memory.num_heads",
+        "model.memory.num_prototypes",
         "model.fusion",
         "model.experts",
         "model.scoring",
         "model.transition",
+        "model.alignment_weight",
+        "model.personal_gate",
+        "model.user_vector",
+        "federation.mode",
+        "federation.aggregation",
+        "federation.client_weighting",
+        "federation.local_algorithm",
+        "federation.local_optimizer",
+        "federation.proximal_mu",
+        "federation.spectral_start",
+        "federation.spectral_sketch_size",
     ),
+    ("federation.loss", "federation.logq_correction", "federation.num_negatives"),
     ("federation.local_steps", "federation.local_epochs"),
     ("federation.rounds", "federation.warmup_rounds"),
 )

@@ -54,7 +54,7 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
     small, large = load_study("claims"), load_study("claims_large")
     old = {
         "data.name": "ml-100k", "federation.rounds": 30, "federation.client_fraction": 0.2,
-        "federation.local_optimizer": "adam", "federation.learning_rate": 0.001, "federation.local_epochs": 1,
+        "federation.local_optimizer": "adam", "federation.learning_rate": 0.001, "federation.local_steps": 3,
         "federation.batch_size": 32, "model.gating_init": 0.1, "federation.spectral_start": False,
         "federation.aggregation": "mean",
     }  # fmt: skip
@@ -67,7 +67,7 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
 
 def test_every_part_is_one_variant_of_the_defaults() -> None:
     study = load_study("parts")
-    assert study.base == load_config(flags={"data.name": "ml-100k", "evaluation.every": 3})
+    assert study.base == load_config(flags={"federation.rounds": 15, "evaluation.every": 3})
     assert study.variants[0].settings == {}
 
 

@@ -16,6 +16,7 @@ from study_world import SPACE, studies, study_of, values_of
 
 from fedmm import config as config_module
 from fedmm.config import ExperimentConfig
+from fedmm.config_base import Section
 from fedmm.errors import ConfigError
 from fedmm.settings import load_config
 from fedmm.study import Changes, Choices, Range, Study, dump_study, parse_search, read_study
@@ -181,11 +182,12 @@ def test_the_pruner_waits_for_the_longest_warmup(text: str, warmup: int, rounds:
 
 def test_settings_whose_values_are_tried_together_are_those_that_validators_read_together() -> None:
     """Else a combination that is not possible would be met by a trial."""
-    prefixes = {"ModelConfig": "model.", "FederationConfig": "federation.", "EvaluationConfig": "evaluation."}
+    prefixes = {"DataConfig": "data.", "ModelConfig": "model.", "FederationConfig": "federation."}
+    prefixes |= {"EvaluationConfig": "evaluation.", "ExperimentConfig": ""}
     read: set[str] = set()
     for name, section in inspect.getmembers(config_module, inspect.isclass):
-        if "_consistent" in vars(section):
-            tree = ast.parse(textwrap.dedent(inspect.getsource(section._consistent)))
+        for validator in section.__pydantic_decorators__.model_validators if issubclass(section, Section) else ():
+            tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(section, validator))))
             found = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
             read |= {prefixes[name] + text.removeprefix("self.") for text in found if text.startswith("self.")}
     searchable = {key for key in read if key in ExperimentConfig().flat() and not key.startswith("evaluation.")}

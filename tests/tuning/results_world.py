@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from results_claims import BIASES, GATES
+from results_groups import GROUP_COLUMNS, KINDS, ROWS
 from results_pairs import SAMPLED
-from results_runs import METRICS
-from results_tables import Results
+from results_runs import COLD, METRICS, OTHERS
+from results_tables import PARTS, QUALITY, Results
+
+from fedmm.study import load_study
 
 Row = dict[str, str]
 CLAIMS = ["residual", "competitive, partial", "competitive, both", "residual, partial", "residual, noise", "backbone"]
@@ -47,3 +51,35 @@ def claims_world(level: float, half: float, p: float) -> Results:
                 pair(study, name, other, metric, 0.0, half, p) for other in ("residual", "competitive", "backbone")
             ]
     return Results(runs, pairs)
+
+
+def group(variant: str, seed: int, kind: str, name: str, row: str, n: int, level: float) -> Row:
+    """One row of groups.csv, of the study quality."""
+    value = repr(round(level, 6))
+    cells = (QUALITY, variant, str(seed), kind, name, row, str(n), value, value)
+    return dict(zip(GROUP_COLUMNS, cells, strict=True))
+
+
+def drawn_world(seed: int) -> Results:
+    """Every variant of every shipped study, with everything that can be measured drawn at random."""
+    stream = Random(seed)
+    runs, pairs, groups = [], [], []
+    for study in ("claims", "claims_large", PARTS, QUALITY):
+        names = [variant.name for variant in load_study(study).variants]
+        for name in names:
+            for number in (0, 1, 2):
+                own = {column: round(stream.uniform(0.1, 0.9), 6) for column in (*OTHERS, *COLD, "gate", "change_sd")}
+                own |= {column: stream.randrange(10**6, 10**9) for column in ("uplink_bytes", "downlink_bytes")}
+                own["seconds"] = round(stream.uniform(100, 900), 1)
+                settings = f"model.gating_init={stream.uniform(0, 1):.4f}"
+                runs.append(run(study, name, number, stream.uniform(0.1, 0.9), settings=settings, **own))
+            for other in ("", SAMPLED, "residual", "competitive", "round_0", "transition_counts", "centralized",
+                          "backbone", names[0]):  # fmt: skip
+                for metric in METRICS:
+                    half, p = stream.uniform(0.001, 0.1), round(stream.uniform(0, 0.1), 6)
+                    pairs.append(pair(study, name, other, metric, stream.uniform(0.1, 0.9), half, p))
+    for kind in KINDS:
+        for name in ("1-9", "10+"):
+            for row in ROWS:
+                groups += [group("residual", at, kind, name, row, 40, stream.uniform(0.1, 0.9)) for at in (0, 1, 2)]
+    return Results(runs, pairs, groups)

@@ -13,10 +13,13 @@ from fedmm.study import load_study
 # isort: split
 from results import PAIRS, TABLES, between, main, rebuild, write_csv
 from results_claims import BIASES, CLAIMS, GATES, claims_table, gates_row, verdict
+from results_cold import VARIANTS
+from results_groups import GROUPED, SHOWN
 from results_pairs import OPPONENTS, PAIR_COLUMNS
 from results_runs import COLUMNS
 from results_tables import (
     BARS,
+    HR50,
     NDCG,
     TAKEN_OUT,
     UNIFORM,
@@ -90,7 +93,13 @@ def test_the_best_gate_is_told_by_paired_tests(differences: dict[float, float], 
 
 def test_a_part_that_the_defaults_have_is_judged_by_its_absence() -> None:
     names = {"base": 0.0, "no spectral start": -0.02, "median": -0.03, "width 128": 0.02, "heat cap 2": 0.001}
-    runs = [run("parts", name, seed, 0.1 + own) for name, own in names.items() for seed in (0, 1, 2)]
+    costs = {"width 128": (300, 50.0), "no spectral start": (50, 200.0)}
+    facts = {"data": "movielens-small", "rounds": 15}
+    runs = []
+    for name, own in names.items():
+        sent, took = costs.get(name, (100, 100.0))
+        cost = {**facts, "uplink_bytes": sent, "seconds": took}
+        runs += [run("parts", name, seed, 0.1 + own, **cost) for seed in (0, 1, 2)]
     pairs = [
         pair("parts", name, "base", NDCG, own, 0.005, 0.001 if abs(own) > 0.01 else 0.7)
         for name, own in names.items()
@@ -98,12 +107,13 @@ def test_a_part_that_the_defaults_have_is_judged_by_its_absence() -> None:
     ]
     table = parts_table(Results(runs, [*pairs, pair("parts", "base", "", NDCG, 0.1, 0.01)]))
     cells = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
-    assert [(row[0], row[1], row[-1]) for row in cells] == [
-        ("spectral start", "default", "earns its keep"),
-        ("width 128", "option", "earns its keep"),
-        ("heat cap 2", "option", "cannot be told apart"),
-        ("median", "option", "does not"),
+    assert [(row[0], row[1], *row[4:]) for row in cells] == [
+        ("spectral start", "default", "earns its keep", "2.00x", "0.50x"),
+        ("width 128", "option", "earns its keep", "3.00x", "0.50x"),
+        ("heat cap 2", "option", "cannot be told apart", "1.00x", "1.00x"),
+        ("median", "option", "does not", "1.00x", "1.00x"),
     ]
+    assert "\n\nmovielens-small, 15 rounds, validation, seeds 0, 1, 2; the base has 0.1000" in table
     assert cells[0][2] == "+0.0200 [+0.0150, +0.0250]"
     assert cells[0][3] == "0.0040", "Holm: the smallest of four"
 
@@ -131,16 +141,29 @@ def test_the_headline_has_means_intervals_bars_and_what_stands_beside() -> None:
     assert "| round 0 | 0.100 / 0.100 |" in table
 
 
+def test_where_the_bar_is_hr_at_50_the_row_shows_it() -> None:
+    name, facts = "5core, best", {"data": "movielens-small-5core", "test/round_0/full/hr_at_50": 0.3}
+    runs = [run("quality", name, seed, 0.1, **facts, **{"test/full/hr_at_50": 0.4}) for seed in (11, 12)]
+    table = headline_table(Results(runs, [pair("quality", name, "", HR50, 0.4, 0.03)]))
+    first = next(line for line in table.splitlines() if "**fedmm**" in line)
+    assert first.startswith("| movielens-small-5core, best, seeds 11, 12: **fedmm** | ")
+    assert "; HR@50 **0.400** [0.370, 0.430] | " in first
+    assert "| full HR@50 0.4000: 0.37 met, 0.42 not met | " in first
+    assert "| round 0 | 0.050 / 0.050; HR@50 0.300 |" in table
+    assert "HR@50" not in "".join(line for line in headline_table(quality()).splitlines() if line.startswith("| ML"))
+
+
 def test_the_fail_safe_holds_where_the_lower_end_is_above_its_bar() -> None:
     lines = [line for line in failsafe_table(quality()).splitlines() if line.startswith("| quality")]
     assert [line.split(" | ")[1] for line in lines] == ["real", "noise", "shuffled across items"]
     assert [line.strip("| ").split(" | ")[-1] for line in lines] == ["holds", "holds", "not shown"]
-    assert all("0.100 (0.100 to 0.100)" in line for line in lines)
+    assert all("| 0.1: 0.100 (0.100) |" in line for line in lines)
+    assert "ML-100K, 30 rounds, test" in failsafe_table(quality())
 
 
 def test_the_price_is_a_share_of_the_centralised_model() -> None:
     table = price_table(quality())
-    assert "-0.0100 [-0.0120, -0.0080] | 96.2%" in table
+    assert "-0.0100 [-0.0120, -0.0080] | 96.2%: 97% not met |" in table
     assert "80.9%" in table
 
 
@@ -176,6 +199,6 @@ def test_every_row_names_a_variant_of_the_shipped_studies() -> None:
     assert {"residual", *GATES.values(), *BIASES} <= variants["claims"]
     assert set(TAKEN_OUT) <= variants["parts"]
     assert {"residual", "noise", "shuffle", "backbone", "centralized", "100 rounds"} <= variants["quality"]
-    assert set(BARS) - {"5-core"} <= variants["quality"]
+    assert set(BARS) | set(VARIANTS) | set(GROUPED) | {SHOWN} <= variants["quality"]
     assert set(OPPONENTS) <= variants["claims"] | variants["quality"]
-    assert set(TABLES) == {"headline", "claims", "parts", "failsafe", "price"}
+    assert set(TABLES) == {"headline", "claims", "parts", "failsafe", "price", "cold", "groups"}
