@@ -126,15 +126,20 @@ class LocalTraining:
 
     @property
     def touches_rows_only(self) -> bool:
-        """Whether a client reads and moves the rows of its own items and negatives alone: its candidates are sampled,
-        and nothing decays or corrects (SCAFFOLD) the rows it does not read."""
+        """Whether a client moves the rows of its own items and negatives alone: its candidates are sampled, and nothing
+        decays or corrects (SCAFFOLD) the others. What it reads is another matter (``reads_all_rows``)."""
         return self.num_negatives > 0 and not self.config.weight_decay and not self.uses_controls
 
     @property
     def sends_touched_rows(self) -> bool:
-        """Whether those rows alone travel. The server then sees which they are, though not which of them are the
-        client's own."""
+        """Whether those rows alone are sent, and received where no others are read. The server then sees which they
+        are, though not which of them are the client's own."""
         return self.touches_rows_only and self.config.item_rows == "touched"
+
+    def reads_all_rows(self, round_number: int) -> bool:
+        """Whether a client needs rows of the item table that it does not move: the surprise of a memory's entries is
+        their loss over the whole catalogue."""
+        return not self.recommender.factorises and not self.warming_up(round_number)
 
     @property
     def fits_local_tables(self) -> bool:

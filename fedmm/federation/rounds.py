@@ -112,7 +112,8 @@ def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tupl
 
 
 def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:
-    """Bytes that one client sends and receives in a round. ``rows`` of the item table travel (None: all)."""
+    """Bytes that one client sends and receives in a round. ``rows`` of the item table travel (None: all); down they all
+    do where the model reads all."""
     travelling = select(params, federation.local.trainable(params, round_number))
     if federation.local.uses_controls:  # c goes down beside the parameters, its change comes up beside the delta
         travelling |= scaffold.named(travelling)
@@ -120,7 +121,7 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     update = update_message(travelling, federation.local.recommender.num_items, heat=heat, rows=rows)
     request = 0 if rows is None else message_bytes(request_message(rows))
     sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
-    downlink = broadcast_message(travelling, rows)
+    downlink = broadcast_message(travelling, None if federation.local.reads_all_rows(round_number) else rows)
     return request + message_bytes(update | sent), message_bytes(downlink | received)
 
 
