@@ -242,7 +242,7 @@ def _cost(found: Results, name: str, base: str, column: str) -> str:
 def failsafe_table(found: Results) -> str:
     """The residual model under real and corrupted features against the backbone, and what its gate did."""
     rows, places = [], []
-    for study in (QUALITY, "claims"):
+    for study in (QUALITY, "replication", "claims"):
         for variant in found.variants(study):
             kind = variant.rpartition(", ")[2]
             if kind not in ("residual", "noise", "shuffle"):

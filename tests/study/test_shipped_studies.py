@@ -17,7 +17,7 @@ from fedmm.study.shipped import studies_folder
 
 ROOT = Path(__file__).parents[2]
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
-MEASURED = ["claims", "claims_large", "quality"]
+MEASURED = ["claims", "claims_large", "quality", "replication"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, "parts"])]
 
 
