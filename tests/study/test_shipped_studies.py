@@ -67,7 +67,7 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
 
 def test_every_part_is_one_variant_of_the_defaults() -> None:
     study = load_study("parts")
-    assert study.base == load_config(flags={"federation.rounds": 15, "evaluation.every": 3})
+    assert study.base == load_config(flags={"federation.rounds": 10, "evaluation.every": 2})
     assert study.variants[0].settings == {}
 
 
