@@ -99,6 +99,10 @@ class Results:
         others = [f"--set {part}" for part in options if not part.startswith("data.name=")]
         return f"`{' '.join(['fedmm train', *data, '--seed N', *others])}`"
 
+    def data(self, study: str, variant: str) -> str:
+        """The dataset it trained on."""
+        return next(row["data"] for row in self.runs if (row["study"], row["variant"]) == (study, variant))
+
     def seeds(self, study: str, variant: str) -> str:
         """``11, 12, 13``."""
         return ", ".join(row["seed"] for row in self.runs if (row["study"], row["variant"]) == (study, variant))
@@ -179,9 +183,9 @@ def parts_table(found: Results) -> str:
     head = ("part", "is a", "adds to NDCG@10", "p (Holm)", "verdict")
     own = found.interval(PARTS, base, "", NDCG, "validation")
     note = (
-        f"ML-100K, validation, seeds {found.seeds(PARTS, base)}; the base has {own}. What a part adds is the model "
-        "with it minus the model without it, with a 95% interval over users and seeds; it earns its keep, or does not, "
-        f"where the paired test says so at {ALPHA:g} after Holm's correction over the table."
+        f"{found.data(PARTS, base)}, validation, seeds {found.seeds(PARTS, base)}; the base has {own}. What a part "
+        "adds is the model with it minus the model without it, with a 95% interval over users and seeds; it earns its "
+        f"keep, or does not, where the paired test says so at {ALPHA:g} after Holm's correction over the table."
     )
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
 
