@@ -15,7 +15,15 @@ from fedmm.study.values import build
 
 # Settings that a validator of config.py reads together; their values are tried in all combinations.
 INTERACTING = (
-    ("federation.aggregation", "federation.client_weighting"),
+    (
+        "federation.aggregation",
+        "federation.client_weighting",
+        "federation.local_algorithm",
+        "federation.local_optimizer",
+        "federation.proximal_mu",
+    ),
+    ("federation.loss", "federation.logq_correction", "federation.num_negatives"),
+    ("data.cold_item_fraction", "data.cold_item_seed"),
     (
         "model.hidden_dim",
         "model.num_heads",
@@ -24,6 +32,11 @@ INTERACTING = (
         "model.experts",
         "model.scoring",
         "model.transition",
+        "model.alignment_weight",
+        "model.personal_gate",
+        "model.memory.num_prototypes",
+        "federation.spectral_start",
+        "federation.spectral_sketch_size",
     ),
     ("federation.local_steps", "federation.local_epochs"),
     ("federation.rounds", "federation.warmup_rounds"),
