@@ -53,7 +53,7 @@ def run_evaluation(
         "parts": rows_json({split: beside.parts}),
         "paired": {split: paired_json(beside.paired)},
         "groups": {split: groups_json(experiment, model, beside, split)},
-        **(cold_items_json(experiment, params, int(meta["round"])) if split == "test" else {}),
+        **(cold_items_json(experiment, params, int(meta["round"]), clients) if split == "test" else {}),
     }
 
 

@@ -244,7 +244,6 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
         found = {split: experiment.evaluate(*best, split, clients=personal) for split in splits}
     beside: dict[str, Beside] = {}
     cold: dict[str, Any] = {}
-    best = state.best_params, state.best_round
     if run.test:
         run.observer.stage("evaluating the baselines and each part of the model alone")
         with run.timer.stage("baselines"):
@@ -261,7 +260,7 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     if run.test and experiment.split.cold is not None:
         run.observer.stage("evaluating the cold items")
         with run.timer.stage("cold items"):
-            cold = cold_items_json(experiment, *best)
+            cold = cold_items_json(experiment, *best, personal)
     if run.test:
         _draw(run, "The learning curve", partial(_draw_curve, run, beside["validation"].baselines))
     if groups.get("test"):

@@ -160,7 +160,8 @@ def _small_run(config: ExperimentConfig, path: Path) -> ExperimentConfig:
     changed = config.model_dump()
     changed["data"] = DataConfig(path=path, min_user_interactions=1, visual_features="none", text_features="none")
     changed["model"] |= {"hidden_dim": 8, "num_heads": 2, "num_blocks": 1, "fusion": "backbone", "scoring": "dot"}
-    changed["model"] |= {"personal_gate": False}
+    changed["model"] |= {"personal_gate": False, "alignment_weight": 0.0}  # of experts, which have no features here
+    changed["model"]["memory"] |= {"num_prototypes": 0}
     changed["federation"] |= {"num_negatives": 20, "local_steps": 2, "local_epochs": None, "cohort_size": None}
     changed["federation"] |= {"warmup_rounds": 0, "spectral_start": True}
     changed["evaluation"] |= {"protocols": ("full",), "cutoffs": (10,), "selection_metric": "full/ndcg_at_10"}

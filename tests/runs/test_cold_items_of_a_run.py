@@ -10,10 +10,13 @@ import pytest
 import torch
 from run_world import Watcher, tiny
 
+from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.evaluating import run_evaluation
 from fedmm.experiment import COLD, Experiment
+from fedmm.federation.client_states import NO_STATES, ClientStates
+from fedmm.models.personal import USER_VECTOR
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.run_folder import COUNTS_FILES
 from fedmm.run_metrics import flat_metrics
@@ -60,6 +63,29 @@ def test_evaluating_again_says_the_same(result: dict[str, Any]) -> None:
     again = run_evaluation(Path(result["output"]), Watcher())
     assert again["cold_items"] == result["cold_items"]
     assert "cold_items" not in run_evaluation(Path(result["output"]), Watcher(), split="validation")
+
+
+def test_users_rank_cold_items_by_models_of_their_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(data, tmp_path / "run", SETTINGS | {"model.user_vector": True})
+    experiment = Experiment.prepare(config)
+    params = experiment.initial_state().server.params
+    users = np.unique(experiment.queries(COLD).users)
+    vectors = 10 * torch.randn(len(users), 8, generator=torch.Generator().manual_seed(0))
+    clients = NO_STATES.after([(users, {USER_VECTOR: vectors})])
+    own, shared = (cold_items_json(experiment, params, 1, who)["cold_items"]["rows"] for who in (clients, NO_STATES))
+    assert own["model"] != shared["model"]
+    assert own["backbone"] != shared["backbone"]
+    assert own["visual"] == shared["visual"]
+
+    asked: list[ClientStates] = []
+    for module in ("fedmm.runs", "fedmm.evaluating"):
+        monkeypatch.setattr(f"{module}.cold_items_json", lambda *arguments: asked.append(arguments[3]) or {})
+    run_training(config, Watcher())
+    run_evaluation(tmp_path / "run", Watcher())
+    assert len(asked) == 2
+    assert all(states.entries for states in asked)
 
 
 def test_it_is_tracked(result: dict[str, Any]) -> None:

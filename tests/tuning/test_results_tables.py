@@ -116,6 +116,7 @@ def test_a_part_that_the_defaults_have_is_judged_by_its_absence() -> None:
     assert "\n\nmovielens-small, 15 rounds, validation, seeds 0, 1, 2; the base has 0.1000" in table
     assert cells[0][2] == "+0.0200 [+0.0150, +0.0250]"
     assert cells[0][3] == "0.0040", "Holm: the smallest of four"
+    assert f"\n{runs[0]['data']}, validation, seeds 0, 1, 2; " in table
 
 
 def quality() -> Results:
