@@ -79,11 +79,12 @@ class MlflowServer:
         if self._process is not None:
             self._stop(self._process)
 
-    def wait(self) -> None:
-        """Until the server ends by itself, which is an error. Raises ServerError."""
+    def wait(self, stop: threading.Event) -> None:
+        """Until ``stop`` is set. Raises ServerError where the server ends by itself before."""
         assert self._process is not None
         while self._process.poll() is None:
-            time.sleep(POLL_SECONDS)
+            if stop.wait(POLL_SECONDS):
+                return
         raise ServerError(f"MLflow's server ended with code {self._process.returncode}.", "What it said is above.")
 
     def _arguments(self) -> list[str]:

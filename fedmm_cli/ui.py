@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -50,12 +51,13 @@ def ui(
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal ends the server too
     sys.stderr.write(f"Starting MLflow over {redacted(uri)} ...\n")
     with server:
-        try:  # from the moment the address is out: whoever reads it may end the server at once
-            _show(f"{server.address}{page}", browser)
-            sys.stderr.write("Ctrl-C ends it.\n")
-            server.wait()
-        except KeyboardInterrupt:
-            sys.stderr.write("\n")
+        # A handler that only sets a flag: Python drops a KeyboardInterrupt that is raised inside a finaliser.
+        stop = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: stop.set())
+        _show(f"{server.address}{page}", browser)
+        sys.stderr.write("Ctrl-C ends it.\n")
+        server.wait(stop)
+        sys.stderr.write("\n")
 
 
 def _show(address: str, browser: bool) -> None:

@@ -33,6 +33,13 @@ TAKEN_OUT = {
     "plain mean": "heat normalisation",
     "seen candidates": "leaving out what a client met",
 }
+# What a variant of parts is measured against where that is not the base: the other one's change is in it too.
+REFERENCES = {
+    "256 negatives, log-Q": "256 negatives",
+    "gBCE, 256 negatives": "256 negatives",
+    "BPR, 256 negatives": "256 negatives",
+    "memory, 16 prototypes": "memory experts",
+}
 PARTS_ALONE = {"backbone": "its backbone alone"}
 PARTS_ALONE |= {name: f"its {name} expert alone" for name in ("visual", "semantic", "transition")}
 FAIL_SAFE = -0.005  # NDCG@10 that the residual model may be below its backbone, by the lower end of the interval
@@ -206,7 +213,8 @@ def parts_table(found: Results) -> str:
     if not variants:
         return UNMEASURED
     base, others = variants[0], variants[1:]
-    tests = {name: found.interval(PARTS, name, base, NDCG, "validation") for name in others}
+    against = {name: REFERENCES.get(name, base) for name in others}
+    tests = {name: found.interval(PARTS, name, against[name], NDCG, "validation") for name in others}
     measured = {name: test for name, test in tests.items() if test is not None}
     adjusted = dict(zip(measured, holm([test.p or 0.0 for test in measured.values()]), strict=True))
     rows = []
@@ -214,9 +222,10 @@ def parts_table(found: Results) -> str:
         difference = test.flipped if name in TAKEN_OUT else test
         words = ("does not", "cannot be told apart", "earns its keep")
         word = words[1] if adjusted[name] >= ALPHA else words[2 if difference.value > 0 else 0]
-        costs = [_cost(found, name, base, column) for column in ("uplink_bytes", "seconds")]
+        costs = [_cost(found, name, against[name], column) for column in ("uplink_bytes", "seconds")]
         where = "default" if name in TAKEN_OUT else "option"
-        shown = (TAKEN_OUT.get(name, name), where, difference.signed, f"{adjusted[name]:.4f}", word, *costs)
+        part = TAKEN_OUT.get(name, name) + (f", against {against[name]}" if name in REFERENCES else "")
+        shown = (part, where, difference.signed, f"{adjusted[name]:.4f}", word, *costs)
         rows.append((difference.value, shown))
     head = ("part", "is a", "adds to NDCG@10", "p (Holm)", "verdict", "uplink bytes", "training seconds")
     own = found.interval(PARTS, base, "", NDCG, "validation")
@@ -226,7 +235,8 @@ def parts_table(found: Results) -> str:
         "with it minus the model without it, with a 95% interval over users and seeds; it earns its keep, or does not, "
         f"where the paired test says so at {ALPHA:g} after Holm's correction over the table. Bytes and seconds are "
         "means of the model with the part over those of the model without it, up to the end of training; seconds also "
-        "depend on what else the machine did."
+        "depend on what else the machine did. The transition expert comes with the gate and rate of its best "
+        "configuration."
     )
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
 

@@ -24,7 +24,6 @@ from fedmm.verification.world import ENGINES
 
 NUM_CLIENTS, ROUNDS = 12, 3
 PROTOTYPES = {"experts": "memory", "memory": {"num_prototypes": 4}}
-SETTINGS = [{"num_negatives": 0}, {"num_negatives": 8}, {"num_negatives": 8, "exclude_seen": False}]
 SETTINGS = [
     {"num_negatives": 0},
     {"num_negatives": 8},
@@ -65,9 +64,8 @@ def run(
             yield block
 
     config = FederationConfig.model_validate({**settings, "local_steps": 2, "server_optimizer": "adam"})
-    shape = {"hidden_dim": 8, "max_length": 6, "num_blocks": 1, "dropout": 0.2, **(experts or {})}
-    recommender = Recommender.build(ModelConfig.model_validate(shape), split.num_items, small_features())
-    model = ModelConfig(hidden_dim=8, max_length=6, num_blocks=1, dropout=0.2, alignment_weight=0.1)
+    shape = {"hidden_dim": 8, "max_length": 6, "num_blocks": 1, "dropout": 0.2, "alignment_weight": 0.1}
+    model = ModelConfig.model_validate({**shape, **(experts or {})})
     recommender = Recommender.build(model, split.num_items, small_features())
     local = LocalTraining.build(recommender, config, split.train, 0)
     params = recommender.init(torch_stream(0, "held out"))

@@ -17,10 +17,11 @@ def study_of(text: str, changes: Changes | None = None) -> Study:
 
 
 NUMBERS: dict[str, st.SearchStrategy[Any]] = {
-    "model.gating_init": st.floats(-2, 2),
-    "model.dropout": st.floats(0, 0.9),
-    "federation.learning_rate": st.floats(1e-4, 10),
-    "federation.clip_norm": st.floats(0.01, 10),
+    # Rounded: Optuna's TPE divides by the width of a range, and cannot where that is a denormal number.
+    "model.gating_init": st.floats(-2, 2).map(lambda value: round(value, 6)),
+    "model.dropout": st.floats(0, 0.9).map(lambda value: round(value, 6)),
+    "federation.learning_rate": st.floats(1e-4, 10).map(lambda value: round(value, 6)),
+    "federation.clip_norm": st.floats(0.01, 10).map(lambda value: round(value, 6)),
     "federation.batch_size": st.integers(1, 512),
     "federation.local_steps": st.integers(1, 50),
     "model.num_blocks": st.integers(1, 9),

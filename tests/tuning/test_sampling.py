@@ -183,6 +183,6 @@ def test_every_shipped_study_can_be_asked(tmp_path: Path) -> None:
             trials = opened(study, Path(folder))
             queued = fill_queue(trials, study)
             assert queued == study.plan.trials
-            for _ in range(3):
+            for _ in range(min(3, queued)):
                 values = suggest(study, must_claim(trials, NOBODY))
                 assert study.settle(values) == values
