@@ -216,6 +216,13 @@ class ExperimentConfig(Section):
                 f"federation.spectral_sketch_size {size} saves nothing beside model.transition, for which all counts "
                 "travel: unset federation.spectral_sketch_size, or set model.transition false"
             )
+        number, rule = self.model.memory.num_prototypes, self.federation.aggregation
+        if number and rule in ("median", "trimmed_mean"):
+            raise ValueError(
+                f"model.memory.num_prototypes {number} are means over clients, which one wrong client can bend "
+                f"whatever federation.aggregation {rule!r} keeps out: set model.memory.num_prototypes 0, or aggregation "
+                '"mean"'
+            )
         return self
 
     def flat(self) -> dict[str, Any]:

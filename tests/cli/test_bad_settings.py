@@ -110,6 +110,10 @@ def test_train_refuses(option: str, value: str, run, tmp_path: Path, monkeypatch
         (["train", "--local-steps", "5", "--local-epochs", "2"], "local_steps 5"),
         (["train", "--rounds", "3", "--num_rounds", "3"], "--num_rounds"),
         (["train", "--set", "model.memory.num_prototypes=4"], "num_prototypes 4"),
+        (
+            ["train", "--experts", "memory", "--aggregation", "median", "--set", "model.memory.num_prototypes=4"],
+            "num_prototypes 4",
+        ),
         ([*SKETCHED, "--set", "federation.spectral_start=false"], "spectral_sketch_size 64"),
         ([*SKETCHED, "--set", "model.transition=true"], "spectral_sketch_size 64"),
         (["train", "--fusion", "competitive", "--set", "model.personal_gate=true"], "competitive"),
