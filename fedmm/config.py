@@ -220,8 +220,8 @@ class ExperimentConfig(Section):
         if number and rule in ("median", "trimmed_mean"):
             raise ValueError(
                 f"model.memory.num_prototypes {number} are means over clients, which one wrong client can bend "
-                f"whatever federation.aggregation {rule!r} keeps out: set model.memory.num_prototypes 0, or aggregation "
-                '"mean"'
+                f"whatever federation.aggregation {rule!r} keeps out: set model.memory.num_prototypes 0, or "
+                'aggregation "mean"'
             )
         return self
 
