@@ -41,7 +41,7 @@ def _rows(found: Results, variant: str) -> Iterator[Sequence[str]]:
         value = sum(values) / len(values)
         own = name == "model"
         label = f"{first}: **fedmm**" if own else PARTS_ALONE.get(name, name)
-        met = ("met" if value >= BAR * level else "not met") if own else ""
+        met = ("met" if value >= BAR * level else "not met") if own and VARIANTS[variant] == "with features" else ""
         shown = f"{value:.3f} ({extent(values, '.3f')})"
         yield label, f"**{shown}**" if own else shown, f"{value / level:.1f}", met, command if own else "the same"
     yield "chance", f"{level:.3f} ({extent(chance, '.3f')})", "1.0", "", "the same"
