@@ -69,6 +69,16 @@ class MemoryConfig(Section):
     )
 
 
+class NeighborsConfig(Section):
+    """The neighbour expert: whom an item's features make its neighbours, and how a history reads them."""
+
+    count: Positive = Field(20, description="nearest items by features that count as an item's neighbours")
+    sharpness: Rate = Field(3.0, description="power of the cosine that weighs a neighbour")
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.95, description="weight of an item of the history beside the one after it"
+    )
+
+
 class ModelConfig(Section):
     """The SASRec backbone, the experts beside it and how they are fused."""
 
@@ -78,7 +88,9 @@ class ModelConfig(Section):
     max_length: Annotated[int, Field(ge=2)] = Field(50, description="positions of one window of history")
     dropout: Fraction = Field(0.2, description="dropout of the backbone")
     fusion: Literal["residual", "competitive", "backbone"] = Field("residual", description="how experts join in")
-    experts: Literal["pooled", "memory"] = Field("pooled", description="kind of the visual and semantic experts")
+    experts: Literal["neighbors", "pooled", "memory"] = Field(
+        "neighbors", description="kind of the visual and semantic experts"
+    )
     transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
@@ -99,6 +111,7 @@ class ModelConfig(Section):
     )
     alignment_temperature: Rate = Field(0.1, description="temperature of that loss")
     memory: MemoryConfig = MemoryConfig()
+    neighbors: NeighborsConfig = NeighborsConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -114,13 +127,16 @@ class ModelConfig(Section):
                 'set experts "memory" and another fusion than "backbone", or memory.num_prototypes 0'
             )
         if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
-            raise ValueError(
-                'scoring "cosine" needs experts "memory" (pooled experts have no representation to normalise)'
-            )
+            raise ValueError('scoring "cosine" needs experts "memory" (the others have no representation to normalise)')
         if self.alignment_weight and self.fusion == "backbone":
             raise ValueError(
                 f'alignment_weight {self.alignment_weight} has no effect on fusion "backbone", which has no features: '
                 'set alignment_weight 0 or fusion "residual"'
+            )
+        if self.alignment_weight and self.experts == "neighbors":
+            raise ValueError(
+                f'alignment_weight {self.alignment_weight} has no effect on experts "neighbors", which project no '
+                'features: set alignment_weight 0 or experts "pooled"'
             )
         if self.personal_gate and self.fusion != "residual":
             raise ValueError(

@@ -130,7 +130,7 @@ class CatalogueSteps:
         places = torch.from_numpy(examples.places).to(targets.device)
         items = self.items[:num_active] if self._once else self.items[:num_active].gather(1, columns)
         step = CatalogueStep(
-            Batch(batch, examples.rows, None, mask),
+            Batch(batch, examples.rows, None, mask, self._stream.constants(examples, items)),
             CatalogueQuestions(
                 targets,
                 examples.row_weights,

@@ -25,7 +25,6 @@ from fedmm.models.prototypes import is_prototype
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.training_losses import LOSSES, Loss
-from fedmm.models.transition import transition_scores
 from fedmm.params import Params
 from fedmm.seeding import numpy_stream, torch_stream
 
@@ -143,10 +142,11 @@ class LocalTraining:
 
     @property
     def fits_local_tables(self) -> bool:
-        """Whether training can do without the other rows: they are not touched, and all scores are products."""
+        """Whether training can do without the other rows: they are not touched, and no score needs them. A pairwise
+        loss over catalogues has no place for constants."""
         model = self.recommender
-        products_only = model.factorises and model.config.scoring == "dot" and model.transition is None
-        return self.touches_rows_only and products_only
+        factorised = model.factorises and model.config.scoring == "dot" and model.transition is None
+        return self.touches_rows_only and factorised and not (self.loss.pairwise and model.constants)
 
     @property
     def uses_controls(self) -> bool:
@@ -213,7 +213,7 @@ class StepStream:
         self._round_number = round_number
         self._draws: list[list[IntArray]] = []
         self._last: tuple[int, list[IntArray], Examples] | None = None
-        self._whole: tuple[Examples, Exclusions | None, torch.Tensor | None] | None = None
+        self._whole: tuple[Examples, Exclusions | None, dict[str, torch.Tensor]] | None = None
 
     @property
     def num_steps(self) -> IntArray:
@@ -232,15 +232,15 @@ class StepStream:
         dropout = self.dropout(examples)
         histories = self._histories[:num_active]
         if not local.num_negatives:
-            seen, transition = self._over_catalogue(histories, examples)
+            seen, constants = self._over_catalogue(histories, examples)
             model = local.recommender
             mask = None if model.trained is None else model.catalogue_mask(num_active, local.device)
             power = self.target_power(num_active)
             questions = Questions(examples.targets, examples.row_weights, mask, seen, target_power=power)
-            return Step(Batch(examples.items, examples.rows, transition=transition), questions, dropout)
+            return Step(Batch(examples.items, examples.rows, constants=constants), questions, dropout)
         candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
-        transition = self._transition(histories, examples, candidates.items)
-        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, transition)
+        constants = self.constants(examples, candidates.items)
+        batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, constants)
         seen = self._seen(histories, examples, candidates.target_index, candidates.distinct)
         num_own = torch.tensor([len(own) for own in candidates.distinct], device=local.device)
         drawn = torch.arange(candidates.mask.shape[1], device=local.device) >= num_own.unsqueeze(1)
@@ -302,11 +302,11 @@ class StepStream:
 
     def _over_catalogue(
         self, histories: list[IntArray], examples: Examples
-    ) -> tuple[Exclusions | None, torch.Tensor | None]:
+    ) -> tuple[Exclusions | None, dict[str, torch.Tensor]]:
         """What the whole catalogue's candidates need; computed once for steps over the same windows."""
         if self._whole is None or self._whole[0] is not examples:
             seen = self._seen(histories, examples, examples.targets, None)
-            self._whole = examples, seen, self._transition(histories, examples, None)
+            self._whole = examples, seen, self.constants(examples, None)
         return self._whole[1:]
 
     @cached_property
@@ -338,11 +338,10 @@ class StepStream:
             return exclude_own(histories, targets, columns, self._local.device)
         return exclude_seen(histories, examples.places, columns, self._local.device)
 
-    def _transition(
-        self, histories: list[IntArray], examples: Examples, candidates: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        """The transition expert's scores without each client's own counts."""
-        table = self._local.recommender.transition
-        if table is None or self._local.warming_up(self._round_number):
-            return None
-        return transition_scores(table, examples.items, examples.rows, candidates, histories)
+    def constants(self, examples: Examples, candidates: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """What the constant experts say of ``candidates`` [C, N], the transition expert without each client's own
+        counts; nothing while only the backbone trains."""
+        if self._local.warming_up(self._round_number):
+            return {}
+        histories = self._histories[: len(examples.items)]
+        return self._local.recommender.constant_scores(examples.items, examples.rows, candidates, histories)

@@ -62,9 +62,12 @@ ClientBlock = Callable[[CatalogueQuestions, Tensor, slice], tuple[Tensor, Tensor
 def catalogue_cross_entropy(
     scores: Scores, questions: CatalogueQuestions, workspace: Workspace | None = None
 ) -> Tensor:
-    """[C]: each client's weighted cross-entropy. Clients with many logits take the path of ``losses.py``, gradients in
-    ``workspace``; those with few are worth no walk of their own. Raises ValueError for scores that do not factorise."""
-    if questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK and scores.dense is None:
+    """[C]: each client's weighted cross-entropy. Clients with many logits and constants take the path of ``losses.py``,
+    gradients in ``workspace``; those with few logits are worth no walk of their own. Raises ValueError for scores that
+    do not factorise."""
+    constants = any(term.keys is None for term in scores.terms)
+    many = questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK
+    if (many or constants) and scores.dense is None:
         return cross_entropy(scores, questions.one_by_one(), workspace)
     return catalogue_loss(shifted(scores, questions.offsets), questions, _softmax_block)
 

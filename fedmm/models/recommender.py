@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from scipy.sparse import csr_matrix
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from fedmm import params as algebra
 from fedmm.config import ModelConfig
-from fedmm.data.types import ItemFeatures
+from fedmm.data.types import IntArray, ItemFeatures
 from fedmm.models import memory as memory_expert
+from fedmm.models import neighbors as neighbor_expert
 from fedmm.models import pooled as pooled_expert
 from fedmm.models import prototypes, sasrec
 from fedmm.models import transition as transition_expert
@@ -39,7 +39,7 @@ class Batch:
     rows: Tensor  # [C, R] positions that predict, flat over B * L
     candidates: Tensor | None = None  # [C, N] item indices; None is the whole catalogue 0..V-1
     candidate_mask: Tensor | None = None  # [C, N] real candidates; None: all but padding
-    transition: Tensor | None = None  # [C, R, N] the transition expert without the clients' own counts; None: with
+    constants: Mapping[str, Tensor] = field(default_factory=dict)  # [C, R, N] a constant expert; absent: made here
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,7 @@ class Recommender:
     tables: Mapping[str, FeatureTable]
     transition: TransitionTable | None = None
     trained: Tensor | None = None  # [V] bool: the items that training knows of, padding not; None: all
+    neighbors: Mapping[str, neighbor_expert.NeighborTable] = field(default_factory=dict)  # by modality
 
     @classmethod
     def build(
@@ -80,9 +81,13 @@ class Recommender:
         place = device or torch.device("cpu")
         names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
         tables = {name: FeatureTable.build(features[name], dtype, place) for name in names}
-        if transition_counts is None or config.fusion == "backbone":
-            return cls(config, num_items, tables)
-        return cls(config, num_items, tables, TransitionTable.build(transition_counts, dtype, place))
+        graphs = {
+            name: neighbor_expert.NeighborTable.build(table, config.neighbors)
+            for name, table in (tables.items() if config.experts == "neighbors" else ())
+        }
+        counted = transition_counts is not None and config.fusion != "backbone"
+        transition = TransitionTable.build(transition_counts, dtype, place) if counted else None
+        return cls(config, num_items, tables, transition, neighbors=graphs)
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ class Recommender:
         for name, table in self.tables.items():
             if config.experts == "pooled":
                 params |= pooled_expert.init_pooled(config, name, table, generator)
-            else:
+            elif config.experts == "memory":
                 width = table.width if name == "visual" else config.hidden_dim
                 params |= memory_expert.init_memory(config, name, width, table, generator)
         if self.experts:
@@ -158,13 +163,10 @@ class Recommender:
     def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
         """[C, N, M]: weights over the experts, after the backbone's own where the fusion routes it.
 
-        Beside pooled experts the router reads item features, so it works for items never trained; beside memory
-        experts it reads the item embedding, as in the original form.
+        The router reads item features, so it works for items never trained; beside memory experts it reads the item
+        embedding, as in the original form.
         """
-        masks = [table.present for table in self.tables.values()]
-        if self.transition is not None:
-            masks.append(self.transition.present)
-        present = torch.stack([gather_candidates(mask, candidates) for mask in masks], dim=-1)
+        present = torch.stack([gather_candidates(mask, candidates) for mask in self._presence], dim=-1)
         if FUSIONS[self.config.fusion].routes_backbone:
             present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
         if self.config.experts == "memory":
@@ -192,15 +194,35 @@ class Recommender:
 
     @property
     def factorises(self) -> bool:
-        """Whether all scores are products of queries and keys, so that nothing per (position, candidate) is kept."""
-        return not self.tables or self.config.experts == "pooled"
+        """Whether all scores are products of queries and keys, or constants, so that nothing else per (position,
+        candidate) is kept."""
+        return not self.tables or self.config.experts != "memory"
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The experts that have no parameters: their scores stay what they are while a client trains."""
+        return (*self.neighbors, *([] if self.transition is None else [transition_expert.NAME]))
+
+    def constant_scores(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> dict[str, Tensor]:
+        """Scores [C, R, N] of the constant experts, for ``Batch.constants``. ``histories`` [C] are the clients' own
+        training histories, whose counts the transition expert leaves out; None leaves out nothing."""
+        scores = {
+            name: neighbor_expert.neighbor_scores(table, items, rows, candidates)
+            for name, table in self.neighbors.items()
+        }
+        if self.transition is not None:
+            own = transition_expert.transition_scores(self.transition, items, rows, candidates, histories)
+            scores[transition_expert.NAME] = own
+        return scores
 
     def formed_per_row(self, num_negatives: int) -> int:
         """Numbers that training must form for each predicting position: none but the fused loss's own where all scores
-        factorise, a coefficient per entry, head and candidate for each memory expert, a constant per candidate for the
-        transition expert."""
+        factorise, a coefficient per entry, head and candidate for each memory expert, a constant per candidate for each
+        constant expert."""
         candidates = min(num_negatives or self.num_items, self.num_items)
-        constants = 0 if self.transition is None else candidates
+        constants = len(self.constants) * candidates
         if self.factorises:
             return constants
         memory = self.config.memory
@@ -217,10 +239,18 @@ class Recommender:
         """This recommender with one expert, and the mixture in which it alone speaks: 1 where an item has it, else
         0."""
         tables = {own: table for own, table in self.tables.items() if own == name}
+        graphs = {own: graph for own, graph in self.neighbors.items() if own == name}
         expert = None if tables else self.transition
-        present = tables[name].present if tables else cast(TransitionTable, self.transition).present
+        alone = replace(self, tables=tables, transition=expert, neighbors=graphs)
+        (present,) = alone._presence
         own = gather_candidates(present, candidates).to(item_keys.dtype).expand(item_keys.shape[:-1])
-        return replace(self, tables=tables, transition=expert), Mixture(torch.zeros_like(own), (own,))
+        return alone, Mixture(torch.zeros_like(own), (own,))
+
+    @property
+    def _presence(self) -> list[Tensor]:
+        """Each expert's mask of the items it can speak of."""
+        masks = [table.present for table in self.tables.values()]
+        return masks if self.transition is None else [*masks, self.transition.present]
 
     def _fused_scores(
         self,
@@ -231,13 +261,19 @@ class Recommender:
         item_keys: Tensor,
         mixture: Mixture,
     ) -> Scores:
-        if self.config.experts == "pooled" or not self.tables:
+        if self.tables and self.config.experts == "memory":
+            scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
+        elif self.config.experts == "pooled":
             scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
         else:
-            scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
-        if self.transition is None:
+            scores = Scores((Term(queries, item_keys, mixture.backbone),))
+        if not self.constants:
             return scores
-        return scores.plus(Term(self._transition_scores(batch), None, mixture.experts[-1]))
+        given = batch.constants or self.constant_scores(batch.items, batch.rows, batch.candidates, None)
+        coefficients = dict(zip(self.experts, mixture.experts, strict=True))
+        for name in self.constants:
+            scores = scores.plus(Term(given[name], None, coefficients[name]))
+        return scores
 
     def _candidate_mask(self, batch: Batch, weights: Tensor) -> Tensor:
         if batch.candidate_mask is not None:
@@ -253,12 +289,6 @@ class Recommender:
             mask = torch.ones(self.num_items + 1, dtype=torch.bool, device=device)
             mask[0] = False
         return mask.expand(num_clients, -1)
-
-    def _transition_scores(self, batch: Batch) -> Tensor:
-        if batch.transition is not None:
-            return batch.transition
-        table = cast(transition_expert.TransitionTable, self.transition)
-        return transition_expert.transition_scores(table, batch.items, batch.rows, batch.candidates, None)
 
     def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
         if self.config.scoring == "dot":
