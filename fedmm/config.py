@@ -88,8 +88,8 @@ class ModelConfig(Section):
     max_length: Annotated[int, Field(ge=2)] = Field(50, description="positions of one window of history")
     dropout: Fraction = Field(0.2, description="dropout of the backbone")
     fusion: Literal["residual", "competitive", "backbone"] = Field("residual", description="how experts join in")
-    experts: Literal["neighbors", "pooled", "memory"] = Field(
-        "neighbors", description="kind of the visual and semantic experts"
+    experts: Literal["hybrid", "pooled", "neighbors", "memory"] = Field(
+        "hybrid", description="kind of the visual and semantic experts; hybrid: pooled and neighbors added up"
     )
     transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")

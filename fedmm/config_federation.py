@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from fedmm.config_base import Count, Fraction, Positive, Rate, Section, Weight
 
+SERVER_RATES = {"sgd": 1.0, "momentum": 0.3}  # of the plain optimizers; the others' steps do not grow with the update
+
 
 class FederationConfig(Section):
     """Who trains when, how clients train and how the server joins their updates."""
@@ -29,7 +31,7 @@ class FederationConfig(Section):
         "(twice the traffic, all item rows travel, checkpoints grow by a model for each client that has trained)",
     )
     local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
-    learning_rate: Rate = Field(0.5, description="the client's learning rate")
+    learning_rate: Rate = Field(0.3, description="the client's learning rate")
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="the client's learning rate over the rounds; linear and cosine fall to zero at the end"
     )
@@ -73,11 +75,13 @@ class FederationConfig(Section):
     )
     client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
     server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field(
-        "sgd", description="the server's optimizer"
+        "adam", description="the server's optimizer"
     )
-    server_learning_rate: Rate = Field(1.0, description="the server's learning rate")
-    server_beta1: Fraction = Field(0.9, description="momentum of momentum, adam and yogi")
-    server_beta2: Fraction = Field(0.99, description="second-moment decay of adam and yogi")
+    server_learning_rate: Rate | None = Field(
+        None, description="the server's learning rate (unset: 1 for sgd, 0.3 for momentum, 0.02 for the adaptive ones)"
+    )
+    server_beta1: Fraction = Field(0.8, description="momentum of momentum, adam and yogi")
+    server_beta2: Fraction = Field(0.9, description="second-moment decay of adam and yogi")
     server_epsilon: Rate = Field(1e-3, description="adaptivity floor tau of adam, yogi and adagrad")
     spectral_start: bool = Field(
         True, description="begin from a spectral factor of the secure-summed transition counts"
@@ -90,6 +94,11 @@ class FederationConfig(Section):
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""
         return self.local_steps or 3
+
+    @property
+    def server_rate(self) -> float:
+        """The server's learning rate; one that suits its optimizer where none is set."""
+        return self.server_learning_rate or SERVER_RATES.get(self.server_optimizer, 0.02)
 
     @model_validator(mode="after")
     def _scaffold_fits(self) -> Self:

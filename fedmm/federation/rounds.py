@@ -80,7 +80,7 @@ def run_round(
         raise DivergenceError(
             f"Round {number} diverged: the update's norm is {update_norm}.",
             f"Lower federation.learning_rate (now {config.learning_rate}) or federation.server_learning_rate "
-            f"(now {config.server_learning_rate}), or set federation.clip_norm.",
+            f"(now {config.server_rate}), or set federation.clip_norm.",
         )
     with timer.stage("server step"):
         params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)

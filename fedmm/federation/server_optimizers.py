@@ -34,7 +34,7 @@ def apply_pseudo_gradient(
 def _sgd(value: Tensor, gradient: Tensor, name: str, state: State, config: FederationConfig) -> tuple[Tensor, State]:
     """x - eta * g: with eta = 1 and the mean this is FedAvg."""
     del name, state
-    return value - config.server_learning_rate * gradient, {}
+    return value - config.server_rate * gradient, {}
 
 
 def _momentum(
@@ -43,7 +43,7 @@ def _momentum(
     """FedAvgM (Hsu et al., 2019): m = beta1 m + g; x - eta * m."""
     key = f"momentum/{name}"
     momentum = config.server_beta1 * state.get(key, torch.zeros_like(gradient)) + gradient
-    return value - config.server_learning_rate * momentum, {key: momentum}
+    return value - config.server_rate * momentum, {key: momentum}
 
 
 def _adaptive(second_moment: Callable[[Tensor, Tensor, float], Tensor], *, uses_momentum: bool) -> Step:
@@ -64,7 +64,7 @@ def _adaptive(second_moment: Callable[[Tensor, Tensor, float], Tensor], *, uses_
             state.get(second_key, torch.full_like(gradient, floor**2)), gradient.square(), config.server_beta2
         )
         changed[second_key] = second
-        return value - config.server_learning_rate * direction / (second.sqrt() + floor), changed
+        return value - config.server_rate * direction / (second.sqrt() + floor), changed
 
     return step
 

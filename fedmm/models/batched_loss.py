@@ -65,7 +65,7 @@ def catalogue_cross_entropy(
     """[C]: each client's weighted cross-entropy. Clients with many logits and constants take the path of ``losses.py``,
     gradients in ``workspace``; those with few logits are worth no walk of their own. Raises ValueError for scores that
     do not factorise."""
-    constants = any(term.keys is None for term in scores.terms)
+    constants = any(term.constants is not None for term in scores.terms)
     many = questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK
     if (many or constants) and scores.dense is None:
         return cross_entropy(scores, questions.one_by_one(), workspace)
@@ -77,7 +77,7 @@ def catalogue_loss(scores: Scores, questions: CatalogueQuestions, block: ClientB
     ValueError for scores that do not factorise."""
     if scores.dense is not None:
         raise ValueError("only factorised scores have queries and keys")
-    queries = torch.cat([term.queries for term in scores.terms], dim=-1)
+    queries = torch.cat([cast(Tensor, term.queries) for term in scores.terms], dim=-1)
     keys = torch.cat([scaled_keys(term) for term in scores.terms], dim=-1)
     return cast(Tensor, _CatalogueLoss.apply(block, questions, queries, keys))  # type: ignore[no-untyped-call]
 

@@ -44,7 +44,7 @@ def cross_entropy(scores: Scores, questions: Questions, workspace: Workspace | N
     ``workspace``: they must be used before it serves again."""
     scores = shifted(scores, questions.offsets)
     if scores.dense is None:
-        flat = [tensor for term in scores.terms for tensor in (term.queries, term.keys, term.scale)]
+        flat = [tensor for term in scores.terms for tensor in _parts(term)]
         arguments = (questions, workspace or Workspace(), *flat)
         return cast(Tensor, _FusedCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
     logits = masked_logits(scores, questions)
@@ -58,7 +58,7 @@ def shifted(scores: Scores, offsets: Tensor | None) -> Scores:
     """``scores`` with ``offsets`` [C, N] added in every row, as one more term: a constant key under queries of 1."""
     if offsets is None:
         return scores
-    num_rows = scores.terms[0].queries.shape[1] if scores.dense is None else scores.dense.shape[1]
+    num_rows = cast(Tensor, scores.terms[0].queries).shape[1] if scores.dense is None else scores.dense.shape[1]
     return scores.plus(Term(offsets.new_ones(len(offsets), num_rows, 1), offsets.unsqueeze(-1)))
 
 
@@ -108,16 +108,20 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return (None, None, *scaled)
 
 
-_Parts = Sequence[Tensor | None]  # queries, keys and scale of one term
+_Parts = Sequence[Tensor | None]  # queries, keys, scale and constants of one term
+
+
+def _parts(term: Term) -> _Parts:
+    return term.queries, term.keys, term.scale, term.constants
 
 
 def _terms(flat: Sequence[Tensor | None]) -> list[_Parts]:
-    return [flat[i : i + 3] for i in range(0, len(flat), 3)]
+    return [flat[i : i + 4] for i in range(0, len(flat), 4)]
 
 
 def _of_client(tensor: Tensor, client: int, place: int) -> Tensor:
-    """One client's part. Keys (place 1 of 3) with two axes are shared by all."""
-    return tensor if place % 3 == 1 and tensor.ndim == 2 else tensor[client]
+    """One client's part. Keys (place 1 of 4) with two axes are shared by all."""
+    return tensor if place % 4 == 1 and tensor.ndim == 2 else tensor[client]
 
 
 def _scratch(flat: Sequence[Tensor | None], rows: int, workspace: Workspace) -> list[Tensor]:
@@ -125,7 +129,7 @@ def _scratch(flat: Sequence[Tensor | None], rows: int, workspace: Workspace) -> 
     that it stays in cache."""
     terms = _terms(flat)
     keys = cast(Tensor, terms[0][1])
-    num_kept = sum(scale is not None for _, _, scale in terms)
+    num_kept = sum(scale is not None for _, _, scale, _ in terms)
     return [workspace.take(("scratch", i), (rows, keys.shape[-2]), keys) for i in range(1 + num_kept)]
 
 
@@ -164,16 +168,26 @@ def _client_loss(
 def _write_logits(terms: list[_Parts], logits: Tensor, products: list[Tensor], rows: int) -> None:
     """sum of scale * product into ``logits``; products of scaled terms stay in ``products``: the scale needs them."""
     kept = iter(products)
-    for place, (queries, keys, scale) in enumerate(terms):
-        own = cast(Tensor, queries)[:rows]
-        if keys is None:  # scaled constants: the product is given
-            logits.addcmul_(next(kept).copy_(own), cast(Tensor, scale))
+    for place, (queries, keys, scale, constants) in enumerate(terms):
+        given = None if constants is None else constants[:rows]
+        if queries is None or keys is None:
+            given = cast(Tensor, given)
+            if scale is None:
+                logits.add_(given)
+            else:  # a copy: the product is used up
+                logits.addcmul_(next(kept).copy_(given), scale)
             continue
-        others = keys.mT
+        own, others = queries[:rows], keys.mT
         if scale is None:
             torch.addmm(logits, own, others, beta=min(place, 1), out=logits)
+            if given is not None:
+                logits.add_(given)
             continue
-        product = torch.mm(own, others, out=next(kept))
+        product = next(kept)
+        if given is None:
+            torch.mm(own, others, out=product)
+        else:
+            torch.addmm(given, own, others, out=product)
         if place:
             logits.addcmul_(product, scale)
         else:
@@ -189,8 +203,8 @@ def _term_gradients(
     The scale's gradient is sum_r weight * slope * product, elementwise: no product over the width of the keys is needed
     for it. ``product`` is used up.
     """
-    queries, keys, scale = term
-    into_queries, into_keys, into_scale = into
+    queries, keys, scale, _ = term
+    into_queries, into_keys, into_scale, _ = into
     if product is not None:
         if into_scale is not None:
             torch.mv(product.mul_(slope).mT, weights.squeeze(1), out=into_scale)

@@ -29,6 +29,8 @@ from fedmm.models.transition import TransitionTable
 from fedmm.params import Params
 
 NORM_FLOOR = 1e-12
+POOLING = ("pooled", "hybrid")  # kinds of experts with a pooled part
+WITH_GRAPH = ("neighbors", "hybrid")  # kinds with neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ class Recommender:
         tables = {name: FeatureTable.build(features[name], dtype, place) for name in names}
         graphs = {
             name: neighbor_expert.NeighborTable.build(table, config.neighbors)
-            for name, table in (tables.items() if config.experts == "neighbors" else ())
+            for name, table in (tables.items() if config.experts in WITH_GRAPH else ())
         }
         counted = transition_counts is not None and config.fusion != "backbone"
         transition = TransitionTable.build(transition_counts, dtype, place) if counted else None
@@ -104,7 +106,7 @@ class Recommender:
         config = self.config
         params = sasrec.init_backbone(config, self.num_items, generator)
         for name, table in self.tables.items():
-            if config.experts == "pooled":
+            if config.experts in POOLING:
                 params |= pooled_expert.init_pooled(config, name, table, generator)
             elif config.experts == "memory":
                 width = table.width if name == "visual" else config.hidden_dim
@@ -200,14 +202,14 @@ class Recommender:
 
     @property
     def constants(self) -> tuple[str, ...]:
-        """The experts that have no parameters: their scores stay what they are while a client trains."""
+        """The experts with a part that has no parameters: its scores stay what they are while a client trains."""
         return (*self.neighbors, *([] if self.transition is None else [transition_expert.NAME]))
 
     def constant_scores(
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
     ) -> dict[str, Tensor]:
-        """Scores [C, R, N] of the constant experts, for ``Batch.constants``. ``histories`` [C] are the clients' own
-        training histories, whose counts the transition expert leaves out; None leaves out nothing."""
+        """Scores [C, R, N] of the parts without parameters, by expert, for ``Batch.constants``. ``histories`` [C] are
+        the clients' own training histories, whose counts the transition expert leaves out; None leaves out nothing."""
         scores = {
             name: neighbor_expert.neighbor_scores(table, items, rows, candidates)
             for name, table in self.neighbors.items()
@@ -263,17 +265,26 @@ class Recommender:
     ) -> Scores:
         if self.tables and self.config.experts == "memory":
             scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
-        elif self.config.experts == "pooled":
-            scores = self._pooled_scores(params, batch, queries, item_keys, mixture)
         else:
             scores = Scores((Term(queries, item_keys, mixture.backbone),))
-        if not self.constants:
-            return scores
-        given = batch.constants or self.constant_scores(batch.items, batch.rows, batch.candidates, None)
-        coefficients = dict(zip(self.experts, mixture.experts, strict=True))
-        for name in self.constants:
-            scores = scores.plus(Term(given[name], None, coefficients[name]))
+        given = batch.constants
+        if self.constants and not given:
+            given = self.constant_scores(batch.items, batch.rows, batch.candidates, None)
+        for name, coefficient in zip(self.experts, mixture.experts, strict=True):
+            asked, keys = self._pooled_part(params, batch, name)
+            if keys is not None or name in given:
+                scores = scores.plus(Term(asked, keys, coefficient, given.get(name)))
         return scores
+
+    def _pooled_part(
+        self, params: Mapping[str, Tensor], batch: Batch, name: str
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Queries and keys of the expert ``name``, where it pools."""
+        if name not in self.tables or self.config.experts not in POOLING:
+            return None, None
+        table = self.tables[name]
+        queries = pooled_expert.pooled_queries(params, name, table, batch.items, batch.rows)
+        return queries, gather_candidates(table.values, batch.candidates)
 
     def _candidate_mask(self, batch: Batch, weights: Tensor) -> Tensor:
         if batch.candidate_mask is not None:
@@ -296,15 +307,6 @@ class Recommender:
         return Scores(
             (), self._cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys)
         )
-
-    def _pooled_scores(
-        self, params: Mapping[str, Tensor], batch: Batch, queries: Tensor, item_keys: Tensor, mixture: Mixture
-    ) -> Scores:
-        terms = [Term(queries, item_keys, mixture.backbone)]
-        for (name, table), coefficient in zip(self.tables.items(), mixture.experts, strict=False):
-            expert_queries = pooled_expert.pooled_queries(params, name, table, batch.items, batch.rows)
-            terms.append(Term(expert_queries, gather_candidates(table.values, batch.candidates), coefficient))
-        return Scores(tuple(terms))
 
     def _memory_scores(
         self,

@@ -1,13 +1,14 @@
 """Scores of candidates in factorised form.
 
-A score is a sum of terms ``scale(t) * <query(l), key(t)>``, and keys belong to items alone, so the whole catalogue is
-scored by one matrix product a term and nothing of shape [B, L, V, D] is ever formed. What does not factorise (the
-memory experts) arrives as dense scores.
+A score is a sum of terms ``scale(t) * (<query(l), key(t)> + constant(l, t))``, and keys belong to items alone, so the
+whole catalogue is scored by one matrix product a term and nothing of shape [B, L, V, D] is ever formed. Constants come
+from experts without parameters. What does not factorise (the memory experts) arrives as dense scores.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,11 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One summand: queries of R rows against keys of N candidates; without keys, constants that are scaled."""
+    """One summand: queries of R rows against keys of N candidates, constants, or both added up."""
 
-    queries: Tensor  # [C, R, K]; without keys the products themselves, [C, R, N]
-    keys: Tensor | None  # [C, N, K], or [N, K] where all clients share them (item features)
+    queries: Tensor | None  # [C, R, K]
+    keys: Tensor | None  # [C, N, K], or [N, K] where all clients share them (item features); None without queries
     scale: Tensor | None = None  # [C, N]
+    constants: Tensor | None = None  # [C, R, N], through which no gradient flows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +49,20 @@ class Scores:
 
 
 def scaled_keys(term: Term) -> Tensor:
-    """The keys with the scale folded in, [C, N, K], or [N, K] where all clients share them. Raises ValueError for
-    constants."""
-    if term.keys is None:
-        raise ValueError("a term of constants has no keys")
+    """The keys with the scale folded in, [C, N, K], or [N, K] where all clients share them. Raises ValueError for a
+    term with constants, which no keys can stand for."""
+    if term.keys is None or term.constants is not None:
+        raise ValueError("a term with constants is more than its keys")
     return term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
 
 
 def _product(term: Term) -> Tensor:
     """A new tensor [C, R, N]; a scale is folded into the smaller factor, the keys."""
-    if term.keys is None:
-        return term.queries.clone() if term.scale is None else term.queries * term.scale.unsqueeze(1)
-    return torch.matmul(term.queries, scaled_keys(term).mT)
+    if term.constants is None:
+        return torch.matmul(cast(Tensor, term.queries), scaled_keys(term).mT)
+    value = term.constants
+    if term.queries is not None:
+        value = value + torch.matmul(term.queries, cast(Tensor, term.keys).mT)
+    elif term.scale is None:
+        return value.clone()
+    return value if term.scale is None else value * term.scale.unsqueeze(1)

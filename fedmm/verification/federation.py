@@ -103,12 +103,12 @@ Closed = Callable[[Numbers, FederationConfig], float]
 
 
 def _closed_sgd(g: Numbers, c: FederationConfig) -> float:
-    return 1.0 - c.server_learning_rate * sum(g)
+    return 1.0 - c.server_rate * sum(g)
 
 
 def _closed_momentum(g: Numbers, c: FederationConfig) -> float:
     b = c.server_beta1
-    return 1.0 - c.server_learning_rate * (g[0] * (1 + b + b * b) + g[1] * (1 + b) + g[2])
+    return 1.0 - c.server_rate * (g[0] * (1 + b + b * b) + g[1] * (1 + b) + g[2])
 
 
 def _adaptive(g: Numbers, c: FederationConfig, second: Callable[[float, float], float], *, momentum: bool) -> float:
@@ -116,7 +116,7 @@ def _adaptive(g: Numbers, c: FederationConfig, second: Callable[[float, float], 
     for own in g:
         m = c.server_beta1 * m + (1 - c.server_beta1) * own
         v = second(v, own * own)
-        x -= c.server_learning_rate * (m if momentum else own) / (math.sqrt(v) + c.server_epsilon)
+        x -= c.server_rate * (m if momentum else own) / (math.sqrt(v) + c.server_epsilon)
     return x
 
 

@@ -38,7 +38,7 @@ def warm_up_moves_the_router(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local_training.LocalTraining, "trainable", also_router)
 
     def decay(value: Any, gradient: Any, name: str, state: Any, config: Any) -> Any:
-        return value * (1 - 1e-3) - config.server_learning_rate * gradient, {}
+        return value * (1 - 1e-3) - config.server_rate * gradient, {}
 
     patch.setitem(server_optimizers.SERVER_OPTIMIZERS, "adam", decay)  # type: ignore[arg-type]
 
