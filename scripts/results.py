@@ -10,8 +10,8 @@ metrics by groups of users and of targets. Rows of other studies there are kept.
 tested against each other where they were asked the same.
 
 ``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of headline,
-claims, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg beside the CSV
-files. All figures come from these files alone.
+claims, defaults, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg beside the
+CSV files. All figures come from these files alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from results_claims import claims_table
 from results_cold import cold_table
+from results_defaults import defaults_table
 from results_groups import GROUP_COLUMNS, draw_results, group_rows, groups_table
 from results_pairs import PAIR_COLUMNS, measure_pairs
 from results_runs import COLUMNS, find_runs, row_of
@@ -36,6 +37,7 @@ PAIRS, GROUPS, PICTURE = "pairs.csv", "groups.csv", "groups.svg"
 TABLES = {
     "headline": headline_table,
     "claims": claims_table,
+    "defaults": defaults_table,
     "parts": parts_table,
     "failsafe": failsafe_table,
     "price": price_table,

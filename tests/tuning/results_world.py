@@ -9,6 +9,7 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from results_claims import BIASES, GATES
+from results_defaults import STUDIES as DEFAULTS_STUDIES
 from results_groups import GROUP_COLUMNS, KINDS, ROWS
 from results_pairs import SAMPLED
 from results_runs import COLD, METRICS, OTHERS
@@ -34,7 +35,7 @@ def run(study: str, variant: str, seed: int, level: float, **others: object) -> 
 def pair(study: str, variant: str, opponent: str, metric: str, difference: float, half: float, p: object = "") -> Row:
     bounds = {"difference": difference, "low": difference - half, "high": difference + half}
     texts = {key: repr(round(value, 6)) for key, value in bounds.items()}
-    split = "validation" if study == "parts" else "test"
+    split = "validation" if study in (PARTS, *DEFAULTS_STUDIES) else "test"
     names = {"study": study, "variant": variant, "opponent": opponent, "split": split, "metric": metric}
     return {**names, "seeds": "3", **texts, "p": str(p)}
 
@@ -64,7 +65,7 @@ def drawn_world(seed: int) -> Results:
     """Every variant of every shipped study, with everything that can be measured drawn at random."""
     stream = Random(seed)
     runs, pairs, groups = [], [], []
-    for study in ("claims", "claims_large", PARTS, QUALITY):
+    for study in ("claims", "claims_large", PARTS, QUALITY, *DEFAULTS_STUDIES):
         names = [variant.name for variant in load_study(study).variants]
         for name in names:
             for number in (0, 1, 2):

@@ -8,22 +8,25 @@ from pathlib import Path
 import pytest
 from results_world import claims_world, pair, run
 
-from fedmm.study import load_study
+from fedmm.study import list_studies, load_study
 
 # isort: split
 from results import PAIRS, TABLES, between, main, rebuild, write_csv
 from results_claims import BIASES, CLAIMS, GATES, claims_table, gates_row, verdict
 from results_cold import VARIANTS
+from results_defaults import STUDIES, defaults_table
 from results_groups import GROUPED, SHOWN
 from results_pairs import OPPONENTS, PAIR_COLUMNS
 from results_runs import COLUMNS
 from results_tables import (
     BARS,
+    DEFAULTS,
     HR50,
     NDCG,
+    PRICED,
     REFERENCES,
-    TAKEN_OUT,
     UNIFORM,
+    UNMEASURED,
     Interval,
     Results,
     failsafe_table,
@@ -114,7 +117,8 @@ def test_a_part_that_the_defaults_have_is_judged_by_its_absence() -> None:
         ("heat cap 2", "option", "cannot be told apart", "1.00x", "1.00x"),
         ("median", "option", "does not", "1.00x", "1.00x"),
     ]
-    assert "\n\nmovielens-small, 15 rounds, validation, seeds 0, 1, 2; the base has 0.1000" in table
+    assert "\n\nmovielens-small, 15 rounds, validation, seeds 0, 1, 2; the base, pooled" in table
+    assert "has 0.1000 [0.0900, 0.1100]. What" in table
     assert cells[0][2] == "+0.0200 [+0.0150, +0.0250]"
     assert cells[0][3] == "0.0040", "Holm: the smallest of four"
 
@@ -162,10 +166,36 @@ def test_the_fail_safe_holds_where_the_lower_end_is_above_its_bar() -> None:
     assert "ML-100K, 30 rounds, test" in failsafe_table(quality())
 
 
-def test_the_price_is_a_share_of_the_centralised_model() -> None:
-    table = price_table(quality())
+def test_the_price_is_a_share_of_the_centralised_model_of_the_same_kind() -> None:
+    found = quality()
+    table = price_table(found)
     assert "-0.0100 [-0.0120, -0.0080] | 96.2%: 97% not met |" in table
     assert "80.9%" in table
+    assert "| best |" not in table
+    levels = {"best, centralized": 0.1, "best, 100 rounds": 0.3, "best": 0.05}
+    facts = {"settings": "federation.rounds=70"}
+    best = [run("quality", name, seed, own, **facts) for name, own in levels.items() for seed in (11, 12, 13)]
+    table = price_table(Results([*found.runs, *best], found.pairs))
+    own = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| best")]
+    shares = ["", "278.6%: 97% met", "55.4%"]
+    assert [(row[1], row[5]) for row in own] == [
+        (f"{words}, 70 {unit}", share)
+        for (words, unit), share in zip(
+            [("centralised", "epochs"), ("federated", "rounds"), ("federated", "rounds")], shares, strict=True
+        )
+    ]
+
+
+def test_the_defaults_stand_beside_what_they_were_chosen_over() -> None:
+    levels = {"base": 0.2, "pooled experts": 0.1}
+    runs = [run("defaults", name, seed, own) for name, own in levels.items() for seed in (0, 1, 2)]
+    pairs = [pair("defaults", name, "", NDCG, level, 0.01) for name, level in levels.items()]
+    pairs.append(pair("defaults", "pooled experts", "base", NDCG, -0.1, 0.02, 0.03))
+    table = defaults_table(Results(runs, pairs))
+    assert "| ML-100K | **the defaults** | 0.2000 [0.1900, 0.2100] |  |" in table
+    assert "| pooled experts | 0.1000 [0.0900, 0.1100] | -0.1000 [-0.1200, -0.0800], p = 0.0300 |" in table
+    assert "seeds 0, 1, 2" in table
+    assert defaults_table(Results([], [])) == UNMEASURED
 
 
 def test_tables_replace_what_is_between_their_markers_and_nothing_else(tmp_path: Path) -> None:
@@ -177,7 +207,7 @@ def test_tables_replace_what_is_between_their_markers_and_nothing_else(tmp_path:
     readme.write_text("a\n<!-- results:price -->\nold\n<!-- /results:price -->\nz\n")
     assert main(["tables", "--readme", str(readme), "--folder", str(tmp_path)]) == 0
     once = readme.read_text()
-    assert once.startswith("a\n<!-- results:price -->\n| training |")
+    assert once.startswith("a\n<!-- results:price -->\n| model | training |")
     assert once.endswith("<!-- /results:price -->\nz\n")
     assert "old" not in once
     assert price_table(found) in once
@@ -198,10 +228,12 @@ def test_markers_that_enclose_nothing_are_refused(text: str) -> None:
 def test_every_row_names_a_variant_of_the_shipped_studies() -> None:
     variants = {name: {one.name for one in load_study(name).variants} for name in ("claims", "parts", "quality")}
     assert {"residual", *GATES.values(), *BIASES} <= variants["claims"]
-    assert set(TAKEN_OUT) <= variants["parts"]
-    assert {"residual", "noise", "shuffle", "backbone", "centralized", "100 rounds"} <= variants["quality"]
+    assert set(DEFAULTS) <= variants["parts"]
+    assert set(STUDIES) <= {study.name for study in list_studies()}
+    assert {"residual", "noise", "shuffle", "backbone"} <= variants["quality"]
+    assert {name for _, central, others in PRICED for name in (central, *others)} <= variants["quality"]
     assert set(BARS) | set(VARIANTS) | set(GROUPED) | {SHOWN} <= variants["quality"]
     assert set(OPPONENTS) <= variants["claims"] | variants["quality"] | variants["parts"]
     assert {*REFERENCES, *REFERENCES.values()} <= variants["parts"]
     assert set(REFERENCES.values()) <= set(OPPONENTS)
-    assert set(TABLES) == {"headline", "claims", "parts", "failsafe", "price", "cold", "groups"}
+    assert set(TABLES) == {"headline", "claims", "defaults", "parts", "failsafe", "price", "cold", "groups"}
