@@ -88,10 +88,9 @@ def _score(
         total = share * (backbone @ item) + counted
         for name in recommender.tables:
             if config.experts == "pooled":
-                own = _pooled_score(recommender, params, name, prefix, t)
+                total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
             else:
-                own = _neighbor_score(recommender, name, prefix, t)
-            total = total + gate * weights[name] * own
+                total = total + gate * weights[name] * _neighbor_score(recommender, name, prefix, t)
         return total
     final = share * backbone
     for name in recommender.tables:

@@ -44,9 +44,11 @@ def test_the_servers_parameters_are_not_touched(engine: str) -> None:
     assert all(torch.equal(params[name], value) for name, value in before.items())
 
 
-def test_warm_up_trains_exactly_the_backbone_model() -> None:
-    with_experts, params = make_local({}, {"warmup_rounds": 1})
-    backbone, _ = make_local({"fusion": "backbone"})
+@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_warm_up_trains_exactly_the_backbone_model(experts: str, negatives: int) -> None:
+    with_experts, params = make_local({"experts": experts}, {"warmup_rounds": 1, "num_negatives": negatives})
+    backbone, _ = make_local({"fusion": "backbone"}, {"num_negatives": negatives})
     own = {name: value for name, value in params.items() if backbone.recommender.is_backbone(name)}
     cohort = np.array([2, 3])
     left = by_client(vectorized.train_cohort(with_experts, params, cohort, 1))
