@@ -28,6 +28,8 @@ from fedmm.settings_catalogue import known_settings
 Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
 MEMORY = {"model.experts": "memory", "model.memory.size": 3}
+POOLED = {"model.experts": "pooled"}
+NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
 COMPETITIVE = {"model.fusion": "competitive"}
 LONGER = {"federation.rounds": 5}
 
@@ -73,9 +75,12 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.user_vector": Case(True),
     "model.router_bias_init": Case(1.0, COMPETITIVE),
     "model.load_balance_weight": Case(5.0),
-    "model.pooling_decay": Case(0.3),
-    "model.alignment_weight": Case(1.0),
-    "model.alignment_temperature": Case(1.0, {"model.alignment_weight": 1.0}),
+    "model.pooling_decay": Case(0.3, POOLED),
+    "model.alignment_weight": Case(1.0, POOLED),
+    "model.alignment_temperature": Case(1.0, {**POOLED, "model.alignment_weight": 1.0}),
+    "model.neighbors.count": Case(2, NEIGHBORS),
+    "model.neighbors.sharpness": Case(1.0, NEIGHBORS),
+    "model.neighbors.decay": Case(0.5, NEIGHBORS),
     "model.memory.size": Case(1, MEMORY),
     "model.memory.num_heads": Case(1, MEMORY),
     "model.memory.surprise_weight": Case(20.0, MEMORY),
@@ -148,7 +153,7 @@ def test_the_setting_changes_a_number(key: str, world: Path) -> None:
     assert config.digest != changed.digest
 
 
-@pytest.mark.parametrize("beside", [{}, MEMORY], ids=["base", "memory"])
+@pytest.mark.parametrize("beside", [{}, MEMORY, POOLED], ids=["base", "memory", "pooled"])
 def test_nothing_changed_is_no_number_changed(beside: Given, world: Path) -> None:
     """Or the test above would prove nothing."""
     assert numbers(settings_of(world, beside)) == cached_numbers(world, tuple(beside.items()))

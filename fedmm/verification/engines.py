@@ -34,29 +34,59 @@ RATES = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01}
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
 # Together these reach every optimizer, fusion, kind of expert, scoring and option of local training at least once.
 CASES: Sequence[Case] = (
-    ({}, {"local_optimizer": "sgd", "weight_decay": 0.01}),
-    ({"dropout": 0.3, "num_blocks": 2}, {"local_optimizer": "adam", "local_epochs": 2, "batch_size": 2}),
-    ({"fusion": "competitive"}, {"local_optimizer": "adamw", "weight_decay": 0.1, "proximal_mu": 0.5}),
+    ({"experts": "pooled"}, {"local_optimizer": "sgd", "weight_decay": 0.01}),
+    (
+        {"experts": "neighbors", "dropout": 0.3, "num_blocks": 2},
+        {"local_optimizer": "adam", "local_epochs": 2, "batch_size": 2},
+    ),
+    (
+        {"fusion": "competitive", "experts": "neighbors"},
+        {"local_optimizer": "adamw", "weight_decay": 0.1, "proximal_mu": 0.5},
+    ),
     ({"fusion": "backbone", "dropout": 0.2}, {"local_optimizer": "sgd", "num_negatives": 7, "clip_norm": None}),
     ({"fusion": "backbone", "scoring": "cosine"}, {"local_optimizer": "adam"}),
     ({"experts": "memory"}, {"local_optimizer": "sgd", "num_negatives": 0, "batch_size": 1}),
     ({"experts": "memory", "scoring": "cosine"}, {"local_optimizer": "adamw", "exclude_seen": False}),
     ({"experts": "memory", "fusion": "competitive", "dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 5}),
-    ({"fusion": "competitive", "dropout": 0.2}, {"local_optimizer": "sgd", "num_negatives": 9, "local_epochs": 1}),
-    ({"transition": True, "dropout": 0.2}, {"local_optimizer": "adam", "batch_size": 1}),
+    (
+        {"fusion": "competitive", "experts": "pooled", "dropout": 0.2},
+        {"local_optimizer": "sgd", "num_negatives": 9, "local_epochs": 1},
+    ),
+    ({"transition": True, "experts": "pooled", "dropout": 0.2}, {"local_optimizer": "adam", "batch_size": 1}),
     ({"transition": True, "experts": "memory"}, {"local_optimizer": "sgd", "num_negatives": 6}),
-    ({}, {"local_optimizer": "adam", "warmup_rounds": 2, "client_weighting": "positions"}),
-    ({"dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 8, "negatives_per": "round", "proximal_mu": 0.5}),
-    ({}, {"local_optimizer": "sgd", "num_negatives": 8, "weight_decay": 0.1}),
-    ({"alignment_weight": 0.5, "dropout": 0.2}, {"local_optimizer": "adam", "loss": "gbce", "num_negatives": 8}),
+    ({"experts": "neighbors"}, {"local_optimizer": "adam", "warmup_rounds": 2, "client_weighting": "positions"}),
+    (
+        {"experts": "neighbors", "dropout": 0.2},
+        {"local_optimizer": "adam", "num_negatives": 8, "negatives_per": "round", "proximal_mu": 0.5},
+    ),
+    ({"experts": "pooled"}, {"local_optimizer": "sgd", "num_negatives": 8, "weight_decay": 0.1}),
+    (
+        {"alignment_weight": 0.5, "experts": "pooled", "dropout": 0.2},
+        {"local_optimizer": "adam", "loss": "gbce", "num_negatives": 8},
+    ),
     ({"alignment_weight": 0.5, "experts": "memory"}, {"local_optimizer": "sgd", "loss": "gbce", "num_negatives": 0}),
-    ({"transition": True}, {"local_optimizer": "sgd", "loss": "bpr", "exclude_seen": False}),
-    ({}, {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True, "negatives_per": "round"}),
-    ({"personal_gate": True, "user_vector": True}, {"local_optimizer": "adam", "proximal_mu": 0.5}),
-    ({"personal_gate": True, "user_vector": True}, {"local_optimizer": "sgd", "num_negatives": 8}),
+    ({"transition": True, "experts": "neighbors"}, {"local_optimizer": "sgd", "loss": "bpr", "exclude_seen": False}),
+    (
+        {"experts": "pooled"},
+        {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True, "negatives_per": "round"},
+    ),
+    (
+        {"personal_gate": True, "user_vector": True, "experts": "pooled"},
+        {"local_optimizer": "adam", "proximal_mu": 0.5},
+    ),
+    (
+        {"personal_gate": True, "user_vector": True, "experts": "neighbors"},
+        {"local_optimizer": "sgd", "num_negatives": 8},
+    ),
     ({"personal_gate": True, "user_vector": True, "experts": "memory"}, {"local_optimizer": "sgd"}),
-    ({"user_vector": True}, {"local_algorithm": "scaffold", "local_epochs": 2, "batch_size": 2}),
-    ({"dropout": 0.2}, {"local_algorithm": "scaffold", "num_negatives": 8, "learning_rate_schedule": "cosine"}),
+    (
+        {"user_vector": True, "experts": "neighbors"},
+        {"local_algorithm": "scaffold", "local_epochs": 2, "batch_size": 2},
+    ),
+    (
+        {"experts": "pooled", "dropout": 0.2},
+        {"local_algorithm": "scaffold", "num_negatives": 8, "learning_rate_schedule": "cosine"},
+    ),
 )
 
 
@@ -166,7 +196,8 @@ def one_step_gap(subject: Subject) -> Finding:
     gaps = []
     for model in (
         {"fusion": "backbone"},
-        {"load_balance_weight": 0.0},
+        {"experts": "pooled", "load_balance_weight": 0.0},
+        {"experts": "neighbors", "load_balance_weight": 0.0},
         {"experts": "memory", "load_balance_weight": 0.0},
     ):
         settings = {

@@ -5,6 +5,8 @@ It shares no code with ``fedmm.models`` and forms everything the fast path avoid
 
 from __future__ import annotations
 
+import functools
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +20,7 @@ from fedmm.models.transition import TransitionTable
 EPSILON = 1e-6
 HALF_LIFE = 10.0
 LOWEST_SQUARE = 1e-12
+NEIGHBOR_SCALE = 16.0
 
 
 def naive_scores(
@@ -81,10 +84,13 @@ def _score(
     counted = torch.zeros_like(item[0])
     if recommender.transition is not None:
         counted = counted + gate * weights["transition"] * _transition_score(recommender.transition, prefix, t)
-    if recommender.experts and config.experts == "pooled":
+    if recommender.experts and config.experts != "memory":
         total = share * (backbone @ item) + counted
         for name in recommender.tables:
-            total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
+            if config.experts == "pooled":
+                total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
+            else:
+                total = total + gate * weights[name] * _neighbor_score(recommender, name, prefix, t)
         return total
     final = share * backbone
     for name in recommender.tables:
@@ -97,6 +103,37 @@ def _transition_score(table: TransitionTable, prefix: Sequence[int], t: int) -> 
     total = float(table.counts[:, [t]].sum())
     found = sum(0.8**age * float(table.counts[item, t]) for age, item in enumerate(list(prefix)[::-1][:10]))
     return 2.0 * math.log1p(found / math.sqrt(total) / table.softening) if total > 0 else 0.0
+
+
+def _neighbor_score(recommender: Recommender, name: str, prefix: Sequence[int], t: int) -> float:
+    """16 sum_j d^(l-j) A[h_j, t]; A[i, t] = (K[i, t] + K[t, i]) / 2 over the roots of i's and t's sums of the same."""
+    near, sums = _neighbors(recommender, name)
+    total = 0.0
+    for j, item in enumerate(prefix):
+        both = (near[item].get(t, 0.0) + near[t].get(item, 0.0)) / 2
+        if both:
+            age = len(prefix) - 1 - j
+            total += recommender.config.neighbors.decay**age * both / math.sqrt(sums[item] * sums[t])
+    return NEIGHBOR_SCALE * total
+
+
+@functools.lru_cache(maxsize=4)
+def _neighbors(recommender: Recommender, name: str) -> tuple[list[dict[int, float]], list[float]]:
+    """K's rows, {neighbour: max(cosine, 0)^p} of each item's nearest others, and each item's sum of (K + K') / 2."""
+    table, own = recommender.tables[name], recommender.config.neighbors
+    held = [item for item in range(len(table.values)) if table.present[item]]
+    vectors = table.values[held]
+    lengths = (vectors**2).sum(1).sqrt().clamp(min=LOWEST_SQUARE)
+    near: list[dict[int, float]] = [{} for _ in table.values]
+    for place, item in enumerate(held):
+        cosines = (vectors @ vectors[place] / (lengths * lengths[place])).tolist()
+        others = ((cosine, other) for cosine, other in zip(cosines, held, strict=True) if other != item)
+        near[item] = {other: max(cosine, 0.0) ** own.sharpness for cosine, other in heapq.nlargest(own.count, others)}
+    sums = [sum(row.values()) / 2 for row in near]
+    for row in near:
+        for other, weight in row.items():
+            sums[other] += weight / 2
+    return near, sums
 
 
 def _similarity(final: Tensor, item: Tensor, config: ModelConfig) -> Tensor:

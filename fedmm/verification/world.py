@@ -23,7 +23,15 @@ from fedmm.seeding import numpy_stream, torch_stream
 from fedmm.verification.subject import SMALL_ITEMS, small_features
 
 LENGTHS = (2, 3, 25, 9, 14, 2, 31, 18)
-TINY_MODEL: Mapping[str, Any] = {"hidden_dim": 8, "max_length": 6, "dropout": 0.0, "num_blocks": 1}
+# Pooled experts have parameters of their own, so there is something of theirs to train, send and aggregate.
+TINY_MODEL: Mapping[str, Any] = {
+    "hidden_dim": 8,
+    "max_length": 6,
+    "dropout": 0.0,
+    "num_blocks": 1,
+    "experts": "pooled",
+}
+TINY_FEDERATION: Mapping[str, Any] = {"server_optimizer": "sgd", "server_learning_rate": 1.0}
 ClientUpdate = tuple[Params, float, float]  # delta, loss, load-balance loss
 Engine = Callable[..., Iterator[UpdateBlock]]
 ENGINES: Mapping[str, Engine] = {"sequential": sequential.train_cohort, "vectorized": vectorized.train_cohort}
@@ -47,7 +55,7 @@ def make_local(
     train = histories() if train is None else train
     counts = sum_transition_counts(train, SMALL_ITEMS) if config.transition else None
     recommender = Recommender.build(config, SMALL_ITEMS, small_features(), dtype, transition_counts=counts)
-    own = FederationConfig.model_validate(dict(federation or {}))
+    own = FederationConfig.model_validate({**TINY_FEDERATION, **(federation or {})})
     local = LocalTraining.build(recommender, own, train, 0, dtype)
     return local, recommender.init(torch_stream(0, "verify world"), dtype)
 

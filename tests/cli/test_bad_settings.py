@@ -31,7 +31,7 @@ TRAIN = [
     ("--fusion", "additive"),
     ("--experts", "both"),
     ("--scoring", "euclidean"),
-    ("--scoring", "cosine"),  # pooled experts
+    ("--scoring", "cosine"),  # no memory experts
     ("--local-optimizer", "lion"),
     ("--server-optimizer", "adamw"),
     ("--aggregation", "majority"),
@@ -50,7 +50,12 @@ TRAIN = [
     ("--set", "federation.gbce_calibration=1.5"),
     ("--set", "federation.logq_correction=true"),  # the full softmax
     ("--set", "model.alignment_weight=-1"),
+    ("--set", "model.alignment_weight=0.5"),  # neighbour experts project nothing
     ("--set", "model.alignment_temperature=0"),
+    ("--set", "model.neighbors.count=0"),
+    ("--set", "model.neighbors.sharpness=0"),
+    ("--set", "model.neighbors.decay=0"),
+    ("--set", "model.neighbors.decay=1.5"),
     ("--set", "model.dropout"),
     ("--set", "model.dropuot=0.1"),
     ("--set", "model=3"),
@@ -122,6 +127,11 @@ def test_train_refuses(option: str, value: str, run, tmp_path: Path, monkeypatch
         (["train", "--aggregation", "median", "--set", "federation.local_algorithm=scaffold"], "median"),
         (["train", "--eval", "sampled", "--set", "evaluation.selection_metric=full/ndcg_at_10"], "full/ndcg_at_10"),
         (["train", "--fusion", "backbone", "--set", "model.alignment_weight=0.5"], "alignment_weight 0.5"),
+        (
+            ["train", "--experts", "neighbors", "--set", "model.alignment_weight=0.5"],
+            'alignment_weight 0.5 has no effect on experts "neighbors"',
+        ),
+        (["train", "--experts", "neighbors", "--scoring", "cosine"], "cosine"),
         (
             ["train", "--set", "federation.logq_correction=true", "--set", "federation.num_negatives=0"],
             "num_negatives is 0",

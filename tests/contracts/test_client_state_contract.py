@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "user vector": ({"user_vector": True, "fusion": "backbone"}, {}),
     "both, memory experts": ({**PERSONAL, "experts": "memory"}, {"num_negatives": 7}),
     "both, local tables": (PERSONAL, {"num_negatives": 7}),
+    "both, neighbours": ({**PERSONAL, "experts": "neighbors"}, {"num_negatives": 7}),
     "scaffold, epochs": ({}, {"local_algorithm": "scaffold", "local_epochs": 2, "batch_size": 2}),
     "scaffold beside personal": (PERSONAL, {"local_algorithm": "scaffold", "num_negatives": 7}),
 }

@@ -166,7 +166,13 @@ def test_what_a_row_is_set_against(name, excludes, negatives):
             assert len(outside) == (min(negatives, num_outside) if negatives else num_outside)
 
 
-MODELS = [{}, {"experts": "memory"}, {"fusion": "competitive", "transition": True}, {"fusion": "backbone"}]
+MODELS = [
+    {"experts": "pooled"},
+    {"experts": "neighbors"},
+    {"experts": "memory"},
+    {"fusion": "competitive", "experts": "pooled", "transition": True},
+    {"fusion": "backbone"},
+]
 
 
 @EVERY
@@ -183,7 +189,7 @@ def test_engines_agree(name, model, negatives):
 
 @EVERY
 def test_local_tables_train_as_dense_ones_do(name):
-    local, params = make_local({}, {"loss": name, "num_negatives": 5})
+    local, params = make_local({"experts": "pooled"}, {"loss": name, "num_negatives": 5})
     clients = vectorized.cut_blocks(local, local.windows.trainable[:4], 32)[0]
     assert local.fits_local_tables
     whole = vectorized.train_block(local, shaken(params), clients, 1)

@@ -84,10 +84,11 @@ def test_every_default_is_one_of_the_choices():
 @pytest.mark.parametrize("experts", sorted(choices(ModelConfig, "experts")))
 @pytest.mark.parametrize("fusion", sorted(choices(ModelConfig, "fusion")))
 def test_every_fusion_takes_every_kind_of_expert(fusion, experts):
-    """Each pair has parameters: one group a modality, beside the backbone's own."""
+    """Each pair has parameters beside the backbone's own: the router's, and a group a modality where they train."""
     config = ModelConfig(fusion=fusion, experts=experts, hidden_dim=4, max_length=3, num_blocks=1)
     present = np.array([False, True, True])
     tables = {name: ItemFeatures(np.ones((3, 2), np.float32), present) for name in MODALITIES}
     names = Recommender.build(config, 2, tables).init(torch.Generator())
     groups = {name.split(".")[0] for name in names if not name.startswith(PREFIX)}
-    assert groups >= set(MODALITIES) if fusion != "backbone" else not groups
+    own = {"router"} if experts == "neighbors" else {"router", *MODALITIES}
+    assert groups - {"fusion"} == (own if fusion != "backbone" else set())

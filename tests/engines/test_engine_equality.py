@@ -36,15 +36,19 @@ from fedmm.verification.world import (
 FUSIONS = [
     {"fusion": "backbone", "scoring": "cosine"},
     {"fusion": "backbone"},
-    {"fusion": "residual"},
-    {"fusion": "competitive"},
+    {"fusion": "residual", "experts": "pooled"},
+    {"fusion": "competitive", "experts": "pooled"},
+    {"fusion": "residual", "experts": "neighbors"},
+    {"fusion": "competitive", "experts": "neighbors"},
     {"fusion": "residual", "experts": "memory"},
     {"fusion": "competitive", "experts": "memory", "scoring": "cosine"},
-    {"fusion": "residual", "transition": True},
+    {"fusion": "residual", "experts": "pooled", "transition": True},
+    {"fusion": "residual", "experts": "neighbors", "transition": True},
     {"fusion": "competitive", "experts": "memory", "transition": True},
 ]
 
 
+PROJECTING = ("pooled", "memory")  # kinds of experts that project features, which can be aligned
 LOSSES = [
     *({"num_negatives": number} for number in (0, 1, 7, SMALL_ITEMS)),
     {"num_negatives": 7, "logq_correction": True},
@@ -57,7 +61,7 @@ def models(draw: st.DrawFn) -> dict[str, Any]:
     chosen = draw(st.sampled_from(FUSIONS))
     return {
         **chosen,
-        "alignment_weight": 0.0 if chosen["fusion"] == "backbone" else draw(st.sampled_from([0.0, 0.7])),
+        "alignment_weight": draw(st.sampled_from([0.0, 0.7])) if chosen.get("experts") in PROJECTING else 0.0,
         "personal_gate": chosen["fusion"] == "residual" and draw(st.booleans()),
         "user_vector": draw(st.booleans()),
         "max_length": draw(st.integers(2, 9)),
@@ -102,7 +106,7 @@ def federations(draw: st.DrawFn) -> dict[str, Any]:
     return {**own, "local_algorithm": draw(st.sampled_from(["fedavg", "scaffold"])) if plain else "fedavg"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     models(),
     federations(),
@@ -174,7 +178,7 @@ def rounds(engine: str, optimizer: str, aggregation: str, number: int = 3) -> Pa
         "client_weighting": "positions",
         "warmup_rounds": 1,
     }
-    local, params = make_local({"dropout": 0.2}, federation)
+    local, params = make_local({"experts": "pooled", "dropout": 0.2}, federation)
     parts = Federation(local.config, local, local.windows.trainable, 3, ENGINES[engine], 0)
     state = ServerState(shaken(params), {}, 0)
     for _ in range(number):

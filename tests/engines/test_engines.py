@@ -1,11 +1,12 @@
 """Engines beyond what ``fedmm verify`` checks: repeats, purity, blocks and threads."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
+from fedmm.config import ModelConfig
 from fedmm.engines import vectorized
 from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS
 from fedmm.models.fusion import FUSIONS
@@ -17,7 +18,11 @@ def test_the_cases_of_verify_reach_every_part() -> None:
     federations, models = [case[1] for case in CASES], [case[0] for case in CASES]
     assert {federation.get("local_optimizer", "sgd") for federation in federations} == set(LOCAL_OPTIMIZERS)
     assert {model.get("fusion", "residual") for model in models} == {*FUSIONS, "backbone"}
-    assert {model.get("experts", "pooled") for model in models} == {"pooled", "memory"}
+    kinds = get_args(ModelConfig.model_fields["experts"].annotation)
+    fused = [model for model in models if model.get("fusion") != "backbone"]
+    assert {model["experts"] for model in fused} == set(kinds)
+    constant = [case[1] for case in CASES if case[0].get("experts") == "neighbors"]
+    assert {federation.get("loss", "softmax") for federation in constant} > {"softmax"}
     assert {model.get("scoring", "dot") for model in models} == {"dot", "cosine"}
 
 
@@ -39,9 +44,11 @@ def test_the_servers_parameters_are_not_touched(engine: str) -> None:
     assert all(torch.equal(params[name], value) for name, value in before.items())
 
 
-def test_warm_up_trains_exactly_the_backbone_model() -> None:
-    with_experts, params = make_local({}, {"warmup_rounds": 1})
-    backbone, _ = make_local({"fusion": "backbone"})
+@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_warm_up_trains_exactly_the_backbone_model(experts: str, negatives: int) -> None:
+    with_experts, params = make_local({"experts": experts}, {"warmup_rounds": 1, "num_negatives": negatives})
+    backbone, _ = make_local({"fusion": "backbone"}, {"num_negatives": negatives})
     own = {name: value for name, value in params.items() if backbone.recommender.is_backbone(name)}
     cohort = np.array([2, 3])
     left = by_client(vectorized.train_cohort(with_experts, params, cohort, 1))
@@ -49,7 +56,7 @@ def test_warm_up_trains_exactly_the_backbone_model() -> None:
     assert update_gap(left, right) == 0.0
 
 
-@pytest.mark.parametrize("model", [{}, {"experts": "memory"}])
+@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "memory"}])
 def test_blocks_partition_the_cohort_and_keep_like_with_like(model: dict[str, Any]) -> None:
     local, _ = make_local(model)
     cohort = local.windows.trainable
@@ -63,8 +70,9 @@ def test_blocks_partition_the_cohort_and_keep_like_with_like(model: dict[str, An
             assert 2 * positions[-1] >= positions[0]
 
 
-def test_blocks_shrink_where_models_form_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    local, params = make_local({"experts": "memory"}, {"learning_rate": 0.1})
+@pytest.mark.parametrize("experts", ["memory", "neighbors"])
+def test_blocks_shrink_where_models_form_much(experts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, params = make_local({"experts": experts}, {"learning_rate": 0.1})
     cohort = local.windows.trainable
     whole = by_client(vectorized.train_cohort(local, params, cohort, 1))
     monkeypatch.setattr(vectorized, "FORMED_NUMBERS", 1)

@@ -22,18 +22,22 @@ from fedmm.verification.world import make_local
 
 SAMPLED: Mapping[str, Any] = {"num_negatives": 6}
 SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {}),
-    ({"fusion": "competitive", "dropout": 0.2}, {"exclude_seen": False}),
+    ({"experts": "pooled"}, {}),
+    ({"experts": "neighbors"}, {}),
+    ({"fusion": "competitive", "experts": "pooled", "dropout": 0.2}, {"exclude_seen": False}),
     ({"fusion": "backbone"}, {"clip_norm": 0.05, "local_steps": None, "local_epochs": 2, "batch_size": 2}),
-    ({}, {"local_optimizer": "adam", "learning_rate": 0.01, "local_epochs": 1, "batch_size": 1}),
-    ({}, {"local_optimizer": "adamw", "learning_rate": 0.01, "proximal_mu": 0.5}),
-    ({}, {"proximal_mu": 0.5, "negatives_per": "round"}),
-    ({}, {"warmup_rounds": 2}),
-    ({}, {"num_negatives": 3 * SMALL_ITEMS}),  # more than there are
-    ({"alignment_weight": 0.5}, {"logq_correction": True}),
-    ({"fusion": "competitive"}, {"loss": "gbce"}),
-    ({}, {"loss": "bpr", "negatives_per": "round"}),
-    ({}, {"loss": "bpr", "exclude_seen": False, "batch_size": 2}),
+    ({"experts": "neighbors"}, {"local_optimizer": "adam", "learning_rate": 0.01, "local_epochs": 1, "batch_size": 1}),
+    ({"experts": "pooled"}, {"local_optimizer": "adamw", "learning_rate": 0.01, "proximal_mu": 0.5}),
+    ({"experts": "pooled"}, {"proximal_mu": 0.5, "negatives_per": "round"}),
+    ({"fusion": "competitive", "experts": "neighbors", "dropout": 0.2}, {"negatives_per": "round"}),
+    ({"experts": "neighbors"}, {"warmup_rounds": 2}),
+    ({"experts": "pooled"}, {"num_negatives": 3 * SMALL_ITEMS}),  # more than there are
+    ({"experts": "neighbors", "user_vector": True}, {"num_negatives": 3 * SMALL_ITEMS, "exclude_seen": False}),
+    ({"experts": "pooled", "alignment_weight": 0.5}, {"logq_correction": True}),
+    ({"experts": "neighbors"}, {"logq_correction": True, "batch_size": 2}),
+    ({"fusion": "competitive", "experts": "pooled"}, {"loss": "gbce"}),
+    ({"experts": "pooled"}, {"loss": "bpr", "negatives_per": "round"}),
+    ({"experts": "pooled"}, {"loss": "bpr", "exclude_seen": False, "batch_size": 2}),
 ]
 
 
@@ -84,11 +88,15 @@ def test_a_client_names_its_own_items_and_its_negatives_once_each() -> None:
         assert set(moved) <= set(named)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.integers(1, SMALL_ITEMS), min_size=2, max_size=12), min_size=1, max_size=4), st.booleans())
-def test_items_met_more_than_once_stay_exact(rows: list[list[int]], excludes: bool) -> None:
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, SMALL_ITEMS), min_size=2, max_size=12), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from(["pooled", "neighbors"]),
+)
+def test_items_met_more_than_once_stay_exact(rows: list[list[int]], excludes: bool, experts: str) -> None:
     train = Ragged.from_rows([np.array(row, dtype=np.int64) for row in rows])
-    local, params = make_local({}, {**SAMPLED, "exclude_seen": excludes}, train=train)
+    local, params = make_local({"experts": experts}, {**SAMPLED, "exclude_seen": excludes}, train=train)
     for clients in vectorized.cut_blocks(local, local.windows.trainable, 32):
         sparse, dense = both(local, shaken(params), clients)
         found = sparse.dense_deltas(SMALL_ITEMS)
@@ -116,6 +124,8 @@ def test_what_a_client_holds_does_not_grow_with_the_catalogue() -> None:
         ({"experts": "memory"}, {}),
         ({"fusion": "backbone", "scoring": "cosine"}, {}),
         ({"transition": True}, {}),
+        ({"experts": "neighbors"}, {"loss": "gbce"}),
+        ({"experts": "neighbors"}, {"loss": "bpr", "exclude_seen": False}),
     ],
     ids=str,
 )

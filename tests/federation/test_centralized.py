@@ -43,12 +43,12 @@ def pooled_loss(local, params, chosen):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("clip", [None, 0.05])
-def test_epochs_are_those_of_a_plain_trainer(optimizer, clip):
+@pytest.mark.parametrize(("experts", "clip"), [("pooled", None), ("pooled", 0.05), ("neighbors", None)])
+def test_epochs_are_those_of_a_plain_trainer(optimizer, experts, clip):
     """Two epochs of minibatches of three windows; the optimizer's state lasts from one to the next."""
     kind, rate = OPTIMIZERS[optimizer]
     given = {**PLAIN, "clip_norm": clip, "local_optimizer": optimizer, "learning_rate": rate, "batch_size": 3}
-    local, params = make_local({"load_balance_weight": 0.0}, {**given, "weight_decay": 0.01})
+    local, params = make_local({"experts": experts, "load_balance_weight": 0.0}, {**given, "weight_decay": 0.01})
     found, _ = epochs(local, params, 2)
     own = {name: value.clone().requires_grad_() for name, value in params.items()}
     trainer = kind(own.values(), lr=rate, weight_decay=0.01)
@@ -79,8 +79,9 @@ def test_an_epoch_takes_every_window_once():
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_state_is_all_that_is_needed_to_go_on(optimizer):
+def test_a_state_is_all_that_is_needed_to_go_on(optimizer, experts):
     """With dropout, sampled negatives, exclusions and a warm-up; nothing but tensors is in the state."""
     given = {
         "local_optimizer": optimizer,
@@ -89,7 +90,7 @@ def test_a_state_is_all_that_is_needed_to_go_on(optimizer):
         "batch_size": 3,
         "warmup_rounds": 1,
     }
-    local, params = make_local({"dropout": 0.2, "transition": True}, {**given, "warmup_rounds": 1})
+    local, params = make_local({"dropout": 0.2, "experts": experts, "transition": True}, {**given, "warmup_rounds": 1})
     whole, _ = epochs(local, params, 3)
     half, _ = epochs(local, params, 1)
     assert all(isinstance(value, torch.Tensor) for value in half.optimizer.values())
@@ -110,8 +111,11 @@ def test_the_state_it_starts_from_stays_as_it_is():
     assert all(torch.equal(value, before[name]) for name, value in (state.params | state.optimizer).items())
 
 
-def test_warm_up_trains_the_backbone_alone():
-    local, params = make_local({}, {"warmup_rounds": 1, "local_optimizer": "adam", "learning_rate": 0.01})
+@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+def test_warm_up_trains_the_backbone_alone(experts):
+    local, params = make_local(
+        {"experts": experts}, {"warmup_rounds": 1, "local_optimizer": "adam", "learning_rate": 0.01}
+    )
     state, _ = epochs(local, params, 1)
     for name, value in params.items():
         assert torch.equal(state.params[name], value) != name.startswith("backbone."), name
@@ -132,9 +136,10 @@ def test_divergence_is_an_error():
         epochs(local, params, 6)
 
 
-def test_logits_of_a_pooled_batch_do_not_depend_on_who_shares_it():
+@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+def test_logits_of_a_pooled_batch_do_not_depend_on_who_shares_it(experts):
     """One client's loss is the same beside others as alone: exclusions and masks are its own."""
-    local, params = make_local({"transition": True}, {})
+    local, params = make_local({"experts": experts, "transition": True}, {})
     local = replace(local, config=FederationConfig.model_validate({**local.config.model_dump(), "batch_size": 50}))
     ((clients, plans),) = minibatches(local, 1)
     together = StepStream(local, clients, 1, plans, (0,)).step(0, len(clients))

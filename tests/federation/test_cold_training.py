@@ -29,9 +29,10 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 MODELS: list[dict[str, Any]] = [
     {"fusion": "backbone"},
-    {"load_balance_weight": 5.0},
+    {"experts": "pooled", "load_balance_weight": 5.0},
     {"fusion": "competitive", "experts": "memory", "load_balance_weight": 5.0},
     {"transition": True},
+    {"experts": "neighbors"},
 ]
 
 

@@ -23,7 +23,9 @@ from fedmm.verification.subject import SMALL_ITEMS, small_features
 from fedmm.verification.world import ENGINES
 
 NUM_CLIENTS, ROUNDS = 12, 3
-PROTOTYPES = {"experts": "memory", "memory": {"num_prototypes": 4}}
+POOLED = {"experts": "pooled", "alignment_weight": 0.1}
+PROTOTYPES = {"experts": "memory", "memory": {"num_prototypes": 4}, "alignment_weight": 0.1}
+NEIGHBORS = {"experts": "neighbors"}
 SETTINGS = [
     {"num_negatives": 0},
     {"num_negatives": 8},
@@ -64,8 +66,8 @@ def run(
             yield block
 
     config = FederationConfig.model_validate({**settings, "local_steps": 2, "server_optimizer": "adam"})
-    shape = {"hidden_dim": 8, "max_length": 6, "num_blocks": 1, "dropout": 0.2, "alignment_weight": 0.1}
-    model = ModelConfig.model_validate({**shape, **(experts or {})})
+    shape = {"hidden_dim": 8, "max_length": 6, "num_blocks": 1, "dropout": 0.2}
+    model = ModelConfig.model_validate({**shape, **(experts or POOLED)})
     recommender = Recommender.build(model, split.num_items, small_features())
     local = LocalTraining.build(recommender, config, split.train, 0)
     params = recommender.init(torch_stream(0, "held out"))
@@ -87,11 +89,15 @@ def test_the_two_worlds_differ_where_it_counts(both: tuple[Split, Split]) -> Non
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    ("settings", "experts"),
+    [*((own, POOLED) for own in SETTINGS), *((own, NEIGHBORS) for own in SETTINGS[:2])],
+    ids=str,
+)
 def test_nothing_that_leaves_a_client_tells_of_them(
-    both: tuple[Split, Split], engine: str, settings: dict[str, Any]
+    both: tuple[Split, Split], engine: str, settings: dict[str, Any], experts: dict[str, Any]
 ) -> None:
-    (blocks, params), (others, other_params) = (run(split, engine, settings) for split in both)
+    (blocks, params), (others, other_params) = (run(split, engine, settings, experts) for split in both)
     assert len(blocks) == len(others)
     for block, other in zip(blocks, others, strict=True):
         assert np.array_equal(block.clients, other.clients)

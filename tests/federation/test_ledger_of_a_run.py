@@ -61,7 +61,7 @@ def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("model", [{}, {"experts": "memory"}], ids=str)
+@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "memory"}], ids=str)
 def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, model: dict[str, Any]) -> None:
     """A request of row numbers and its answer go before the update; each is written down here and measured. The answer
     is the whole table where memories are at work, whose surprise reads it."""
@@ -76,7 +76,7 @@ def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, mod
                 assert float(delta[ITEM_TABLE].abs().sum()) == pytest.approx(float(sparse[ITEM_TABLE].abs().sum()))
                 asked.append(len(save({"item_rows": rows})))
                 sent.append(written(sparse, len(rows) - 1, heat=True))
-                answered = server[ITEM_TABLE] if model else server[ITEM_TABLE][rows]
+                answered = server[ITEM_TABLE] if model["experts"] == "memory" else server[ITEM_TABLE][rows]
                 received.append(len(save({**server, ITEM_TABLE: answered})))
             yield block
 
@@ -89,7 +89,9 @@ def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, mod
     assert others.uplink_bytes == others.num_clients * traffic(hidden, params, 1)[0]
 
 
-@pytest.mark.parametrize("model", [{}, {"experts": "memory", "memory": {"size": 3}}], ids=str)
+@pytest.mark.parametrize(
+    "model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "memory", "memory": {"size": 3}}], ids=str
+)
 def test_what_does_not_come_down_changes_nothing(model: dict[str, Any]) -> None:
     """Rows that a client is not said to receive may be any numbers."""
     local, params = make_local(model, {"num_negatives": 5})
@@ -99,7 +101,7 @@ def test_what_does_not_come_down_changes_nothing(model: dict[str, Any]) -> None:
     table[~touched(local, 6, 1)] *= 50
     (after,) = ENGINES["sequential"](local, {**params, ITEM_TABLE: table}, client, 1)
     gap = params_gap(before.deltas, after.deltas)
-    assert (gap > 0) == bool(model) == local.reads_all_rows(1)
+    assert (gap > 0) == (model["experts"] == "memory") == local.reads_all_rows(1)
 
 
 def each_clients(block: UpdateBlock) -> Iterator[Params]:

@@ -34,7 +34,13 @@ CLIENT, OFFSET = 4, 0.7
 VECTOR = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64)
 STATES = ClientStates({CLIENT: {GATE_OFFSET: torch.tensor(OFFSET, dtype=torch.float64), USER_VECTOR: VECTOR}})
 BOTH = pytest.mark.parametrize("engine", ENGINES)
-MODELS = [{}, {"experts": "memory"}, {"transition": True}, {"experts": "memory", "scoring": "cosine"}]
+MODELS = [
+    {},
+    {"experts": "neighbors"},
+    {"experts": "memory"},
+    {"transition": True},
+    {"experts": "memory", "scoring": "cosine"},
+]
 
 
 def world(model: dict[str, Any] | None = None, **federation: Any) -> tuple[Any, Params]:

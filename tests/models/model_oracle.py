@@ -18,6 +18,7 @@ class Oracle:
         self.present = {name: table.present.numpy() for name, table in recommender.tables.items()}
         self.item = params["backbone.item_embedding"]
         self.known = {}  # states of a prefix, so that slow is not hopeless
+        self.graphs = {m: near_items(self.values[m], self.present[m], self.config.neighbors) for m in self.values}
 
     def score(self, prefix, t):
         config, backbone = self.config, self.state(prefix)
@@ -26,8 +27,9 @@ class Oracle:
         weights = self.router(t)
         gate = self.params["fusion.gate"] if config.fusion == "residual" else 1.0
         own = 1.0 if config.fusion == "residual" else weights["backbone"]
-        if config.experts == "pooled":
-            experts = sum(weights[m] * self.pooled(m, prefix, t) for m in self.values)
+        if config.experts != "memory":
+            said = self.pooled if config.experts == "pooled" else self.neighbors
+            experts = sum(weights[m] * said(m, prefix, t) for m in self.values)
             return own * (backbone @ self.item[t]) + gate * experts
         final = own * backbone + gate * sum(weights[m] * self.memory(m, prefix, t) for m in self.values)
         return self.similarity(final, t)
@@ -61,6 +63,11 @@ class Oracle:
         pool = sum(weight * vector for weight, vector in entries) / sum(weight for weight, _ in entries)
         W = self.params[f"{m}.projection.weight"]
         return self.norm(W @ pool, f"{m}.norm") @ (W @ self.values[m][t]) / math.sqrt(len(W))
+
+    def neighbors(self, m, prefix, t):
+        """What the history's items are to t in the graph, by how long ago they were met."""
+        decay, last = self.config.neighbors.decay, len(prefix) - 1
+        return 16 * sum(decay ** (last - j) * self.graphs[m][i, t] for j, i in enumerate(prefix))
 
     def memory(self, m, prefix, t):
         """LN of what candidate t reads in the K best entries; 0 where there is nothing to read."""
@@ -134,6 +141,28 @@ class Oracle:
     def norm(self, x, name):
         scaled = (x - x.mean()) / math.sqrt(x.var() + 1e-6)
         return scaled * self.params[f"{name}.weight"] + self.params[f"{name}.bias"]
+
+
+def near_items(values, present, config):
+    """A [V, V] of neighbour experts, pair by pair: both directions' mean over the roots of both items' sums."""
+    held = [int(i) for i in np.flatnonzero(present)]
+    K = np.zeros((len(values), len(values)))
+    for i in held:
+        cosine = {t: cosine_of(values[i], values[t]) for t in held if t != i}
+        for t in sorted(cosine, key=cosine.get, reverse=True)[: config.count]:
+            K[i, t] = max(cosine[t], 0.0) ** config.sharpness
+    both = [[(K[i, t] + K[t, i]) / 2 for t in range(len(K))] for i in range(len(K))]
+    sums = [sum(row) for row in both]
+    return np.array(
+        [
+            [link / math.sqrt(sums[i] * sums[t]) if link else 0.0 for t, link in enumerate(row)]
+            for i, row in enumerate(both)
+        ]
+    )
+
+
+def cosine_of(left, right):
+    return sum(left * right) / math.sqrt(sum(left * left) * sum(right * right))
 
 
 def softmax(logits):

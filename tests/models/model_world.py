@@ -17,6 +17,7 @@ WIDTHS = {"visual": 5, "semantic": 3}
 LACKING = {"visual": (0, 4, 8, 12), "semantic": (0, 3, 6, 12)}  # item 12 has neither
 TINY = {"hidden_dim": 8, "num_heads": 2, "num_blocks": 2, "max_length": 7, "dropout": 0.0, "gating_init": 0.7}
 TINY_MEMORY = {"size": 3, "num_heads": 2}
+TINY_NEIGHBORS = {"count": 3, "sharpness": 2.0, "decay": 0.7}
 # Two clients of two windows. Items come back (4, 7, 1), and some windows begin with what lacks a modality.
 WINDOWS = [[[4, 12, 7, 1, 4, 9, 7], [3, 2, 11]], [[5, 6, 1, 1, 10], [8, 2, 1, 12, 9, 3]]]
 
@@ -35,7 +36,7 @@ def _valid(**changes: Any) -> bool:
 
 def tiny_config(**changes: Any) -> ModelConfig:
     """The tiny model with some settings changed."""
-    return ModelConfig.model_validate({**TINY, "memory": TINY_MEMORY, **changes})
+    return ModelConfig.model_validate({**TINY, "memory": TINY_MEMORY, "neighbors": TINY_NEIGHBORS, **changes})
 
 
 VARIANTS = [

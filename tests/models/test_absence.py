@@ -159,6 +159,8 @@ def test_num_parameters_has_its_closed_form(variant, names):
     if variant["experts"] == "pooled":
         expected += sum(D * F + norm + 1 for F in widths)
         inputs = sum(widths)
+    elif variant["experts"] == "neighbors":  # nothing of their own trains
+        inputs = sum(widths)
     else:
         queries = [F if name == "visual" else D for name, F in zip(names, widths, strict=True)]
         expected += sum(D * Q + 2 * D * F + D * D + norm for Q, F in zip(queries, widths, strict=True))

@@ -191,6 +191,11 @@ def test_it_waits_for_the_experts(engine):
 
 def test_without_features_there_is_nothing_to_align(tmp_path):
     write_world(tmp_path)
-    none = {"data.visual_features": "none", "data.text_features": "none", "model.transition": True}
+    none = {
+        "data.visual_features": "none",
+        "data.text_features": "none",
+        "model.transition": True,
+        "model.experts": "pooled",
+    }
     with pytest.raises(ConfigError, match=r"alignment_weight 0\.5 has nothing to align"):
         Experiment.prepare(settings_of(tmp_path, {**none, "model.alignment_weight": 0.5}))

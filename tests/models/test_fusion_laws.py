@@ -67,7 +67,8 @@ def test_gate_always_learns_and_at_zero_alone(variant, gate):
     assert torch.isfinite(gradients[GATE]).all()
     assert (gradients[GATE] != 0).all()
     auxiliary = [name for name in gradients if not recommender.is_backbone(name) and name != GATE]
-    assert {"router.weight", "router.bias", "visual.norm.weight", "semantic.norm.weight"} <= set(auxiliary)
+    own = set() if variant["experts"] == "neighbors" else {"visual.norm.weight", "semantic.norm.weight"}
+    assert {"router.weight", "router.bias", *own} <= set(auxiliary)
     for name in auxiliary:
         assert torch.isfinite(gradients[name]).all()
         assert bool((gradients[name] != 0).any()) == (gate != 0), name
@@ -97,7 +98,7 @@ def backbone_coefficients(variant, router_bias):
     return (moved / (params["backbone.item_embedding"] @ push.unsqueeze(1))[0].mT)[0, 0, :, 1:]
 
 
-@pytest.mark.parametrize("experts", ["pooled", "memory"])
+@pytest.mark.parametrize("experts", ["neighbors", "pooled", "memory"])
 def test_a_router_can_silence_the_backbone_of_the_competitive_form_alone(experts):
     silenced = backbone_coefficients({"fusion": "competitive", "experts": experts}, [-60.0, 0.0, 0.0])
     assert silenced[:, : NUM_ITEMS - 1].abs().max() < 1e-9
@@ -108,7 +109,7 @@ def test_a_router_can_silence_the_backbone_of_the_competitive_form_alone(experts
         torch.testing.assert_close(kept, torch.ones_like(kept))
 
 
-@pytest.mark.parametrize("experts", ["pooled", "memory"])
+@pytest.mark.parametrize("experts", ["neighbors", "pooled", "memory"])
 def test_router_bias_init_favours_the_backbone(experts):
     def share(bias):
         recommender = build(tiny_config(fusion="competitive", experts=experts, router_bias_init=bias))

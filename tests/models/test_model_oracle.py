@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 from model_oracle import oracle_scores
-from model_world import NUM_ITEMS, VARIANTS, WINDOWS, batch_of, build, name_of, of_client, score, shaken, tiny_config
+from model_world import (
+    NUM_ITEMS,
+    VARIANTS,
+    WINDOWS,
+    batch_of,
+    build,
+    features,
+    name_of,
+    of_client,
+    score,
+    shaken,
+    tiny_config,
+)
 
 ITEMS = list(range(1, NUM_ITEMS + 1))
 
@@ -58,11 +70,8 @@ def test_one_modality_alone_equals_the_definition(variant, names):
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_single_precision_is_close_to_double(variant):
     recommender = build(tiny_config(**variant))
-    single = type(recommender)(
-        recommender.config,
-        NUM_ITEMS,
-        {name: type(t)(t.values.float(), t.present) for name, t in recommender.tables.items()},
-    )
+    tables = {name: features(name) for name in recommender.tables}
+    single = type(recommender).build(recommender.config, NUM_ITEMS, tables)
     params = shaken(recommender)
     found = score(single, {name: value.float() for name, value in params.items()}, batch_of())
     assert found.dtype == torch.float32

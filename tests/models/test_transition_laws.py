@@ -131,7 +131,7 @@ def test_alone_it_ranks_as_the_yardstick_does():
     torch.testing.assert_close(found[:, 1:], 2 * torch.log1p(expected[:, 1:] / softening), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("experts", ["pooled", "memory"])
+@pytest.mark.parametrize("experts", ["neighbors", "pooled", "memory"])
 @pytest.mark.parametrize("fusion", ["residual", "competitive"])
 def test_without_any_features_it_is_the_only_expert(experts, fusion):
     recommender, params = counted(random_histories(1), experts=experts, fusion=fusion, memory={"num_heads": 1})

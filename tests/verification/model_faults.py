@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import scipy.sparse as sparse
 import torch
 from planting import Fault, everywhere
 
 from fedmm.models import features as model_features
-from fedmm.models import fusion, memory, pooled, recommender, router, sasrec, scores
+from fedmm.models import fusion, memory, neighbors, pooled, recommender, router, sasrec, scores
 
 
 def causal_mask_off_by_one(patch: pytest.MonkeyPatch) -> None:
@@ -32,6 +33,30 @@ def memory_of_the_future(patch: pytest.MonkeyPatch) -> None:
         return select(items, torch.where(rows % items.shape[2] < last, rows + 1, rows), *rest)
 
     patch.setattr(memory, "select_entries", late)
+
+
+def neighbors_of_the_future(patch: pytest.MonkeyPatch) -> None:
+    near = neighbors.neighbor_scores
+
+    def late(table: Any, items: Any, rows: Any, candidates: Any) -> Any:
+        last = items.shape[2] - 1
+        return near(table, items, torch.where(rows % items.shape[2] < last, rows + 1, rows), candidates)
+
+    patch.setattr(neighbors, "neighbor_scores", late)
+
+
+def an_item_is_its_own_neighbor(patch: pytest.MonkeyPatch) -> None:
+    nearest = neighbors._nearest
+    patch.setattr(neighbors, "_nearest", lambda *given: nearest(*given) + sparse.eye(given[3]))
+
+
+def neighbors_of_one_history_alone(patch: pytest.MonkeyPatch) -> None:
+    near = neighbors.neighbor_scores
+
+    def first(table: Any, items: Any, rows: Any, candidates: Any) -> Any:
+        return near(table, items[:, :1].expand_as(items), rows, candidates)
+
+    patch.setattr(neighbors, "neighbor_scores", first)
 
 
 def memory_with_the_target(patch: pytest.MonkeyPatch) -> None:
@@ -228,6 +253,7 @@ PREFIX = "all positions at once equal one pass a prefix"
 NAIVE = "factorised scores equal the naive ones"
 ROUTER = "router: one weight per present expert, summing to 1"
 CANDIDATES = "candidates are scored alike alone and in the catalogue"
+PERMUTED = "permuting a batch permutes its scores"
 SELF = "memory: an item never attends to itself"
 ABSENT = tuple(
     f"absent {name}: {claim}" for name in ("visual", "text", "both") for claim in ("no effect", "no gradient")
@@ -240,6 +266,9 @@ FAULTS = (
     Fault("causal mask off by one", (CAUSAL, TRAINING, PREFIX), causal_mask_off_by_one),
     Fault("attention to itself alone", ("an earlier item does move a later score",), attention_to_itself_alone),
     Fault("memory of the future", (CAUSAL,), memory_of_the_future),
+    Fault("neighbours of the future", (CAUSAL, TRAINING, NAIVE), neighbors_of_the_future),
+    Fault("an item is its own neighbour", (NAIVE,), an_item_is_its_own_neighbor),
+    Fault("neighbours of one window alone", (PERMUTED,), neighbors_of_one_history_alone),
     Fault("memory with the target", (SELF,), memory_with_the_target),
     Fault("memory forgets surprise", (NAIVE,), memory_forgets_surprise),
     Fault("memory without content", ("memory: what is remembered does move scores",), memory_without_content),
@@ -269,6 +298,6 @@ FAULTS = (
     Fault("load balance always zero", ("load balance grows with unequal use",), load_balance_always_zero),
     Fault("scores lose a column", ("outputs have the shapes promised",), scores_lose_a_column),
     Fault("positions count from the end", ("padding has no effect", PREFIX), positions_count_from_the_end),
-    Fault("windows know their number", ("permuting a batch permutes its scores",), windows_know_their_number),
+    Fault("windows know their number", (PERMUTED,), windows_know_their_number),
     Fault("candidates meet others' features", (CANDIDATES,), candidates_meet_others_features),
 )

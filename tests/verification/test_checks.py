@@ -26,7 +26,11 @@ def test_holds(check: Check, subject: Subject) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [{"alignment_weight": 0.1}, {"personal_gate": True}, {"experts": "memory", "memory": {"num_prototypes": 2}}],
+    [
+        {"experts": "pooled", "alignment_weight": 0.1},
+        {"personal_gate": True},
+        {"experts": "memory", "memory": {"num_prototypes": 2}},
+    ],
 )
 def test_parts_of_experts_do_not_keep_held_out_items_from_being_checked(model: dict[str, Any]) -> None:
     """The check's own small run has no features, so settings that are refused without any must be left behind."""
