@@ -35,8 +35,9 @@ Case = tuple[Mapping[str, Any], Mapping[str, Any]]
 # Together these reach every optimizer, fusion, kind of expert, scoring and option of local training at least once.
 CASES: Sequence[Case] = (
     ({"experts": "pooled"}, {"local_optimizer": "sgd", "weight_decay": 0.01}),
+    ({"experts": "hybrid", "dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 8, "batch_size": 2}),
     (
-        {"experts": "neighbors", "dropout": 0.3, "num_blocks": 2},
+        {"experts": "hybrid", "dropout": 0.3, "num_blocks": 2},
         {"local_optimizer": "adam", "local_epochs": 2, "batch_size": 2},
     ),
     (
@@ -65,7 +66,7 @@ CASES: Sequence[Case] = (
         {"local_optimizer": "adam", "loss": "gbce", "num_negatives": 8},
     ),
     ({"alignment_weight": 0.5, "experts": "memory"}, {"local_optimizer": "sgd", "loss": "gbce", "num_negatives": 0}),
-    ({"transition": True, "experts": "neighbors"}, {"local_optimizer": "sgd", "loss": "bpr", "exclude_seen": False}),
+    ({"transition": True, "experts": "hybrid"}, {"local_optimizer": "sgd", "loss": "bpr", "exclude_seen": False}),
     (
         {"experts": "pooled"},
         {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True, "negatives_per": "round"},
@@ -80,7 +81,7 @@ CASES: Sequence[Case] = (
     ),
     ({"personal_gate": True, "user_vector": True, "experts": "memory"}, {"local_optimizer": "sgd"}),
     (
-        {"user_vector": True, "experts": "neighbors"},
+        {"user_vector": True, "experts": "hybrid"},
         {"local_algorithm": "scaffold", "local_epochs": 2, "batch_size": 2},
     ),
     (

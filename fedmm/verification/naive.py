@@ -87,9 +87,9 @@ def _score(
     if recommender.experts and config.experts != "memory":
         total = share * (backbone @ item) + counted
         for name in recommender.tables:
-            if config.experts == "pooled":
+            if config.experts in ("pooled", "hybrid"):
                 total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
-            else:
+            if config.experts in ("neighbors", "hybrid"):
                 total = total + gate * weights[name] * _neighbor_score(recommender, name, prefix, t)
         return total
     final = share * backbone

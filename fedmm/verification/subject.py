@@ -69,15 +69,18 @@ class Subject:
 
 
 VARIANTS: tuple[dict[str, str | bool], ...] = (
+    {"fusion": "residual", "experts": "hybrid"},
     {"fusion": "residual", "experts": "neighbors"},
     {"fusion": "residual", "experts": "pooled"},
     {"fusion": "residual", "experts": "memory"},
     {"fusion": "residual", "experts": "memory", "scoring": "cosine"},
+    {"fusion": "competitive", "experts": "hybrid"},
     {"fusion": "competitive", "experts": "neighbors"},
     {"fusion": "competitive", "experts": "pooled"},
     {"fusion": "competitive", "experts": "memory"},
     {"fusion": "competitive", "experts": "memory", "scoring": "cosine"},
     {"fusion": "residual", "experts": "neighbors", "transition": True},
+    {"fusion": "residual", "experts": "hybrid", "transition": True},
     {"fusion": "residual", "experts": "pooled", "transition": True},
     {"fusion": "competitive", "experts": "memory", "transition": True},
     {"fusion": "backbone"},

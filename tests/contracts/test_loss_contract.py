@@ -169,6 +169,7 @@ def test_what_a_row_is_set_against(name, excludes, negatives):
 MODELS = [
     {"experts": "pooled"},
     {"experts": "neighbors"},
+    {"experts": "hybrid"},
     {"experts": "memory"},
     {"fusion": "competitive", "experts": "pooled", "transition": True},
     {"fusion": "backbone"},

@@ -40,6 +40,8 @@ FUSIONS = [
     {"fusion": "competitive", "experts": "pooled"},
     {"fusion": "residual", "experts": "neighbors"},
     {"fusion": "competitive", "experts": "neighbors"},
+    {"fusion": "residual", "experts": "hybrid"},
+    {"fusion": "competitive", "experts": "hybrid"},
     {"fusion": "residual", "experts": "memory"},
     {"fusion": "competitive", "experts": "memory", "scoring": "cosine"},
     {"fusion": "residual", "experts": "pooled", "transition": True},
@@ -48,7 +50,7 @@ FUSIONS = [
 ]
 
 
-PROJECTING = ("pooled", "memory")  # kinds of experts that project features, which can be aligned
+PROJECTING = ("pooled", "hybrid", "memory")  # kinds of experts that project features, which can be aligned
 LOSSES = [
     *({"num_negatives": number} for number in (0, 1, 7, SMALL_ITEMS)),
     {"num_negatives": 7, "logq_correction": True},

@@ -21,7 +21,7 @@ def test_the_cases_of_verify_reach_every_part() -> None:
     kinds = get_args(ModelConfig.model_fields["experts"].annotation)
     fused = [model for model in models if model.get("fusion") != "backbone"]
     assert {model["experts"] for model in fused} == set(kinds)
-    constant = [case[1] for case in CASES if case[0].get("experts") == "neighbors"]
+    constant = [case[1] for case in CASES if case[0].get("experts") in ("neighbors", "hybrid")]
     assert {federation.get("loss", "softmax") for federation in constant} > {"softmax"}
     assert {model.get("scoring", "dot") for model in models} == {"dot", "cosine"}
 
@@ -44,7 +44,7 @@ def test_the_servers_parameters_are_not_touched(engine: str) -> None:
     assert all(torch.equal(params[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+@pytest.mark.parametrize("experts", ["pooled", "neighbors", "hybrid"])
 @pytest.mark.parametrize("negatives", [0, 5])
 def test_warm_up_trains_exactly_the_backbone_model(experts: str, negatives: int) -> None:
     with_experts, params = make_local({"experts": experts}, {"warmup_rounds": 1, "num_negatives": negatives})
@@ -56,7 +56,7 @@ def test_warm_up_trains_exactly_the_backbone_model(experts: str, negatives: int)
     assert update_gap(left, right) == 0.0
 
 
-@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "memory"}])
+@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}])
 def test_blocks_partition_the_cohort_and_keep_like_with_like(model: dict[str, Any]) -> None:
     local, _ = make_local(model)
     cohort = local.windows.trainable

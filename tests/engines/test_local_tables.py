@@ -24,17 +24,18 @@ SAMPLED: Mapping[str, Any] = {"num_negatives": 6}
 SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"experts": "pooled"}, {}),
     ({"experts": "neighbors"}, {}),
+    ({"experts": "hybrid"}, {}),
     ({"fusion": "competitive", "experts": "pooled", "dropout": 0.2}, {"exclude_seen": False}),
     ({"fusion": "backbone"}, {"clip_norm": 0.05, "local_steps": None, "local_epochs": 2, "batch_size": 2}),
     ({"experts": "neighbors"}, {"local_optimizer": "adam", "learning_rate": 0.01, "local_epochs": 1, "batch_size": 1}),
     ({"experts": "pooled"}, {"local_optimizer": "adamw", "learning_rate": 0.01, "proximal_mu": 0.5}),
     ({"experts": "pooled"}, {"proximal_mu": 0.5, "negatives_per": "round"}),
     ({"fusion": "competitive", "experts": "neighbors", "dropout": 0.2}, {"negatives_per": "round"}),
-    ({"experts": "neighbors"}, {"warmup_rounds": 2}),
+    ({"experts": "hybrid"}, {"warmup_rounds": 2}),
     ({"experts": "pooled"}, {"num_negatives": 3 * SMALL_ITEMS}),  # more than there are
     ({"experts": "neighbors", "user_vector": True}, {"num_negatives": 3 * SMALL_ITEMS, "exclude_seen": False}),
     ({"experts": "pooled", "alignment_weight": 0.5}, {"logq_correction": True}),
-    ({"experts": "neighbors"}, {"logq_correction": True, "batch_size": 2}),
+    ({"experts": "hybrid", "alignment_weight": 0.5}, {"logq_correction": True, "batch_size": 2}),
     ({"fusion": "competitive", "experts": "pooled"}, {"loss": "gbce"}),
     ({"experts": "pooled"}, {"loss": "bpr", "negatives_per": "round"}),
     ({"experts": "pooled"}, {"loss": "bpr", "exclude_seen": False, "batch_size": 2}),
@@ -92,7 +93,7 @@ def test_a_client_names_its_own_items_and_its_negatives_once_each() -> None:
 @given(
     st.lists(st.lists(st.integers(1, SMALL_ITEMS), min_size=2, max_size=12), min_size=1, max_size=4),
     st.booleans(),
-    st.sampled_from(["pooled", "neighbors"]),
+    st.sampled_from(["pooled", "neighbors", "hybrid"]),
 )
 def test_items_met_more_than_once_stay_exact(rows: list[list[int]], excludes: bool, experts: str) -> None:
     train = Ragged.from_rows([np.array(row, dtype=np.int64) for row in rows])
@@ -124,7 +125,7 @@ def test_what_a_client_holds_does_not_grow_with_the_catalogue() -> None:
         ({"experts": "memory"}, {}),
         ({"fusion": "backbone", "scoring": "cosine"}, {}),
         ({"transition": True}, {}),
-        ({"experts": "neighbors"}, {"loss": "gbce"}),
+        ({"experts": "hybrid"}, {"loss": "gbce"}),
         ({"experts": "neighbors"}, {"loss": "bpr", "exclude_seen": False}),
     ],
     ids=str,

@@ -79,7 +79,7 @@ def test_an_epoch_takes_every_window_once():
     assert orders[0] != orders[1]
 
 
-@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+@pytest.mark.parametrize("experts", ["pooled", "neighbors", "hybrid"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_state_is_all_that_is_needed_to_go_on(optimizer, experts):
     """With dropout, sampled negatives, exclusions and a warm-up; nothing but tensors is in the state."""
@@ -111,7 +111,7 @@ def test_the_state_it_starts_from_stays_as_it_is():
     assert all(torch.equal(value, before[name]) for name, value in (state.params | state.optimizer).items())
 
 
-@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+@pytest.mark.parametrize("experts", ["pooled", "neighbors", "hybrid"])
 def test_warm_up_trains_the_backbone_alone(experts):
     local, params = make_local(
         {"experts": experts}, {"warmup_rounds": 1, "local_optimizer": "adam", "learning_rate": 0.01}
@@ -136,7 +136,7 @@ def test_divergence_is_an_error():
         epochs(local, params, 6)
 
 
-@pytest.mark.parametrize("experts", ["pooled", "neighbors"])
+@pytest.mark.parametrize("experts", ["pooled", "neighbors", "hybrid"])
 def test_logits_of_a_pooled_batch_do_not_depend_on_who_shares_it(experts):
     """One client's loss is the same beside others as alone: exclusions and masks are its own."""
     local, params = make_local({"experts": experts, "transition": True}, {})

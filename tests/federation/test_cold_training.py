@@ -33,6 +33,7 @@ MODELS: list[dict[str, Any]] = [
     {"fusion": "competitive", "experts": "memory", "load_balance_weight": 5.0},
     {"transition": True},
     {"experts": "neighbors"},
+    {"experts": "hybrid"},
 ]
 
 

@@ -37,6 +37,7 @@ BOTH = pytest.mark.parametrize("engine", ENGINES)
 MODELS = [
     {},
     {"experts": "neighbors"},
+    {"experts": "hybrid"},
     {"experts": "memory"},
     {"transition": True},
     {"experts": "memory", "scoring": "cosine"},

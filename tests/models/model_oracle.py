@@ -28,8 +28,9 @@ class Oracle:
         gate = self.params["fusion.gate"] if config.fusion == "residual" else 1.0
         own = 1.0 if config.fusion == "residual" else weights["backbone"]
         if config.experts != "memory":
-            said = self.pooled if config.experts == "pooled" else self.neighbors
-            experts = sum(weights[m] * said(m, prefix, t) for m in self.values)
+            parts = {"pooled": [self.pooled], "neighbors": [self.neighbors], "hybrid": [self.pooled, self.neighbors]}
+            said = parts[config.experts]
+            experts = sum(weights[m] * part(m, prefix, t) for m in self.values for part in said)
             return own * (backbone @ self.item[t]) + gate * experts
         final = own * backbone + gate * sum(weights[m] * self.memory(m, prefix, t) for m in self.values)
         return self.similarity(final, t)

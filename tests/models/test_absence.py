@@ -156,7 +156,7 @@ def test_num_parameters_has_its_closed_form(variant, names):
     # A block: two norms, then query, value, output, inner and outer with bias and the key without.
     block = 2 * norm + 5 * dense + D * D
     expected = (NUM_ITEMS + 1) * D + config.max_length * D + config.num_blocks * block + norm
-    if variant["experts"] == "pooled":
+    if variant["experts"] in ("pooled", "hybrid"):
         expected += sum(D * F + norm + 1 for F in widths)
         inputs = sum(widths)
     elif variant["experts"] == "neighbors":  # nothing of their own trains

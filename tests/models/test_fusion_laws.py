@@ -98,7 +98,7 @@ def backbone_coefficients(variant, router_bias):
     return (moved / (params["backbone.item_embedding"] @ push.unsqueeze(1))[0].mT)[0, 0, :, 1:]
 
 
-@pytest.mark.parametrize("experts", ["neighbors", "pooled", "memory"])
+@pytest.mark.parametrize("experts", ["hybrid", "neighbors", "pooled", "memory"])
 def test_a_router_can_silence_the_backbone_of_the_competitive_form_alone(experts):
     silenced = backbone_coefficients({"fusion": "competitive", "experts": experts}, [-60.0, 0.0, 0.0])
     assert silenced[:, : NUM_ITEMS - 1].abs().max() < 1e-9
@@ -109,7 +109,7 @@ def test_a_router_can_silence_the_backbone_of_the_competitive_form_alone(experts
         torch.testing.assert_close(kept, torch.ones_like(kept))
 
 
-@pytest.mark.parametrize("experts", ["neighbors", "pooled", "memory"])
+@pytest.mark.parametrize("experts", ["hybrid", "neighbors", "pooled", "memory"])
 def test_router_bias_init_favours_the_backbone(experts):
     def share(bias):
         recommender = build(tiny_config(fusion="competitive", experts=experts, router_bias_init=bias))

@@ -52,6 +52,11 @@ def test_scores_add_their_terms():
     expected = torch.einsum("crk,cnk,cn->crn", queries, keys, scale) + torch.einsum("crk,nk->crn", queries, shared)
     torch.testing.assert_close(Scores(terms).materialise(), expected)
     torch.testing.assert_close(Scores(terms, dense).materialise(), expected + dense)
+    more = (Term(None, None, None, dense), Term(None, None, scale, dense), Term(queries, keys, scale, dense))
+    added = dense + 2 * dense * scale.unsqueeze(1) + torch.einsum("crk,cnk,cn->crn", queries, keys, scale)
+    before = dense.clone()
+    torch.testing.assert_close(Scores(more).materialise(), added)
+    assert torch.equal(dense, before)
     assert Scores((), dense).materialise() is dense
     with pytest.raises(ValueError, match="without a single term"):
         Scores(()).materialise()

@@ -23,9 +23,13 @@ def worlds(draw):
         return torch.randn(*shape, generator=stream, dtype=torch.float64)
 
     terms = []
-    for _ in range(draw(st.integers(1, 3))):
+    for place in range(draw(st.integers(1, 3))):
         keys = normal(N, K) if draw(st.booleans()) else normal(C, N, K)
-        terms.append(Term(normal(C, R, K), keys, normal(C, N) if draw(st.booleans()) else None))
+        queries, scale = normal(C, R, K), normal(C, N) if draw(st.booleans()) else None
+        constants = normal(C, R, N) if draw(st.booleans()) else None
+        if place and constants is not None and draw(st.booleans()):
+            queries, keys = None, None
+        terms.append(Term(queries, keys, scale, constants))
     targets = torch.randint(1, N, (C, R), generator=stream)
     real = torch.arange(R) < torch.randint(0, R + 1, (C, 1), generator=stream)
     weights = torch.rand(C, R, generator=stream, dtype=torch.float64) + 0.1
@@ -41,17 +45,21 @@ def worlds(draw):
     return terms, Questions(targets * real, weights * real, mask, exclusions)
 
 
+def plain_value(term, c, r):
+    """<query, key> + constant of one row, [N]."""
+    value = torch.zeros(()) if term.constants is None else term.constants[c, r]
+    if term.queries is None:
+        return value
+    return value + (term.queries[c, r] * (term.keys if term.keys.ndim == 2 else term.keys[c])).sum(-1)
+
+
 def plain_losses(terms, questions):
     """Row by row: torch's cross-entropy over the candidates that the row has."""
     losses = []
     for c in range(len(questions.targets)):
         total = torch.zeros((), dtype=torch.float64)
         for r in torch.nonzero(questions.row_weights[c]).flatten().tolist():
-            logits = sum(
-                (t.queries[c, r] * (t.keys if t.keys.ndim == 2 else t.keys[c])).sum(-1)
-                * (1.0 if t.scale is None else t.scale[c])
-                for t in terms
-            )
+            logits = sum(plain_value(t, c, r) * (1.0 if t.scale is None else t.scale[c]) for t in terms)
             allowed = set(range(1, len(logits)))
             if questions.candidate_mask is not None:
                 allowed = set(torch.nonzero(questions.candidate_mask[c]).flatten().tolist())

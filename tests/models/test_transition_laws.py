@@ -131,7 +131,7 @@ def test_alone_it_ranks_as_the_yardstick_does():
     torch.testing.assert_close(found[:, 1:], 2 * torch.log1p(expected[:, 1:] / softening), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("experts", ["neighbors", "pooled", "memory"])
+@pytest.mark.parametrize("experts", ["hybrid", "neighbors", "pooled", "memory"])
 @pytest.mark.parametrize("fusion", ["residual", "competitive"])
 def test_without_any_features_it_is_the_only_expert(experts, fusion):
     recommender, params = counted(random_histories(1), experts=experts, fusion=fusion, memory={"num_heads": 1})
@@ -170,7 +170,7 @@ def test_the_fused_loss_of_scaled_constants_is_the_plain_one(padded):
     found = []
     for fused in (True, False):
         leaves = [value.clone().requires_grad_() for value in (queries, keys, scale)]
-        scores = Scores((Term(leaves[0], leaves[1]),)).plus(Term(constants, None, leaves[2]))
+        scores = Scores((Term(leaves[0], leaves[1]),)).plus(Term(None, None, leaves[2], constants))
         questions = Questions(targets, weights)
         if fused:
             losses = cross_entropy(scores, questions)
