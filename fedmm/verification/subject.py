@@ -64,7 +64,9 @@ class Subject:
         own = own_model(self, self.config.model, "configured")
         if self.only_own_model:
             return (own,)
-        kinds = [self.config.model.model_copy(update=dict(variant)) for variant in VARIANTS] if self.full else []
+        # Scores know nothing of the alignment loss, and some kinds have nothing to align.
+        plain = self.config.model.model_copy(update={"alignment_weight": 0.0})
+        kinds = [plain.model_copy(update=dict(variant)) for variant in VARIANTS] if self.full else []
         return (own, *small_models(), *(own_model(self, kind, _label(kind)) for kind in kinds))
 
 

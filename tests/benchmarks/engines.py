@@ -3,7 +3,7 @@ first.
 
     python tests/benchmarks/engines.py [--clients 188] [--repeats 3] [--threads N] [--data NAME] [--json FILE]
 
-Two models: the backbone alone without dropout, which the plain loop has too, and the default (residual, two pooled
+Two models: the backbone alone without dropout, which the plain loop has too, and the residual fusion (two pooled
 experts, dropout). Prints ratios measured in one run, and how much of a tall-skinny matrix product's rate is used.
 """
 
@@ -169,7 +169,7 @@ def main() -> None:
     found: dict[str, object] = {"machine": machine, "clients": arguments.clients, "data": arguments.data}
     models = {
         "backbone": (ModelConfig(fusion="backbone", dropout=0.0), FederationConfig(local_steps=5, exclude_seen=False)),
-        "residual": (ModelConfig(), FederationConfig(local_steps=5)),
+        "residual": (ModelConfig(experts="pooled"), FederationConfig(local_steps=5)),
     }
     for name, (model, federation) in models.items():
         recommender = Recommender.build(model, split.num_items, data.features)

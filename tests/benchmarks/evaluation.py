@@ -1,8 +1,8 @@
-"""Full-ranking evaluation on generated histories and features: seconds, peak extra memory, memory against pooled
-experts.
+"""Full-ranking evaluation on generated histories and features: seconds and peak extra memory for each kind of
+expert, and memory experts against pooled ones.
 
-    python tests/benchmarks/evaluation.py [--users 943] [--items 1682] [--experts pooled memory] [--threads N]
-        [--repeats 3] [--json FILE]
+    python tests/benchmarks/evaluation.py [--users 943] [--items 1682] [--experts neighbors pooled memory]
+        [--threads N] [--repeats 3] [--json FILE]
 
 The bootstrap is off, so what is timed is scoring and counting. Each way is warmed up once; the peak is that of the
 whole process, less what it held before the first evaluation.
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=943)
     parser.add_argument("--items", type=int, default=1682)
-    parser.add_argument("--experts", nargs="+", choices=("pooled", "memory"), default=["pooled", "memory"])
+    parser.add_argument("--experts", nargs="+", choices=("neighbors", "pooled", "memory"), default=["pooled", "memory"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -72,12 +72,12 @@ def main() -> None:
         }
         report["ways"][experts] = way
         print(
-            f"{experts:<8}{way['seconds']:8.3f} s  {way['cpu_seconds']:8.3f} s of processor  "
+            f"{experts:<10}{way['seconds']:8.3f} s  {way['cpu_seconds']:8.3f} s of processor  "
             f"{way['extra_peak_bytes'] / 1e6:7.0f} MB more at the peak  "
             f"(first {wall[0]:.3f} s, then {min(wall[1:] or wall):.3f} to {max(wall[1:] or wall):.3f} s)"
         )
     ways = report["ways"]
-    if len(ways) == 2:
+    if {"memory", "pooled"} <= ways.keys():
         report["memory_over_pooled"] = ways["memory"]["seconds"] / ways["pooled"]["seconds"]
         print(f"memory / pooled = {report['memory_over_pooled']:.2f}")
     if arguments.json:

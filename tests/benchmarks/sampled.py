@@ -4,7 +4,7 @@
         [--threads N] [--json FILE]
 
 Generated long-tailed histories (about 100 items each, as in ML-100K), D = 64, five local steps, dropout 0.2; the
-default model (residual, two pooled experts over 64 features each) and the backbone alone. The two ways take turns; a
+residual model (two pooled experts over 64 features each) and the backbone alone. The two ways take turns; a
 first round of each is not counted. Processor time stands beside wall time because it does not feel who else is at work.
 """
 
@@ -84,7 +84,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     machine = describe()
     print(f"{headline(machine)}; {arguments.clients} clients")
-    models = {"residual": ModelConfig(), "backbone": ModelConfig(fusion="backbone")}
+    models = {"residual": ModelConfig(experts="pooled"), "backbone": ModelConfig(fusion="backbone")}
     points = []
     for num_items in arguments.items:
         histories = generate_histories(arguments.clients, num_items, MEAN_LENGTH, 0)

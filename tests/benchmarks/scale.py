@@ -3,7 +3,7 @@
     python tests/benchmarks/scale.py [--curve cohort|population|catalogue] [--json FILE]
     python tests/benchmarks/scale.py --point 100000 100000 1000
 
-Generated clients over a long-tailed catalogue (about 30 items a history); the default model (residual, two pooled
+Generated clients over a long-tailed catalogue (about 30 items a history); the residual model (two pooled
 experts over 64 features each, dropout 0.2) and five local steps on 256 negatives of each client's own. A point is
 ``clients items cohort``; the first round, which touches memory for the first time, is not counted.
 """
@@ -42,7 +42,7 @@ def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
     began = time.perf_counter()
     train = generate_histories(num_clients, num_items, MEAN_LENGTH, 0)
     features = generate_features(num_items, FEATURE_WIDTH, 0)
-    recommender = Recommender.build(ModelConfig(), num_items, features)
+    recommender = Recommender.build(ModelConfig(experts="pooled"), num_items, features)
     config = FederationConfig(local_steps=5, num_negatives=NEGATIVES, cohort_size=cohort)
     local = LocalTraining.build(recommender, config, train, 0)
     clients: IntArray = local.windows.trainable

@@ -189,10 +189,10 @@ MALFORMED = {
         ["local_steps 3", "local_epochs 1"],
         "one",
     ),
-    "scoring of pooled experts": (parameter("choices = ['dot', 'cosine']", "model.scoring"), ["cosine"], "Change"),
+    "scoring without memory experts": (parameter("choices = ['dot', 'cosine']", "model.scoring"), ["cosine"], "Change"),
     "scoring of some experts": (
         parameter("choices = ['dot', 'cosine']", "model.scoring")
-        + parameter("choices = ['memory', 'pooled']", "model.experts"),
+        + parameter("choices = ['memory', 'neighbors', 'pooled']", "model.experts"),
         ["cosine", "memory"],
         "Change",
     ),
@@ -260,9 +260,9 @@ def test_what_the_command_line_changes_is_checked_as_well(changes: Changes, word
 
 
 def test_a_combination_that_conditions_keep_apart_is_no_contradiction() -> None:
-    experts = parameter("choices = ['memory', 'pooled']", "model.experts")
+    experts = parameter("choices = ['memory', 'neighbors', 'pooled']", "model.experts")
     scoring = parameter("choices = ['dot', 'cosine']\nwhen = { model.experts = 'memory' }", "model.scoring")
     study = study_of(scoring + experts)
-    assert [values.get("model.scoring") for values in study.grid()] == ["dot", "cosine", None]
+    assert [values.get("model.scoring") for values in study.grid()] == ["dot", "cosine", None, None]
     heads = parameter("choices = [48, 96]", HIDDEN) + "[base.model]\nnum_heads = 3"
     assert study_of(heads).base.model.hidden_dim == 48  # the default, 64, is in no trial

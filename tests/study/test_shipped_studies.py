@@ -65,9 +65,10 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
     assert gates == {None, 0, 0.01, 0.05, 0.1, 0.2, 0.5}
 
 
-def test_every_part_is_one_variant_of_the_defaults() -> None:
+def test_every_part_is_one_variant_of_ten_rounds_with_pooled_experts() -> None:
     study = load_study("parts")
-    assert study.base == load_config(flags={"federation.rounds": 10, "evaluation.every": 2})
+    flags = {"model.experts": "pooled", "federation.rounds": 10, "evaluation.every": 2}
+    assert study.base == load_config(flags=flags)
     assert study.variants[0].settings == {}
 
 
