@@ -41,7 +41,7 @@ class Translation:
 def translate(given: Mapping[str, str]) -> Translation:
     """Old options with their values, as settings.
 
-    The old ``--learning_rate`` was that of a local Adam, so it implies one.
+    The old ``--learning_rate`` was that of a local Adam beside a server that averaged, so it implies both.
     Raises ConfigError where a value has no meaning.
     """
     flags: dict[str, Any] = {}
@@ -56,8 +56,11 @@ def translate(given: Mapping[str, str]) -> Translation:
         flags["data.path"] = _join_path(given)
     implied = {}
     if "--learning_rate" in given:
-        implied["federation.local_optimizer"] = "adam"
-        notes.append("as before, --learning_rate is the rate of a local Adam unless --local-optimizer says otherwise")
+        implied |= {"federation.local_optimizer": "adam", "federation.server_optimizer": "sgd"}
+        notes.append(
+            "as before, --learning_rate is the rate of a local Adam beside a server that averages, unless "
+            "--local-optimizer and --server-optimizer say otherwise"
+        )
     return Translation(flags, names, implied, tuple(notes))
 
 

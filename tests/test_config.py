@@ -112,7 +112,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.aggregation": Case("mean"),
     "federation.heat_cap": Case(1.2),
     "federation.client_weighting": Case("positions"),
-    "federation.server_optimizer": Case("adam"),
+    "federation.server_optimizer": Case("sgd"),
     "federation.server_learning_rate": Case(0.5),
     "federation.server_beta1": Case(0.5, {"federation.server_optimizer": "momentum"}),
     "federation.server_beta2": Case(0.5, {"federation.server_optimizer": "adam"}),

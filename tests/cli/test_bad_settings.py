@@ -50,7 +50,6 @@ TRAIN = [
     ("--set", "federation.gbce_calibration=1.5"),
     ("--set", "federation.logq_correction=true"),  # the full softmax
     ("--set", "model.alignment_weight=-1"),
-    ("--set", "model.alignment_weight=0.5"),  # neighbour experts project nothing
     ("--set", "model.alignment_temperature=0"),
     ("--set", "model.neighbors.count=0"),
     ("--set", "model.neighbors.sharpness=0"),

@@ -56,7 +56,9 @@ def test_warm_up_trains_exactly_the_backbone_model(experts: str, negatives: int)
     assert update_gap(left, right) == 0.0
 
 
-@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}])
+@pytest.mark.parametrize(
+    "model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}]
+)
 def test_blocks_partition_the_cohort_and_keep_like_with_like(model: dict[str, Any]) -> None:
     local, _ = make_local(model)
     cohort = local.windows.trainable

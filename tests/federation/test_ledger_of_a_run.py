@@ -61,7 +61,9 @@ def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}], ids=str)
+@pytest.mark.parametrize(
+    "model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}], ids=str
+)
 def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, model: dict[str, Any]) -> None:
     """A request of row numbers and its answer go before the update; each is written down here and measured. The answer
     is the whole table where memories are at work, whose surprise reads it."""
@@ -90,7 +92,14 @@ def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, mod
 
 
 @pytest.mark.parametrize(
-    "model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory", "memory": {"size": 3}}], ids=str
+    "model",
+    [
+        {"experts": "pooled"},
+        {"experts": "neighbors"},
+        {"experts": "hybrid"},
+        {"experts": "memory", "memory": {"size": 3}},
+    ],
+    ids=str,
 )
 def test_what_does_not_come_down_changes_nothing(model: dict[str, Any]) -> None:
     """Rows that a client is not said to receive may be any numbers."""

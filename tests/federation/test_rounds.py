@@ -72,7 +72,7 @@ def test_an_update_that_is_not_finite_ends_the_round_with_a_remedy() -> None:
     params["backbone.item_embedding"] = torch.full_like(params["backbone.item_embedding"], float("nan"))
     with pytest.raises(DivergenceError, match="Round 1 diverged") as caught:
         run_round(ServerState(params, {}, 0), NO_STATES, make_federation(local))
-    assert "learning_rate (now 0.5)" in caught.value.remedy
+    assert "learning_rate (now 0.3)" in caught.value.remedy
 
 
 def test_weights_by_positions_are_counts_of_predictions() -> None:

@@ -108,9 +108,8 @@ def test_experts_do_not_steer_the_backbone_in_a_warm_up() -> None:
 def test_server_sgd_at_rate_one_adds_the_aggregate() -> None:
     params = {"x": torch.tensor([1.0, -2.0], dtype=torch.float64), "y": torch.tensor(0.5, dtype=torch.float64)}
     delta = {"x": torch.tensor([0.25, 4.0], dtype=torch.float64), "y": torch.tensor(-1.0, dtype=torch.float64)}
-    moved, state = apply_pseudo_gradient(
-        params, {name: -value for name, value in delta.items()}, {}, FederationConfig(server_learning_rate=1.0)
-    )
+    config = FederationConfig(server_optimizer="sgd")
+    moved, state = apply_pseudo_gradient(params, {name: -value for name, value in delta.items()}, {}, config)
     assert params_gap(moved, combine(torch.add, params, delta)) == 0.0
     assert state == {}
 

@@ -75,9 +75,10 @@ def plain_losses(terms, questions):
 
 def trained_tensors(terms):
     """Everything but keys that clients share: those are item features, which never train."""
-    keys = [t.keys for t in terms if t.keys.ndim == 3]
+    queries = [t.queries for t in terms if t.queries is not None]
+    keys = [t.keys for t in terms if t.keys is not None and t.keys.ndim == 3]
     scales = [t.scale for t in terms if t.scale is not None]
-    return [tensor.requires_grad_() for tensor in [*(t.queries for t in terms), *keys, *scales]]
+    return [tensor.requires_grad_() for tensor in [*queries, *keys, *scales]]
 
 
 def gradients(losses, leaves):

@@ -55,7 +55,9 @@ def test_offsets_are_added_to_the_scores_of_every_row(dense):
     torch.testing.assert_close(found, cross_entropy(by_hand, Questions(targets, weights)))
 
 
-@pytest.mark.parametrize("model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}], ids=str)
+@pytest.mark.parametrize(
+    "model", [{"experts": "pooled"}, {"experts": "neighbors"}, {"experts": "hybrid"}, {"experts": "memory"}], ids=str
+)
 @pytest.mark.parametrize("per", ["step", "round"])
 def test_engines_agree_under_log_q_and_with_everything_drawn_it_is_nothing(model, per):
     given = {"negatives_per": per, "local_steps": 2, "num_negatives": 5}

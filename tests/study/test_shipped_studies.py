@@ -18,7 +18,8 @@ from fedmm.study.shipped import studies_folder
 ROOT = Path(__file__).parents[2]
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
 MEASURED = ["claims", "claims_large", "quality", "replication"]
-NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, "parts"])]
+VALIDATED = ["defaults", "defaults_ml100k", "parts"]
+NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
 
 
 def test_all_are_listed_and_named_as_their_files() -> None:
@@ -43,10 +44,10 @@ def test_each_is_its_file_and_its_trial_0_is_the_base(name: str) -> None:
 def test_who_sees_test_is_said_and_selects_nothing(name: str) -> None:
     plan = load_study(name).plan
     assert plan.test_every_run == (name in MEASURED)
-    assert plan.test_winner == (name != "parts")
+    assert plan.test_winner == (name not in VALIDATED)
     assert (plan.first_seed is not None) == (name not in SEARCHES)
     if name == "quality":
-        chosen = {seed for other in ("claims", "parts") for seed in load_study(other).run_seeds({})}
+        chosen = {seed for other in ("claims", *VALIDATED) for seed in load_study(other).run_seeds({})}
         assert not chosen & set(load_study(name).run_seeds({}))
 
 
@@ -56,7 +57,7 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
         "data.name": "ml-100k", "federation.rounds": 30, "federation.client_fraction": 0.2,
         "federation.local_optimizer": "adam", "federation.learning_rate": 0.001, "federation.local_steps": 3,
         "federation.batch_size": 32, "model.gating_init": 0.1, "federation.spectral_start": False,
-        "federation.aggregation": "mean",
+        "federation.aggregation": "mean", "federation.server_optimizer": "sgd", "model.experts": "pooled",
     }  # fmt: skip
     assert small.base == load_config(flags=old)
     wide = {"model.hidden_dim": 512, "model.num_blocks": 3, "federation.rounds": 50}
@@ -67,9 +68,22 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
 
 def test_every_part_is_one_variant_of_ten_rounds_with_pooled_experts() -> None:
     study = load_study("parts")
-    flags = {"model.experts": "pooled", "federation.rounds": 10, "evaluation.every": 2}
+    flags = {
+        "model.experts": "pooled", "federation.rounds": 10, "evaluation.every": 2, "federation.learning_rate": 0.5,
+        "federation.server_optimizer": "sgd", "federation.server_beta1": 0.9, "federation.server_beta2": 0.99,
+    }  # fmt: skip
     assert study.base == load_config(flags=flags)
     assert study.variants[0].settings == {}
+
+
+def test_the_defaults_stand_before_what_they_were_chosen_over() -> None:
+    bundled, ml100k = load_study("defaults"), load_study("defaults_ml100k")
+    assert bundled.base == ExperimentConfig()
+    assert ml100k.base == load_config(flags={"data.name": "ml-100k"})
+    assert bundled.variants == ml100k.variants
+    assert bundled.variants[0].settings == {}
+    searched = {key for variant in bundled.variants for key in variant.settings}
+    assert searched == {"model.experts", "federation.server_optimizer", "federation.learning_rate"}
 
 
 @pytest.mark.parametrize(("name", "size"), [("gating", 6), ("capacity", 12), ("strategies", 5)])
