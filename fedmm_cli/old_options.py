@@ -54,7 +54,7 @@ def translate(given: Mapping[str, str]) -> Translation:
         notes.append(f"{name} is now {modern}" + (f" {value}" if value != text else ""))
     if "--data_dir" in given or "--data_file" in given:
         flags["data.path"] = _join_path(given)
-    implied = {}
+    implied: dict[str, Any] = {}
     if "--learning_rate" in given:
         implied |= {"federation.local_optimizer": "adam", "federation.server_optimizer": "sgd"}
         notes.append(
