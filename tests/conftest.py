@@ -3,6 +3,11 @@ Nothing is kept in the user's cache folder but by tests that have one of their o
 
 import os
 
+from hypothesis import settings
+
+# No timed assertions: on a busy machine an example may take long.
+settings.register_profile("fedmm", deadline=None)
+settings.load_profile("fedmm")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["FEDMM_PREPARED_GB"] = "0"

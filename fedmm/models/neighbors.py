@@ -25,7 +25,7 @@ from fedmm.config import NeighborsConfig
 from fedmm.models.features import FeatureTable
 
 SCALE = 16.0  # brings a useful gate to about one half
-ROWS_AT_ONCE = 2**24  # similarities in memory at a time: 64 MB in float32
+SIMILARITIES_AT_ONCE = 2**24  # in memory: 64 MB in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def _nearest(
     count = min(count, n - 1)
     if count < 1:
         return sparse.csr_matrix((num_rows, num_rows))
-    block = max(1, ROWS_AT_ONCE // n)
+    block = max(1, SIMILARITIES_AT_ONCE // n)
     owners, neighbors, weights = [], [], []
     for begin in range(0, n, block):
         similar = values[begin : begin + block] @ values.T

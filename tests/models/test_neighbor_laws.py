@@ -198,7 +198,7 @@ def test_blocks_and_threads_do_not_change_the_graph(monkeypatch):
             assert np.array_equal(graph_of(table, NeighborsConfig(count=4)), whole)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(neighbors, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(neighbors, "SIMILARITIES_AT_ONCE", 1)
     np.testing.assert_allclose(graph_of(table, NeighborsConfig(count=4)), whole, rtol=1e-12)
 
 
