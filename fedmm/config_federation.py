@@ -83,6 +83,11 @@ class FederationConfig(Section):
     server_beta1: Fraction = Field(0.8, description="momentum of momentum, adam and yogi")
     server_beta2: Fraction = Field(0.9, description="second-moment decay of adam and yogi")
     server_epsilon: Rate = Field(1e-3, description="adaptivity floor tau of adam, yogi and adagrad")
+    ema_decay: Fraction = Field(
+        0.9,
+        description="decay of the moving average of the parameters over rounds, which is evaluated and kept, while "
+        "training goes on from the newest (0: the newest are)",
+    )
     spectral_start: bool = Field(
         True, description="begin from a spectral factor of the secure-summed transition counts"
     )

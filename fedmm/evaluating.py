@@ -11,7 +11,7 @@ from fedmm.checkpoint import load_checkpoint
 from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
-from fedmm.run_folder import require_complete, restore, restore_clients, stored_settings
+from fedmm.run_folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
 from fedmm.runs import Observer, dataset_facts, set_threads
 
 
@@ -33,8 +33,7 @@ def run_evaluation(
     config = _settings(meta, checkpoint, protocols, device, threads)
     set_threads(config.runtime.threads)
     experiment = Experiment.prepare(config, observer.stage)
-    params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
-    params = restore(params, meta, experiment, checkpoint)
+    params = restore(evaluated_params(tensors), meta, experiment, checkpoint)
     observer.stage(f"evaluating on {split}")
     clients = restore_clients(tensors, "clients", experiment, checkpoint)
     model = experiment.evaluate(params, int(meta["round"]), split, clients=clients)

@@ -27,6 +27,7 @@ from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
 from fedmm.federation import scaffold
+from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import cohort_size
@@ -186,11 +187,13 @@ class Experiment:
                 (server, statistics), clients = run_epoch(state.server, self.federation, timer), state.clients
             else:
                 server, clients, statistics = run_round(state.server, state.clients, self.federation, timer)
+            with timer.stage("server step"):
+                server = averaged(server, state.server, self.config.federation.ema_decay)
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
             state = replace(state, server=server, ledger=ledger, clients=clients)
             with timer.stage("validation"):
                 due = self._validates(server.round)
-                validation = self.validate(server.params, server.round, clients) if due else None
+                validation = self.validate(server.evaluated, server.round, clients) if due else None
             if validation is not None:
                 state = self._keep_best(state, validation)
             yield state, self._report(state, statistics, validation, time.perf_counter() - started)
@@ -267,7 +270,7 @@ class Experiment:
             state,
             best_round=state.server.round,
             best_value=value,
-            best_params=state.server.params,
+            best_params=state.server.evaluated,
             best_clients=state.clients.personal(),
             stale=0,
         )
@@ -275,7 +278,7 @@ class Experiment:
     def _report(
         self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float
     ) -> RoundReport:
-        params, number = state.server.params, state.server.round
+        params, number = state.server.evaluated, state.server.round
         return RoundReport(
             round=number,
             rounds=self.config.federation.rounds,

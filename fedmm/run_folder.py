@@ -158,6 +158,7 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
     meta = checkpoint_meta(experiment, state, progress)
     tensors = {f"params/{name}": value for name, value in state.server.params.items()}
     tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
+    tensors |= {f"average/{name}": value for name, value in state.server.average.items()}
     tensors |= scaffold.named(state.server.control)
     tensors |= {f"clients/{name}": value for name, value in state.clients.to_tensors().items()}
     personal = state.best_clients.to_tensors()
@@ -190,7 +191,6 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
     require_same_settings(stored_settings(meta, path), experiment.config, folder)
     params = restore(_part(tensors, "params"), meta, experiment, path)
     newest_is_best = meta["best_round"] == meta["round"]
-    best = _part(tensors, "best") or (params if newest_is_best else None)
     clients = restore_clients(tensors, "clients", experiment, path)
     best_clients = restore_clients(tensors, "best_clients", experiment, path)
     place = experiment.device
@@ -199,7 +199,9 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         {name: value.to(place) for name, value in _part(tensors, "optimizer").items()},
         int(meta["round"]),
         {name: value.to(place) for name, value in scaffold.unnamed(tensors).items()},
+        {name: value.to(place) for name, value in _part(tensors, "average").items()},
     )
+    best = _part(tensors, "best") or (server.evaluated if newest_is_best else None)
     state = TrainState(
         server=server,
         ledger=Ledger(**meta["ledger"]),
@@ -211,6 +213,12 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         stale=int(meta["stale"]),
     )
     return state, Progress(meta["progress"].get("run_id"), float(meta["progress"].get("train_seconds", 0.0)))
+
+
+def evaluated_params(tensors: Mapping[str, torch.Tensor]) -> Params:
+    """Of a checkpoint's tensors the parameters its round offers: the average where there is one, else the newest. The
+    checkpoint ``best`` holds them alone."""
+    return _part(tensors, "average") or _part(tensors, "params")
 
 
 META_KEYS = ("config", "dataset", "round", "best_round", "best_value", "stale", "ledger", "progress")

@@ -312,7 +312,7 @@ def dataset_facts(experiment: Experiment) -> dict[str, Any]:
 
 def model_facts(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     """Size, gate and router weights of the best round; None where the model has no such part."""
-    params = state.best_params or state.server.params
+    params = state.best_params or state.server.evaluated
     weights = experiment.recommender.expert_weights(params)
     return {
         "num_parameters": num_parameters(params),

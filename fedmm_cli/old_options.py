@@ -56,10 +56,15 @@ def translate(given: Mapping[str, str]) -> Translation:
         flags["data.path"] = _join_path(given)
     implied: dict[str, Any] = {}
     if "--learning_rate" in given:
-        implied |= {"federation.local_optimizer": "adam", "federation.server_optimizer": "sgd"}
+        implied |= {
+            "federation.local_optimizer": "adam",
+            "federation.server_optimizer": "sgd",
+            "federation.ema_decay": 0.0,
+        }
         notes.append(
-            "as before, --learning_rate is the rate of a local Adam beside a server that averages, unless "
-            "--local-optimizer and --server-optimizer say otherwise"
+            "as before, --learning_rate is the rate of a local Adam beside a server that averages clients "
+            "and keeps no average over rounds, unless --local-optimizer, --server-optimizer and --set "
+            "federation.ema_decay say otherwise"
         )
     return Translation(flags, names, implied, tuple(notes))
 

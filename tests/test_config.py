@@ -117,6 +117,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.server_beta1": Case(0.5, {"federation.server_optimizer": "momentum"}),
     "federation.server_beta2": Case(0.5, {"federation.server_optimizer": "adam"}),
     "federation.server_epsilon": Case(0.1, {"federation.server_optimizer": "adagrad"}),
+    "federation.ema_decay": Case(0.5),
     "federation.spectral_start": Case(False),
     "federation.spectral_sketch_size": Case(9),
     "evaluation.protocols": Case(("full",)),

@@ -3,8 +3,9 @@
 What federated training costs in quality is measured against it. An epoch, one pass over all clients' windows in a fresh
 order, stands where a round stands; a minibatch is ``batch_size`` windows of whichever clients, and its loss the mean
 over their positions. The optimizer is ``federation.local_optimizer`` at ``federation.learning_rate`` (``torch.optim``),
-and its state lasts. Of the federation's settings only those of the local objective and its optimizer have a meaning
-here; cohorts, local steps, the proximal term, aggregation and the server's optimizer have none.
+and its state lasts. Of the federation's settings only those of the local objective, its optimizer and the moving
+average (over epochs) have a meaning here; cohorts, local steps, the proximal term, aggregation and the server's
+optimizer have none.
 """
 
 from __future__ import annotations

@@ -34,6 +34,12 @@ class ServerState:
     optimizer: State
     round: int  # rounds done
     control: Params = field(default_factory=dict)  # SCAFFOLD's c by parameter; absent: zero
+    average: Params = field(default_factory=dict)  # of the parameters over rounds; absent: none yet, or not wanted
+
+    @property
+    def evaluated(self) -> Params:
+        """What is evaluated after this round: the average where there is one, else the newest parameters."""
+        return self.average or self.params
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.experiment import Experiment
-from fedmm.run_folder import RESULT_FILE, VALIDATION_COUNTS_FILE, restore
+from fedmm.run_folder import RESULT_FILE, VALIDATION_COUNTS_FILE, evaluated_params, restore, restore_clients
 from fedmm.runs import set_threads
 from fedmm.seeding import numpy_stream
 from fedmm.study import Study
@@ -115,10 +115,10 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
             "Finish the study on the machine that ran it, or train the winner: fedmm train --config best.toml.",
         ) from error
     experiment = Experiment.prepare(study.configure(trial.params, run.seed))
-    params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
-    restored = restore(params, meta, experiment, folder)
-    found = experiment.evaluate(restored, int(meta["round"]), "test")
-    beside = measure_beside(experiment, restored, int(meta["round"]), "test", found)
+    params, number = restore(evaluated_params(tensors), meta, experiment, folder), int(meta["round"])
+    clients = restore_clients(tensors, "clients", experiment, folder)
+    found = experiment.evaluate(params, number, "test", clients=clients)
+    beside = measure_beside(experiment, params, number, "test", found, clients=clients)
     rows = {"baselines": beside.baselines, "parts": beside.parts}
     shown = {kind: {name: row.to_json() for name, row in own.items()} for kind, own in rows.items()}
     return {"metrics": found.to_json(), **shown}

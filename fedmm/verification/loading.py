@@ -7,7 +7,7 @@ from pathlib import Path
 from fedmm.checkpoint import load_checkpoint
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
-from fedmm.run_folder import require_complete, restore, stored_settings
+from fedmm.run_folder import evaluated_params, require_complete, restore, stored_settings
 from fedmm.verification.subject import Subject
 
 
@@ -25,6 +25,5 @@ def subject_of_checkpoint(path: Path, *, full: bool) -> Subject:
     tensors, meta = load_checkpoint(path)
     require_complete(meta, path)
     config = stored_settings(meta, path)
-    params = {name.removeprefix("params/"): value for name, value in tensors.items() if name.startswith("params/")}
-    params = restore(params, meta, Experiment.prepare(config), path)
+    params = restore(evaluated_params(tensors), meta, Experiment.prepare(config), path)
     return Subject(config, {name: value.cpu() for name, value in params.items()}, only_own_model=True, full=full)

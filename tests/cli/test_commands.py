@@ -103,7 +103,7 @@ OLD_AND_NEW = [
     (
         "--num_rounds 30 --client_fraction 0.2 --learning_rate 0.001 --batch_size 32 --gating_init 0.1",
         "--rounds 30 --client-fraction 0.2 --learning-rate 0.001 --batch-size 32 --gating-init 0.1 "
-        "--local-optimizer adam --server-optimizer sgd",
+        "--local-optimizer adam --server-optimizer sgd --set federation.ema_decay=0",
     ),
     ("--partial_aggregation_warmup_rounds 20", "--warmup-rounds 20"),
     ("--use_negative_sampling False", "--eval full"),
@@ -112,11 +112,14 @@ OLD_AND_NEW = [
     ("--data_dir d/x --data_file y.txt --visual_file v.npy --text_file t.npy --save_dir out",
      "--data d/x/y.txt --visual-features v.npy --text-features t.npy --output out"),
     ("--data_file y.txt", "--data y.txt"),
-    ("--learning_rate 0.1 --local-optimizer sgd", "--learning-rate 0.1 --server-optimizer sgd"),
+    ("--learning_rate 0.1 --local-optimizer sgd", "--learning-rate 0.1 --server-optimizer sgd "
+     "--set federation.ema_decay=0"),
     ("--learning_rate 0.1 --set federation.local_optimizer=adamw", "--learning-rate 0.1 --local-optimizer adamw "
-     "--server-optimizer sgd"),
+     "--server-optimizer sgd --set federation.ema_decay=0"),
     ("--learning_rate 0.1 --server-optimizer yogi",
-     "--learning-rate 0.1 --local-optimizer adam --server-optimizer yogi"),
+     "--learning-rate 0.1 --local-optimizer adam --server-optimizer yogi --set federation.ema_decay=0"),
+    ("--learning_rate 0.1 --set federation.ema_decay=0.5",
+     "--learning-rate 0.1 --local-optimizer adam --server-optimizer sgd --set federation.ema_decay=0.5"),
 ]  # fmt: skip
 
 

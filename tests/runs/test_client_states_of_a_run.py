@@ -51,7 +51,7 @@ def groups(path: Path) -> dict[str, set[str]]:
 def test_without_client_states_a_checkpoint_is_as_it_was(ran: Callable[[str], Ran]) -> None:
     folder, _, _ = ran("plain")
     for path in (folder / "checkpoints").iterdir():
-        assert groups(path).keys() <= {"params", "best", "optimizer"}
+        assert groups(path).keys() <= {"params", "best", "optimizer", "average"}
 
 
 def test_the_best_rounds_personal_parameters_are_kept_with_it(ran: Callable[[str], Ran]) -> None:

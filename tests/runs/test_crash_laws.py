@@ -128,6 +128,7 @@ def test_what_is_saved_is_what_is_loaded(data: Path, tmp_path: Path, monkeypatch
     loaded, loaded_progress = found
     assert bits(loaded.server.params) == bits(state.server.params)
     assert bits(loaded.server.optimizer) == bits(state.server.optimizer)
+    assert bits(loaded.server.average) == bits(state.server.average)
     assert list(loaded.server.optimizer) == list(state.server.optimizer)
     assert bits(loaded.best_params or {}) == bits(state.best_params)
     for name in ("ledger", "best_round", "best_value", "stale"):

@@ -16,7 +16,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError, DataError, FedmmError, StorageError
 from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment
-from fedmm.run_folder import CONFIG_FILE, discard, find_resumable, held, is_held, new_folder
+from fedmm.run_folder import CONFIG_FILE, discard, evaluated_params, find_resumable, held, is_held, new_folder
 
 DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
 # Makes 30 folders as fast as it can, once it is told that the others are ready too.
@@ -169,8 +169,8 @@ def test_the_test_numbers_are_those_of_the_best_round(data: Path, tmp_path: Path
     assert result["rounds"] == best + EARLY["evaluation.patience"] * EARLY["evaluation.every"] < 30
     exact = train(tiny(data, tmp_path / "exact", EARLY | {"federation.rounds": best, "evaluation.patience": 0}))
     restored = bits(load_checkpoint(tmp_path / "stopped", "best")[0])
-    last = {name: value for name, value in last_state(tmp_path / "exact")[0].items() if name.startswith("params/")}
-    assert restored == bits(last)
+    last = evaluated_params(last_state(tmp_path / "exact")[0])
+    assert restored == bits({f"params/{name}": value for name, value in last.items()})
     assert result["metrics"] == exact["metrics"]
     assert result["model"] == exact["model"]
 

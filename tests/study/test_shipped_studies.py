@@ -58,6 +58,7 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
         "federation.local_optimizer": "adam", "federation.learning_rate": 0.001, "federation.local_steps": 3,
         "federation.batch_size": 32, "model.gating_init": 0.1, "federation.spectral_start": False,
         "federation.aggregation": "mean", "federation.server_optimizer": "sgd", "model.experts": "pooled",
+        "federation.ema_decay": 0.0,
     }  # fmt: skip
     assert small.base == load_config(flags=old)
     wide = {"model.hidden_dim": 512, "model.num_blocks": 3, "federation.rounds": 50}
@@ -71,6 +72,7 @@ def test_every_part_is_one_variant_of_ten_rounds_with_pooled_experts() -> None:
     flags = {
         "model.experts": "pooled", "federation.rounds": 10, "evaluation.every": 2, "federation.learning_rate": 0.5,
         "federation.server_optimizer": "sgd", "federation.server_beta1": 0.9, "federation.server_beta2": 0.99,
+        "federation.ema_decay": 0.0,
     }  # fmt: skip
     assert study.base == load_config(flags=flags)
     assert study.variants[0].settings == {}
@@ -83,7 +85,9 @@ def test_the_defaults_stand_before_what_they_were_chosen_over() -> None:
     assert bundled.variants == ml100k.variants
     assert bundled.variants[0].settings == {}
     searched = {key for variant in bundled.variants for key in variant.settings}
-    assert searched == {"model.experts", "federation.server_optimizer", "federation.learning_rate"}
+    assert searched == {
+        "model.experts", "federation.server_optimizer", "federation.learning_rate", "federation.ema_decay"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "size"), [("gating", 6), ("capacity", 12), ("strategies", 5)])
