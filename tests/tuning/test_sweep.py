@@ -17,6 +17,7 @@ import pytest
 from sweep_world import SPACE, Recorder, outcomes, study_text, sweep, tiny_study, trials_of
 
 from fedmm.errors import ConfigError
+from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment
 from fedmm.interrupts import Interrupted
 from fedmm.runs import run_training
@@ -66,6 +67,14 @@ def test_a_sweep_counts_chooses_and_its_best_toml_trains_to_the_same_bits(data: 
         assert not set(confirmed["seeds"]) & {run.seed for record in records for run in record.runs}
     kept = json.loads((tmp_path / "tiny" / RESULT_FILE).read_text())
     assert kept == json.loads(json.dumps(result))
+
+
+def test_the_winner_meets_test_with_its_clients_personal_parameters(data: Path, tmp_path: Path) -> None:
+    personal = study_text(data, "trials = 1").replace("hidden_dim = 8", "hidden_dim = 8\nuser_vector = true")
+    study = read_study(tomllib.loads(personal), "tiny.toml")
+    result = sweep(study, tmp_path / "tiny")
+    found = run_evaluation(Path(trials_of(study, tmp_path / "tiny")[0].runs[0].folder), Nobody())
+    assert found["metrics"]["test"]["full"] == json.loads(json.dumps(result["test"]["metrics"]["full"]))
 
 
 def test_every_trial_is_reproducible_from_its_parameters_and_seed(data: Path, tmp_path: Path) -> None:
