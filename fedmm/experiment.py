@@ -187,8 +187,9 @@ class Experiment:
                 (server, statistics), clients = run_epoch(state.server, self.federation, timer), state.clients
             else:
                 server, clients, statistics = run_round(state.server, state.clients, self.federation, timer)
-            with timer.stage("server step"):
-                server = averaged(server, state.server, self.config.federation.ema_decay)
+            if self.config.federation.ema_decay:
+                with timer.stage("moving average"):
+                    server = averaged(server, state.server, self.config.federation)
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
             state = replace(state, server=server, ledger=ledger, clients=clients)
             with timer.stage("validation"):
@@ -278,7 +279,7 @@ class Experiment:
     def _report(
         self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float
     ) -> RoundReport:
-        params, number = state.server.evaluated, state.server.round
+        params, number = state.server.evaluated, state.server.round  # gate and weights are of what is evaluated
         return RoundReport(
             round=number,
             rounds=self.config.federation.rounds,

@@ -193,13 +193,14 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
     newest_is_best = meta["best_round"] == meta["round"]
     clients = restore_clients(tensors, "clients", experiment, path)
     best_clients = restore_clients(tensors, "best_clients", experiment, path)
+    average = _restored_average(tensors, meta, experiment, path)
     place = experiment.device
     server = ServerState(
         params,
         {name: value.to(place) for name, value in _part(tensors, "optimizer").items()},
         int(meta["round"]),
         {name: value.to(place) for name, value in scaffold.unnamed(tensors).items()},
-        {name: value.to(place) for name, value in _part(tensors, "average").items()},
+        average,
     )
     best = _part(tensors, "best") or (server.evaluated if newest_is_best else None)
     state = TrainState(
@@ -213,6 +214,15 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         stale=int(meta["stale"]),
     )
     return state, Progress(meta["progress"].get("run_id"), float(meta["progress"].get("train_seconds", 0.0)))
+
+
+def _restored_average(
+    tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experiment: Experiment, path: Path
+) -> Params:
+    """The moving average as the checkpoint's round left it; nothing before the first round, or where none is kept."""
+    if not meta["round"] or not experiment.config.federation.ema_decay:
+        return {}
+    return restore(_part(tensors, "average"), meta, experiment, path)
 
 
 def evaluated_params(tensors: Mapping[str, torch.Tensor]) -> Params:

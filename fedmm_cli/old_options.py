@@ -41,7 +41,8 @@ class Translation:
 def translate(given: Mapping[str, str]) -> Translation:
     """Old options with their values, as settings.
 
-    The old ``--learning_rate`` was that of a local Adam beside a server that averaged, so it implies both.
+    The old ``--learning_rate`` was that of a local Adam beside a server that averaged clients and kept no average over
+    rounds, so it implies all three.
     Raises ConfigError where a value has no meaning.
     """
     flags: dict[str, Any] = {}

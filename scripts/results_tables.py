@@ -33,7 +33,8 @@ TAKEN_OUT = {
     "plain mean": "heat normalisation",
     "seen candidates": "leaving out what a client met",
 }
-DEFAULTS = {*TAKEN_OUT, "neighbor experts", "server adam, .02"}  # the last two stand in the defaults, not in the base
+# The last three stand in the defaults, not in the base.
+DEFAULTS = {*TAKEN_OUT, "neighbor experts", "server adam, .02", "moving average, .9"}
 # What a variant of parts is measured against where that is not the base: the other one's change is in it too.
 REFERENCES = {
     "256 negatives, log-Q": "256 negatives",
@@ -236,7 +237,8 @@ def parts_table(found: Results) -> str:
     own = found.interval(PARTS, base, "", NDCG, "validation")
     setup = found.setup(*((PARTS, name) for name in (base, *measured)))
     note = (
-        f"{setup}, validation, seeds {found.seeds(PARTS, base)}; the base, pooled experts and federated averaging, has "
+        f"{setup}, validation, seeds {found.seeds(PARTS, base)}; the base, pooled experts, "
+        "federated averaging and no average over rounds, has "
         f"{own}. What a part adds is the model "
         "with it minus the model without it, with a 95% interval over users and seeds; it earns its keep, or does not, "
         f"where the paired test says so at {ALPHA:g} after Holm's correction over the table. Bytes and seconds are "

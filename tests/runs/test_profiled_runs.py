@@ -15,7 +15,16 @@ from fedmm.run_folder import RESULT_FILE
 from fedmm.runs import run_training
 from fedmm.timing import StageTimer
 
-IN_ROUNDS = {"local training", "aggregation", "server step", "ledger", "validation", "tracking", "checkpoints"}
+IN_ROUNDS = {
+    "local training",
+    "aggregation",
+    "server step",
+    "moving average",
+    "ledger",
+    "validation",
+    "tracking",
+    "checkpoints",
+}
 AROUND = {"loading data", "building the model", "evaluation negatives", "spectral start", "final evaluation"}
 AT_THE_END = {"baselines", "per-user counts", "drawing"}
 

@@ -87,6 +87,16 @@ def resume_loses_the_optimizer(patch: pytest.MonkeyPatch) -> None:
     everywhere(patch, load, forgetful)
 
 
+def resume_loses_the_average(patch: pytest.MonkeyPatch) -> None:
+    load = run_folder.load_state
+
+    def forgetful(*arguments: Any) -> Any:
+        state, progress = load(*arguments)  # type: ignore[misc]
+        return replace(state, server=replace(state.server, average=state.server.params)), progress
+
+    everywhere(patch, load, forgetful)
+
+
 def resume_repeats_random_numbers(patch: pytest.MonkeyPatch) -> None:
     load = run_folder.load_state
 
@@ -180,6 +190,7 @@ FAULTS = (
     Fault("heat without its cap", (MEANS,), heat_without_its_cap),
     Fault("yogi is adam", (CLOSED,), yogi_is_adam),
     Fault("resume loses the optimizer", (RESUMED,), resume_loses_the_optimizer),
+    Fault("resume loses the moving average", (RESUMED,), resume_loses_the_average),
     Fault("resume repeats random numbers", (RESUMED,), resume_repeats_random_numbers),
     Fault("ledger leaves out the spectral round", (LEDGER,), ledger_leaves_out_the_spectral_round),
     Fault("ledger counts numbers, not messages", (LEDGER,), ledger_counts_numbers_not_messages),
