@@ -51,5 +51,5 @@ def _draw_table(table: Sequence[Mapping[str, Any]], x: str, ends: str, axes: Axe
                       linestyle="none", elinewidth=1.4, capsize=2)  # fmt: skip
     axes.set_xticks(range(len(table)))
     axes.set_xticklabels([f"{group['group']}\n(n = {group['num_queries']:,})" for group in table], color=BLACK)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])  # no marker on the upper edge
     legend(axes)
