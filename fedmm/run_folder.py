@@ -219,10 +219,17 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
 def _restored_average(
     tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experiment: Experiment, path: Path
 ) -> Params:
-    """The moving average as the checkpoint's round left it; nothing before the first round, or where none is kept."""
-    if not meta["round"] or not experiment.config.federation.ema_decay:
+    """The moving average as the checkpoint's round left it; nothing before the first round, or where none is kept.
+
+    Raises CheckpointError where it is not there.
+    """
+    decay, average = experiment.config.federation.ema_decay, _part(tensors, "average")
+    if not meta["round"] or not decay:
         return {}
-    return restore(_part(tensors, "average"), meta, experiment, path)
+    if not average:
+        lacking = f"{path} lacks the moving average that federation.ema_decay {decay} keeps."
+        raise CheckpointError(lacking, "Train again: a run that began without an average cannot go on with one.")
+    return restore(average, meta, experiment, path)
 
 
 def evaluated_params(tensors: Mapping[str, torch.Tensor]) -> Params:

@@ -9,7 +9,7 @@ STUDIES = ("defaults_ml100k", "defaults")
 
 def defaults_table(found: Results) -> str:
     """Full NDCG@10 on validation of the defaults and of what they were chosen over."""
-    rows = []
+    rows, places = [], []
     for study in STUDIES:
         variants = found.variants(study)
         for variant in variants:
@@ -17,14 +17,14 @@ def defaults_table(found: Results) -> str:
             test = found.interval(study, variant, variants[0], NDCG, "validation")
             if own is None:
                 continue
+            places.append((study, variant))
             name = "**the defaults**" if variant == variants[0] else variant
             difference = "" if test is None else f"{test.signed}, p = {test.p:.4f}"
             rows.append((found.data((study, variant)), name, str(own), difference, found.command(study, variant)))
     if not rows:
         return UNMEASURED
-    first = next(study for study in STUDIES if found.variants(study))
     note = (
-        f"Validation, 30 rounds, seeds {found.seeds(first, found.variants(first)[0])}, 95% intervals over users and "
+        f"{found.setup(*places)}, validation, seeds {found.seeds(*places[0])}, 95% intervals over users and "
         "seeds. The p values are not corrected: the defaults follow the means over both datasets."
     )
     head = ("data", "settings", "full NDCG@10", "minus the defaults", "command")

@@ -178,10 +178,10 @@ def _headline(found: Results, variant: str) -> Iterator[Sequence[str]]:
             at_50 = _at_50(found, variant, f"test/{name}") if HR50 in bars else ""
             alone = PARTS_ALONE.get(name, name)
             yield alone.replace("_", " "), f"{full}; HR@50 {at_50}" if at_50 else full, uniform, "", "the same"
-    for opponent in ("round_0", "transition_counts", "backbone"):
+    for opponent, called in OPPONENTS.items():
         test = found.interval(QUALITY, variant, opponent, NDCG)
         if test is not None:
-            words = f"{title} minus {OPPONENTS.get(opponent, opponent)}, NDCG@10"
+            words = f"{title} minus {called}, NDCG@10"
             yield words, f"{test.signed}, p = {test.p:.4f}", "", _verdict(test), "the same"
 
 

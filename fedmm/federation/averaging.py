@@ -36,7 +36,8 @@ def averaged(server: ServerState, before: ServerState, config: FederationConfig)
 
 def moved(average: Tensor, value: Tensor, decay: float, number: int) -> Tensor:
     """The average after ``number`` rounds (from 1): (1 - decay) / (1 - decay^number) * the sum over rounds k of
-    decay^(number - k) times round k's value. ``average`` is the one before; after the first round nothing of it is left.
+    decay^(number - k) times round k's value. ``average`` is the one before, of which the first
+    round leaves nothing.
     """
     share = decay * (1 - decay ** (number - 1)) / (1 - decay**number)  # of the average before
     return torch.lerp(value, average, share)  # and not a sum of products: what did not train keeps its value to the bit

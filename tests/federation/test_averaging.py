@@ -189,5 +189,5 @@ def test_a_checkpoint_without_the_average_it_should_have_is_refused(world: Path,
     state, _ = history(experiment)[1]
     lacking = dataclasses.replace(state, server=dataclasses.replace(state.server, average={}))
     save_state(tmp_path / "run", experiment, lacking, Progress())
-    with pytest.raises(CheckpointError, match="round-00002"):
+    with pytest.raises(CheckpointError, match="round-00002 lacks the moving average"):
         load_state(tmp_path / "run", experiment, pytest.fail)
