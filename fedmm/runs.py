@@ -26,6 +26,7 @@ from fedmm.evaluation.user_counts import save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.figures import learning_curve
 from fedmm.figures_groups import draw_groups
+from fedmm.idle_settings import idle_settings
 from fedmm.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
 from fedmm.local_record import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
 from fedmm.params import num_parameters
@@ -123,7 +124,7 @@ def run_training(
         experiment = Experiment.prepare(config, observer.stage, timer)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
-        for note in experiment.notes:
+        for note in (*idle_settings(config), *experiment.notes):
             observer.note(note)
         ready = time.perf_counter() - started
         run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer)

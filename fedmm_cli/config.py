@@ -30,16 +30,19 @@ def show(
 ) -> None:
     """Print the settings that `fedmm train` would have with the same options, files and variables, as TOML."""
     del debug
+    from fedmm.idle_settings import idle_settings
     from fedmm.settings import dump_toml
 
     settings = given.load()
+    idle = idle_settings(settings)
     if as_json:
         from fedmm.config import ExperimentConfig
 
         defaults = ExperimentConfig().flat()
         flat = {key: value for key, value in settings.flat().items() if not changed or value != defaults[key]}
-        print_json({"settings": flat, "digest": settings.digest})
+        print_json({"settings": flat, "digest": settings.digest, "idle": idle})
     else:
+        _tell_idle(idle)
         typer.echo(dump_toml(settings, only_non_default=changed), nl=False)
 
 
@@ -51,12 +54,15 @@ def validate(
 ) -> None:
     """Check settings files without running anything."""
     del debug
+    from fedmm.idle_settings import idle_settings
     from fedmm.settings import load_config
 
     settings = load_config(files)
+    idle = idle_settings(settings)
     if as_json:
-        print_json({"valid": True, "digest": settings.digest})
+        print_json({"valid": True, "digest": settings.digest, "idle": idle})
     else:
+        _tell_idle(idle)
         typer.echo(f"valid; digest {settings.digest}")
 
 
@@ -80,3 +86,8 @@ def init(
 
     write_atomically(path, dump_toml(ExperimentConfig(), comments=True).encode())
     typer.echo(f"wrote {path}; use it with: fedmm train --config {path}")
+
+
+def _tell_idle(sentences: list[str]) -> None:
+    for sentence in sentences:
+        typer.echo(f"- {sentence}", err=True)

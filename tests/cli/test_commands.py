@@ -230,7 +230,8 @@ def test_show_prints_settings_that_read_back(run, tmp_path: Path) -> None:
     changed = run("config", "show", "--config", str(path), "--changed").stdout
     assert tomllib.loads(changed) == {"federation": {"rounds": 7, "clip_norm": "none"}}
     as_json = json.loads(run("config", "show", "--config", str(path), "--changed", "--json").stdout)
-    assert as_json == {"settings": {"federation.rounds": 7, "federation.clip_norm": None}, "digest": config.digest}
+    changed_settings = {"federation.rounds": 7, "federation.clip_norm": None}
+    assert as_json == {"settings": changed_settings, "digest": config.digest, "idle": []}
 
 
 def test_init_writes_the_defaults_and_validate_accepts_them(run, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""Settings said to have no effect have none, and those that have none are said: the numbers of whole runs decide."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_world import Given, numbers, settings_of, write_world
+from test_config import NUMBERS
+from typer.testing import CliRunner
+
+from fedmm.config import ExperimentConfig
+from fedmm.errors import ConfigError
+from fedmm.idle_settings import READERS, idle_settings
+from fedmm_cli.app import app
+
+BACKBONE = {"model.fusion": "backbone"}
+COMPETITIVE = {"model.fusion": "competitive"}
+CENTRALIZED = {"federation.mode": "centralized"}
+SAMPLED = {"federation.num_negatives": 3}
+
+
+def experts(kind: str) -> Given:
+    return {"model.experts": kind}
+
+
+def server(optimizer: str) -> Given:
+    return {"federation.server_optimizer": optimizer}
+
+
+IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, with a number's proof below
+    "data.tie_seed": [{"data.tie_order": "file"}],
+    "data.temporal_fraction": [{}],
+    "model.gating_init": [COMPETITIVE],
+    "model.learn_gating": [COMPETITIVE],
+    "model.router_bias_init": [{}],
+    "model.pooling_decay": [experts("memory"), experts("neighbors")],
+    "model.neighbors.count": [experts("memory"), experts("pooled")],
+    "model.neighbors.sharpness": [experts("memory"), experts("pooled")],
+    "model.neighbors.decay": [experts("memory"), experts("pooled")],
+    "model.memory.size": [{}, experts("pooled")],
+    "model.memory.num_heads": [{}, experts("pooled")],
+    "model.memory.surprise_weight": [{}, experts("neighbors")],
+    "model.memory.recency_weight": [{}, experts("neighbors")],
+    "model.alignment_temperature": [{}],
+    "federation.gbce_calibration": [{}, SAMPLED, {"federation.loss": "gbce", "federation.num_negatives": 0}],
+    "federation.negatives_per": [{}, {**SAMPLED, **CENTRALIZED}],
+    "federation.item_rows": [{}, {**SAMPLED, **CENTRALIZED}],
+    "federation.client_fraction": [{"federation.cohort_size": 3}],
+    "federation.heat_cap": [{"federation.aggregation": "mean"}, {"federation.aggregation": "median"}],
+    "federation.trim_fraction": [{}, {"federation.aggregation": "median"}],
+    "federation.server_beta1": [server("sgd"), server("adagrad")],
+    "federation.server_beta2": [server("sgd"), server("momentum"), server("adagrad")],
+    "federation.server_epsilon": [server("sgd"), server("momentum")],
+    "evaluation.negatives_seed": [{"evaluation.protocols": ("full",)}],
+}
+EVERYWHERE = {"model.": BACKBONE, "federation.": CENTRALIZED}  # beside these, whole groups of settings fall silent
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+@functools.cache
+def cached_numbers(world: Path, given: tuple[tuple[str, Any], ...]) -> str:
+    return numbers(settings_of(world, dict(given)))
+
+
+def accepted(world: Path, given: Given) -> ExperimentConfig | ConfigError:
+    try:
+        return settings_of(world, given)
+    except ConfigError as error:
+        return error
+
+
+def is_told(key: str, config: ExperimentConfig) -> bool:
+    return any(sentence.startswith(f"{key} ") for sentence in idle_settings(config))
+
+
+def has_effect(world: Path, key: str, beside: Given) -> bool:
+    with_it = {**beside, key: NUMBERS[key].value}
+    return cached_numbers(world, tuple(beside.items())) != cached_numbers(world, tuple(with_it.items()))
+
+
+@pytest.mark.parametrize(("key", "beside"), [(key, beside) for key in IDLE for beside in IDLE[key]])
+def test_an_idle_setting_is_told_and_changes_no_number(key: str, beside: Given, world: Path) -> None:
+    assert is_told(key, settings_of(world, {**beside, key: NUMBERS[key].value}))
+    assert not has_effect(world, key, beside)
+
+
+@pytest.mark.parametrize(
+    ("key", "beside"),
+    [(key, beside) for prefix, beside in EVERYWHERE.items() for key in NUMBERS if key.startswith(prefix)],
+)
+def test_where_groups_fall_silent_the_told_are_those_without_effect(key: str, beside: Given, world: Path) -> None:
+    """Both ways, for every setting of the section: with what it needs otherwise, and this in place."""
+    if key in beside:
+        return
+    together = {**NUMBERS[key].beside, **beside}
+    with_it = {**together, key: NUMBERS[key].value}
+    found = accepted(world, with_it)
+    if isinstance(found, ConfigError):  # refused, which tells it too
+        assert any(name.rpartition(".")[2] in str(found) for name in with_it if name not in beside)
+    else:
+        assert is_told(key, found) != has_effect(world, key, together)
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_setting_that_changes_numbers_is_not_told(key: str, world: Path) -> None:
+    """``test_config`` proves that each changes a number beside these."""
+    case = NUMBERS[key]
+    assert not is_told(key, settings_of(world, {**case.beside, key: case.value}))
+
+
+def test_defaults_are_never_told_and_every_reader_is_tried() -> None:
+    assert idle_settings(ExperimentConfig()) == []
+    told = {key for reader in READERS for key in reader.keys}
+    silenced = {key for key in NUMBERS if key.startswith(tuple(EVERYWHERE))}
+    assert told <= IDLE.keys() | silenced | {"data.feature_corruption"}
+    assert IDLE.keys() <= told
+
+
+def test_corrupted_features_are_idle_beside_no_experts(world: Path) -> None:
+    assert is_told("data.feature_corruption", settings_of(world, {**BACKBONE, "data.feature_corruption": "noise"}))
+    assert not has_effect(world, "data.feature_corruption", BACKBONE)
+
+
+@pytest.mark.parametrize("command", ["show", "validate"])
+def test_the_config_commands_tell(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text("[federation]\ntrim_fraction = 0.4\n")
+    arguments = ["config", command, *(["--config"] if command == "show" else []), str(path)]
+    ended = CliRunner().invoke(app, arguments)
+    sentence = 'federation.trim_fraction 0.4 has no effect here: it needs federation.aggregation "trimmed_mean"'
+    assert ended.exit_code == 0
+    assert sentence in ended.stderr
+    assert sentence not in ended.stdout
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)["idle"]
+    assert told == [sentence]
