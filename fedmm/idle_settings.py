@@ -59,10 +59,24 @@ def _samples_negatives(config: ExperimentConfig) -> bool:
 
 
 READERS = (
+    _Reader(("data.name",), lambda config: config.data.path is None, "data.path unset"),
+    _Reader(
+        ("data.user_column", "data.item_column", "data.timestamp_column"),
+        lambda config: config.data.path is not None,
+        "a file of your own, data.path",
+    ),
+    _Reader(
+        ("data.rating_column",),
+        lambda config: config.data.path is not None and config.data.min_rating is not None,
+        "a file of your own, data.path, and data.min_rating",
+    ),
     _Reader(("data.tie_seed",), lambda config: config.data.tie_order == "hash", 'data.tie_order "hash"'),
     _Reader(("data.temporal_fraction",), lambda config: config.data.split == "temporal", 'data.split "temporal"'),
     _Reader(
-        ("data.feature_corruption", "model.experts", "model.transition", "model.load_balance_weight"),
+        (
+            "data.visual_features", "data.text_features", "data.feature_corruption", "model.experts",
+            "model.transition", "model.load_balance_weight", "federation.warmup_rounds",
+        ),
         _has_experts,
         'experts, which model.fusion "backbone" has none of',
     ),

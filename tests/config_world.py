@@ -15,6 +15,7 @@ from fedmm.experiment import Experiment
 from fedmm.settings import load_config
 
 NUM_USERS, NUM_ITEMS = 14, 40
+NO_NUMBERS = ("seconds", "rounds", "warmup")  # of a round's report: what says nothing of the parameters
 Given = Mapping[str, Any]
 BASE: Given = {
     "model.hidden_dim": 8,
@@ -67,7 +68,7 @@ def numbers(config: ExperimentConfig) -> str:
     state = experiment.initial_state()
     rounds = []
     for reached, report in experiment.rounds(state):
-        rounds.append({name: value for name, value in vars(report).items() if name not in ("seconds", "rounds")})
+        rounds.append({name: value for name, value in vars(report).items() if name not in NO_NUMBERS})
         state = reached
     assert state.best_params is not None
     digest = hashlib.sha256()

@@ -13,8 +13,10 @@ from test_config import NUMBERS
 from typer.testing import CliRunner
 
 from fedmm.config import ExperimentConfig
+from fedmm.data.datasets import load_dataset
 from fedmm.errors import ConfigError
 from fedmm.idle_settings import READERS, idle_settings
+from fedmm.settings import load_config
 from fedmm_cli.app import app
 
 BACKBONE = {"model.fusion": "backbone"}
@@ -49,6 +51,11 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "federation.gbce_calibration": [{}, SAMPLED, {"federation.loss": "gbce", "federation.num_negatives": 0}],
     "federation.negatives_per": [{}, {**SAMPLED, **CENTRALIZED}],
     "federation.item_rows": [{}, {**SAMPLED, **CENTRALIZED}],
+    "data.visual_features": [BACKBONE],
+    "data.text_features": [BACKBONE],
+    "data.feature_corruption": [BACKBONE],
+    "data.rating_column": [{}],
+    "federation.warmup_rounds": [BACKBONE, {**BACKBONE, "model.user_vector": True}],
     "federation.client_fraction": [{"federation.cohort_size": 3}],
     "federation.heat_cap": [{"federation.aggregation": "mean"}, {"federation.aggregation": "median"}],
     "federation.trim_fraction": [{}, {"federation.aggregation": "median"}],
@@ -56,6 +63,12 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "federation.server_beta2": [server("sgd"), server("momentum"), server("adagrad")],
     "federation.server_epsilon": [server("sgd"), server("momentum")],
     "evaluation.negatives_seed": [{"evaluation.protocols": ("full",)}],
+}
+NAMED = {
+    "data.user_column": "other_user",
+    "data.item_column": "other_item",
+    "data.timestamp_column": "other_time",
+    "data.rating_column": "other_rating",
 }
 EVERYWHERE = {"model.": BACKBONE, "federation.": CENTRALIZED}  # beside these, whole groups of settings fall silent
 
@@ -122,13 +135,29 @@ def test_defaults_are_never_told_and_every_reader_is_tried() -> None:
     assert idle_settings(ExperimentConfig()) == []
     told = {key for reader in READERS for key in reader.keys}
     silenced = {key for key in NUMBERS if key.startswith(tuple(EVERYWHERE))}
-    assert told <= IDLE.keys() | silenced | {"data.feature_corruption"}
+    assert told <= IDLE.keys() | silenced | NAMED.keys() | {"data.name"}
     assert IDLE.keys() <= told
 
 
-def test_corrupted_features_are_idle_beside_no_experts(world: Path) -> None:
-    assert is_told("data.feature_corruption", settings_of(world, {**BACKBONE, "data.feature_corruption": "noise"}))
-    assert not has_effect(world, "data.feature_corruption", BACKBONE)
+def columns_of(config: ExperimentConfig) -> str:
+    """What a named dataset is loaded as."""
+    return load_dataset(config.data).digest
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_columns_are_idle_beside_a_named_dataset(key: str, world: Path) -> None:
+    plain, given = (load_config(flags=flags) for flags in ({}, {key: NAMED[key]}))
+    assert is_told(key, given)
+    assert columns_of(plain) == columns_of(given)
+    own = {**NUMBERS[key].beside, key: NAMED[key]}
+    assert columns_of(settings_of(world, own)) != columns_of(settings_of(world, NUMBERS[key].beside))
+
+
+def test_the_name_is_idle_beside_a_file(world: Path) -> None:
+    config = settings_of(world, {"data.name": "ml-100k"})
+    assert is_told("data.name", config)
+    assert not is_told("data.name", load_config(flags={"data.name": "ml-100k"}))
+    assert columns_of(config) == columns_of(settings_of(world, {}))
 
 
 @pytest.mark.parametrize("command", ["show", "validate"])

@@ -96,8 +96,8 @@ def rank_queries(
     if num_diverged:
         raise DivergenceError(
             f"the scores of {num_diverged} of {len(queries)} users are NaN or infinite.",
-            "Training has diverged: lower federation.learning_rate or federation.server_learning_rate, "
-            "or set federation.clip_norm.",
+            "Training has diverged: lower federation.learning_rate, federation.server_learning_rate "
+            "or federation.clip_norm.",
         )
     counts = {
         protocol: RankCounts(better[protocol], tied[protocol], _num_candidates(protocol, queries, negatives, num_items))

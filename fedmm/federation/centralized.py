@@ -21,7 +21,7 @@ from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation.local_training import LocalTraining, Step, StepStream
 from fedmm.federation.prototypes import move_prototypes, prototype_sums
-from fedmm.federation.rounds import Federation, RoundStatistics, ServerState
+from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, smaller_clip
 from fedmm.federation.schedules import scheduled
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
@@ -69,7 +69,7 @@ def _run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState,
     if not np.isfinite([update_norm, mean_loss]).all():
         raise DivergenceError(
             f"Epoch {number} diverged: the update's norm is {update_norm}.",
-            f"Lower federation.learning_rate (now {config.learning_rate}), or set federation.clip_norm.",
+            f"Lower federation.learning_rate (now {config.learning_rate}), or {smaller_clip(config)}.",
         )
     after = move_prototypes(after, prototype_sums(local, state.params, federation.clients, number))
     statistics = RoundStatistics(len(federation.clients), mean_loss, mean_balance, update_norm, 0, 0)

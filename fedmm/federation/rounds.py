@@ -86,7 +86,7 @@ def run_round(
         raise DivergenceError(
             f"Round {number} diverged: the update's norm is {update_norm}.",
             f"Lower federation.learning_rate (now {config.learning_rate}) or federation.server_learning_rate "
-            f"(now {config.server_rate}), or set federation.clip_norm.",
+            f"(now {config.server_rate}), or {smaller_clip(config)}.",
         )
     with timer.stage("server step"):
         params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
@@ -115,6 +115,12 @@ def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tupl
     total = sum_updates(iter(blocks), local.train, local.recommender.num_items)
     rule = ROBUST_AGGREGATIONS[config.aggregation]
     return rule(blocks, local.train, local.recommender.num_items, config), total
+
+
+def smaller_clip(config: FederationConfig) -> str:
+    """The remedy for steps that are too large, as it stands."""
+    now = config.clip_norm
+    return "set federation.clip_norm" if now is None else f"lower federation.clip_norm (now {now})"
 
 
 def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:

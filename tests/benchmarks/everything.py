@@ -3,8 +3,8 @@ summary.
 
     python tests/benchmarks/everything.py [--only engines sampled] [--folder docs/benchmarks] [--readme README.md]
 
-About half an hour on two cores; nothing else should run. ``peers`` builds three environments first and is left out
-unless it is named (``nox -s peers``).
+Twenty minutes to half an hour on two cores; nothing else should run. ``peers`` builds three environments first and is
+left out unless it is named (``nox -s peers``).
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """How often the paired test finds what is not there, and what is: measured on simulated users and seeds.
 
-Run alone: pytest -m slow -s tests/evaluation/test_significance_rates.py. Outcomes are Bernoulli like those of HR@10; a
-user's chance is drawn from a beta distribution around the metric's mean, and every training lifts or lowers all users.
+Run alone: pytest -n 0 -m slow -s tests/evaluation/test_significance_rates.py. Outcomes are Bernoulli like those of
+HR@10; a user's chance is drawn from a beta distribution around the metric's mean, and every training lifts or lowers
+all users.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ Wall time wants a machine that does nothing else: two torch threads on two busy 
 times slower than one. The column of processor time (over all processes of a way, Ray's daemons included) bears company
 better, and says what a client costs, but not how well a way uses several cores.
 
-Training is the default of fedmm's backbone: plain SGD, clipped gradients, full softmax; dropout 0, so that outputs can
-be compared, and ``exclude_seen`` off, which the peers would have to pay for, too. ML-100K must have been fetched
-(``fedmm data fetch ml-100k``); each ``run_*.py`` says what was chosen in favour of its peer.
+Training is that of fedmm's backbone with five local steps: plain SGD, clipped gradients, full softmax; dropout 0, so
+that outputs can be compared, and ``exclude_seen`` off, which the peers would have to pay for, too. ML-100K must have
+been fetched (``fedmm data fetch ml-100k``); each ``run_*.py`` says what was chosen in favour of its peer.
 """
 
 import argparse
