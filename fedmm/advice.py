@@ -20,7 +20,7 @@ def advise(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str
 
 def _on_gate(config: ExperimentConfig, model: Mapping[str, Any]) -> list[dict[str, str]]:
     gate, start = model["gating_weight"], config.model.gating_init
-    if gate is None:
+    if gate is None or not config.model.learn_gating:
         return []
     if abs(gate - start) < STILL_GATE:
         text = (

@@ -20,6 +20,7 @@ from fedmm.params import Params
 from fedmm.seeding import derive, numpy_stream
 
 OPPONENTS = ("round_0", "transition_counts", "backbone")  # whom the model is tested against, user by user
+FIXED = ("transition_counts",)  # of them: nobody trained these, no seed changes them
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def measure_beside(
     measure = experiment.config.evaluation.selection_metric.partition("/")[2]
     paired = {
         name: {
-            f"{protocol}/{measure}": _test(experiment, model, rows[name], protocol, measure)
+            f"{protocol}/{measure}": _test(experiment, model, rows[name], protocol, measure, fixed=name in FIXED)
             for protocol in model.counts
         }
         for name in OPPONENTS
@@ -127,8 +128,10 @@ def _split_name(experiment: Experiment) -> str:
     return f"{experiment.split.name} without cold items {cold_digest(cold.candidates)}"
 
 
-def _test(experiment: Experiment, model: Evaluation, other: Evaluation, protocol: str, measure: str) -> PairedTest:
+def _test(
+    experiment: Experiment, model: Evaluation, other: Evaluation, protocol: str, measure: str, *, fixed: bool
+) -> PairedTest:
     cutoff = int(measure.rpartition("_")[2])
     a, b = (per_query(found.counts[protocol], [cutoff])[measure][None] for found in (model, other))
     stream = numpy_stream(derive(experiment.config.runtime.seed, "beside", protocol, measure), "paired test")
-    return paired_test(a, b, stream)
+    return paired_test(a, b, stream, b_is_fixed=fixed)

@@ -62,7 +62,7 @@ def _settings(
     """The run's own settings with what was asked for in their place."""
     tree = stored_settings(meta, path).model_dump()
     if protocols is not None:
-        selection = f"{protocols[0]}/ndcg_at_{tree['evaluation']['cutoffs'][0]}"
+        selection = f"{protocols[0]}/{tree['evaluation']['selection_metric'].partition('/')[2]}"
         tree["evaluation"] |= {"protocols": protocols, "selection_metric": selection}
     runtime = {"device": device, "threads": threads}
     tree["runtime"] |= {key: value for key, value in runtime.items() if value is not None}

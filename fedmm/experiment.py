@@ -338,7 +338,8 @@ def _federation(
             raise DataError(
                 f"The {split.name} split leaves no user to ask on {name}.", "Use another split or more data."
             )
-    size = cohort_size(config.federation, len(clients))
+    federated = config.federation.mode == "federated"
+    size = cohort_size(config.federation, len(clients)) if federated else len(clients)
     return Federation(config.federation, local, clients, size, _engine(config), config.runtime.seed)
 
 

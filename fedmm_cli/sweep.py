@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fedmm.study import Study
 
 STUDY = "Study"
-SWEEPS = Path("sweeps")
 JOIN_SECONDS = 60.0  # to wait for the machine that begins the study
 SWEEP_FLAGS = tuple(flag for flag in FLAGS if flag.name not in ("--seed", "--output"))
 
@@ -97,20 +96,19 @@ def sweep(
     plan |= {"seed": seed, "seeds": seeds, "confirm": confirm, "name": name}
     if resume or join:
         _refuse_definition(given, plan, search, "--join" if join else "--resume")
-        chosen, folder = _stored(study, name, output, storage, plan, wait=join)
+        chosen, output = _stored(study, name, output, storage, plan, wait=join)
     else:
         chosen = _chosen(given, study, search or [], plan)
-        folder = output or SWEEPS / chosen.name
     _require_store(chosen)
     from fedmm.tuning.storage import require_storage
-    from fedmm.tuning.sweep import SweepOptions, run_sweep
+    from fedmm.tuning.sweep import SWEEPS, SweepOptions, run_sweep
     from fedmm_cli.output import print_json
     from fedmm_cli.sweep_report import print_sweep
     from fedmm_cli.sweep_screen import make_observer
 
     require_storage(storage)
     options = SweepOptions(
-        folder=folder,
+        folder=output or SWEEPS / chosen.name,
         storage=storage,
         jobs=jobs,
         threads=chosen.base.runtime.threads or max(1, _available_threads() // jobs),
@@ -152,6 +150,7 @@ def _stored(
     from fedmm.errors import ConfigError
     from fedmm.study import Changes, read_study
     from fedmm.tuning.storage import JOURNAL, open_storage, require_storage
+    from fedmm.tuning.sweep import SWEEPS
     from fedmm.tuning.trials import stored_definition
 
     require_storage(storage)
@@ -173,12 +172,15 @@ def _stored(
 
 
 def _latest(output: Path | None) -> str:
-    """The name of the study that was worked on last in this folder."""
+    """The name of the study in this folder, or of the one that was worked on last."""
     from fedmm.errors import ConfigError
-    from fedmm.tuning.storage import JOURNAL
+    from fedmm.tuning.storage import JOURNAL, open_storage
+    from fedmm.tuning.sweep import SWEEPS
+    from fedmm.tuning.trials import study_names
 
     if output is not None:
-        return output.name
+        names = study_names(open_storage(None, output)) if (output / JOURNAL).exists() else []
+        return names[0] if len(names) == 1 else output.name
     journals = sorted(SWEEPS.glob(f"*/{JOURNAL}"), key=lambda path: path.stat().st_mtime)
     if not journals:
         raise ConfigError(f"There is no study in {SWEEPS}.", "Name it: --name NAME, with --storage if it has one.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from results_runs import METRICS, SPLITS, Run
 
+from fedmm.beside import FIXED
 from fedmm.data.types import FloatArray
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.significance import mean_intervals, paired_test
@@ -66,7 +67,9 @@ def _against_what_stands_beside(key: tuple[str, str], group: Group) -> Iterator[
     for opponent, name in ALONE.items():
         for metric in TESTED if f"{name}/full" in there else ():
             other = _stacked(group, "test", metric, beside=name)
-            yield _tested(key, opponent, "test", metric, _stacked(group, "test", metric), other)
+            fixed = name in FIXED
+            own = _stacked(group, "test", metric)
+            yield _tested(key, opponent, "test", metric, own, other[:1] if fixed else other, fixed=fixed)
 
 
 def _against(key: tuple[str, str], group: Group, opponent: str, other: Group) -> Iterator[Row]:
@@ -77,8 +80,17 @@ def _against(key: tuple[str, str], group: Group, opponent: str, other: Group) ->
         yield _tested(key, opponent, split, metric, _stacked(group, split, metric), _stacked(other, split, metric))
 
 
-def _tested(key: tuple[str, str], opponent: str, split: str, metric: str, a: FloatArray, b: FloatArray) -> Row:
-    test = paired_test(a, b, numpy_stream(0, "results", *key, opponent, split, metric))
+def _tested(
+    key: tuple[str, str],
+    opponent: str,
+    split: str,
+    metric: str,
+    a: FloatArray,
+    b: FloatArray,
+    *,
+    fixed: bool = False,
+) -> Row:
+    test = paired_test(a, b, numpy_stream(0, "results", *key, opponent, split, metric), b_is_fixed=fixed)
     return _row(key, opponent, split, metric, len(a), (test.difference, *test.ci95), test.p_value)
 
 

@@ -244,7 +244,7 @@ def parts_table(found: Results) -> str:
         f"where the paired test says so at {ALPHA:g} after Holm's correction over the table. Bytes and seconds are "
         "means of the model with the part over those of the model without it, up to the end of training; seconds also "
         "depend on what else the machine did. The transition expert comes with the gate and rate of its best "
-        "configuration; the default server is Adam at .02, not the one at .01 that is listed as an option."
+        "configuration; the default server is an Adam, too, at another rate than the option's."
     )
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
 

@@ -92,6 +92,11 @@ def test_a_single_expert_may_hold_all() -> None:
     assert advise(CONFIG, changed("model", {"gating_weight": 0.5, "w_vis": 1.0, "w_sem": None})) == []
 
 
+def test_a_gate_that_was_to_stay_is_not_blamed_for_it() -> None:
+    config = ExperimentConfig.model_validate({"model": {"learn_gating": False, "gating_init": 0.0}})
+    assert advise(config, changed("model/gating_weight", 0.0)) == []
+
+
 def test_the_selection_metric_decides_what_is_compared() -> None:
     config = ExperimentConfig.model_validate({"evaluation": {"selection_metric": "uniform100/hr_at_10"}})
     found = advise(config, changed("metrics/test/uniform100/hr_at_10", 0.1))

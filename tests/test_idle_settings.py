@@ -139,6 +139,11 @@ def test_defaults_are_never_told_and_every_reader_is_tried() -> None:
     assert IDLE.keys() <= told
 
 
+def test_a_cohort_that_nobody_forms_may_be_of_any_size(world: Path) -> None:
+    given = {**CENTRALIZED, "federation.cohort_size": 999}
+    assert numbers(settings_of(world, given)) == numbers(settings_of(world, CENTRALIZED))
+
+
 def columns_of(config: ExperimentConfig) -> str:
     """What a named dataset is loaded as."""
     return load_dataset(config.data).digest

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fedmm.comparison.grouping import differing_settings, group_runs, make_groups, per_user
+from fedmm.comparison.grouping import differing_settings, group_runs, make_groups, per_user, trainings
 from fedmm.comparison.types import ComparedRun, Comparison, Group, Pair, Verdict
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.significance import PairedTest, holm, paired_test
@@ -37,6 +37,8 @@ def compare(
     runs = _once(runs)
     require_comparable(runs)
     chosen = _metrics(runs, metrics, also)
+    if any(not metric.startswith("full/") for metric in chosen):
+        _require_equal(runs, "negative samples", _negatives)
     differing = differing_settings(runs)
     groups = make_groups(group_runs(runs, by, differing), by or differing, chosen, seed)
     pairs = [pair for metric in chosen for pair in _pairs(groups, metric, seed)]
@@ -47,25 +49,36 @@ def compare(
 def require_comparable(runs: Sequence[ComparedRun]) -> None:
     """Raises DataError where the runs' numbers do not belong side by side, naming what differs."""
     first = runs[0]
-    facets: list[tuple[str, Callable[[ComparedRun], tuple[str, str]]]] = [  # what must be equal, and how it is shown
-        ("data", lambda run: (run.counts.dataset_digest, f"{run.dataset['name']}, digest {run.counts.dataset_digest}")),
-        ("split", lambda run: (run.counts.split, run.counts.split)),
-        ("negative samples", lambda run: (run.counts.negatives_digest, f"digest {run.counts.negatives_digest}")),
-    ]
-    for what, facet in facets:
-        key, shown = facet(first)
-        for run in runs[1:]:
-            other, other_shown = facet(run)
-            if other != key:
-                raise DataError(
-                    f"{first.name} and {run.name} differ in their {what}: {shown} and {other_shown}.",
-                    "Compare runs on the same data, split and negatives.",
-                )
+    _require_equal(runs, "data", _data)
+    _require_equal(runs, "split", lambda run: (run.counts.split, run.counts.split))
+    if len(first.counts.user_ids) < 2:
+        raise DataError(f"{first.name} was asked about one user.", "A comparison needs two users or more.")
     for run in runs[1:]:
         if not np.array_equal(run.counts.user_ids, first.counts.user_ids):
             raise DataError(
                 f"{first.name} and {run.name} were asked about different users.", "Train one of them again."
             )
+
+
+def _require_equal(runs: Sequence[ComparedRun], what: str, facet: Callable[[ComparedRun], tuple[str, str]]) -> None:
+    """Raises DataError where a facet of the runs, what it is and how it is shown, is not the same in all."""
+    key, shown = facet(runs[0])
+    for run in runs[1:]:
+        other, other_shown = facet(run)
+        if other != key:
+            raise DataError(
+                f"{runs[0].name} and {run.name} differ in their {what}: {shown} and {other_shown}.",
+                "Compare runs on the same data, split and negatives.",
+            )
+
+
+def _data(run: ComparedRun) -> tuple[str, str]:
+    return run.counts.dataset_digest, f"{run.dataset['name']}, digest {run.counts.dataset_digest}"
+
+
+def _negatives(run: ComparedRun) -> tuple[str, str]:
+    """Of all sampled protocols together: only where such a metric is compared must they agree."""
+    return run.counts.negatives_digest, f"digest {run.counts.negatives_digest}"
 
 
 def verdict_of(difference: float, p_adjusted: float) -> Verdict:
@@ -134,7 +147,10 @@ def _warnings(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[
             f"{few} with one seed: how much seeds move a result is assumed there, not measured. "
             "Three seeds or more tell a difference from luck."
         )
-    mixed = [group.label for group in groups if len({run.seed for run in group.runs}) < len(group.runs)]
+    repeated = [group.label for group in groups if len(trainings(group.runs)) < len(group.runs)]
+    if repeated:
+        warnings.append(f"In {listed(repeated)} a configuration was run twice under one seed: that counts once.")
+    mixed = [group.label for group in groups if len({run.seed for run in group.runs}) < len(trainings(group.runs))]
     if mixed:
         warnings.append(f"In {listed(mixed)} several runs have the same seed: they are counted as if they were apart.")
     if len(groups) > MOST_GROUPS:

@@ -29,12 +29,23 @@ def differing_settings(runs: Sequence[ComparedRun]) -> tuple[str, ...]:
     return tuple(
         key
         for key in runs[0].settings
-        if key not in UNDIGESTED
-        and key != SEED
-        and not (same_data and key in SAME_DATA)
-        and not key.startswith("tracking.")
-        and any(run.settings.get(key) != runs[0].settings[key] for run in runs)
+        if _decides(key, same_data=same_data) and any(run.settings.get(key) != runs[0].settings[key] for run in runs)
     )
+
+
+def _decides(key: str, *, same_data: bool) -> bool:
+    """Whether a setting decides numbers, the seed left out."""
+    kept_for_people = key in UNDIGESTED or key.startswith("tracking.")
+    return not kept_for_people and key != SEED and not (same_data and key in SAME_DATA)
+
+
+def trainings(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """The runs, those of one configuration under one seed together: the same training, however often it was run."""
+    found: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        deciding = [item for item in run.settings.items() if _decides(item[0], same_data=True)]
+        found.setdefault(repr((run.seed, deciding)), []).append(run)
+    return list(found.values())
 
 
 def group_runs(runs: Sequence[ComparedRun], by: Sequence[str], differing: Sequence[str]) -> list[list[ComparedRun]]:
@@ -64,10 +75,12 @@ def title_of(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
 
 
 def per_user(runs: Sequence[ComparedRun], metric: str) -> FloatArray:
-    """[runs, users] of one metric, ``full/ndcg_at_10``."""
+    """[trainings, users] of one metric, ``full/ndcg_at_10``; repeats of a training are averaged, for they tell nothing
+    of what seeds do."""
     protocol, _, name = metric.partition("/")
     cutoff = int(name.rpartition("_")[2])
-    return np.stack([per_query(run.counts.counts[protocol], [cutoff])[name] for run in runs])
+    repeats = [[per_query(run.counts.counts[protocol], [cutoff])[name] for run in same] for same in trainings(runs)]
+    return np.stack([np.mean(same, axis=0) for same in repeats])
 
 
 def make_groups(

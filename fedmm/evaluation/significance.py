@@ -77,9 +77,13 @@ def paired_test(
     num_permutations: int = NUM_PERMUTATIONS,
     num_resamples: int = NUM_RESAMPLES,
     assumed_seed_sd: float = ASSUMED_SEED_SD,
+    b_is_fixed: bool = False,
 ) -> PairedTest:
     """Tests values ``a`` [S_a, U] against ``b`` [S_b, U] of the same U users in the same order; all draws come from
     ``stream``. Exchanging a and b changes signs only, and the order of users and seeds changes nothing.
+
+    With ``b_is_fixed`` b is what no seed changes, a baseline that nobody trained: one row, without a seed effect and
+    telling nothing of a's.
 
     p is (1 + draws at least as far out) / (1 + draws), so never 0 (Phipson & Smyth, 2010). Raises ``ValueError`` for
     other shapes, fewer than two users, and values that are not finite.
@@ -89,10 +93,13 @@ def paired_test(
             raise ValueError(f"values of shapes {a.shape} and {b.shape} are not [seeds, users] of the same users")
         if not np.isfinite(values).all():
             raise ValueError("values of a paired test must be finite")
+    if b_is_fixed and len(b) != 1:
+        raise ValueError(f"values of shape {b.shape} are not those of one baseline, [1, users]")
     differences, sign = _oriented(a.mean(axis=0) - b.mean(axis=0))
     difference = float(differences.mean()) if sign else 0.0
-    effect = _seed_effect((a, b), assumed_seed_sd)
-    share = 1 / len(a) + 1 / len(b)
+    trained = (a,) if b_is_fixed else (a, b)
+    effect = _seed_effect(trained, assumed_seed_sd)
+    share = sum(1 / len(values) for values in trained)
 
     shifts, stretches = _seed_draws(effect, share, differences, num_permutations, stream)
     flipped = np.abs(_flipped_means(differences, num_permutations, stream) + shifts) * stretches

@@ -64,16 +64,16 @@ def request_message(rows: int | None) -> dict[str, Tensor]:
 
 
 def update_message(
-    deltas: Mapping[str, Tensor], num_items: int, *, heat: bool, rows: int | None = None
+    deltas: Mapping[str, Tensor], num_items: int, *, holders: bool, rows: int | None = None
 ) -> dict[str, Tensor]:
-    """What a client sends: its delta, its weight and loss terms, and for heat normalisation which items it holds. Where
-    only ``rows`` rows of the item table travel, the server knows from the request which they are.
+    """What a client sends: its delta, its weight and loss terms, and for a rule that goes by holders which items it
+    holds. Where only ``rows`` rows of the item table travel, the server knows from the request which they are.
 
     The indicator is int32, a type that masks of a secure sum can be added to.
     """
     message = _with_rows(deltas, rows)
     message["weight_and_losses"] = torch.zeros(3)
-    if heat:
+    if holders:
         message["holders"] = torch.zeros(num_items + 1 if rows is None else rows, dtype=torch.int32)
     return message
 

@@ -17,6 +17,7 @@ from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
 
+TRIM_SHADE = 1e-9
 CHUNK_NUMBERS = 2**24  # sorted at once: 64 MB in float32
 
 
@@ -29,7 +30,12 @@ def median(updates: Sequence[UpdateBlock], train: Ragged, num_items: int, config
 def trimmed_mean(updates: Sequence[UpdateBlock], train: Ragged, num_items: int, config: FederationConfig) -> Params:
     """Coordinate-wise mean without the ``trim_fraction`` smallest and as many largest votes (Yin et al., ICML 2018),
     their number rounded down."""
-    return _by_coordinate(updates, train, num_items, lambda votes: (config.trim_fraction * votes).floor().long())
+    return _by_coordinate(updates, train, num_items, lambda votes: num_trimmed(votes, config.trim_fraction))
+
+
+def num_trimmed(votes: Tensor, share: float) -> Tensor:
+    """The share of so many votes, rounded down: in double and a shade above, for .42 of 150 are 63 and not 62."""
+    return ((share + TRIM_SHADE) * votes.double()).floor().long()
 
 
 RobustAggregation = Callable[[Sequence[UpdateBlock], Ragged, int, FederationConfig], Params]

@@ -129,8 +129,8 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     travelling = select(params, federation.local.trainable(params, round_number))
     if federation.local.uses_controls:  # c goes down beside the parameters, its change comes up beside the delta
         travelling |= scaffold.named(travelling)
-    heat = federation.config.aggregation == "heat"
-    update = update_message(travelling, federation.local.recommender.num_items, heat=heat, rows=rows)
+    by_holders = federation.config.aggregation != "mean"  # heat counts them, robust rules let them vote
+    update = update_message(travelling, federation.local.recommender.num_items, holders=by_holders, rows=rows)
     request = 0 if rows is None else message_bytes(request_message(rows))
     sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
     downlink = broadcast_message(travelling, None if federation.local.reads_all_rows(round_number) else rows)

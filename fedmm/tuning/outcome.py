@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ class Confirmation:
             "difference": self.test.difference,
             "ci95": list(self.test.ci95),
             "p_value": self.test.p_value,
-            "effect_size": self.test.effect_size,
+            "effect_size": self.test.effect_size if math.isfinite(self.test.effect_size) else None,
         }
 
 

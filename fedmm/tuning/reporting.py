@@ -56,14 +56,15 @@ def finish(
     records = counting(read_trials(trials))
     best = best_trial(records)
     confirmation = _confirmation(study, best, confirmed, observer)
-    meets_test = study.plan.test_winner and not study.plan.test_every_run
+    over = not summary_of(records)["waiting"]  # or the best so far would meet test, and another winner after it
+    meets_test = study.plan.test_winner and not study.plan.test_every_run and over
     test = _test(study, trials, best, options, observer) if meets_test and best is not None else None
     write_looks(trials, options.folder)
     weights = importances(trials)
     found = marginals(study, records)
     result = {
         "version": __version__,
-        "status": "stopped" if summary_of(records)["waiting"] else "finished",
+        "status": "finished" if over else "stopped",
         "study": study.name,
         "study_digest": study.digest,
         "storage": str(options.folder / JOURNAL) if options.storage is None else redacted(options.storage),

@@ -20,6 +20,7 @@ from fedmm.study import Choices, Study
 STARTUP_TRIALS = 10  # random ones before TPE (Bergstra et al., NeurIPS 2011) has something to learn from
 JUDGES = 5  # complete trials before the median rule says anything
 SEED_LIMIT = 2**32
+NO_BRACKET = -1
 ORIGIN = "origin"  # trial attribute: the number under which a trial that was given back was begun
 
 
@@ -97,6 +98,14 @@ def _renumbered(trial: FrozenTrial) -> FrozenTrial:
     return twin
 
 
+class SteadyHyperband(HyperbandPruner):
+    """Hyperband in which a trial that was given back is in the bracket in which it was begun, and competes once: what
+    it left behind, a failed trial like any other, is in no bracket."""
+
+    def _get_bracket_id(self, study: OptunaStudy, trial: FrozenTrial) -> int:
+        return NO_BRACKET if trial.state == TrialState.FAIL else super()._get_bracket_id(study, _renumbered(trial))
+
+
 def make_pruner(study: Study) -> BasePruner:
     """The study's pruner. It judges no round up to the longest warm-up of the space: until then experts are silent,
     and a long warm-up looks bad. With two objectives there is no order to prune by."""
@@ -106,7 +115,7 @@ def make_pruner(study: Study) -> BasePruner:
     if study.plan.pruner == "median":
         return MedianPruner(n_startup_trials=JUDGES, n_warmup_steps=warmup + 1)
     # Li et al. (JMLR 2018) take 3 or 4. A long warm-up leaves few rounds to judge in, and 4 makes the most of them.
-    return HyperbandPruner(warmup + 1, study.largest_rounds(), reduction_factor=4)
+    return SteadyHyperband(warmup + 1, study.largest_rounds(), reduction_factor=4)
 
 
 def suggest(study: Study, trial: Trial) -> dict[str, Any]:

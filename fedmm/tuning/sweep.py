@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,7 @@ from fedmm.study.records import TrialRecord
 from fedmm.study.selection import best_trial
 from fedmm.study.writing import as_tree
 from fedmm.tracking import Tracker, open_named
+from fedmm.tracking_store import redacted
 from fedmm.tracking_study import close_orphans
 from fedmm.tuning.leadership import leading
 from fedmm.tuning.outcome import summary_of
@@ -43,6 +45,7 @@ from fedmm.tuning.workers import Silences, sweep_locks
 
 POLL_SECONDS = 0.5
 LOCK = "sweep.lock"
+SWEEPS = Path("sweeps")  # where studies are kept unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,20 @@ def _run(
         try:
             return _to_the_end(sweep, storage, trials)
         except (Stop, Interrupted) as stop:
-            again = f"fedmm sweep --resume --name {study.name}"
-            raise Interrupted(stop.signal_number, remedy=f"Every trial is saved. Go on with: {again}") from None
+            remedy = f"Every trial is saved. Go on with: {_again(study, options)}"
+            raise Interrupted(stop.signal_number, remedy=remedy) from None
         finally:
             _close_orphans(study, tracker.run_id, trials, observer.warn)
+
+
+def _again(study: Study, options: SweepOptions) -> str:
+    """The command that goes on with the study."""
+    words = ["fedmm", "sweep", "--resume", "--name", study.name]
+    if options.folder != SWEEPS / study.name:
+        words += ["--output", str(options.folder)]
+    if options.storage is not None:
+        words += ["--storage", redacted(options.storage)]
+    return shlex.join(words)
 
 
 def _to_the_end(sweep: _Sweep, storage: optuna.storages.BaseStorage, trials: optuna.Study) -> dict[str, Any]:

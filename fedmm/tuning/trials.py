@@ -68,6 +68,11 @@ def open_trials(study: Study, storage: BaseStorage, *, confirmation: bool = Fals
     return trials
 
 
+def study_names(storage: BaseStorage) -> list[str]:
+    """The studies that the storage holds, their confirmations left out."""
+    return [name for name in optuna.get_all_study_names(storage) if not name.endswith(CONFIRMATION)]
+
+
 def stored_definition(storage: BaseStorage, name: str) -> str | None:
     """The TOML text of a study that the storage holds; None where it holds none of that name."""
     if name not in optuna.get_all_study_names(storage):

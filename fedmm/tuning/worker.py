@@ -86,16 +86,21 @@ class Watch:
         if not self._judged or report.validation is None:
             return
         for entry in read_rounds(self._folder):  # a run that goes on has rounds that this trial did not report
-            self._report(int(entry["round"]), entry.get(f"val/{self._metric}"))
+            number, earlier = int(entry["round"]), entry.get(f"val/{self._metric}")
+            if number < report.round and self._report(number, earlier):
+                self._trial.should_prune()  # it went on then; asked again so that Hyperband notes its rungs
         value = report.validation[self._metric]
         self._report(report.round, value)
         if report.round < report.rounds and self._trial.should_prune():
             raise StoppedEarly(f"pruned after round {report.round} at {value:.4f}")
 
-    def _report(self, number: int, value: float | None) -> None:
-        if number not in self._told and value is not None:
-            self._told.add(number)
-            self._trial.report(value, number)
+    def _report(self, number: int, value: float | None) -> bool:
+        """Whether the round is news to Optuna."""
+        if number in self._told or value is None:
+            return False
+        self._told.add(number)
+        self._trial.report(value, number)
+        return True
 
 
 class Tell:

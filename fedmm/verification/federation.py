@@ -19,6 +19,7 @@ from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import counts_message_bytes, serialise, update_message
 from fedmm.federation.local_training import UpdateBlock
+from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
 from fedmm.models.sasrec import ITEM_TABLE
@@ -191,7 +192,7 @@ def ledger_gap(subject: Subject) -> Finding:
     """Counted bytes against the messages that clients and server would send, serialised one by one."""
     del subject
     gaps = []
-    for aggregation in AGGREGATIONS:
+    for aggregation in (*AGGREGATIONS, *ROBUST_AGGREGATIONS):
         local, params = make_local({}, {"aggregation": aggregation, "warmup_rounds": 1})
         federation = make_federation(local)
         for number in (1, 2):
@@ -200,7 +201,7 @@ def ledger_gap(subject: Subject) -> Finding:
             received = len(save({name: params[name].contiguous() for name in names}))
             gaps.append((f"{aggregation} downlink, round {number}", float(abs(downlink - received))))
             for delta, _, _ in by_client(federation.engine(local, params, np.array([2, 6]), number)).values():
-                message = update_message(delta, local.recommender.num_items, heat=aggregation == "heat")
+                message = update_message(delta, local.recommender.num_items, holders=aggregation != "mean")
                 gaps.append((f"{aggregation} uplink, round {number}", float(abs(uplink - len(serialise(message))))))
     for num_items in (7, 40, 311):
         dense = torch.zeros(num_items * (num_items + 1) // 2)

@@ -123,6 +123,48 @@ def test_the_same_run_twice_is_one_run_and_one_seed_is_warned_about() -> None:
     assert "2 groups (A and B) with one seed" in comparison.warnings[0]
 
 
+def test_a_training_that_was_run_twice_is_one_seed() -> None:
+    """Its copy tells nothing of what seeds do: every number stays, and a word is said."""
+    runs = two_groups(0.06, 0.04)
+    copies = [replace(run, folder=Path("copy") / run.name) for run in runs]
+    whole, repeated = compare(runs), compare([*runs, *copies])
+    assert [to_json(own)["pairs"] for own in (whole, repeated)] == [to_json(whole)["pairs"]] * 2
+    for own, other in zip(whole.groups, repeated.groups, strict=True):
+        assert (own.means, own.ci95) == (other.means, other.ci95)
+    assert any("run twice under one seed" in warning for warning in repeated.warnings)
+    assert not any("as if they were apart" in warning for warning in repeated.warnings)
+
+
+def test_runs_of_one_seed_that_differ_in_what_is_grouped_over_stay_apart() -> None:
+    runs = [a_run(f"a{n}", 0, 0.05, model__dropout=n / 10) for n in range(3)]
+    comparison = compare([*runs, a_run("b", 1, 0.04, model__fusion="backbone")], by=["model.fusion"])
+    assert any("as if they were apart" in warning for warning in comparison.warnings)
+    assert not any("run twice" in warning for warning in comparison.warnings)
+
+
+def test_negatives_matter_where_sampled_metrics_are_compared_and_nowhere_else() -> None:
+    first, second = two_groups(seeds=1)
+    other = replace(second, counts=replace(second.counts, negatives_digest="other"))
+    with pytest.raises(DataError, match="negative samples"):
+        compare([first, other])
+    (pair,) = compare([first, other], metrics=METRICS[:1]).pairs
+    assert pair.p_value == compare([first, second], metrics=METRICS[:1]).pairs[0].p_value
+    without = replace(other, metrics={"full": other.metrics["full"]})
+    assert compare([first, without]).metrics == METRICS[:2]
+
+
+def test_one_user_is_too_few() -> None:
+    def alone(run: ComparedRun) -> ComparedRun:
+        counts = {
+            name: RankCounts(*(part[:1] for part in vars(own).values())) for name, own in run.counts.counts.items()
+        }
+        record = replace(run.counts, users=run.counts.users[:1], user_ids=run.counts.user_ids[:1], counts=counts)
+        return replace(run, counts=record)
+
+    with pytest.raises(DataError, match="one user"):
+        compare([alone(run) for run in two_groups(seeds=2)])
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [

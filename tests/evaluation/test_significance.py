@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.data.types import FloatArray
-from fedmm.evaluation.significance import holm, mean_intervals, paired_test
+from fedmm.evaluation.significance import ASSUMED_SEED_SD, holm, mean_intervals, paired_test
 from fedmm.seeding import numpy_stream
 
 FEW = {"num_permutations": 400, "num_resamples": 400}
@@ -106,6 +106,30 @@ def test_a_larger_assumed_seed_effect_makes_it_harder() -> None:
     widths = [test.ci95[1] - test.ci95[0] for test in tests]
     assert widths == sorted(widths)
     assert {test.seed_df for test in tests} == {0}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_a_fixed_baseline_brings_no_seed_and_no_doubt_of_its_own(seed: int, num_seeds: int) -> None:
+    """The test against it is that of the differences against nothing, and its copies are not evidence."""
+    a, b = outcomes(seed, num_seeds, 40), outcomes(seed + 1, 1, 40, 0.4)
+    found, shifted = (
+        paired_test(*pair, numpy_stream(seed, "test"), b_is_fixed=True, **FEW) for pair in ((a, b), (a - b, 0 * b))
+    )
+    assert found.p_value == shifted.p_value
+    assert found.ci95 == pytest.approx(shifted.ci95)
+    assert found.seed_df == num_seeds - 1
+    copied = paired_test(a, np.repeat(b, num_seeds, axis=0), numpy_stream(seed, "test"), **FEW)
+    assert copied.seed_df == 2 * found.seed_df
+    if num_seeds == 1:  # half the assumed variance: only one of the two was trained
+        halved = paired_test(a, b, numpy_stream(seed, "test"), assumed_seed_sd=ASSUMED_SEED_SD / 2**0.5, **FEW)
+        assert found.ci95 == pytest.approx(halved.ci95)
+        assert found.p_value == halved.p_value
+
+
+def test_a_fixed_baseline_has_one_row() -> None:
+    with pytest.raises(ValueError, match="one baseline"):
+        paired_test(np.zeros((2, 3)), np.zeros((2, 3)), numpy_stream(0, "test"), b_is_fixed=True)
 
 
 @pytest.mark.parametrize(

@@ -18,19 +18,21 @@ NUM_USERS, SEED_SD, NUM_PAIRS = 943, 0.005, 2000
 ALPHA = 0.05
 
 
-def rejections(mean: float, num_seeds: int, difference: float, num_pairs: int) -> float:
-    """The share of simulated pairs of configurations that are told apart at .05."""
+def rejections(mean: float, num_seeds: int, difference: float, num_pairs: int, *, fixed: bool = False) -> float:
+    """The share of simulated pairs of configurations, or of one and a fixed baseline, that are told apart at .05."""
     rng = np.random.default_rng([int(1000 * mean), num_seeds, int(1000 * difference)])
     found = 0
     for _ in range(num_pairs):
         chances = rng.beta(mean, 1 - mean, NUM_USERS)
-        a, b = (_outcomes(rng, chances + lift, num_seeds) for lift in (difference, 0.0))
-        found += paired_test(a, b, rng, num_permutations=1000, num_resamples=20).p_value < ALPHA
+        a = _outcomes(rng, chances + difference, num_seeds)
+        b = _outcomes(rng, chances, 1, 0.0) if fixed else _outcomes(rng, chances, num_seeds)
+        test = paired_test(a, b, rng, num_permutations=1000, num_resamples=20, b_is_fixed=fixed)
+        found += test.p_value < ALPHA
     return found / num_pairs
 
 
-def _outcomes(rng: np.random.Generator, chances: np.ndarray, num_seeds: int) -> np.ndarray:
-    effects = rng.normal(0.0, SEED_SD, (num_seeds, 1))
+def _outcomes(rng: np.random.Generator, chances: np.ndarray, num_seeds: int, seed_sd: float = SEED_SD) -> np.ndarray:
+    effects = rng.normal(0.0, seed_sd, (num_seeds, 1))
     return (rng.random((num_seeds, NUM_USERS)) < np.clip(chances + effects, 0.0, 1.0)).astype(np.float64)
 
 
@@ -40,6 +42,14 @@ def _outcomes(rng: np.random.Generator, chances: np.ndarray, num_seeds: int) -> 
 def test_no_difference_is_found_as_often_as_promised(mean: float, num_seeds: int) -> None:
     rate = rejections(mean, num_seeds, 0.0, NUM_PAIRS)
     sys.stdout.write(f"false positives, mean {mean}, seeds {num_seeds}: {rate:.4f}" + "\n")
+    assert 0.03 <= rate <= 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_nor_against_a_baseline_that_nobody_trained(num_seeds: int) -> None:
+    rate = rejections(0.2, num_seeds, 0.0, NUM_PAIRS, fixed=True)
+    sys.stdout.write(f"false positives against a fixed baseline, seeds {num_seeds}: {rate:.4f}" + "\n")
     assert 0.03 <= rate <= 0.07
 
 

@@ -17,6 +17,7 @@ from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.params import Params
@@ -27,15 +28,15 @@ from fedmm.verification.world import ENGINES, make_federation, make_local, param
 NUM_USERS, NUM_ITEMS = 9, 14
 
 
-def written(delta: Params, num_items: int, *, heat: bool) -> int:
+def written(delta: Params, num_items: int, *, holders: bool) -> int:
     """Bytes of one client's answer, from the parts it must have: delta, three numbers, and whom it holds."""
     message = {name: value.contiguous() for name, value in delta.items()} | {"weight_and_losses": torch.zeros(3)}
-    if heat:
+    if holders:
         message["holders"] = torch.zeros(num_items + 1, dtype=torch.int32)
     return len(save(message))
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("aggregation", [*AGGREGATIONS, *ROBUST_AGGREGATIONS])
 def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
     local, params = make_local({}, {"aggregation": aggregation, "warmup_rounds": 1}, dtype=torch.float32)
     federation = make_federation(local)
@@ -45,7 +46,7 @@ def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
         for block in federation.engine(own, server, cohort, number):
             for place in range(len(block.clients)):
                 delta = {name: value[place] for name, value in block.deltas.items()}
-                sent.append(written(delta, own.recommender.num_items, heat=aggregation == "heat"))
+                sent.append(written(delta, own.recommender.num_items, holders=aggregation != "mean"))
             yield block
 
     state, uplinks = ServerState(params, {}, 0), []
@@ -77,7 +78,7 @@ def test_sampled_negatives_shorten_messages_to_the_touched_rows(engine: str, mod
                 sparse = {**delta, ITEM_TABLE: delta[ITEM_TABLE][rows]}
                 assert float(delta[ITEM_TABLE].abs().sum()) == pytest.approx(float(sparse[ITEM_TABLE].abs().sum()))
                 asked.append(len(save({"item_rows": rows})))
-                sent.append(written(sparse, len(rows) - 1, heat=True))
+                sent.append(written(sparse, len(rows) - 1, holders=True))
                 answered = server[ITEM_TABLE] if model["experts"] == "memory" else server[ITEM_TABLE][rows]
                 received.append(len(save({**server, ITEM_TABLE: answered})))
             yield block
@@ -130,13 +131,14 @@ def touched(local: LocalTraining, client: int, number: int) -> torch.Tensor:
     return found
 
 
-def test_heat_costs_one_number_an_item() -> None:
+def test_who_holds_an_item_costs_one_number_an_item() -> None:
     sizes = {}
-    for aggregation in AGGREGATIONS:
+    for aggregation in (*AGGREGATIONS, *ROBUST_AGGREGATIONS):
         local, params = make_local({}, {"aggregation": aggregation})
         sizes[aggregation] = traffic(make_federation(local), params, 1)[0]
     entries = 4 * (local.recommender.num_items + 1)
-    assert entries < sizes["heat"] - sizes["mean"] < entries + 128  # and its name in the header
+    for aggregation in ("heat", *ROBUST_AGGREGATIONS):
+        assert entries < sizes[aggregation] - sizes["mean"] < entries + 128  # and its name in the header
 
 
 @pytest.fixture

@@ -102,12 +102,12 @@ def test_a_length_is_known_without_writing(tensors: dict[str, tuple[torch.dtype,
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
     deltas = {"a": torch.randn(3, 4), "b": torch.randn(())}
-    message = update_message(deltas, 9, heat=True)
+    message = update_message(deltas, 9, holders=True)
     received = load(serialise(message))
     assert set(received) == {"a", "b", "weight_and_losses", "holders"}
     assert torch.equal(received["a"], deltas["a"])
     assert received["holders"].shape == (10,)
-    assert len(serialise(message)) > len(serialise(update_message(deltas, 9, heat=False)))
+    assert len(serialise(message)) > len(serialise(update_message(deltas, 9, holders=False)))
 
 
 @pytest.mark.parametrize("num_items", [1, 5, 40, 137, 1000])

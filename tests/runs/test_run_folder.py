@@ -182,6 +182,7 @@ def test_evaluate_repeats_the_run_under_any_protocol_on_any_split(data: Path, tm
             again = run_evaluation(tmp_path / "run", Watcher(), split=split, protocols=protocols)
             own = result["metrics"][split]
             assert again["metrics"] == {split: {name: own[name] for name in protocols or own}}
+            assert set(again["paired"][split]["round_0"]) == {f"{name}/ndcg_at_10" for name in protocols or own}
     assert again["baselines"] == {
         name: {"test": {protocol: entry["test"][protocol] for protocol in ("uniform100", "popularity100")}}
         for name, entry in result["baselines"].items()

@@ -241,6 +241,38 @@ def test_ctrl_c_while_the_sweep_waits_says_how_to_go_on(data: Path, tmp_path: Pa
     assert "--resume --name tiny" in caught.value.remedy
 
 
+def test_the_way_to_go_on_names_the_folder_and_the_database(data: Path, tmp_path: Path) -> None:
+    watcher = Recorder(act=lambda snapshot: os.kill(os.getpid(), signal.SIGINT))
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(Interrupted) as caught:
+        sweep(tiny_study(data, "trials = 2"), tmp_path / "elsewhere", watcher, storage=storage)
+    assert f"--output {tmp_path / 'elsewhere'} --storage {storage}" in caught.value.remedy
+
+
+def test_a_study_that_is_not_over_does_not_look_at_test(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or another winner would meet it after the resumed search, and whoever goes on has seen it."""
+    study = tiny_study(data, "trials = 3")
+    original = Watch.round_done
+
+    def interrupted(self: Watch, report: Any, seconds_left: float) -> None:
+        if self._trial.number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, report, seconds_left)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "round_done", interrupted)
+        with pytest.raises(AssertionError, match="stopped: 130"):
+            sweep(study, tmp_path / "tiny")
+    result = sweep(study, tmp_path / "tiny", Recorder(), timeout=1e-9)
+    assert (result["status"], result["best"]["trial"]) == ("stopped", 0)
+    assert (result["test"], result["test_looks"]) == (None, 0)
+    finished = sweep(study, tmp_path / "tiny", Recorder())
+    assert finished["test"] is not None
+    assert finished["test_looks"] == 1
+
+
 def test_out_of_time_keeps_the_queue_and_says_stopped(data: Path, tmp_path: Path) -> None:
     study = tiny_study(data, "trials = 2\nconfirm = 1")
     watcher = Recorder()

@@ -131,6 +131,14 @@ def test_ctrl_c_stops_after_saving_and_resuming_by_name_ends_as_if_it_had_not_be
     assert outcomes(trials_of(study, folder / "sweeps/tiny")) == outcomes(trials_of(study, folder / "whole"))
 
 
+def test_a_study_in_a_folder_of_another_name_is_found_there(folder: Path) -> None:
+    path = written(folder, "trials = 1")
+    assert command("--study", str(path), "--output", "elsewhere", "--json", folder=folder).code == 0
+    ended = command("--resume", "--output", "elsewhere", "--json", folder=folder)
+    assert ended.code == 0, ended.stderr
+    assert ended.result["study"] == "tiny"
+
+
 @pytest.mark.slow
 def test_out_of_time_is_saved_and_goes_on(folder: Path) -> None:
     path = written(folder, "trials = 3", rounds=400)
