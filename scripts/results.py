@@ -60,7 +60,9 @@ def collect(folders: Sequence[Path], to: Path, pairs: Path, groups: Path) -> Non
     studies = {run.study for run in runs}
     for path, columns, own in ((pairs, PAIR_COLUMNS, measure_pairs(runs)), (groups, GROUP_COLUMNS, group_rows(runs))):
         kept = [row for row in read_csv(path) if row["study"] not in studies]
-        write_csv(path, columns, [*kept, *own])
+        write_csv(
+            path, columns, sorted([*kept, *own], key=lambda row: row["study"])
+        )  # a study's rows stay where they are
     print(f"{to}: {len(runs)} runs of {', '.join(sorted(studies))}")
 
 
