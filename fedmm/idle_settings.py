@@ -58,6 +58,11 @@ def _samples_negatives(config: ExperimentConfig) -> bool:
     return config.federation.loss != "softmax" or _experts_among("memory")(config)
 
 
+def _moves_touched_rows_only(config: ExperimentConfig) -> bool:
+    moves_all = config.federation.weight_decay > 0 or config.federation.local_algorithm == "scaffold"
+    return _has_cohorts(config) and _samples_negatives(config) and not moves_all
+
+
 READERS = (
     _Reader(("data.name",), lambda config: config.data.path is None, "data.path unset"),
     _Reader(
@@ -112,9 +117,14 @@ READERS = (
         'federation.loss "gbce" and sampled negatives',
     ),
     _Reader(
-        ("federation.negatives_per", "federation.item_rows"),
+        ("federation.negatives_per",),
         lambda config: _has_cohorts(config) and _samples_negatives(config),
         "clients that sample their negatives (federation.num_negatives of 1 or more)",
+    ),
+    _Reader(
+        ("federation.item_rows",),
+        _moves_touched_rows_only,
+        "clients that sample their negatives, without weight_decay and not by scaffold, which move all rows",
     ),
     _Reader(
         ("federation.client_fraction",),

@@ -50,7 +50,12 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "model.alignment_temperature": [{}],
     "federation.gbce_calibration": [{}, SAMPLED, {"federation.loss": "gbce", "federation.num_negatives": 0}],
     "federation.negatives_per": [{}, {**SAMPLED, **CENTRALIZED}],
-    "federation.item_rows": [{}, {**SAMPLED, **CENTRALIZED}],
+    "federation.item_rows": [
+        {},
+        {**SAMPLED, **CENTRALIZED},
+        {**SAMPLED, "federation.weight_decay": 0.1},
+        {**SAMPLED, "federation.local_algorithm": "scaffold"},
+    ],
     "data.visual_features": [BACKBONE],
     "data.text_features": [BACKBONE],
     "data.feature_corruption": [BACKBONE],
