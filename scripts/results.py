@@ -9,8 +9,8 @@ the tables show: they need per-user counts, which the rows do not have. Likewise
 metrics by groups of users and of targets. Rows of other studies there are kept. Folders that are given together are
 tested against each other where they were asked the same.
 
-``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of headline,
-claims, defaults, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg beside the
+``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of glance,
+headline, claims, defaults, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg beside the
 CSV files. All figures come from these files alone.
 """
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from results_claims import claims_table
 from results_cold import cold_table
 from results_defaults import defaults_table
+from results_glance import glance_table
 from results_groups import GROUP_COLUMNS, draw_results, group_rows, groups_table
 from results_pairs import PAIR_COLUMNS, measure_pairs
 from results_runs import COLUMNS, find_runs, row_of
@@ -35,6 +36,7 @@ from fedmm.local_record import write_atomically
 
 PAIRS, GROUPS, PICTURE = "pairs.csv", "groups.csv", "groups.svg"
 TABLES = {
+    "glance": glance_table,
     "headline": headline_table,
     "claims": claims_table,
     "defaults": defaults_table,

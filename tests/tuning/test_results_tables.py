@@ -236,4 +236,4 @@ def test_every_row_names_a_variant_of_the_shipped_studies() -> None:
     assert set(OPPONENTS) <= variants["claims"] | variants["quality"] | variants["parts"]
     assert {*REFERENCES, *REFERENCES.values()} <= variants["parts"]
     assert set(REFERENCES.values()) <= set(OPPONENTS)
-    assert set(TABLES) == {"headline", "claims", "defaults", "parts", "failsafe", "price", "cold", "groups"}
+    assert set(TABLES) == {"glance", "headline", "claims", "defaults", "parts", "failsafe", "price", "cold", "groups"}
