@@ -10,8 +10,8 @@ metrics by groups of users and of targets. Rows of other studies there are kept.
 tested against each other where they were asked the same.
 
 ``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of glance,
-headline, claims, defaults, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg beside the
-CSV files. All figures come from these files alone.
+headline, claims, defaults, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg
+beside the CSV files. All figures come from these files alone.
 """
 
 from __future__ import annotations
