@@ -198,7 +198,9 @@ def _seed_draws(
     if not effect.df:
         return shifts, np.ones(size)
     total = per_user.var(ddof=1) / len(per_user) + share * effect.variance
-    df = effect.df * (total / (share * effect.mean_square)) ** 2
+    # Never below those of the seeds: Satterthwaite's number for a sum lies between its parts' and their total. The
+    # quotient is below 1 where two configurations share their residuals, trained under the same seeds as they are.
+    df = effect.df * max(1.0, total / (share * effect.mean_square)) ** 2
     return shifts, np.sqrt(df / doubt.chisquare(df, size))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from fedmm.data.types import FloatArray
 from fedmm.evaluation.significance import ASSUMED_SEED_SD, holm, mean_intervals, paired_test
@@ -106,6 +107,20 @@ def test_a_larger_assumed_seed_effect_makes_it_harder() -> None:
     widths = [test.ci95[1] - test.ci95[0] for test in tests]
     assert widths == sorted(widths)
     assert {test.seed_df for test in tests} == {0}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 4), st.floats(0.0, 0.1))
+def test_doubt_about_seeds_widens_by_no_more_than_students_t(seed: int, num_seeds: int, changed: float) -> None:
+    """Also where two configurations agree about almost every user, as with features that are worth nothing."""
+    rng = np.random.default_rng(seed)
+    a = outcomes(seed, num_seeds, 300)
+    b = np.where(rng.random(a.shape) < changed, 1 - a, a)
+    found = paired_test(a, b, numpy_stream(seed, "test"), num_permutations=10, num_resamples=4000)
+    per_user = (a - b).mean(axis=0)
+    spread = (per_user.var(ddof=1) / 300 + 2 / num_seeds * found.seed_sd**2) ** 0.5
+    allowed = stats.t.ppf(0.975, found.seed_df) * spread
+    assert (found.ci95[1] - found.ci95[0]) / 2 <= 1.25 * allowed + 1e-12
 
 
 @settings(max_examples=20, deadline=None)

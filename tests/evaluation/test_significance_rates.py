@@ -46,6 +46,22 @@ def test_no_difference_is_found_as_often_as_promised(mean: float, num_seeds: int
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shared", [0.5, 0.9])
+def test_nor_between_two_that_agree_about_most_users(shared: float) -> None:
+    """Trained under the same seeds they share most of their residuals, and seeds move both alike."""
+    rng = np.random.default_rng(int(10 * shared))
+    found = 0
+    for _ in range(NUM_PAIRS):
+        chances = rng.beta(0.2, 0.8, NUM_USERS)
+        a, other = (_outcomes(rng, chances, 3) for _ in range(2))
+        b = np.where(rng.random(a.shape) < shared, a, other)
+        found += paired_test(a, b, rng, num_permutations=1000, num_resamples=20).p_value < ALPHA
+    rate = found / NUM_PAIRS
+    sys.stdout.write(f"false positives, {shared:.0%} of the outcomes shared: {rate:.4f}" + "\n")
+    assert rate <= 0.07
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_nor_against_a_baseline_that_nobody_trained(num_seeds: int) -> None:
     rate = rejections(0.2, num_seeds, 0.0, NUM_PAIRS, fixed=True)
