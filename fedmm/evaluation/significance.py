@@ -14,10 +14,10 @@ rankings, and at many users it keeps its level where rank tests do not (Ihemelan
 flip also gets a seed effect drawn with the estimated variance, and is stretched by the doubt about that estimate. The
 variance is the classical one of two crossed random factors, mean squares of seeds minus those of residuals (Searle,
 Casella & McCulloch, 1992), pooled over the two configurations and never below zero; the stretch has the degrees of
-freedom of Satterthwaite (1946), and never fewer than the seeds have. Where seeds differ by no more than residuals explain, what is left is the plain sign-
-flip test, so a seed effect can only widen. Sakai (SIGIR 2016; Laboratory Experiments in IR, 2018) is the source for
-reporting effect sizes and intervals beside p, Bouthillier et al. (MLSys 2021) for counting seeds among the sources of
-variance.
+freedom of Satterthwaite (1946), and never fewer than the seeds have. Where seeds differ by no more than residuals
+explain, what is left is the plain sign-flip test, so a seed effect can only widen. Sakai (SIGIR 2016; Laboratory
+Experiments in IR, 2018) is the source for reporting effect sizes and intervals beside p, Bouthillier et al. (MLSys
+2021) for counting seeds among the sources of variance.
 
 **The interval.** Users are resampled with replacement (Efron, 1979). Three seeds cannot be: their resamples are too
 narrow by a factor (S - 1) / S (Hesterberg, 2015). So seed effects are drawn from a normal of the estimated variance,
