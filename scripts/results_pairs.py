@@ -67,9 +67,7 @@ def _against_what_stands_beside(key: tuple[str, str], group: Group) -> Iterator[
     for opponent, name in ALONE.items():
         for metric in TESTED if f"{name}/full" in there else ():
             other = _stacked(group, "test", metric, beside=name)
-            fixed = name in FIXED
-            own = _stacked(group, "test", metric)
-            yield _tested(key, opponent, "test", metric, own, other[:1] if fixed else other, fixed=fixed)
+            yield _tested(key, opponent, "test", metric, _stacked(group, "test", metric), other)
 
 
 def _against(key: tuple[str, str], group: Group, opponent: str, other: Group) -> Iterator[Row]:
@@ -80,17 +78,10 @@ def _against(key: tuple[str, str], group: Group, opponent: str, other: Group) ->
         yield _tested(key, opponent, split, metric, _stacked(group, split, metric), _stacked(other, split, metric))
 
 
-def _tested(
-    key: tuple[str, str],
-    opponent: str,
-    split: str,
-    metric: str,
-    a: FloatArray,
-    b: FloatArray,
-    *,
-    fixed: bool = False,
-) -> Row:
-    test = paired_test(a, b, numpy_stream(0, "results", *key, opponent, split, metric), b_is_fixed=fixed)
+def _tested(key: tuple[str, str], opponent: str, split: str, metric: str, a: FloatArray, b: FloatArray) -> Row:
+    fixed = opponent in FIXED  # the same beside every seed
+    stream = numpy_stream(0, "results", *key, opponent, split, metric)
+    test = paired_test(a, b[:1] if fixed else b, stream, b_is_fixed=fixed)
     return _row(key, opponent, split, metric, len(a), (test.difference, *test.ci95), test.p_value)
 
 

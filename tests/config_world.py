@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -89,3 +90,13 @@ def numbers(config: ExperimentConfig) -> str:
             },
         }
     )
+
+
+def known_numbers(world: Path, given: Given) -> str:
+    """The numbers of a run with ``given``, computed once."""
+    return _known_numbers(world, tuple(given.items()))
+
+
+@functools.cache
+def _known_numbers(world: Path, given: tuple[tuple[str, Any], ...]) -> str:
+    return numbers(settings_of(world, dict(given)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from config_world import NUM_USERS, Given, numbers, settings_of, write_world
+from config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
 from pydantic import ValidationError
 
 from fedmm import tracking
@@ -132,32 +132,20 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
 }
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder)
-    return folder
-
-
-@functools.cache
-def cached_numbers(world: Path, given: tuple[tuple[str, Any], ...]) -> str:
-    return numbers(settings_of(world, dict(given)))
-
-
 @pytest.mark.parametrize("key", NUMBERS)
 def test_the_setting_changes_a_number(key: str, world: Path) -> None:
     case = NUMBERS[key]
     beside, with_it = case.beside, {**case.beside, key: case.value}
     config, changed = settings_of(world, beside), settings_of(world, with_it)
     assert {name for name, value in config.flat().items() if changed.flat()[name] != value} == {key}
-    assert cached_numbers(world, tuple(beside.items())) != cached_numbers(world, tuple(with_it.items()))
+    assert known_numbers(world, beside) != known_numbers(world, with_it)
     assert config.digest != changed.digest
 
 
 @pytest.mark.parametrize("beside", [{}, MEMORY, POOLED], ids=["base", "memory", "pooled"])
 def test_nothing_changed_is_no_number_changed(beside: Given, world: Path) -> None:
     """Or the test above would prove nothing."""
-    assert numbers(settings_of(world, beside)) == cached_numbers(world, tuple(beside.items()))
+    assert numbers(settings_of(world, beside)) == known_numbers(world, beside)
 
 
 class Silent:

@@ -149,7 +149,9 @@ def _warnings(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[
         )
     repeated = [group.label for group in groups if len(trainings(group.runs)) < len(group.runs)]
     if repeated:
-        warnings.append(f"In {listed(repeated)} a configuration was run twice under one seed: that counts once.")
+        warnings.append(
+            f"In {listed(repeated)} a configuration was run more than once under one seed: that counts once."
+        )
     mixed = [group.label for group in groups if len({run.seed for run in group.runs}) < len(trainings(group.runs))]
     if mixed:
         warnings.append(f"In {listed(mixed)} several runs have the same seed: they are counted as if they were apart.")
