@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_CONTOURS = 3  # parameters, hence pairs
 LEVELS = 8
+CHOICE_INCHES = 0.27  # of width that a choice needs for its slanted name
 LACKING = -0.14  # where a line passes an axis whose parameter its trial does not have
 NAME_CHARACTERS = 22
 MANY = 40  # lines, from which on each is fainter
@@ -41,11 +42,16 @@ def slice_panels(study: Study, trials: Sequence[TrialRecord], found: Sequence[Ma
             partial(_draw_slice, complete, one, study.metric),
             "A dot a trial, a star the best"
             + ("." if Scale(one.parameter).continuous else "; black: mean and 95% interval."),
-            width=3.9,
+            width=max(3.9, min(CHOICE_INCHES * _num_choices(one.parameter), 14.0)),
             height=3.0,
         )
         for one in found
     ]
+
+
+def _num_choices(parameter: Parameter) -> int:
+    scale = Scale(parameter)
+    return 0 if scale.continuous else len(scale.ticks())
 
 
 def contour_panels(study: Study, trials: Sequence[TrialRecord], importances: Mapping[str, float] | None) -> list[Panel]:
