@@ -1,6 +1,6 @@
 """Assembles the parts of a run from its settings, and runs them: a generator of round reports.
 
-Nothing here writes, prints or catches signals; that is the caller's loop (``runs.py``).
+Nothing here writes, prints or catches signals; that is the caller's loop (``runs/train.py``).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from fedmm.federation.start_table import start_item_table
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
-from fedmm.seeding import derive, torch_stream
-from fedmm.timing import OFF, Timer
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import derive, torch_stream
+from fedmm.utils.timing import OFF, Timer
 
 Tell = Callable[[str], None]
 COLD = "cold"  # evaluated like a split: the questions about items that no client trains on

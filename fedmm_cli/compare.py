@@ -15,7 +15,7 @@ from fedmm_cli.options import Debug, Json
 
 if TYPE_CHECKING:
     from fedmm.comparison.types import ComparedRun, Comparison
-    from fedmm.tracking_runs import TrackedRun, TrackedRuns
+    from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
 
 DEFAULT_LAST = 10
 
@@ -63,7 +63,7 @@ def compare(
     _require(runs or [], last, [as_csv, as_markdown, as_latex], as_json)
     store = _store(store)
     from fedmm.comparison.claims import judge, load_claims
-    from fedmm.comparison.comparing import compare as compare_runs
+    from fedmm.comparison.compare import compare as compare_runs
     from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
     from fedmm_cli.compare_report import print_comparison
     from fedmm_cli.output import print_json
@@ -76,7 +76,7 @@ def compare(
         comparison = compare_runs(found, by=keys, metrics=metric or [], also=claimed)
     judged = None if claims is None else judge(claims, comparison)
     if report is not None:
-        from fedmm.comparison.report import write_report
+        from fedmm.report.comparison_page import write_report
 
         write_report(comparison, report)
         sys.stderr.write(f"The report is in {report}.\n")
@@ -108,7 +108,7 @@ def _require(runs: Sequence[str], last: int | None, places: Sequence[str | None]
 
 def _store(given: str | None) -> str | None:
     """The MLflow store: the one given, else that of training."""
-    from fedmm.settings import load_config
+    from fedmm.config.load import load_config
 
     return given if given is not None else load_config(environment=os.environ).tracking.uri
 
@@ -124,7 +124,7 @@ def _load(
     """The runs that were asked for, on the split that all of them have: a study's on validation."""
     from fedmm.comparison.loading import common_split, load_run, run_folder, tracked_folder
     from fedmm.errors import ConfigError
-    from fedmm.tracking_runs import TrackedRuns
+    from fedmm.tracking.mlflow_search import TrackedRuns
 
     folders: list[tuple[Path, str | None, str | None]] = []
     tracked: TrackedRuns | None = None
@@ -160,7 +160,7 @@ def _load(
 def _store_for(name: str, store: str | None) -> TrackedRuns:
     """The store to look a name up in that is no folder. Raises ConfigError where there is neither."""
     from fedmm.errors import ConfigError
-    from fedmm.tracking_runs import TrackedRuns
+    from fedmm.tracking.mlflow_search import TrackedRuns
 
     try:
         return TrackedRuns(store)
@@ -183,7 +183,7 @@ def _write(place: str | None, text: str) -> None:
     if place == "-":
         sys.stdout.write(text)
     elif place is not None:
-        from fedmm.local_record import write_atomically
+        from fedmm.utils.files import write_atomically
 
         write_atomically(Path(place), text.encode())
 
@@ -191,7 +191,7 @@ def _write(place: str | None, text: str) -> None:
 def _address(comparison: Comparison, store: str | None) -> str | None:
     """MLflow's page with the same runs side by side; None where not all of them are in one store."""
     from fedmm.errors import ConfigError
-    from fedmm.tracking_runs import TrackedRuns, compare_page
+    from fedmm.tracking.mlflow_search import TrackedRuns, compare_page
 
     ids = [run.run_id for group in comparison.groups for run in group.runs]
     known = [run_id for run_id in ids if run_id is not None]

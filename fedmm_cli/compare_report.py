@@ -22,7 +22,7 @@ MOST_PAIRS = 30
 
 def print_comparison(comparison: Comparison, judged: Sequence[Judged] | None, address: str | None) -> None:
     """Prints everything at once."""
-    from fedmm.comparison.headline import headline
+    from fedmm.report.comparison_text import headline
 
     console = Console(highlight=False)
     console.print()
@@ -48,7 +48,7 @@ def _table(*columns: str) -> Table:
 
 def _print_groups(console: Console, comparison: Comparison) -> None:
     """One block a group: what tells it apart, then its numbers."""
-    from fedmm.wording import counted, in_bytes, in_time, metric_words
+    from fedmm.utils.text import counted, in_bytes, in_time, metric_words
 
     console.print()
     data = comparison.dataset
@@ -71,7 +71,7 @@ def _print_groups(console: Console, comparison: Comparison) -> None:
 
 
 def _print_pairs(console: Console, comparison: Comparison) -> None:
-    from fedmm.wording import metric_words, probability, signed
+    from fedmm.utils.text import metric_words, probability, signed
 
     table = _table("pair", "metric", "difference", "95% interval", "p, Holm", "verdict")
     for pair in comparison.pairs[:MOST_PAIRS]:

@@ -30,8 +30,8 @@ def show(
 ) -> None:
     """Print the settings that `fedmm train` would have with the same options, files and variables, as TOML."""
     del debug
-    from fedmm.idle_settings import idle_settings
-    from fedmm.settings import dump_toml
+    from fedmm.config.idle import idle_settings
+    from fedmm.config.load import dump_toml
 
     settings = given.load()
     idle = idle_settings(settings)
@@ -54,8 +54,8 @@ def validate(
 ) -> None:
     """Check settings files without running anything."""
     del debug
-    from fedmm.idle_settings import idle_settings
-    from fedmm.settings import load_config
+    from fedmm.config.idle import idle_settings
+    from fedmm.config.load import load_config
 
     settings = load_config(files)
     idle = idle_settings(settings)
@@ -75,14 +75,14 @@ def init(
     """Write a settings file with every key, its default and what it means."""
     del debug
     from fedmm.config import ExperimentConfig
+    from fedmm.config.load import dump_toml
     from fedmm.errors import ConfigError
-    from fedmm.settings import dump_toml
 
     if path.is_dir():
         raise ConfigError(f"{str(path)!r} is a folder.", "Give a file name, such as fedmm.toml.")
     if path.exists() and not force:
         raise ConfigError(f"{str(path)!r} exists already.", "Give another name, or --force to replace it.")
-    from fedmm.local_record import write_atomically
+    from fedmm.utils.files import write_atomically
 
     write_atomically(path, dump_toml(ExperimentConfig(), comments=True).encode())
     typer.echo(f"wrote {path}; use it with: fedmm train --config {path}")

@@ -45,7 +45,7 @@ def clear(as_json: Json = False, debug: Debug = False) -> None:
     """Remove what is kept of files that were read before (FEDMM_PREPARED_GB says how much may be, 0 for nothing)."""
     del debug
     from fedmm.data.prepared_store import PreparedStore
-    from fedmm.wording import counted, in_bytes
+    from fedmm.utils.text import counted, in_bytes
 
     store = PreparedStore.of_user()
     number, num_bytes = store.clear()

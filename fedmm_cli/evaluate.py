@@ -36,8 +36,8 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint again, under another protocol or on the other split of the same data."""
     del debug
+    from fedmm.config.load import load_config
     from fedmm.errors import ConfigError
-    from fedmm.settings import load_config
     from fedmm_cli.output import print_json
 
     if split not in SPLITS:
@@ -45,7 +45,7 @@ def evaluate(
     chosen = None if protocols is None else protocols_of(protocols)
     flags = {"runtime.device": device, "runtime.threads": threads}
     checked = load_config(flags=flags, flag_names={key: f"--{key.removeprefix('runtime.')}" for key in flags}).runtime
-    from fedmm.evaluating import run_evaluation
+    from fedmm.runs.evaluate import run_evaluation
     from fedmm_cli.groups_report import print_groups
     from fedmm_cli.progress import QuietObserver, StageObserver
     from fedmm_cli.render import print_evaluation

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import share, signed
+from fedmm.utils.text import share, signed
 
 TITLES = {
     "users_by_history": "Users by training items",

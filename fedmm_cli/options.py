@@ -110,7 +110,7 @@ class Given:
 
     def load(self, stored: Sequence[Path] = (), flags: Mapping[str, Any] | None = None) -> ExperimentConfig:
         """The settings of all layers, with ``stored`` files below those that were given and ``flags`` on top of all."""
-        from fedmm.settings import load_config
+        from fedmm.config.load import load_config
 
         return load_config(
             (*stored, *self.files),
@@ -137,8 +137,8 @@ class SettingsCommand(TyperCommand):
 
 def _describe(flag: Flag) -> tuple[str, str]:
     """What a flag takes, and its line on the help page."""
-    from fedmm.settings_catalogue import known_settings
-    from fedmm.settings_toml import toml_value
+    from fedmm.config.describe import known_settings
+    from fedmm.config.toml import toml_value
 
     if flag.name == "--eval":
         return "WORD", "Full ranking, sampled negatives, or both: full, sampled, both. Default: both."

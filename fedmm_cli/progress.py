@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import in_time
+from fedmm.utils.text import in_time
 
 if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import counted, in_bytes, in_time, probability, signed
+from fedmm.utils.text import counted, in_bytes, in_time, probability, signed
 
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
 BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}

@@ -149,9 +149,9 @@ def _stored(
     """The definition of a study that was begun before, out of its storage, and its folder."""
     from fedmm.errors import ConfigError
     from fedmm.study import Changes, read_study
+    from fedmm.tuning.queue import stored_definition
     from fedmm.tuning.storage import JOURNAL, open_storage, require_storage
     from fedmm.tuning.sweep import SWEEPS
-    from fedmm.tuning.trials import stored_definition
 
     require_storage(storage)
     wanted = name or (None if study is None else Path(study).stem) or _latest(output)
@@ -174,9 +174,9 @@ def _stored(
 def _latest(output: Path | None) -> str:
     """The name of the study in this folder, or of the one that was worked on last."""
     from fedmm.errors import ConfigError
+    from fedmm.tuning.queue import study_names
     from fedmm.tuning.storage import JOURNAL, open_storage
     from fedmm.tuning.sweep import SWEEPS
-    from fedmm.tuning.trials import study_names
 
     if output is not None:
         names = study_names(open_storage(None, output)) if (output / JOURNAL).exists() else []
@@ -212,7 +212,7 @@ def _require(jobs: int, timeout: float | None) -> None:
 def _require_store(study: Study) -> None:
     """A tracking URI that can never work is refused before anything heavy loads."""
     if study.base.tracking.enabled:
-        from fedmm.tracking_store import resolve_uri
+        from fedmm.tracking.mlflow_store import resolve_uri
 
         resolve_uri(study.base.tracking.uri, os.environ)
 

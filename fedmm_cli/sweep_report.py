@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import in_bytes, in_time
+from fedmm.utils.text import in_bytes, in_time
 from fedmm_cli.render import (
     PROTOCOLS,
     hanging,
@@ -131,7 +131,7 @@ def _places(result: Mapping[str, Any]) -> dict[str, str]:
         places["again"] = f"fedmm train --config {result['best']['config_path']}"
     if result["parent_run_id"]:
         places["see it"] = f"fedmm ui --study {result['study']}"
-    from fedmm.tuning.looks import LOOKS_FILE
+    from fedmm.tuning.test_log import LOOKS_FILE
 
     looks = result["test_looks"]
     if looks > 1:

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.wording import in_time
+from fedmm.utils.text import in_time
 from fedmm_cli.progress import QuietObserver
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmm.timing import OFF, StageTimer
+from fedmm.utils.timing import OFF, StageTimer
 from fedmm_cli import STARTED
 from fedmm_cli.options import FLAGS, RUN, Debug, Given, Groups, Json, Quiet, takes_settings
 
@@ -39,16 +39,16 @@ def train(
     with timer.stage(START_UP):
         settings = given.load()  # before anything heavy loads: a typing error is answered at once
         if resume:
-            from fedmm.run_folder import CONFIG_FILE, find_resumable
+            from fedmm.runs.folder import CONFIG_FILE, find_resumable
 
             stopped = find_resumable(settings.runtime.output)
             if stopped is not None:
                 settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
         if settings.tracking.enabled:
-            from fedmm.tracking_store import resolve_uri
+            from fedmm.tracking.mlflow_store import resolve_uri
 
             resolve_uri(settings.tracking.uri, os.environ)
-        from fedmm.runs import run_training
+        from fedmm.runs.train import run_training
         from fedmm_cli.groups_report import print_groups
         from fedmm_cli.output import print_json
         from fedmm_cli.profile_report import print_profile

@@ -36,9 +36,9 @@ def ui(
 ) -> None:
     """Show the runs in MLflow: starts its server over the project's store until Ctrl-C, and opens the right page."""
     del debug
-    from fedmm.settings import load_config
-    from fedmm.tracking_server import MlflowServer, find_page, require_store
-    from fedmm.tracking_store import redacted, resolve_uri
+    from fedmm.config.load import load_config
+    from fedmm.tracking.mlflow_server import MlflowServer, find_page, require_store
+    from fedmm.tracking.mlflow_store import redacted, resolve_uri
 
     tracking = load_config(environment=os.environ).tracking
     uri = resolve_uri(store if store is not None else tracking.uri, os.environ)

@@ -52,7 +52,7 @@ def verify(
             f"--checkpoint {checkpoint} brings its own settings; --config, --set and --dataset do not go with it.",
             "Give one or the other.",
         )
-    from fedmm.settings import load_config
+    from fedmm.config.load import load_config
 
     flags = {"data.name": dataset, "runtime.threads": threads}
     names = {"data.name": "--dataset", "runtime.threads": "--threads"}
@@ -62,7 +62,7 @@ def verify(
     unknown = [group for group in only or () if group not in GROUPS]
     if unknown:
         raise ConfigError(f"--only cannot be {unknown[0]!r}.", f"--only takes one of {', '.join(GROUPS)}.")
-    from fedmm.runs import set_threads
+    from fedmm.runs.train import set_threads
     from fedmm.verification.catalogue import CHECKS
     from fedmm.verification.checks import choose, run_checks, summary
     from fedmm.verification.loading import subject_of_checkpoint, subject_of_config

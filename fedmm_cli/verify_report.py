@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.status import Status
 from rich.text import Text
 
-from fedmm.wording import in_time
+from fedmm.utils.text import in_time
 
 if TYPE_CHECKING:
     from fedmm.verification.checks import Check, Result

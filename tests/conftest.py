@@ -18,7 +18,7 @@ os.environ["FEDMM_PREPARED_GB"] = "0"
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of ``config_world``."""
-    from config_world import write_world  # late: it imports torch, which reads the variables above
+    from worlds.config_world import write_world  # late: it imports torch, which reads the variables above
 
     folder = tmp_path_factory.mktemp("world")
     write_world(folder)

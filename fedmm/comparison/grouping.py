@@ -10,13 +10,13 @@ import numpy as np
 
 from fedmm.comparison.types import ComparedRun, Group
 from fedmm.config import UNDIGESTED
+from fedmm.config.describe import known_settings, nearest
 from fedmm.data.types import FloatArray
 from fedmm.errors import ConfigError
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.significance import mean_intervals
-from fedmm.seeding import numpy_stream
-from fedmm.settings_catalogue import known_settings, nearest
-from fedmm.wording import setting
+from fedmm.utils.seeding import numpy_stream
+from fedmm.utils.text import setting
 
 SEED = "runtime.seed"
 SAME_DATA = frozenset({"data.name", "data.path"})  # the digest says whether two files hold the same interactions

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmm.checkpoint import FOLDER
 from fedmm.comparison.types import ComparedRun
 from fedmm.config import ExperimentConfig
+from fedmm.config.load import load_config
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.user_counts import UserCounts, load_user_counts
-from fedmm.local_record import METRICS_FILE, read_rounds
-from fedmm.run_folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
-from fedmm.settings import load_config
-from fedmm.tracking_runs import TrackedRun, TrackedRuns
+from fedmm.runs.checkpoint import FOLDER
+from fedmm.runs.folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
+from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
+from fedmm.utils.files import METRICS_FILE, read_rounds
 
 FILES = (RESULT_FILE, CONFIG_FILE, COUNTS_FILE, VALIDATION_COUNTS_FILE, METRICS_FILE)
 COUNTS = {"test": COUNTS_FILE, "validation": VALIDATION_COUNTS_FILE}

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedmm.comparison.grouping import settings_of
 from fedmm.comparison.types import ComparedRun, Comparison, Group
-from fedmm.wording import metric_words, setting
+from fedmm.utils.text import metric_words, setting
 
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 LATEX_SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}

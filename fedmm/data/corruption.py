@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedmm.data.types import ItemFeatures
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 
 def keep(features: ItemFeatures, stream: np.random.Generator) -> ItemFeatures:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedmm.data.splits import training_popularity
 from fedmm.data.types import FloatArray, IntArray, Queries, Split
 from fedmm.errors import DataError
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 SampledProtocol = Literal["uniform100", "popularity100"]
 NUM_NEGATIVES = 100

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from fedmm.data.types import IntArray
 from fedmm.federation.local_catalogues import CatalogueStep, CatalogueSteps
-from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.federation.schedules import scheduled
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
-from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
+from fedmm.utils.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
 
 def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:

@@ -14,9 +14,9 @@ from fedmm.data.types import IntArray
 from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.federation.schedules import scheduled
-from fedmm.models.losses import masked_logits
+from fedmm.models.losses.softmax import masked_logits
 from fedmm.models.recommender import Output
-from fedmm.params import Params, stack_for_clients
+from fedmm.utils.params import Params, stack_for_clients
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from fedmm.data.types import IntArray
 from fedmm.engines import local_tables
 from fedmm.federation.client_states import Carried
-from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.schedules import scheduled
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
-from fedmm.parallel import map_blocks
-from fedmm.params import Params, client_norms, expand_for_clients, select, stack_for_clients
+from fedmm.utils.parallel import map_blocks
+from fedmm.utils.params import Params, client_norms, expand_for_clients, select, stack_for_clients
 
 FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
 STATE_NUMBERS = 320_000  # of one block's hidden states: 1.3 MB in float32, about what a core's own cache holds

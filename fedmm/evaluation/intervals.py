@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedmm.data.types import FloatArray, IntArray
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 CONFIDENCE = 0.95
 BLOCK = 2**22  # resampled users held at once

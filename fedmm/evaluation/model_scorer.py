@@ -12,7 +12,7 @@ from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params, expand_for_clients
+from fedmm.utils.params import Params, expand_for_clients
 
 
 def model_scorer(

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, IntArray, Queries, Ragged
 from fedmm.errors import DivergenceError
-from fedmm.parallel import map_blocks
+from fedmm.utils.parallel import map_blocks
 
 CPU = torch.device("cpu")
 Scorer = Callable[[IntArray, Ragged], Tensor]

@@ -16,7 +16,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 
 @dataclass(frozen=True, eq=False)

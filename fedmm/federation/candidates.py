@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmm.data.types import IntArray
-from fedmm.models.losses import Exclusions
+from fedmm.models.losses.softmax import Exclusions
 
 NEVER = np.iinfo(np.int64).max
 

@@ -25,9 +25,9 @@ from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, sm
 from fedmm.federation.schedules import scheduled
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
-from fedmm.params import Params, expand_for_clients, norm, subtract
-from fedmm.seeding import numpy_stream
-from fedmm.timing import OFF, Timer
+from fedmm.utils.params import Params, expand_for_clients, norm, subtract
+from fedmm.utils.seeding import numpy_stream
+from fedmm.utils.timing import OFF, Timer
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 
 @dataclass(frozen=True, eq=False)

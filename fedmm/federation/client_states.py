@@ -16,7 +16,7 @@ from torch import Tensor
 from fedmm.data.types import IntArray
 from fedmm.federation import scaffold
 from fedmm.models import personal
-from fedmm.params import Params, stack_for_clients, subtract
+from fedmm.utils.params import Params, stack_for_clients, subtract
 
 CLIENTS = "clients"  # among the tensors of a checkpoint: whose states the others are
 Kept = tuple[IntArray, Params]  # clients [C] and their states, stacked

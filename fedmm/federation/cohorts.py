@@ -7,7 +7,7 @@ import numpy as np
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import ConfigError
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 
 def cohort_size(config: FederationConfig, num_clients: int) -> int:

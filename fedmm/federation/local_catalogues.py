@@ -18,9 +18,9 @@ from fedmm.data.types import IntArray
 from fedmm.federation.candidates import NEVER
 from fedmm.federation.client_data import Examples
 from fedmm.federation.local_training import LocalTraining, StepStream
-from fedmm.models.batched_loss import CatalogueQuestions
 from fedmm.models.features import FeatureTable
 from fedmm.models.layers import Dropout
+from fedmm.models.losses.batched import CatalogueQuestions
 from fedmm.models.recommender import Batch
 
 

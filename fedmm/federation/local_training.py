@@ -18,15 +18,15 @@ from fedmm.federation.dropout import step_dropout
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.fusion import GATE
 from fedmm.models.layers import Dropout
-from fedmm.models.losses import Exclusions, Questions
-from fedmm.models.pairwise_losses import gbce_power
+from fedmm.models.losses.pairwise import gbce_power
+from fedmm.models.losses.registry import LOSSES, Loss
+from fedmm.models.losses.softmax import Exclusions, Questions
 from fedmm.models.personal import personal_zeros
 from fedmm.models.prototypes import is_prototype
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.models.training_losses import LOSSES, Loss
-from fedmm.params import Params
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 MEMORY_NEGATIVES = 255
 PAIRWISE_NEGATIVES = 256

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining
 from fedmm.models.prototypes import CENTRES, COUNTS, is_prototype, nearest
-from fedmm.params import Params, expand_for_clients
+from fedmm.utils.params import Params, expand_for_clients
 
 FORMED_NUMBERS = 2**24  # of the logits behind the surprise of one block's entries
 SUMS = "prototype_sums"

@@ -15,7 +15,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 TRIM_SHADE = 1e-9
 CHUNK_NUMBERS = 2**24  # sorted at once: 64 MB in float32

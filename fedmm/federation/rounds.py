@@ -20,8 +20,8 @@ from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.prototypes import move_prototypes, prototype_messages, prototype_sums
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
-from fedmm.params import Params, negate, norm, select
-from fedmm.timing import OFF, Timer
+from fedmm.utils.params import Params, negate, norm, select
+from fedmm.utils.timing import OFF, Timer
 
 Engine = Callable[[LocalTraining, Params, IntArray, int], Iterator[UpdateBlock]]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmm.data.types import IntArray
-from fedmm.params import Params, combine
+from fedmm.utils.params import Params, combine
 
 PREFIX = "control/"  # before a parameter's name, in states and messages
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 State = dict[str, Tensor]  # "momentum/<parameter>" and "second/<parameter>"
 Step = Callable[[Tensor, Tensor, str, State, FederationConfig], tuple[Tensor, State]]

@@ -23,7 +23,7 @@ from torch import Tensor
 from fedmm.data.transitions import client_transition_counts, sum_transition_counts, symmetrise
 from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.federation.spectral_start import SINGULAR_VALUE_POWER, finish_item_table, fix_signs
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 NEGLIGIBLE = 1e-12  # of the largest squared singular value: what is below is rounding
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 CONTEXT_SMOOTHING = 0.75  # of the context distribution, as in word2vec
 SINGULAR_VALUE_POWER = 0.5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmm.config import ModelConfig
 from fedmm.models.personal import GATE_OFFSET, apart
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 GATE = "fusion.gate"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedmm.config import ModelConfig
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 PREFIX = "personal."
 GATE_OFFSET = "personal.gate"  # [C], added to the gate of the residual fusion

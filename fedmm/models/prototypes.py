@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmm.errors import ConfigError
 from fedmm.models.features import FeatureTable
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 CENTRES, COUNTS = "prototypes", "prototype_counts"
 

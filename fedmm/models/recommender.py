@@ -10,23 +10,23 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from fedmm import params as algebra
 from fedmm.config import ModelConfig
 from fedmm.data.types import IntArray, ItemFeatures
-from fedmm.models import memory as memory_expert
-from fedmm.models import neighbors as neighbor_expert
-from fedmm.models import pooled as pooled_expert
 from fedmm.models import prototypes, sasrec
-from fedmm.models import transition as transition_expert
 from fedmm.models.alignment import alignment_loss
+from fedmm.models.experts import memory as memory_expert
+from fedmm.models.experts import neighbors as neighbor_expert
+from fedmm.models.experts import pooled as pooled_expert
+from fedmm.models.experts import transition as transition_expert
+from fedmm.models.experts.transition import TransitionTable
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
 from fedmm.models.personal import USER_VECTOR, apart
 from fedmm.models.router import init_router, load_balance_loss, route
 from fedmm.models.scores import Scores, Term
-from fedmm.models.transition import TransitionTable
-from fedmm.params import Params
+from fedmm.utils import params as algebra
+from fedmm.utils.params import Params
 
 NORM_FLOOR = 1e-12
 POOLING = ("pooled", "hybrid")  # kinds of experts with a pooled part

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 
 def init_router(num_inputs: int, num_outputs: int) -> Params:

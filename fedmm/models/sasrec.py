@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmm.config import ModelConfig
 from fedmm.models.layers import Dropout, layer_norm, linear, lookup
-from fedmm.params import Params
+from fedmm.utils.params import Params
 
 ITEM_TABLE = "backbone.item_embedding"
 PREFIX = "backbone."

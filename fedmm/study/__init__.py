@@ -1,7 +1,7 @@
 """Studies: what a sweep searches, read from TOML and checked whole before anything runs."""
 
 from fedmm.study.definition import Plan, Study, Variant
-from fedmm.study.reading import Changes, read_study
+from fedmm.study.files import Changes, read_study
 from fedmm.study.search_option import parse_search
 from fedmm.study.shipped import list_studies, load_study, searched_study
 from fedmm.study.space import VARIANT, Choices, Condition, Parameter, Range

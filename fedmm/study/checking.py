@@ -6,9 +6,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from fedmm.config.describe import known_settings
+from fedmm.config.toml import toml_value
 from fedmm.errors import ConfigError
-from fedmm.settings_catalogue import known_settings
-from fedmm.settings_toml import toml_value
 from fedmm.study.definition import Plan, Study
 from fedmm.study.space import Parameter, Range, points
 from fedmm.study.values import build

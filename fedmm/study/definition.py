@@ -79,7 +79,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """A study whose every configuration is possible; ``fedmm.study.reading`` makes sure of that.
+    """A study whose every configuration is possible; ``fedmm.study.files`` makes sure of that.
 
     ``base`` has what no value decides; a setting that every trial searches has the value of trial 0 there. ``space``
     has every parameter after those it is conditional on; the choice among ``variants``, if there are any, is its first
@@ -197,14 +197,14 @@ class Study:
 
     def trial_seed(self, values: Mapping[str, Any]) -> int:
         """The seed of a trial: a function of the study's seed and of ``values``, in whatever order they come."""
-        from fedmm.seeding import derive  # loads torch
+        from fedmm.utils.seeding import derive  # loads torch
 
         return derive(self.plan.seed, "trial", json.dumps(self.settle(values), sort_keys=True))
 
     def run_seeds(self, values: Mapping[str, Any]) -> tuple[int, ...]:
         """The seeds of the runs whose mean scores a configuration: from the plan's first on, or else the trial's seed
         and more derived from it."""
-        from fedmm.seeding import derive
+        from fedmm.utils.seeding import derive
 
         if self.plan.first_seed is not None:
             self.settle(values)

@@ -24,7 +24,7 @@ from fedmm.study.definition import Study
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials
 from fedmm.study.space import Parameter, Range
-from fedmm.wording import setting
+from fedmm.utils.text import setting
 
 FOOTNOTE = (
     "Means and 95% t-intervals over complete trials; pruned trials are counted but not averaged. A sampler that learns "
@@ -147,7 +147,7 @@ def _marginal(
 
 def _compared(study: Study, one: Marginal, values: FloatArray, places: IntArray) -> Marginal:
     """``one`` with its tests, over the rows with two trials or more; as it is where there are no two such rows."""
-    from fedmm.seeding import numpy_stream  # loads torch
+    from fedmm.utils.seeding import numpy_stream  # loads torch
 
     known = [at for at, row in enumerate(one.rows) if row.num_trials > 1]
     if len(known) < 2 or one.best is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
+from fedmm.config.describe import known_settings, sections
 from fedmm.errors import ConfigError
-from fedmm.settings_catalogue import known_settings, sections
 from fedmm.study.definition import Variant, variant_parameter
 from fedmm.study.space import VARIANT, Choices, Condition, Parameter, Range
 from fedmm.study.values import Flat, fit, flatten, known, number, require_known, require_variable, shown

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmm.study.space import Parameter, Range
-from fedmm.wording import setting
+from fedmm.utils.text import setting
 
 NUM_TICKS = 5
 LONGEST_LABEL = 14

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedmm.errors import ConfigError
 from fedmm.study.definition import Study
-from fedmm.study.reading import Changes, read_study
+from fedmm.study.files import Changes, read_study
 
 FOLDER = "studies"
 SUFFIX = ".toml"

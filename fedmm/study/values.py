@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedmm.config import ExperimentConfig
+from fedmm.config.describe import Setting, known_settings, nearest, sections
+from fedmm.config.load import load_config
+from fedmm.config.toml import toml_value
 from fedmm.errors import ConfigError
-from fedmm.settings import load_config
-from fedmm.settings_catalogue import Setting, known_settings, nearest, sections
-from fedmm.settings_toml import toml_value
 
 SHOWN_CHARACTERS = 80
 Flat = dict[str, Any]  # dotted key -> JSON-able value

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from fedmm.settings_catalogue import known_settings
-from fedmm.settings_toml import toml_value
+from fedmm.config.describe import known_settings
+from fedmm.config.toml import toml_value
 from fedmm.study.definition import Study, Variant
-from fedmm.study.reading import METRIC
+from fedmm.study.files import METRIC
 from fedmm.study.space import VARIANT, Choices, Parameter
 
 

@@ -11,8 +11,8 @@ import optuna
 
 from fedmm.errors import DataError
 from fedmm.study.space import VARIANT
+from fedmm.tuning.queue import CONFIRMATION, counting, read_trials
 from fedmm.tuning.storage import JOURNAL, open_storage
-from fedmm.tuning.trials import CONFIRMATION, counting, read_trials
 from fedmm.tuning.worker import TRIALS
 
 

@@ -13,8 +13,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fedmm.errors import ConfigError
-from fedmm.tuning.trials import WORKER, end_trial
-from fedmm.tuning.workers import Silences, WorkerId, WorkerLock, is_lost, keep_beating
+from fedmm.tuning.liveness import Silences, WorkerId, WorkerLock, is_lost, keep_beating
+from fedmm.tuning.queue import WORKER, end_trial
 
 SEATS = ":leaders"  # after a study's name: a study whose running trials are those who lead or want to
 POLL_SECONDS = 1.0

@@ -16,19 +16,19 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
-from fedmm.beside import measure_beside
-from fedmm.checkpoint import load_checkpoint
 from fedmm.data.types import FloatArray
 from fedmm.errors import CheckpointError, FedmmError
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.experiment import Experiment
-from fedmm.run_folder import RESULT_FILE, VALIDATION_COUNTS_FILE, evaluated_params, restore, restore_clients
-from fedmm.runs import set_threads
-from fedmm.seeding import numpy_stream
+from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE, evaluated_params, restore, restore_clients
+from fedmm.runs.references import measure_beside
+from fedmm.runs.train import set_threads
 from fedmm.study import Study
 from fedmm.study.records import RunRecord, TrialRecord
+from fedmm.utils.seeding import numpy_stream
 
 ENOUGH_FOR_IMPORTANCE = 4  # complete trials
 

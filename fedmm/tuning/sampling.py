@@ -14,8 +14,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fedmm.seeding import derive
 from fedmm.study import Choices, Study
+from fedmm.utils.seeding import derive
 
 STARTUP_TRIALS = 10  # random ones before TPE (Bergstra et al., NeurIPS 2011) has something to learn from
 JUDGES = 5  # complete trials before the median rule says anything

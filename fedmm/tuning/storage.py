@@ -19,8 +19,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import get_lock_file
 
 from fedmm.errors import ConfigError, FedmmError
-from fedmm.local_record import storage_error
-from fedmm.tracking_store import database_lock, database_path, redacted
+from fedmm.tracking.mlflow_store import database_lock, database_path, redacted
+from fedmm.utils.files import storage_error
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

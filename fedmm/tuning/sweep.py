@@ -16,20 +16,19 @@ from typing import Any, Protocol
 import optuna
 
 from fedmm.errors import ConfigError
-from fedmm.interrupts import Interrupted, Interrupts, Stop
 from fedmm.study import Study
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import best_trial
 from fedmm.study.writing import as_tree
-from fedmm.tracking import Tracker, open_named
-from fedmm.tracking_store import redacted
-from fedmm.tracking_study import close_orphans
+from fedmm.tracking.mlflow_run import Tracker, open_named
+from fedmm.tracking.mlflow_store import redacted
+from fedmm.tracking.mlflow_study import close_orphans
+from fedmm.tuning.finish import finish
 from fedmm.tuning.leadership import leading
+from fedmm.tuning.liveness import Silences, sweep_locks
 from fedmm.tuning.outcome import summary_of
 from fedmm.tuning.pool import Pool
-from fedmm.tuning.reporting import finish
-from fedmm.tuning.storage import open_storage, reachable
-from fedmm.tuning.trials import (
+from fedmm.tuning.queue import (
     PARENT_RUN,
     counting,
     fill_queue,
@@ -40,8 +39,9 @@ from fedmm.tuning.trials import (
     read_trials,
     retry_failed,
 )
+from fedmm.tuning.storage import open_storage, reachable
 from fedmm.tuning.worker import WORKERS, Job
-from fedmm.tuning.workers import Silences, sweep_locks
+from fedmm.utils.interrupts import Interrupted, Interrupts, Stop
 
 POLL_SECONDS = 0.5
 LOCK = "sweep.lock"

@@ -26,17 +26,17 @@ from optuna.trial import Trial, TrialState
 from fedmm.config import ExperimentConfig
 from fedmm.errors import FedmmError
 from fedmm.experiment import RoundReport
-from fedmm.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
-from fedmm.local_record import read_rounds
-from fedmm.run_folder import CONFIG_FILE
-from fedmm.runs import run_training
+from fedmm.runs.folder import CONFIG_FILE
+from fedmm.runs.train import run_training
 from fedmm.study import Study, read_study
 from fedmm.study.records import RunRecord
-from fedmm.tuning.looks import make_look, record_look
+from fedmm.tuning.liveness import WorkerId, WorkerLock, keep_beating
+from fedmm.tuning.queue import INTERRUPTED, REASON, RUNS, SEEDS, claim, give_back, open_trials
 from fedmm.tuning.sampling import ORIGIN, suggest
 from fedmm.tuning.storage import open_storage
-from fedmm.tuning.trials import INTERRUPTED, REASON, RUNS, SEEDS, claim, give_back, open_trials
-from fedmm.tuning.workers import WorkerId, WorkerLock, keep_beating
+from fedmm.tuning.test_log import make_look, record_look
+from fedmm.utils.files import read_rounds
+from fedmm.utils.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
 
 TRIALS, CONFIRMATIONS, WORKERS = "trials", "confirmation", "workers"
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from fedmm.data.types import ItemFeatures
-from fedmm.models import transition as transition_expert
+from fedmm.models.experts import transition as transition_expert
+from fedmm.models.experts.neighbors import NeighborTable
 from fedmm.models.features import FeatureTable
 from fedmm.models.fusion import GATE
-from fedmm.models.neighbors import NeighborTable
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params, expand_for_clients
+from fedmm.utils.params import Params, expand_for_clients
 from fedmm.verification.architecture import gradients_of, has_experts, over, scores_of
 from fedmm.verification.checks import Check, Finding, largest_gap, none_of
 from fedmm.verification.subject import BACKBONE, Model, Subject

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fedmm.models.fusion import FUSIONS, GATE
-from fedmm.models.losses import Questions, cross_entropy
+from fedmm.models.losses.softmax import Questions, cross_entropy
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.router import load_balance_loss
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params, expand_for_clients
+from fedmm.utils.params import Params, expand_for_clients
 from fedmm.verification.checks import Check, Finding, at_most, largest_gap, more_than, none_of, worst
 from fedmm.verification.naive import naive_router_weights, naive_scores
 from fedmm.verification.subject import BACKBONE, Model, Subject

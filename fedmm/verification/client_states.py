@@ -10,7 +10,7 @@ import torch
 from fedmm.federation.client_states import ClientStates
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import ServerState, run_round
-from fedmm.params import Params
+from fedmm.utils.params import Params
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import Subject
 from fedmm.verification.world import ENGINES, all_by_client, make_federation, make_local, update_gap, with_states

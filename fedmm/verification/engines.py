@@ -15,8 +15,8 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import ServerState, run_round
 from fedmm.models.recommender import Batch, Recommender
-from fedmm.params import Params, expand_for_clients
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import Params, expand_for_clients
+from fedmm.utils.seeding import numpy_stream, torch_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import DTYPE, Subject, shaken
 from fedmm.verification.world import (

@@ -23,8 +23,8 @@ from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
-from fedmm.run_folder import Progress, load_state, save_state
+from fedmm.runs.folder import Progress, load_state, save_state
+from fedmm.utils.params import Params
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import BACKBONE, Subject
 from fedmm.verification.world import by_client, histories, make_federation, make_local, params_gap

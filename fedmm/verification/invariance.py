@@ -13,8 +13,8 @@ from fedmm.federation.dropout import step_dropout
 from fedmm.models.features import FeatureTable
 from fedmm.models.layers import Dropout, no_dropout
 from fedmm.models.recommender import Batch
-from fedmm.params import expand_for_clients
-from fedmm.seeding import torch_stream
+from fedmm.utils.params import expand_for_clients
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.architecture import all_rows, has_experts, over, scores_of
 from fedmm.verification.checks import Check, largest_gap
 from fedmm.verification.subject import DTYPE, Model

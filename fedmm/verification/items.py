@@ -12,7 +12,7 @@ from fedmm.data.datasets import BUNDLED
 from fedmm.data.feature_files import read_feature_file
 from fedmm.data.transitions import sum_transition_counts, symmetrise
 from fedmm.data.types import FloatArray, ItemFeatures
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_least, at_most, none_of
 from fedmm.verification.subject import Subject
 

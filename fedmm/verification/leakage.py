@@ -24,7 +24,7 @@ from fedmm.experiment import Experiment
 from fedmm.federation.aggregation import sum_updates
 from fedmm.federation.local_training import LocalTraining
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, largest_gap, none_of, within, worst
 from fedmm.verification.subject import Subject
 
@@ -231,7 +231,7 @@ def _faults_of(row: NDArray[np.int32], queries: Queries, q: int) -> int:
 
 def training_candidates(subject: Subject) -> Finding:
     """Rows whose training candidates hold an item met before, or whose target is not a candidate: brute force."""
-    from fedmm.models.losses import masked_logits
+    from fedmm.models.losses.softmax import masked_logits
     from fedmm.models.scores import Scores
 
     if not subject.config.federation.exclude_seen:

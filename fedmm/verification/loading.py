@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedmm.checkpoint import load_checkpoint
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
-from fedmm.run_folder import evaluated_params, require_complete, restore, stored_settings
+from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.folder import evaluated_params, require_complete, restore, stored_settings
 from fedmm.verification.subject import Subject
 
 

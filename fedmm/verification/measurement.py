@@ -21,7 +21,7 @@ from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.ranking import RankCounts, Scorer, rank_queries
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.seeding import numpy_stream, torch_stream
 from fedmm.verification.checks import Check, Finding, at_most, more_than, none_of, within
 from fedmm.verification.subject import Subject
 

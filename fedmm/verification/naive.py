@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ModelConfig
+from fedmm.models.experts.transition import TransitionTable
 from fedmm.models.recommender import Recommender
-from fedmm.models.transition import TransitionTable
 
 EPSILON = 1e-6
 HALF_LIFE = 10.0

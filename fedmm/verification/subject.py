@@ -16,8 +16,8 @@ from fedmm.data.splits import make_split
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import BoolArray, Dataset, ItemFeatures, Ragged, Split
 from fedmm.models.recommender import Recommender
-from fedmm.params import Params
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 DTYPE = torch.float64
 BACKBONE = "backbone."  # what a backbone parameter's name begins with, written here on purpose and not looked up

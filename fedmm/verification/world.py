@@ -18,8 +18,8 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation
 from fedmm.models.recommender import Recommender
-from fedmm.params import Params
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream, torch_stream
 from fedmm.verification.subject import SMALL_ITEMS, small_features
 
 LENGTHS = (2, 3, 25, 9, 14, 2, 31, 18)

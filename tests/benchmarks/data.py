@@ -26,7 +26,7 @@ import pyarrow.parquet
 from fedmm.config import DataConfig
 from fedmm.data.preparation import interactions_digest, prepare
 from fedmm.data.readers import read_interactions
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
 

@@ -26,8 +26,8 @@ from fedmm.data.splits import make_split
 from fedmm.engines import sequential, vectorized
 from fedmm.federation.local_training import LocalTraining
 from fedmm.models.recommender import Recommender
-from fedmm.params import Params
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 
 class PlainSASRec(nn.Module):

@@ -23,7 +23,7 @@ from fedmm.data.splits import make_split
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.results import evaluate
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 FEATURE_WIDTH = 64
 MEAN_LENGTH = 60  # of a history

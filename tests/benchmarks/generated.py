@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedmm.data.preparation import interactions_digest
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import Dataset, FloatArray, IntArray, Interactions, ItemFeatures, Ragged
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 OFFSET, EXPONENT = 10.0, 1.05  # of the popularity
 SHORTEST, LONGEST = 5, 500  # interactions of a user

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in ru_maxrss
 ROWS, WIDTH, ITEMS = 9_400, 64, 1_683

@@ -23,8 +23,8 @@ from fedmm.data.types import ItemFeatures, Ragged
 from fedmm.engines import vectorized
 from fedmm.federation.local_training import LocalTraining
 from fedmm.models.recommender import Recommender
-from fedmm.params import Params
-from fedmm.seeding import torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import torch_stream
 
 MEAN_LENGTH, FEATURE_WIDTH = 106, 64
 

@@ -27,7 +27,7 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 CURVES = {
     "cohort": [(100_000, 100_000, cohort) for cohort in (250, 500, 1000, 2000, 4000)],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import chromium
 import pytest
-from report_world import usual
-from trials_world import trials_of
 
-from fedmm.comparison.report import write_report
+from fedmm.report.comparison_page import write_report
+from fedmm.report.study_page import write_study_page
 from fedmm.study import Changes, load_study
-from fedmm.study.page import write_study_page
+from worlds import chromium
+from worlds.report_world import usual
+from worlds.trials_world import trials_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")]
 IMPORTANCES = {"federation.learning_rate": 0.6, "model.hidden_dim": 0.3, "model.gating_init": 0.1}

@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_run import RESULT, round_reports
 
 from fedmm_cli.app import main
+from worlds.fake_run import RESULT, round_reports
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def result() -> dict[str, Any]:
 
 @dataclass
 class FakeRuns:
-    """What stands in for ``fedmm.runs``: remembers its call, plays three rounds, then returns or raises."""
+    """What stands in for ``fedmm.runs.train``: remembers its call, plays three rounds, then returns or raises."""
 
     result: dict[str, Any]
     error: BaseException | None = None
@@ -75,7 +75,7 @@ class FakeRuns:
 def fake_runs(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any]) -> FakeRuns:
     """``fedmm train`` trains this instead."""
     fake = FakeRuns(result)
-    module = ModuleType("fedmm.runs")
+    module = ModuleType("fedmm.runs.train")
     module.run_training = fake.run_training  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fedmm.runs", module)
+    monkeypatch.setitem(sys.modules, "fedmm.runs.train", module)
     return fake

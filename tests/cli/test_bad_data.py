@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_world import TINY, assert_fails, csv, held, rows
+
+from worlds.tiny_world import TINY, assert_fails, csv, held, rows
 
 ROWS = rows()
 GOOD = csv(ROWS)

@@ -19,7 +19,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
-from tiny_world import NUM_ITEMS, TINY, assert_fails, csv, held, rows
+
+from worlds.tiny_world import NUM_ITEMS, TINY, assert_fails, csv, held, rows
 
 IDS = np.array([f"i{n}" for n in range(NUM_ITEMS)])
 VALUES = np.random.default_rng(1).normal(size=(NUM_ITEMS, 4)).astype(np.float32)

@@ -17,11 +17,11 @@ import test_bad_data
 import test_bad_features
 import torch
 from safetensors.torch import save_file
-from tiny_world import TINY, assert_fails, csv, held, rows, torn
 
-from fedmm import local_record
-from fedmm.checkpoint import load_checkpoint
+from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.utils import files
 from fedmm_cli.app import main
+from worlds.tiny_world import TINY, assert_fails, csv, held, rows, torn
 
 TRAIN = ("train", "--data", "own.csv", *TINY, "--quiet")
 STATE, TENSORS = "state.json", "state.safetensors"
@@ -205,7 +205,7 @@ def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     (folder / "frozen").mkdir()
-    monkeypatch.setattr("fedmm.checkpoint.write_synced", refuse)
+    monkeypatch.setattr("fedmm.runs.checkpoint.write_synced", refuse)
 
 
 OUTPUTS: dict[str, tuple[str, Callable[..., object], int, str, str]] = {  # --output, preparation, exit, value, remedy
@@ -288,7 +288,7 @@ def test_a_run_that_met_a_full_disk_goes_on_where_it_stopped(run, world: Path, m
     assert ended.code == 0, ended.stderr
     again, expected = json.loads(ended.stdout), json.loads((world / "done" / "result.json").read_text())
     assert again["metrics"] == expected["metrics"]
-    assert [line["round"] for line in local_record.read_lines(world / "full" / "metrics.jsonl")] == [1, 2]
+    assert [line["round"] for line in files.read_lines(world / "full" / "metrics.jsonl")] == [1, 2]
 
 
 @pytest.mark.parametrize(("limit", "value"), [(4500, "checkpoints/"), (30_000, "learning_curve.png")])

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from fedmm.config import ExperimentConfig
+from fedmm.config.describe import known_settings
+from fedmm.config.load import dump_toml, load_config
 from fedmm.errors import StorageError
-from fedmm.interrupts import Interrupted
-from fedmm.settings import dump_toml, load_config
-from fedmm.settings_catalogue import known_settings
+from fedmm.utils.interrupts import Interrupted
 from fedmm_cli.old_options import OLD_OPTIONS
 from fedmm_cli.options import FLAGS, PROTOCOLS
 
@@ -197,7 +197,7 @@ def test_every_failure_has_its_exit_code_and_one_line(
 def test_sigterm_outside_a_run_is_143(run, fake_runs, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(fake_runs.__class__, "run_training", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-    sys.modules["fedmm.runs"].run_training = fake_runs.run_training
+    sys.modules["fedmm.runs.train"].run_training = fake_runs.run_training
     ended = run("train")
     assert ended.code == 143
     assert "SIGTERM" in ended.stderr

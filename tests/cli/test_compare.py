@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_world
-from tiny_world import NUM_ITEMS, rows
-from tiny_world import csv as csv_bytes
 
 from fedmm_cli.app import main
+from worlds import tiny_world
+from worlds.tiny_world import NUM_ITEMS, rows
+from worlds.tiny_world import csv as csv_bytes
 
 TINY = [option for option in tiny_world.TINY if option != "--no-tracking"]
 TRAIN = ("train", "--data", "own.csv", "--visual-features", "visual.npy", *TINY, "--quiet")

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from fedmm.timing import OFF, Profile
+from fedmm.utils.timing import OFF, Profile
 from fedmm_cli.profile_report import print_profile
 
 STAGES = {"start-up": 3.25, "local training": 40.0, "checkpoints": 0.5, "final evaluation": 1.25}

@@ -7,12 +7,12 @@ import itertools
 from typing import Any
 
 import pytest
-from fake_run import evaluation, round_reports
 from rich.console import Console
 
-from fedmm.wording import in_bytes, in_time
+from fedmm.utils.text import in_bytes, in_time
 from fedmm_cli import progress, render
 from fedmm_cli.progress import LiveObserver, PlainObserver, QuietObserver, make_observer
+from worlds.fake_run import evaluation, round_reports
 
 
 @pytest.fixture(params=[80, 120])

@@ -18,8 +18,8 @@ import pytest
 
 from fedmm.config import TrackingConfig
 from fedmm.errors import ConfigError, StorageError
-from fedmm.tracking import open_named
-from fedmm.tracking_server import MlflowServer, find_page, free_port, require_store
+from fedmm.tracking.mlflow_run import open_named
+from fedmm.tracking.mlflow_server import MlflowServer, find_page, free_port, require_store
 from fedmm_cli.app import main
 
 START_SECONDS = 120

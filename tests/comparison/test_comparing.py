@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.comparison.claims import Claim, judge, load_claims
-from fedmm.comparison.comparing import MOST_GROUPS, compare, verdict_of
+from fedmm.comparison.compare import MOST_GROUPS, compare, verdict_of
 from fedmm.comparison.grouping import letter, per_user
 from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
 from fedmm.comparison.types import ComparedRun

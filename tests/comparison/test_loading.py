@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmm.comparison.comparing import compare
+from fedmm.comparison.compare import compare
 from fedmm.comparison.loading import COUNTS, common_split, load_run, run_folder, splits_of
 from fedmm.config import ExperimentConfig
+from fedmm.config.load import dump_toml, load_config
 from fedmm.errors import DataError, FedmmError
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.user_counts import UserCounts, save_user_counts
-from fedmm.settings import dump_toml, load_config
 
 NUM_USERS = 12
 

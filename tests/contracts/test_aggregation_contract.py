@@ -15,7 +15,7 @@ from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 NUM_ITEMS, CAP = 6, 2.5
 CONFIG = FederationConfig(heat_cap=CAP)

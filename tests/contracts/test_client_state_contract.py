@@ -10,7 +10,7 @@ import torch
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.rounds import ServerState, run_round, traffic
-from fedmm.params import Params
+from fedmm.utils.params import Params
 from fedmm.verification.world import (
     ENGINES,
     all_by_client,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fedmm.config import ModelConfig
 from fedmm.models.fusion import FUSIONS
 from fedmm.models.router import route
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 EVERY = pytest.mark.parametrize("name", sorted(FUSIONS))
 CLIENTS, CANDIDATES = 2, 5

@@ -5,9 +5,9 @@ import torch
 
 from fedmm.config import FederationConfig
 from fedmm.engines.sequential import OPTIMIZERS
-from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS, clip_factors
-from fedmm.params import client_norms
-from fedmm.seeding import torch_stream
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, clip_factors
+from fedmm.utils.params import client_norms
+from fedmm.utils.seeding import torch_stream
 
 EVERY = pytest.mark.parametrize("name", sorted(LOCAL_OPTIMIZERS))
 DECAYS = pytest.mark.parametrize("weight_decay", [0.0, 0.1])

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from loss_world import SHIFT_INVARIANT, candidates_of, forms, leaves_of, of_client, slow_losses, worlds
 
 from fedmm.engines import vectorized
 from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.rounds import ServerState
-from fedmm.models.losses import Questions, masked_logits
+from fedmm.models.losses.registry import LOSSES
+from fedmm.models.losses.softmax import Questions, masked_logits
 from fedmm.models.scores import Scores, Term
-from fedmm.models.training_losses import LOSSES
 from fedmm.models.workspace import Workspace
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.subject import shaken
 from fedmm.verification.world import ENGINES, by_client, make_federation, make_local, params_gap, update_gap
+from worlds.loss_world import SHIFT_INVARIANT, candidates_of, forms, leaves_of, of_client, slow_losses, worlds
 
 EVERY = pytest.mark.parametrize("name", sorted(LOSSES))
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}

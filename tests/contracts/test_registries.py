@@ -27,15 +27,15 @@ from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.engines.sequential import OPTIMIZERS
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
-from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
 from fedmm.models.features import MODALITIES
 from fedmm.models.fusion import FUSIONS
+from fedmm.models.losses.registry import LOSSES
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import PREFIX
-from fedmm.models.training_losses import LOSSES
 
 MODULES = {
     name: importlib.import_module(f"fedmm.engines.{name}") for _, name, _ in pkgutil.iter_modules(engines.__path__)

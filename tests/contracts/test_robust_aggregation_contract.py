@@ -11,7 +11,7 @@ from fedmm.data.types import Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS, num_trimmed
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 NUM_ITEMS = 5
 CONFIG = FederationConfig(trim_fraction=0.26, aggregation="trimmed_mean")

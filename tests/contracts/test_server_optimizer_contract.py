@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from fedmm.config import FederationConfig
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 EVERY = pytest.mark.parametrize("name", sorted(SERVER_OPTIMIZERS))
 RATE, BETA1, BETA2, TAU = 0.3, 0.8, 0.95, 0.02

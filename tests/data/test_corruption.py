@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedmm.data.corruption import CORRUPTIONS, corrupt
 from fedmm.data.types import ItemFeatures
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 
 def drawn(num_items: int, width: int, seed: int = 0) -> ItemFeatures:

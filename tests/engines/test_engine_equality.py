@@ -18,8 +18,8 @@ from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
 from fedmm.models.recommender import Recommender
-from fedmm.params import Params
-from fedmm.seeding import torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.engines import CASES, RATES, with_rate
 from fedmm.verification.subject import SMALL_ITEMS, shaken, small_features
 from fedmm.verification.world import (

@@ -8,7 +8,7 @@ import torch
 
 from fedmm.config import ModelConfig
 from fedmm.engines import vectorized
-from fedmm.federation.local_optimizers import LOCAL_OPTIMIZERS
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.models.fusion import FUSIONS
 from fedmm.verification.engines import CASES
 from fedmm.verification.world import ENGINES, by_client, make_local, update_gap

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedmm.federation.local_training import LocalTraining
-from fedmm.params import Params, combine, norm
+from fedmm.utils.params import Params, combine, norm
 from fedmm.verification.subject import shaken
 from fedmm.verification.world import ENGINES, by_client, histories, make_local, params_gap
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import local_tables, vectorized
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.models import batched_loss
+from fedmm.models.losses import batched as batched_loss
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params, combine
-from fedmm.seeding import torch_stream
+from fedmm.utils.params import Params, combine
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.subject import SMALL_ITEMS, shaken
 from fedmm.verification.world import make_local
 

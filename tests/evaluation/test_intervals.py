@@ -5,7 +5,7 @@ import pytest
 
 from fedmm.evaluation import intervals
 from fedmm.evaluation.intervals import bootstrap_intervals
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 
 def test_intervals_agree_with_the_normal_limit():

@@ -12,7 +12,7 @@ from scipy import stats
 
 from fedmm.data.types import FloatArray
 from fedmm.evaluation.significance import ASSUMED_SEED_SD, holm, mean_intervals, paired_test
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 FEW = {"num_permutations": 400, "num_resamples": 400}
 

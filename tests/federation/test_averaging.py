@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fedmm.config import ExperimentConfig
 from fedmm.errors import CheckpointError
-from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.federation.averaging import moved
-from fedmm.params import Params
-from fedmm.run_folder import Progress, load_state, save_state
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.folder import Progress, load_state, save_state
+from fedmm.utils.params import Params
 from fedmm.verification.loading import subject_of_checkpoint
 
 DECAYS = st.floats(0.0, 0.99)

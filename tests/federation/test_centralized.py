@@ -11,9 +11,9 @@ from fedmm.errors import DivergenceError
 from fedmm.federation.centralized import minibatches, run_epoch
 from fedmm.federation.local_training import StepStream
 from fedmm.federation.rounds import ServerState
-from fedmm.models.losses import masked_logits
+from fedmm.models.losses.softmax import masked_logits
 from fedmm.models.recommender import Batch
-from fedmm.params import expand_for_clients
+from fedmm.utils.params import expand_for_clients
 from fedmm.verification.world import make_federation, make_local, params_gap
 
 OPTIMIZERS = {"sgd": (torch.optim.SGD, 0.5), "adam": (torch.optim.Adam, 0.01), "adamw": (torch.optim.AdamW, 0.01)}

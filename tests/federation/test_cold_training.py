@@ -14,7 +14,7 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
+from fedmm.utils.params import Params
 from fedmm.verification.subject import SMALL_ITEMS, shaken
 from fedmm.verification.world import ENGINES, by_client, histories, make_local, params_gap, update_gap
 

@@ -7,7 +7,7 @@ import torch
 from fedmm.config import ModelConfig
 from fedmm.federation.dropout import step_dropout
 from fedmm.federation.local_training import LocalTraining
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.world import make_local
 
 WIDTH = 8

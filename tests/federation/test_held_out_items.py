@@ -17,8 +17,8 @@ from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.spectral_start import spectral_item_table
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream, torch_stream
 from fedmm.verification.subject import SMALL_ITEMS, small_features
 from fedmm.verification.world import ENGINES
 

@@ -20,8 +20,8 @@ from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params
-from fedmm.seeding import numpy_stream
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.subject import SMALL_ITEMS
 from fedmm.verification.world import ENGINES, make_federation, make_local, params_gap
 

@@ -19,7 +19,7 @@ from fedmm.federation.dropout import LEVELS, step_dropout
 from fedmm.federation.ledger import Ledger, counts_message_bytes, message_bytes, serialise, update_message
 from fedmm.federation.spectral_start import positive_pmi, spectral_item_table
 from fedmm.models.layers import no_dropout
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from fedmm.models.fusion import GATE
 from fedmm.models.personal import GATE_OFFSET, USER_VECTOR
 from fedmm.models.recommender import Batch
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params, expand_for_clients, norm
+from fedmm.utils.params import Params, expand_for_clients, norm
 from fedmm.verification.subject import shaken
 from fedmm.verification.world import (
     ENGINES,

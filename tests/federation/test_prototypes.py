@@ -16,8 +16,8 @@ from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.prototypes import memory_vectors, move_prototypes, prototype_sums
 from fedmm.federation.rounds import ServerState, run_round, traffic
 from fedmm.models.prototypes import is_prototype
-from fedmm.params import Params, select
-from fedmm.seeding import torch_stream
+from fedmm.utils.params import Params, select
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.world import ENGINES, make_federation, make_local, params_gap
 
 EVERYBODY = np.arange(8)

@@ -18,7 +18,7 @@ from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round, traffic
 from fedmm.federation.schedules import scheduled
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.params import Params, combine
+from fedmm.utils.params import Params, combine
 from fedmm.verification.subject import shaken
 from fedmm.verification.world import ENGINES, by_client, make_federation, make_local, params_gap, with_states
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from fedmm.checkpoint import load_checkpoint, save_checkpoint
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import vectorized
@@ -19,7 +18,8 @@ from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
 from fedmm.models.fusion import FUSIONS
-from fedmm.params import Params, combine
+from fedmm.runs.checkpoint import load_checkpoint, save_checkpoint
+from fedmm.utils.params import Params, combine
 from fedmm.verification.subject import shaken
 from fedmm.verification.world import LENGTHS, by_client, histories, make_federation, make_local, params_gap
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from fedmm.data.transitions import client_transition_counts, sum_transition_counts
 from fedmm.data.types import Ragged
 from fedmm.federation.spectral_start import positive_pmi, spectral_item_table
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 
 @st.composite

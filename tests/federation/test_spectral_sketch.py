@@ -24,7 +24,7 @@ from fedmm.federation.spectral_sketch import (
     sum_sketches,
 )
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.leakage import exchange_held_out, write_histories
 
 NOISE = 0.01 * 6  # six standard deviations of the length of a row's noise, generously

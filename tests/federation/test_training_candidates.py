@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
-from fedmm.models.losses import Questions, masked_logits
+from fedmm.models.losses.softmax import Questions, masked_logits
 from fedmm.models.scores import Scores
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 NUM_ITEMS = 12
 

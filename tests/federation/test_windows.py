@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedmm.config import FederationConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.client_data import Windows, collate, owners, plan_cohort, plan_steps
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 
 HISTORIES = st.lists(st.integers(0, 23), min_size=1, max_size=6)
 

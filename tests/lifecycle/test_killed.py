@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from lifecycle_world import SETTINGS, arguments, lasting, same_tensors, six_rounds, start, train
 
 from fedmm.config import RuntimeConfig
-from fedmm.local_record import METRICS_FILE, read_rounds
+from fedmm.utils.files import METRICS_FILE, read_rounds
+from worlds.lifecycle_world import SETTINGS, arguments, lasting, same_tensors, six_rounds, start, train
 
 DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
 # A process that kills itself, as kill -9 would, at the n-th call of a function.
@@ -37,7 +37,7 @@ sys.exit(main())
     ("module", "name", "at"),
     [
         ("fedmm.engines.vectorized", "_step", 34),  # in the middle of a round
-        ("fedmm.checkpoint", "write_synced", 9),  # in the middle of writing a checkpoint
+        ("fedmm.runs.checkpoint", "write_synced", 9),  # in the middle of writing a checkpoint
     ],
 )
 def test_kill_9_costs_nothing_but_time(world: Path, module: str, name: str, at: int) -> None:

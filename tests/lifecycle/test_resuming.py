@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lifecycle_world import SETTINGS, Silence, lasting, six_rounds, train
 
-from fedmm.checkpoint import FOLDER
 from fedmm.errors import CheckpointError, ConfigError
-from fedmm.interrupts import Interrupted
-from fedmm.local_record import read_rounds
+from fedmm.runs.checkpoint import FOLDER
+from fedmm.utils.files import read_rounds
+from fedmm.utils.interrupts import Interrupted
+from worlds.lifecycle_world import SETTINGS, Silence, lasting, six_rounds, train
 
 
 def test_a_damaged_last_round_costs_that_round_only(world: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lifecycle_world import SETTINGS, Silence, lasting, same_tensors, six_rounds, train
 
-from fedmm import runs
-from fedmm.checkpoint import FOLDER, load_checkpoint
 from fedmm.errors import DivergenceError
-from fedmm.evaluating import run_evaluation
-from fedmm.local_record import read_rounds
+from fedmm.runs import train as train_module
+from fedmm.runs.checkpoint import FOLDER, load_checkpoint
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.utils.files import read_rounds
+from worlds.lifecycle_world import SETTINGS, Silence, lasting, same_tensors, six_rounds, train
 
 
 def test_the_same_seed_twice_gives_the_same_bits_and_another_seed_others(world: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning_not_the_result(
     def stumble(*arguments: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(runs, "learning_curve", stumble)
+    monkeypatch.setattr(train_module, "learning_curve", stumble)
     observer = Silence()
     assert train(six_rounds(world, "run"), observer)["status"] == "finished"
     assert any("no font" in text for text in observer.warnings)

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from model_world import (
+
+from fedmm.data.types import ItemFeatures
+from fedmm.models.features import FeatureTable
+from fedmm.models.recommender import Recommender
+from fedmm.utils.params import num_parameters
+from worlds.model_world import (
     FUSED,
     LACKING,
     MEMORY,
@@ -18,11 +23,6 @@ from model_world import (
     shaken,
     tiny_config,
 )
-
-from fedmm.data.types import ItemFeatures
-from fedmm.models.features import FeatureTable
-from fedmm.models.recommender import Recommender
-from fedmm.params import num_parameters
 
 EVERYTHING = range(NUM_ITEMS + 1)
 ABSENT = [("visual",), ("semantic",), ("visual", "semantic")]

@@ -6,18 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from config_world import settings_of, write_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_world import WINDOWS, batch_of, build, differentiable, shaken, tiny_config
 
 from fedmm.errors import ConfigError
 from fedmm.experiment import Experiment
 from fedmm.models.alignment import NORM_FLOOR, alignment_loss, contrast, first_places
 from fedmm.models.layers import lookup
-from fedmm.params import combine
-from fedmm.seeding import torch_stream
+from fedmm.utils.params import combine
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.world import ENGINES, by_client, make_local, params_gap
+from worlds.config_world import settings_of, write_world
+from worlds.model_world import WINDOWS, batch_of, build, differentiable, shaken, tiny_config
 
 EXPERTS = pytest.mark.parametrize("experts", ["pooled", "memory"])
 TABLE = "backbone.item_embedding"

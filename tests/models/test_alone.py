@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from model_world import FUSED, NUM_ITEMS, batch_of, build, name_of, shaken, tiny_config
 
 from fedmm.models.fusion import FUSIONS
+from worlds.model_world import FUSED, NUM_ITEMS, batch_of, build, name_of, shaken, tiny_config
 
 DOT = [variant for variant in FUSED if variant["scoring"] == "dot"]
 COSINE = [variant for variant in FUSED if variant["scoring"] == "cosine"]

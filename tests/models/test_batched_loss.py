@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmm.models import batched_loss
-from fedmm.models.batched_loss import CatalogueQuestions, catalogue_cross_entropy
-from fedmm.models.losses import cross_entropy
+from fedmm.models.losses import batched as batched_loss
+from fedmm.models.losses.batched import CatalogueQuestions, catalogue_cross_entropy
+from fedmm.models.losses.softmax import cross_entropy
 from fedmm.models.scores import Scores, Term
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 NEVER = 2**62

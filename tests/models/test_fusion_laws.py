@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from model_world import (
+
+from fedmm.models.fusion import GATE
+from fedmm.models.losses.softmax import Questions, cross_entropy
+from fedmm.utils.params import Params
+from worlds.model_world import (
     FUSED,
     MEMORY,
     NUM_ITEMS,
@@ -17,10 +21,6 @@ from model_world import (
     shaken,
     tiny_config,
 )
-
-from fedmm.models.fusion import GATE
-from fedmm.models.losses import Questions, cross_entropy
-from fedmm.params import Params
 
 TARGETS = torch.tensor([[7, 1, 4, 9, 7, 2, 3, 5, 6, 8, 10, 11, 12, 4]] * 2)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedmm.models.experts.pooled import decay_matrix
 from fedmm.models.layers import NORM_EPSILON, layer_norm, linear, lookup, pick_rows
-from fedmm.models.pooled import decay_matrix
 from fedmm.models.scores import Scores, Term
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 CLIENTS = pytest.mark.parametrize("C", [1, 3])
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_world import FUSED, VARIANTS, batch_of, build, differentiable, name_of, score, shaken, tiny_config
 
-from fedmm.models.losses import Exclusions, Questions, cross_entropy, masked_logits
+from fedmm.models.losses.softmax import Exclusions, Questions, cross_entropy, masked_logits
 from fedmm.models.scores import Scores, Term
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
+from worlds.model_world import FUSED, VARIANTS, batch_of, build, differentiable, name_of, score, shaken, tiny_config
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from model_oracle import oracle_scores
-from model_world import (
+
+from worlds.model_oracle import oracle_scores
+from worlds.model_world import (
     NUM_ITEMS,
     VARIANTS,
     WINDOWS,

@@ -7,15 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_oracle import near_items
-from model_world import LACKING, NUM_ITEMS, WINDOWS, batch_of, build, fresh, of_client, shaken, tiny_config
 
 from fedmm.config import NeighborsConfig
-from fedmm.models import neighbors
+from fedmm.models.experts import neighbors
+from fedmm.models.experts.neighbors import SCALE, NeighborTable, neighbor_scores
 from fedmm.models.features import FeatureTable
-from fedmm.models.neighbors import SCALE, NeighborTable, neighbor_scores
-from fedmm.seeding import numpy_stream
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.world import make_local
+from worlds.model_oracle import near_items
+from worlds.model_world import LACKING, NUM_ITEMS, WINDOWS, batch_of, build, fresh, of_client, shaken, tiny_config
 
 V, WIDTH = 13, 4  # rows of the catalogue, padding included, and of features
 F64 = torch.float64

@@ -2,8 +2,14 @@
 
 import pytest
 import torch
-from model_oracle import oracle_scores
-from model_world import (
+
+from fedmm.errors import ConfigError
+from fedmm.models.prototypes import nearest
+from fedmm.utils.params import num_parameters
+from fedmm.utils.seeding import torch_stream
+from fedmm.verification.naive import naive_scores
+from worlds.model_oracle import oracle_scores
+from worlds.model_world import (
     MEMORY,
     NUM_ITEMS,
     WINDOWS,
@@ -17,12 +23,6 @@ from model_world import (
     shaken,
     tiny_config,
 )
-
-from fedmm.errors import ConfigError
-from fedmm.models.prototypes import nearest
-from fedmm.params import num_parameters
-from fedmm.seeding import torch_stream
-from fedmm.verification.naive import naive_scores
 
 ITEMS = list(range(1, NUM_ITEMS + 1))
 MODALITIES = ("visual", "semantic")

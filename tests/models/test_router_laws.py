@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.models.router import init_router, load_balance_loss, route
-from fedmm.seeding import torch_stream
+from fedmm.utils.seeding import torch_stream
 
 seeds = st.integers(0, 2**32)
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fedmm.engines import vectorized
 from fedmm.federation.candidates import draw_negatives, shares_drawn
 from fedmm.federation.local_training import MEMORY_NEGATIVES, PAIRWISE_NEGATIVES
-from fedmm.models.losses import Questions, cross_entropy
-from fedmm.models.pairwise_losses import gbce, gbce_power
+from fedmm.models.losses.pairwise import gbce, gbce_power
+from fedmm.models.losses.softmax import Questions, cross_entropy
 from fedmm.models.scores import Scores, Term
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.seeding import numpy_stream, torch_stream
 from fedmm.verification.subject import SMALL_ITEMS, shaken
 from fedmm.verification.world import ENGINES, by_client, make_local, update_gap
 

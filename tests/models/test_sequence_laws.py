@@ -5,7 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_world import (
+
+from fedmm.federation.dropout import step_dropout
+from fedmm.models.sasrec import encode
+from fedmm.utils.seeding import torch_stream
+from worlds.model_world import (
     NUM_ITEMS,
     VARIANTS,
     WINDOWS,
@@ -18,10 +22,6 @@ from model_world import (
     shaken,
     tiny_config,
 )
-
-from fedmm.federation.dropout import step_dropout
-from fedmm.models.sasrec import encode
-from fedmm.seeding import torch_stream
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 LONG = [[[4, 12, 7, 1, 4, 9, 7]], [[3, 5, 2, 2, 8, 11, 6]]]

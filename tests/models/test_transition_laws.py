@@ -14,13 +14,13 @@ from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import Queries, Ragged, Split
 from fedmm.evaluation.baselines import transition_scorer
 from fedmm.evaluation.model_scorer import model_scorer
-from fedmm.models.losses import Questions, cross_entropy, masked_logits
+from fedmm.models.experts.transition import TransitionTable, transition_scores
+from fedmm.models.losses.softmax import Questions, cross_entropy, masked_logits
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.router import route
 from fedmm.models.scores import Scores, Term
-from fedmm.models.transition import TransitionTable, transition_scores
-from fedmm.params import expand_for_clients
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.params import expand_for_clients
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 NUM_ITEMS = 14
 CPU = torch.device("cpu")

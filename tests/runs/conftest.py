@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_stores import MemoryStore
-from run_world import write_data
 
-from fedmm import tracking
-from fedmm.trackers import StoreTracker, Tracker
+from fedmm.tracking import mlflow_run
+from fedmm.tracking.tracker import StoreTracker, Tracker
+from worlds.run_stores import MemoryStore
+from worlds.run_world import write_data
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,8 @@ def _sketched_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     def sketch(rounds: Any, path: Path, baselines: Any, metric: str) -> None:
         path.write_text(f"{len(rounds)} rounds of {metric}")
 
-    monkeypatch.setattr("fedmm.runs.learning_curve", sketch)
-    monkeypatch.setattr("fedmm.runs.draw_groups", lambda tables, path: path.write_text(str(tables)))
+    monkeypatch.setattr("fedmm.runs.train.learning_curve", sketch)
+    monkeypatch.setattr("fedmm.runs.train.draw_groups", lambda tables, path: path.write_text(str(tables)))
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def memory_store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """Where runs with tracking report in place of MLflow."""
-    store, real = MemoryStore(), tracking.open_tracker
+    store, real = MemoryStore(), mlflow_run.open_tracker
 
     def open_tracker(
         config: Any, folder: Path, *, tags: Any, run_id: str | None = None, warn: Callable[[str], None]
@@ -50,19 +50,19 @@ def memory_store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
         store.asked_for.append(run_id)
         return StoreTracker(store, folder, warn).open()
 
-    monkeypatch.setattr("fedmm.tracking.open_tracker", open_tracker)
-    monkeypatch.setattr("fedmm.tracking.preload", lambda: None)
+    monkeypatch.setattr("fedmm.tracking.mlflow_run.open_tracker", open_tracker)
+    monkeypatch.setattr("fedmm.tracking.mlflow_run.preload", lambda: None)
     return store
 
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One MLflow database for all: making it takes seconds."""
-    tracking.preload().join()
+    mlflow_run.preload().join()
     import mlflow.tracking  # noqa: F401
 
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-    tracking._make_database(uri)
+    mlflow_run._make_database(uri)
     return uri
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from run_world import Watcher, bits, last_state, tiny, train
 
-from fedmm.checkpoint import load_checkpoint, round_name, save_checkpoint
 from fedmm.errors import CheckpointError
-from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment
-from fedmm.run_folder import load_state
+from fedmm.runs.checkpoint import load_checkpoint, round_name, save_checkpoint
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.folder import load_state
+from worlds.run_world import Watcher, bits, last_state, tiny, train
 
 PERSONAL = {"model.personal_gate": True, "model.user_vector": True}
 SCAFFOLD = {"federation.local_algorithm": "scaffold", "model.user_vector": True}

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_world import Watcher, tiny
 
-from fedmm.cold_report import cold_items_json
 from fedmm.config import ExperimentConfig
 from fedmm.data.datasets import load_dataset
-from fedmm.evaluating import run_evaluation
 from fedmm.experiment import COLD, Experiment
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.models.personal import USER_VECTOR
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.run_folder import COUNTS_FILES
-from fedmm.run_metrics import flat_metrics
-from fedmm.runs import run_training
+from fedmm.runs.cold import cold_items_json
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.folder import COUNTS_FILES
+from fedmm.runs.metrics import flat_metrics
+from fedmm.runs.train import run_training
+from worlds.run_world import Watcher, tiny
 
 SETTINGS = {"data.cold_item_fraction": 0.2, "federation.rounds": 2}
 
@@ -80,7 +80,7 @@ def test_users_rank_cold_items_by_models_of_their_own(
     assert own["visual"] == shared["visual"]
 
     asked: list[ClientStates] = []
-    for module in ("fedmm.runs", "fedmm.evaluating"):
+    for module in ("fedmm.runs.train", "fedmm.runs.evaluate"):
         monkeypatch.setattr(f"{module}.cold_items_json", lambda *arguments: asked.append(arguments[3]) or {})
     run_training(config, Watcher())
     run_evaluation(tmp_path / "run", Watcher())

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_stores import mlflow_run, mlflow_steps
-from run_world import ROUNDS, Watcher, assert_same, bits, last_state, outcome, tiny, train
 
-from fedmm import runs
 from fedmm.config import ExperimentConfig
-from fedmm.interrupts import Interrupted
-from fedmm.run_folder import load_state
-from fedmm.settings import dump_toml
+from fedmm.config.load import dump_toml
+from fedmm.runs import train as train_module
+from fedmm.runs.folder import load_state
+from fedmm.utils.interrupts import Interrupted
+from worlds.run_stores import mlflow_run, mlflow_steps
+from worlds.run_world import ROUNDS, Watcher, assert_same, bits, last_state, outcome, tiny, train
 
 SHORT = {"federation.rounds": 3, "federation.server_optimizer": "adam", "federation.server_learning_rate": 0.02}
 DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
@@ -57,8 +57,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, i
     """The folder of a run that lived, and how often it touched the disk."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "learning_curve", lambda rounds, path, *_: path.write_text("drawn"))
-        patch.setattr(runs, "draw_groups", lambda tables, path: path.write_text("drawn"))
+        patch.setattr(train_module, "learning_curve", lambda rounds, path, *_: path.write_text("drawn"))
+        patch.setattr(train_module, "draw_groups", lambda tables, path: path.write_text("drawn"))
         steps = mortal(patch, None)
         train(tiny(data, folder, SHORT))
         return folder, len(steps)
@@ -113,13 +113,13 @@ def test_death_while_resuming(data: Path, tmp_path: Path, whole: tuple[Path, int
 def test_what_is_saved_is_what_is_loaded(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """State in, state out: every field, every bit."""
     seen: list[tuple[Any, Any, Any]] = []
-    save = runs.save_state
+    save = train_module.save_state
 
     def remember(folder: Path, experiment: Any, state: Any, progress: Any) -> Path:
         seen.append((experiment, state, progress))
         return save(folder, experiment, state, progress)
 
-    monkeypatch.setattr(runs, "save_state", remember)
+    monkeypatch.setattr(train_module, "save_state", remember)
     config = tiny(data, tmp_path / "run", SHORT | {"federation.rounds": 2})
     train(config)
     experiment, state, progress = seen[-1]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_world import ROUNDS, Watcher, assert_same, outcome, tiny, train
 
-from fedmm.run_folder import RESULT_FILE
-from fedmm.runs import run_training
-from fedmm.timing import StageTimer
+from fedmm.runs.folder import RESULT_FILE
+from fedmm.runs.train import run_training
+from fedmm.utils.timing import StageTimer
+from worlds.run_world import ROUNDS, Watcher, assert_same, outcome, tiny, train
 
 IN_ROUNDS = {
     "local training",

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from run_world import Watcher, tiny, train
 from safetensors.torch import load_file
 
-from fedmm.evaluating import run_evaluation
+from fedmm.runs.evaluate import run_evaluation
+from worlds.run_world import Watcher, tiny, train
 
 
 def test_a_checkpoint_is_evaluated_with_the_prototypes_it_was_trained_with(data: Path, tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_stores import MemoryStore
-from run_world import ROUNDS, Watcher, assert_same, last_state, outcome, tiny, train
 
-from fedmm import experiment, runs
+from fedmm import experiment
 from fedmm.errors import ConfigError
-from fedmm.interrupts import Interrupted, Interrupts, Stop
-from fedmm.local_record import read_rounds
-from fedmm.tracking_messages import Message, Params
+from fedmm.runs import train as train_module
+from fedmm.tracking.messages import Message, Params
+from fedmm.utils.files import read_rounds
+from fedmm.utils.interrupts import Interrupted, Interrupts, Stop
+from worlds.run_stores import MemoryStore
+from worlds.run_world import ROUNDS, Watcher, assert_same, last_state, outcome, tiny, train
 
 STEADY = {"federation.learning_rate": 1e-30}  # validation never moves
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -124,9 +125,9 @@ def test_wherever_the_signal_falls(
         elif place == "a validation":
             patch.setattr(experiment.Experiment, "validate", interrupted(experiment.Experiment.validate, 3))
         elif place == "saving":
-            patch.setattr(runs, "save_state", interrupted(runs.save_state, 4))  # round 0 is saved too
+            patch.setattr(train_module, "save_state", interrupted(train_module.save_state, 4))  # round 0 is saved too
         elif place == "result":
-            patch.setattr(runs, "write_result", interrupted(runs.write_result, 1))
+            patch.setattr(train_module, "write_result", interrupted(train_module.write_result, 1))
         with pytest.raises(Interrupted) as caught:
             train(config, watcher)
     assert caught.value.exit_code == 143
@@ -143,7 +144,7 @@ def test_a_second_signal_does_not_tear_what_the_first_one_saves(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(data, tmp_path / "run", {"runtime.checkpoint_every": 100})
-    save, saved = runs.save_state, []
+    save, saved = train_module.save_state, []
 
     def save_slowly(folder: Path, own: Any, state: Any, progress: Any) -> Path:
         if state.server.round:
@@ -151,7 +152,7 @@ def test_a_second_signal_does_not_tear_what_the_first_one_saves(
         saved.append(state.server.round)
         return save(folder, own, state, progress)
 
-    monkeypatch.setattr(runs, "save_state", save_slowly)
+    monkeypatch.setattr(train_module, "save_state", save_slowly)
     with pytest.raises(Interrupted) as caught:
         train(config, after(2))
     assert caught.value.exit_code == 143

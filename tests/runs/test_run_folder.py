@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_world import Watcher, bits, last_state, outcome, tiny, train
 
-from fedmm import runs
-from fedmm.checkpoint import load_checkpoint
 from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError, DataError, FedmmError, StorageError
-from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment
-from fedmm.run_folder import CONFIG_FILE, discard, evaluated_params, find_resumable, held, is_held, new_folder
+from fedmm.runs import train as train_module
+from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.folder import CONFIG_FILE, discard, evaluated_params, find_resumable, held, is_held, new_folder
+from worlds.run_world import Watcher, bits, last_state, outcome, tiny, train
 
 DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
 # Makes 30 folders as fast as it can, once it is told that the others are ready too.
 MAKER = """
 import sys
 from fedmm.config import ExperimentConfig
-from fedmm.run_folder import new_folder
+from fedmm.runs.folder import new_folder
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(30):
@@ -96,13 +96,13 @@ def test_the_result_is_written_last_and_nothing_is_left_over(
     every: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, before = tmp_path / "run", {}
-    write = runs.write_result
+    write = train_module.write_result
 
     def look_first(own: Path, result: Any) -> Path:
         before.update(content(own))
         return write(own, result)
 
-    monkeypatch.setattr(runs, "write_result", look_first)
+    monkeypatch.setattr(train_module, "write_result", look_first)
     result = train(tiny(data, folder, {"runtime.checkpoint_every": every}))
     after = content(folder)
     assert after.pop("result.json")
@@ -134,7 +134,7 @@ def test_a_curve_that_cannot_be_drawn_costs_a_warning(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(runs, "learning_curve", fail)
+    monkeypatch.setattr(train_module, "learning_curve", fail)
     watcher = Watcher()
     train(tiny(data, tmp_path / "run"), watcher)
     [warning] = watcher.warnings
@@ -150,7 +150,7 @@ def test_a_disk_too_full_for_the_curve_costs_no_round(
 
     config, watcher = tiny(data, tmp_path / "run"), Watcher()
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "learning_curve", refuse)
+        patch.setattr(train_module, "learning_curve", refuse)
         with pytest.raises(StorageError):
             train(config)
     train(config, watcher, resume=True)
@@ -221,7 +221,7 @@ def test_a_run_that_trains_is_neither_resumed_nor_overwritten(tmp_path: Path, mo
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from fedmm.run_folder import held
+from fedmm.runs.folder import held
 with held(Path({str(tmp_path)!r})):
     print("held", flush=True)
     input()

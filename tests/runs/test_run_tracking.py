@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_stores import MemoryStore, mlflow_run, mlflow_steps
-from run_world import ROUNDS, Watcher, outcome, tiny, train
 
-from fedmm import runs
 from fedmm.errors import DivergenceError, StorageError
-from fedmm.interrupts import Interrupted
-from fedmm.local_record import read_rounds
-from fedmm.tracking_messages import Message, Metrics, serialise
+from fedmm.runs import train as train_module
+from fedmm.tracking.messages import Message, Metrics, serialise
+from fedmm.utils.files import read_rounds
+from fedmm.utils.interrupts import Interrupted
+from worlds.run_stores import MemoryStore, mlflow_run, mlflow_steps
+from worlds.run_world import ROUNDS, Watcher, outcome, tiny, train
 
 TRACKED = {"tracking.enabled": True}
 
@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_is_a_failure(
     def refuse(*_: Any) -> None:
         raise StorageError("full", "Free some space.")
 
-    monkeypatch.setattr(runs, "write_result", refuse)
+    monkeypatch.setattr(train_module, "write_result", refuse)
     with pytest.raises(StorageError):
         train(tiny(data, tmp_path / "run", TRACKED))
     assert memory_store.endings == ["FAILED"]

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_stores import MemoryStore
-from run_world import ROUNDS, Watcher, tiny
 
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.experiment import Experiment
-from fedmm.interrupts import StoppedEarly
-from fedmm.run_folder import COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
-from fedmm.runs import run_training
+from fedmm.runs.folder import COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
+from fedmm.runs.train import run_training
+from fedmm.utils.interrupts import StoppedEarly
+from worlds.run_stores import MemoryStore
+from worlds.run_world import ROUNDS, Watcher, tiny
 
 
 def test_without_test_nothing_meets_the_test_split(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

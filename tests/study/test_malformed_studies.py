@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from study_world import SPACE, study_of
 
 from fedmm.errors import ConfigError
 from fedmm.study import Changes
+from worlds.study_world import SPACE, study_of
 
 
 def parameter(entry: str, key: str = "model.gating_init") -> str:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from study_world import studies, study_of
-from trials_world import trials_of
 
 from fedmm.study import load_study
 from fedmm.study.marginals import ALPHA, holm, mapping_of, marginals, permutation_p, t_interval
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials
+from worlds.study_world import studies, study_of
+from worlds.trials_world import trials_of
 
 GRID = '[study]\nsampler = "grid"\n[space."model.gating_init"]\nchoices = [0, 0.1, 0.5]\n'
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedmm.config import ExperimentConfig
+from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
-from fedmm.settings import load_config
 from fedmm.study import Changes, dump_study, list_studies, load_study, read_study, searched_study
 from fedmm.study.shipped import studies_folder
 

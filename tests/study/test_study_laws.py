@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_world import SPACE, studies, study_of, values_of
 
 from fedmm import config as config_module
 from fedmm.config import ExperimentConfig
-from fedmm.config_base import Section
+from fedmm.config.base import Section
+from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
-from fedmm.settings import load_config
 from fedmm.study import Changes, Choices, Range, Study, dump_study, parse_search, read_study
 from fedmm.study.checking import INTERACTING
+from worlds.study_world import SPACE, studies, study_of, values_of
 
 TESTED = "sampler = 'grid'\npruner = 'none'\ntest_every_run = true"
 LAWS = settings(max_examples=40, deadline=None)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
-
-from sweep_world import inline, write_data
+from worlds.sweep_world import inline, write_data
 
 __all__ = ["inline"]
 

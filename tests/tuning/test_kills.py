@@ -12,7 +12,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from sweep_world import (
+
+from fedmm.study import Changes, load_study
+from fedmm.tuning.queue import LOST
+from worlds.sweep_world import (
     DEADLINE,
     assert_sound,
     finish,
@@ -24,9 +27,6 @@ from sweep_world import (
     trials_of,
     write_data,
 )
-
-from fedmm.study import Changes, load_study
-from fedmm.tuning.trials import LOST
 
 pytestmark = pytest.mark.slow
 NUM_KILLS = 10  # of each storage

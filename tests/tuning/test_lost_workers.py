@@ -9,7 +9,15 @@ import sys
 from pathlib import Path
 
 from optuna.trial import TrialState
-from queue_world import (
+
+from fedmm.tuning.liveness import SILENCE_SECONDS, Silences, WorkerId, is_lost, sweep_locks
+from fedmm.tuning.queue import (
+    UNCLAIMED_SECONDS,
+    WORKER,
+    fill_queue,
+    give_back_lost,
+)
+from worlds.queue_world import (
     Clock,
     frozen,
     must_claim,
@@ -18,18 +26,10 @@ from queue_world import (
     study_of,
 )
 
-from fedmm.tuning.trials import (
-    UNCLAIMED_SECONDS,
-    WORKER,
-    fill_queue,
-    give_back_lost,
-)
-from fedmm.tuning.workers import SILENCE_SECONDS, Silences, WorkerId, is_lost, sweep_locks
-
 HOLD = """
 import sys
 from pathlib import Path
-from fedmm.tuning.workers import WorkerLock
+from fedmm.tuning.liveness import WorkerLock
 lock = WorkerLock(Path(sys.argv[1]))
 print(lock.worker.lock, flush=True)
 sys.stdin.read()

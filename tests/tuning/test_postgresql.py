@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_world import (
+
+from fedmm.errors import FedmmError
+from fedmm.study import load_study
+from fedmm.tuning.storage import open_storage
+from worlds.sweep_world import (
     assert_sound,
     command,
     finish,
@@ -27,10 +31,6 @@ from sweep_world import (
     wait_until,
     write_data,
 )
-
-from fedmm.errors import FedmmError
-from fedmm.study import load_study
-from fedmm.tuning.storage import open_storage
 
 PLACES = ("/usr/lib/postgresql", "/usr/local/lib/postgresql", "/opt/homebrew/opt")
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from fedmm.interrupts import StoppedEarly
-from fedmm.local_record import read_rounds, record_round
 from fedmm.study import read_study
+from fedmm.tuning.liveness import WorkerId
+from fedmm.tuning.queue import INTERRUPTED, claim, fill_queue, give_back, open_trials
 from fedmm.tuning.sampling import begun_as, suggest
-from fedmm.tuning.trials import INTERRUPTED, claim, fill_queue, give_back, open_trials
 from fedmm.tuning.worker import Watch
-from fedmm.tuning.workers import WorkerId
+from fedmm.utils.files import read_rounds, record_round
+from fedmm.utils.interrupts import StoppedEarly
 
 ROUNDS, TRIALS = 16, 14
 NOBODY = WorkerId("nowhere", "nobody", "/nowhere")

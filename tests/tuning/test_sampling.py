@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
-from queue_world import SPACE, must_claim, opened, study_of, worker
 
 from fedmm.study import Study, list_studies, read_study
+from fedmm.tuning.liveness import WorkerId
+from fedmm.tuning.queue import INTERRUPTED, claim, fill_queue, give_back, open_trials
 from fedmm.tuning.sampling import make_pruner, suggest
-from fedmm.tuning.trials import INTERRUPTED, claim, fill_queue, give_back, open_trials
-from fedmm.tuning.workers import WorkerId
+from worlds.queue_world import SPACE, must_claim, opened, study_of, worker
 
 CONDITIONAL = """
 [space."model.fusion"]
@@ -100,7 +100,7 @@ def test_tpe_learns_where_random_sampling_does_not() -> None:
 @given(st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_values_are_in_the_space_conditions_respected(drawn: st.DataObject) -> None:
-    from study_world import studies
+    from worlds.study_world import studies
 
     study = drawn.draw(studies())
     trials = open_trials(study, InMemoryStorage())

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from queue_world import at_once, drain, frozen, opened, states, study_of, worker
 
 from fedmm.errors import ConfigError, FedmmError, StorageError
+from fedmm.tuning.queue import claim, fill_queue, read_trials
 from fedmm.tuning.storage import JOURNAL, JournalLock, StudyStorageError, open_storage, require_storage
-from fedmm.tuning.trials import claim, fill_queue, read_trials
+from worlds.queue_world import at_once, drain, frozen, opened, states, study_of, worker
 
 
 @pytest.fixture
@@ -186,8 +186,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from queue_world import drain, opened, study_of
-from fedmm.tuning.trials import fill_queue
+from worlds.queue_world import drain, opened, study_of
+from fedmm.tuning.queue import fill_queue
 study = study_of("trials = 20")
 trials = opened(study, Path(sys.argv[2]), sys.argv[3])
 print("ready", flush=True)

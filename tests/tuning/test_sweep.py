@@ -14,19 +14,19 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
-from sweep_world import SPACE, Recorder, outcomes, study_text, sweep, tiny_study, trials_of
 
+from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
-from fedmm.evaluating import run_evaluation
 from fedmm.experiment import Experiment
-from fedmm.interrupts import Interrupted
-from fedmm.runs import run_training
-from fedmm.settings import load_config
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.train import run_training
 from fedmm.study import load_study, read_study
-from fedmm.tuning.reporting import BEST_FILE, CSV_FILE, PARQUET_FILE, RESULT_FILE, STUDY_FILE
+from fedmm.tuning.finish import BEST_FILE, CSV_FILE, PARQUET_FILE, RESULT_FILE, STUDY_FILE
 from fedmm.tuning.storage import StudyStorageError
 from fedmm.tuning.sweep import LOCK, SweepOptions, run_sweep
 from fedmm.tuning.worker import Watch
+from fedmm.utils.interrupts import Interrupted
+from worlds.sweep_world import SPACE, Recorder, outcomes, study_text, sweep, tiny_study, trials_of
 
 pytestmark = pytest.mark.usefixtures("inline")
 KEYS = {"study", "storage", "trials", "best", "test", "parent_run_id"}  # the issue's

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from sweep_world import (
+
+from fedmm.study import load_study
+from fedmm_cli.app import main
+from worlds.sweep_world import (
     SPACE,
     assert_sound,
     command,
@@ -27,9 +30,6 @@ from sweep_world import (
     wait_until,
     write_data,
 )
-
-from fedmm.study import load_study
-from fedmm_cli.app import main
 
 PRUNING = '[space."federation.learning_rate"]\nchoices = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]'
 

@@ -1,15 +1,13 @@
 """A check that no planted fault can trip is not a check."""
 
-import federation_faults
-import honesty_faults
-import model_faults
 import pytest
-from planting import Fault
 
 from fedmm.config import ExperimentConfig
 from fedmm.verification.catalogue import CHECKS
 from fedmm.verification.checks import run_checks
 from fedmm.verification.subject import Subject
+from worlds import federation_faults, honesty_faults, model_faults
+from worlds.planting import Fault
 
 FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS)
 BY_NAME = {check.name: check for check in CHECKS}

@@ -14,7 +14,7 @@ from fedmm.data.splits import make_split
 from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.client_data import Windows, collate
 from fedmm.models.recommender import Recommender
-from fedmm.seeding import numpy_stream, torch_stream
+from fedmm.utils.seeding import numpy_stream, torch_stream
 
 SEED = 0
 

@@ -1,0 +1,31 @@
+"""Settings: one frozen tree, read in layers, and what each of them may be."""
+
+from fedmm.config.federation import FederationConfig
+from fedmm.config.schema import (
+    METRIC_NAMES,
+    UNDIGESTED,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    MemoryConfig,
+    ModelConfig,
+    NeighborsConfig,
+    Protocol,
+    RuntimeConfig,
+    TrackingConfig,
+)
+
+__all__ = [
+    "METRIC_NAMES",
+    "UNDIGESTED",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "FederationConfig",
+    "MemoryConfig",
+    "ModelConfig",
+    "NeighborsConfig",
+    "Protocol",
+    "RuntimeConfig",
+    "TrackingConfig",
+]

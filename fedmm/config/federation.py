@@ -1,0 +1,167 @@
+"""The settings of the federation: who trains when, how clients train and how the server joins their updates."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedmm.config.base import Count, Fraction, Positive, Rate, Section, Weight
+
+SERVER_RATES = {"sgd": 1.0, "momentum": 0.3}  # of the plain optimizers; the others' steps do not grow with the update
+
+
+class FederationConfig(Section):
+    """Who trains when, how clients train and how the server joins their updates."""
+
+    mode: Literal["federated", "centralized"] = Field(
+        "federated", description="centralized: pooled data and one optimizer, the reference; rounds are then epochs"
+    )
+    rounds: Positive = Field(30, description="rounds of training")
+    client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
+    cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")
+    local_steps: Positive | None = Field(None, description="local steps a round (default 3)")
+    local_epochs: Positive | None = Field(
+        None, description="local passes over a client's windows; replaces local_steps"
+    )
+    batch_size: Positive = Field(32, description="windows per local step")
+    local_algorithm: Literal["fedavg", "scaffold"] = Field(
+        "fedavg",
+        description="fedavg (FedProx where proximal_mu is above 0); scaffold: control variates against client drift "
+        "(twice the traffic, all item rows travel, checkpoints grow by a model for each client that has trained)",
+    )
+    local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
+    learning_rate: Rate = Field(0.3, description="the client's learning rate")
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="the client's learning rate over the rounds; linear and cosine fall to zero at the end"
+    )
+    weight_decay: Weight = Field(0.0, description="the client's weight decay")
+    clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
+    proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
+    loss: Literal["softmax", "gbce", "bpr"] = Field(
+        "softmax", description="softmax over candidates, or the next item against each negative: gbce, bpr"
+    )
+    gbce_calibration: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.75, description="how far gbce undoes the overconfidence of sampling: 0 not at all, 1 in full"
+    )
+    num_negatives: Count | None = Field(
+        None,
+        description="training negatives a local step; 0 = all; unset = all, 255 beside memory experts, "
+        "256 with gbce and bpr",
+    )
+    logq_correction: bool = Field(
+        False, description="correct sampled softmax for how often an item is drawn; needs num_negatives"
+    )
+    negatives_per: Literal["step", "round"] = Field(
+        "step", description="how often a client draws its negatives: fresh ones each local step, or once a round"
+    )
+    item_rows: Literal["touched", "all"] = Field(
+        "touched",
+        description="rows of the item table that travel where training negatives are sampled: all hides which",
+    )
+    exclude_seen: bool = Field(
+        True,
+        description="leave what a client met before out of its training candidates; with gbce and bpr all its items",
+    )
+    warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
+    aggregation: Literal["mean", "heat", "median", "trimmed_mean"] = Field(
+        "heat", description="weighted mean, or item rows by their holders; median and trimmed_mean see single updates"
+    )
+    trim_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
+        0.1, description="share of the votes that trimmed_mean leaves out at each end"
+    )
+    heat_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
+        5.0, description="largest factor of the heat normalisation"
+    )
+    client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
+    server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field(
+        "adam", description="the server's optimizer"
+    )
+    server_learning_rate: Rate | None = Field(
+        None, description="the server's learning rate (unset: 1 for sgd, 0.3 for momentum, 0.02 for the adaptive ones)"
+    )
+    server_beta1: Fraction = Field(0.8, description="momentum of momentum, adam and yogi")
+    server_beta2: Fraction = Field(0.9, description="second-moment decay of adam and yogi")
+    server_epsilon: Rate = Field(1e-3, description="adaptivity floor tau of adam, yogi and adagrad")
+    ema_decay: Fraction = Field(
+        0.9,
+        description="decay of the moving average of the parameters over rounds, which is evaluated and kept, while "
+        "training goes on from the newest (0: the newest are)",
+    )
+    spectral_start: bool = Field(
+        True, description="begin from a spectral factor of the secure-summed transition counts"
+    )
+    spectral_sketch_size: Positive | None = Field(
+        None, description="columns of the sketch of the counts that clients send instead of all counts (unset: all)"
+    )
+
+    @property
+    def steps_per_round(self) -> int:
+        """Local steps where ``local_epochs`` does not decide."""
+        return self.local_steps or 3
+
+    @property
+    def server_rate(self) -> float:
+        """The server's learning rate; one that suits its optimizer where none is set."""
+        return self.server_learning_rate or SERVER_RATES.get(self.server_optimizer, 0.02)
+
+    @model_validator(mode="after")
+    def _scaffold_fits(self) -> Self:
+        if self.local_algorithm != "scaffold":
+            return self
+        if self.mode == "centralized":
+            raise ValueError(
+                'local_algorithm "scaffold" corrects clients, and mode "centralized" has none: '
+                'set local_algorithm "fedavg"'
+            )
+        if self.local_optimizer != "sgd":
+            raise ValueError(
+                f'local_algorithm "scaffold" is for plain SGD, not for local_optimizer {self.local_optimizer!r}: '
+                'set local_optimizer "sgd"'
+            )
+        if self.proximal_mu:
+            raise ValueError(
+                f'local_algorithm "scaffold" and proximal_mu {self.proximal_mu} are two remedies for one drift: '
+                "give one"
+            )
+        if self.client_weighting != "uniform" or self.aggregation in ("median", "trimmed_mean"):
+            raise ValueError(
+                f'local_algorithm "scaffold" steers by the uniform mean of clients, not by client_weighting '
+                f"{self.client_weighting!r} and aggregation {self.aggregation!r}: "
+                'set client_weighting "uniform" and aggregation "mean" or "heat"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ValueError(
+                f"local_steps {self.local_steps} and local_epochs {self.local_epochs} exclude each other: give one"
+            )
+        if self.aggregation in ("median", "trimmed_mean") and self.client_weighting != "uniform":
+            raise ValueError(
+                f"client_weighting {self.client_weighting!r} has no effect on aggregation {self.aggregation!r}, in "
+                'which every client has one vote: set client_weighting "uniform"'
+            )
+        if self.logq_correction and self.loss != "softmax":
+            raise ValueError(
+                f"logq_correction has no effect on loss {self.loss!r}, which compares single items: "
+                'set logq_correction false or loss "softmax"'
+            )
+        if self.logq_correction and not self.num_negatives:
+            shown = "unset" if self.num_negatives is None else self.num_negatives
+            raise ValueError(
+                f"logq_correction corrects for sampled negatives, and num_negatives is {shown}: "
+                "set num_negatives to 1 or more, or logq_correction false"
+            )
+        if self.spectral_sketch_size is not None and not self.spectral_start:
+            raise ValueError(
+                f"spectral_sketch_size {self.spectral_sketch_size} has no effect without spectral_start: "
+                "unset spectral_sketch_size, or set spectral_start true"
+            )
+        if self.warmup_rounds >= self.rounds:
+            raise ValueError(
+                f"warmup_rounds {self.warmup_rounds} leaves no round of {self.rounds} for the experts: "
+                "lower warmup_rounds or raise rounds"
+            )
+        return self

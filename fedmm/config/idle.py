@@ -1,0 +1,171 @@
+"""Settings that were given a value and have no effect beside the others, such as a trim without a trimmed mean.
+
+They are no errors: a file, or a study that varies a choice, may well hold what only some choices read. But who sets one
+and sees no number change should be told why before a long run, not after it. The tests try both sides of every line:
+beside what reads a setting the numbers change, beside what does not they stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedmm.config.schema import ExperimentConfig
+
+Condition = Callable[[ExperimentConfig], bool]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Settings that are read only where ``reads`` holds; ``needs`` says it in words."""
+
+    keys: tuple[str, ...]
+    reads: Condition
+    needs: str
+
+
+def idle_settings(config: ExperimentConfig) -> list[str]:
+    """One sentence for each setting that differs from its default and has no effect beside the others."""
+    given, defaults = config.flat(), ExperimentConfig().flat()
+    return [
+        f"{key} {given[key]} has no effect here: it needs {reader.needs}"
+        for reader in READERS
+        for key in reader.keys
+        if given[key] != defaults[key] and not reader.reads(config)
+    ]
+
+
+def _has_experts(config: ExperimentConfig) -> bool:
+    return config.model.fusion != "backbone"
+
+
+def _experts_among(*kinds: str) -> Condition:
+    return lambda config: _has_experts(config) and config.model.experts in kinds
+
+
+def _server_among(*optimizers: str) -> Condition:
+    return lambda config: _has_cohorts(config) and config.federation.server_optimizer in optimizers
+
+
+def _has_cohorts(config: ExperimentConfig) -> bool:
+    return config.federation.mode == "federated"
+
+
+def _samples_negatives(config: ExperimentConfig) -> bool:
+    """Whether training sees a sample of the items: asked for, or what an unset number means beside the rest."""
+    if config.federation.num_negatives is not None:
+        return config.federation.num_negatives > 0
+    return config.federation.loss != "softmax" or _experts_among("memory")(config)
+
+
+def _moves_touched_rows_only(config: ExperimentConfig) -> bool:
+    moves_all = config.federation.weight_decay > 0 or config.federation.local_algorithm == "scaffold"
+    return _has_cohorts(config) and _samples_negatives(config) and not moves_all
+
+
+READERS = (
+    _Reader(("data.name",), lambda config: config.data.path is None, "data.path unset"),
+    _Reader(
+        ("data.user_column", "data.item_column", "data.timestamp_column"),
+        lambda config: config.data.path is not None,
+        "a file of your own, data.path",
+    ),
+    _Reader(
+        ("data.rating_column",),
+        lambda config: config.data.path is not None and config.data.min_rating is not None,
+        "a file of your own, data.path, and data.min_rating",
+    ),
+    _Reader(("data.tie_seed",), lambda config: config.data.tie_order == "hash", 'data.tie_order "hash"'),
+    _Reader(("data.temporal_fraction",), lambda config: config.data.split == "temporal", 'data.split "temporal"'),
+    _Reader(
+        (
+            "data.visual_features", "data.text_features", "data.feature_corruption", "model.experts",
+            "model.transition", "model.load_balance_weight", "federation.warmup_rounds",
+        ),
+        _has_experts,
+        'experts, which model.fusion "backbone" has none of',
+    ),
+    _Reader(
+        ("model.gating_init", "model.learn_gating"),
+        lambda config: config.model.fusion == "residual",
+        'model.fusion "residual"',
+    ),
+    _Reader(
+        ("model.router_bias_init",),
+        lambda config: config.model.fusion == "competitive",
+        'model.fusion "competitive"',
+    ),
+    _Reader(("model.pooling_decay",), _experts_among("hybrid", "pooled"), 'model.experts "hybrid" or "pooled"'),
+    _Reader(
+        ("model.neighbors.count", "model.neighbors.sharpness", "model.neighbors.decay"),
+        _experts_among("hybrid", "neighbors"),
+        'model.experts "hybrid" or "neighbors"',
+    ),
+    _Reader(
+        ("model.memory.size", "model.memory.num_heads", "model.memory.surprise_weight", "model.memory.recency_weight"),
+        _experts_among("memory"),
+        'model.experts "memory"',
+    ),
+    _Reader(
+        ("model.alignment_temperature",),
+        lambda config: config.model.alignment_weight > 0,
+        "model.alignment_weight above 0",
+    ),
+    _Reader(
+        ("federation.gbce_calibration",),
+        lambda config: config.federation.loss == "gbce" and _samples_negatives(config),
+        'federation.loss "gbce" and sampled negatives',
+    ),
+    _Reader(
+        ("federation.negatives_per",),
+        lambda config: _has_cohorts(config) and _samples_negatives(config),
+        "clients that sample their negatives (federation.num_negatives of 1 or more)",
+    ),
+    _Reader(
+        ("federation.item_rows",),
+        _moves_touched_rows_only,
+        "clients that sample their negatives, without weight_decay and not by scaffold, which move all rows",
+    ),
+    _Reader(
+        ("federation.client_fraction",),
+        lambda config: _has_cohorts(config) and config.federation.cohort_size is None,
+        "clients, and federation.cohort_size unset",
+    ),
+    _Reader(
+        (
+            "federation.cohort_size", "federation.local_steps", "federation.local_epochs", "federation.proximal_mu",
+            "federation.aggregation", "federation.client_weighting", "federation.server_optimizer",
+            "federation.server_learning_rate",
+        ),
+        _has_cohorts,
+        'clients, which federation.mode "centralized" has none of',
+    ),
+    _Reader(
+        ("federation.heat_cap",),
+        lambda config: _has_cohorts(config) and config.federation.aggregation == "heat",
+        'federation.aggregation "heat"',
+    ),
+    _Reader(
+        ("federation.trim_fraction",),
+        lambda config: _has_cohorts(config) and config.federation.aggregation == "trimmed_mean",
+        'federation.aggregation "trimmed_mean"',
+    ),
+    _Reader(
+        ("federation.server_beta1",),
+        _server_among("momentum", "adam", "yogi"),
+        'federation.server_optimizer "momentum", "adam" or "yogi"',
+    ),
+    _Reader(
+        ("federation.server_beta2",), _server_among("adam", "yogi"), 'federation.server_optimizer "adam" or "yogi"'
+    ),
+    _Reader(
+        ("federation.server_epsilon",),
+        _server_among("adam", "yogi", "adagrad"),
+        'federation.server_optimizer "adam", "yogi" or "adagrad"',
+    ),
+    _Reader(
+        ("evaluation.negatives_seed",),
+        lambda config: set(config.evaluation.protocols) != {"full"},
+        "a protocol with sampled negatives",
+    ),
+)  # fmt: skip

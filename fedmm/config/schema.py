@@ -1,0 +1,270 @@
+"""Every setting of a run, in one frozen tree.
+
+Reading it from files, environment and flags is the work of ``load.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, Weight
+from fedmm.config.federation import FederationConfig as FederationConfig
+
+Protocol = Literal["full", "uniform100", "popularity100"]
+METRIC_NAMES = ("hr", "ndcg", "mrr", "recall")
+
+
+class DataConfig(Section):
+    """Which interactions and item features, and how they are split."""
+
+    name: str = Field("movielens-small", description="a named dataset: movielens-small, movielens-small-5core, ml-100k")
+    path: Path | None = Field(None, description="your own interactions file; replaces name")
+    visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
+    text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
+    user_column: str | None = Field(None, description="name of the user column (unset: recognised)")
+    item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
+    rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
+    timestamp_column: str | None = Field(None, description="name of the timestamp column (unset: recognised)")
+    min_rating: Finite | None = Field(None, description="drop ratings below this")
+    min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
+    min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
+    feature_corruption: Literal["none", "noise", "shuffle"] = Field(
+        "none", description="features replaced by noise, or by those of other items: a fail-safe's test"
+    )
+    tie_order: Literal["hash", "file"] = Field("hash", description="order of equal timestamps within a user")
+    tie_seed: Count = Field(0, description="which of the fixed hash orders")
+    split: Literal["leave_one_out", "temporal"] = Field("leave_one_out", description="how held-out items are chosen")
+    temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.1, description="share of all events after each of the two cuts of the temporal split"
+    )
+    cold_item_fraction: Fraction = Field(
+        0.0, description="share of the items held out of training entirely and asked about by themselves"
+    )
+    cold_item_seed: Count = Field(0, description="which of the fixed draws of cold items")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cold_item_seed and not self.cold_item_fraction:
+            raise ValueError(
+                f"cold_item_seed {self.cold_item_seed} has no effect without cold items: set cold_item_fraction"
+            )
+        return self
+
+
+class MemoryConfig(Section):
+    """The memory expert: which entries of a history it keeps and how it attends to them."""
+
+    size: Positive = Field(8, description="entries kept at each position")
+    num_heads: Positive = Field(2, description="attention heads of the expert")
+    surprise_weight: Weight = Field(1.0, description="weight of an entry's own loss in its utility")
+    recency_weight: Weight = Field(1.0, description="weight of recency by position in its utility")
+    num_prototypes: Count = Field(
+        0, description="k-means prototypes of all clients' memories, entries for everyone, a modality; 0 = none"
+    )
+
+
+class NeighborsConfig(Section):
+    """The neighbour expert: whom an item's features make its neighbours, and how a history reads them."""
+
+    count: Positive = Field(20, description="nearest items by features that count as an item's neighbours")
+    sharpness: Rate = Field(3.0, description="power of the cosine that weighs a neighbour")
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.95, description="weight of an item of the history beside the one after it"
+    )
+
+
+class ModelConfig(Section):
+    """The SASRec backbone, the experts beside it and how they are fused."""
+
+    hidden_dim: Positive = Field(64, description="width D of item embeddings and encoder")
+    num_blocks: Positive = Field(2, description="transformer blocks")
+    num_heads: Positive = Field(2, description="attention heads of the backbone")
+    max_length: Annotated[int, Field(ge=2)] = Field(50, description="positions of one window of history")
+    dropout: Fraction = Field(0.2, description="dropout of the backbone")
+    fusion: Literal["residual", "competitive", "backbone"] = Field("residual", description="how experts join in")
+    experts: Literal["hybrid", "pooled", "neighbors", "memory"] = Field(
+        "hybrid", description="kind of the visual and semantic experts; hybrid: pooled and neighbors added up"
+    )
+    transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
+    scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
+    gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
+    learn_gating: bool = Field(True, description="whether the gating weight trains; false keeps gating_init")
+    personal_gate: bool = Field(
+        False, description="a client's own offset to the gating weight, which never leaves it (residual fusion)"
+    )
+    user_vector: bool = Field(
+        False, description="a client's own vector beside the backbone's query, a bias for its items; never leaves it"
+    )
+    router_bias_init: Finite = Field(0.0, description="initial advantage of the backbone in the competitive router")
+    load_balance_weight: Weight = Field(0.01, description="weight of the router's load-balance loss")
+    pooling_decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.8, description="initial decay per position of the pooled experts"
+    )
+    alignment_weight: Weight = Field(
+        0.0, description="weight of the contrastive loss between items' embeddings and their projected features"
+    )
+    alignment_temperature: Rate = Field(0.1, description="temperature of that loss")
+    memory: MemoryConfig = MemoryConfig()
+    neighbors: NeighborsConfig = NeighborsConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
+        if self.fusion != "backbone" and self.experts == "memory" and self.hidden_dim % self.memory.num_heads:
+            raise ValueError(
+                f"hidden_dim {self.hidden_dim} is not a multiple of memory.num_heads {self.memory.num_heads}"
+            )
+        if self.memory.num_prototypes and (self.fusion == "backbone" or self.experts != "memory"):
+            raise ValueError(
+                f"memory.num_prototypes {self.memory.num_prototypes} has no effect without memory experts: "
+                'set experts "memory" and another fusion than "backbone", or memory.num_prototypes 0'
+            )
+        if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
+            raise ValueError('scoring "cosine" needs experts "memory" (the others have no representation to normalise)')
+        if self.alignment_weight and self.fusion == "backbone":
+            raise ValueError(
+                f'alignment_weight {self.alignment_weight} has no effect on fusion "backbone", which has no features: '
+                'set alignment_weight 0 or fusion "residual"'
+            )
+        if self.alignment_weight and self.experts == "neighbors":
+            raise ValueError(
+                f'alignment_weight {self.alignment_weight} has no effect on experts "neighbors", which project no '
+                'features: set alignment_weight 0 or experts "pooled"'
+            )
+        if self.personal_gate and self.fusion != "residual":
+            raise ValueError(
+                f'personal_gate is an offset to the gate of fusion "residual", and fusion {self.fusion!r} has none: '
+                "set personal_gate false"
+            )
+        if self.scoring == "cosine" and self.transition:
+            raise ValueError('scoring "cosine" and transition exclude each other: counts have no representation')
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured, how often, and which number selects the best round."""
+
+    protocols: tuple[Protocol, ...] = Field(
+        ("full", "uniform100", "popularity100"),
+        min_length=1,
+        description="candidate sets: full, uniform100, popularity100",
+    )
+    cutoffs: tuple[Positive, ...] = Field((5, 10, 20, 50), min_length=1, description="k of the metrics")
+    every: Positive = Field(1, description="rounds between validations")
+    selection_metric: str = Field("full/ndcg_at_10", description="validation metric that picks the best round")
+    patience: Count = Field(0, description="stop after this many validations without a better one; 0 = never")
+    bootstrap_samples: Positive = Field(1000, description="resamples of users behind the 95% intervals")
+    negatives_seed: Count = Field(0, description="which fixed draw of evaluation negatives")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("protocols", "cutoffs"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {list(values)} names one twice")
+        protocol, _, metric = self.selection_metric.partition("/")
+        name, _, cutoff = metric.partition("_at_")
+        measured = protocol in self.protocols and name in METRIC_NAMES and cutoff in map(str, self.cutoffs)
+        if not measured:
+            raise ValueError(
+                f"selection_metric {self.selection_metric!r} is not measured: protocols are "
+                f"{', '.join(self.protocols)}, "
+                f"metrics {', '.join(METRIC_NAMES)}, cutoffs {', '.join(map(str, self.cutoffs))}; "
+                f"choose for example {self.protocols[0]}/ndcg_at_{self.cutoffs[0]}"
+            )
+        return self
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps the run."""
+
+    enabled: bool = Field(True, description="log to MLflow")
+    uri: str | None = Field(None, description="MLflow store or server (default sqlite:///mlflow.db)")
+    experiment: str = Field("fedmm", min_length=1, description="MLflow experiment")
+    run_name: str | None = Field(None, description="MLflow run name (default: dataset, fusion and seed)")
+
+
+class RuntimeConfig(Section):
+    """The machine's side of a run."""
+
+    seed: Count = Field(0, description="seed of initialisation, cohorts and local training")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:N, mps or auto")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and arithmetic")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
+    engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")
+    block_size: Positive = Field(32, description="most clients trained at once by the vectorized engine")
+    checkpoint_every: Positive = Field(1, description="rounds between checkpoints")
+    output: Path | None = Field(None, description="run folder (default: a new one under runs/)")
+
+
+class ExperimentConfig(Section):
+    """All of it. The digest covers what decides the numbers."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    federation: FederationConfig = FederationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _personal_needs_clients(self) -> Self:
+        if self.federation.mode == "centralized" and (self.model.personal_gate or self.model.user_vector):
+            name = "personal_gate" if self.model.personal_gate else "user_vector"
+            raise ValueError(
+                f'federation.mode "centralized" has no clients that could keep model.{name}: '
+                f"set model.{name} false, or federation.mode federated"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        size = self.federation.spectral_sketch_size
+        if size is not None and self.model.transition and self.model.fusion != "backbone":
+            raise ValueError(
+                f"federation.spectral_sketch_size {size} saves nothing beside model.transition, for which all counts "
+                "travel: unset federation.spectral_sketch_size, or set model.transition false"
+            )
+        number, rule = self.model.memory.num_prototypes, self.federation.aggregation
+        if number and rule in ("median", "trimmed_mean"):
+            raise ValueError(
+                f"model.memory.num_prototypes {number} are means over clients, which one wrong client can bend "
+                f"whatever federation.aggregation {rule!r} keeps out: set model.memory.num_prototypes 0, or "
+                'aggregation "mean"'
+            )
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""
+        return _flatten(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits over every setting that can change a result: equal digests promise equal numbers
+        on the same machine. Where a run is tracked or written, and how often it is saved, is left out."""
+        kept = {
+            key: value
+            for key, value in self.flat().items()
+            if key not in UNDIGESTED and not key.startswith("tracking.")
+        }
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.threads"})
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

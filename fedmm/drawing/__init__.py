@@ -1,0 +1,1 @@
+"""Figures as panels and pages as one HTML file, for every report."""

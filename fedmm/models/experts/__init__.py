@@ -1,0 +1,1 @@
+"""The experts that add to the backbone."""

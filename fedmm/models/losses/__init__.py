@@ -1,0 +1,1 @@
+"""The losses a client may train with."""

@@ -1,0 +1,244 @@
+"""A study as one page that needs nothing but itself: what was found in words, then numbers, figures and commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmm.drawing.html import (
+    Html,
+    breakable,
+    bullets,
+    code,
+    element,
+    figure,
+    joined,
+    page,
+    paragraph,
+    section,
+    table,
+    write_page,
+)
+from fedmm.drawing.panels import Panel
+from fedmm.report.study_figures import study_figures
+from fedmm.report.study_text import in_words, readings, short
+from fedmm.study.definition import Study
+from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE, Marginal, Row, marginals
+from fedmm.study.records import TrialRecord
+from fedmm.study.selection import complete_trials, pareto_front
+from fedmm.study.space import Range
+from fedmm.utils.text import PROTOCOLS, counted, in_bytes, in_time, metric_words, probability, setting, share
+
+MOST_TRIALS = 15  # in the table of the best
+PREFERRED = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
+
+
+def write_study_page(
+    study: Study,
+    trials: Sequence[TrialRecord],
+    importances: Mapping[str, float] | None,
+    summary: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Writes the page; an earlier one is replaced.
+
+    ``importances`` are each parameter's share by name, None where they are not known. ``summary`` is the object of
+    ``fedmm sweep --json``; any of its entries may be absent (``verdict.text``, ``best.config_path``, ``test``,
+    ``parent_run_id``, ``study_digest``, ``folder``). Raises StorageError.
+    """
+    write_page(study_page(study, trials, importances, summary), path)
+
+
+def study_page(
+    study: Study, trials: Sequence[TrialRecord], importances: Mapping[str, float] | None, summary: Mapping[str, Any]
+) -> str:
+    """The whole page."""
+    counting = [trial for trial in trials if not trial.superseded]
+    found = marginals(study, counting)
+    figures = study_figures(study, counting, importances, found)
+
+    def drawn(*names: str) -> Html:
+        panels: list[Panel] = [panel for name in names for panel in figures.get(name, [])]
+        return figure(panels, names[0].partition("_")[0])
+
+    return page(
+        f"Study {study.name}",
+        _what(study),
+        _verdict(study, counting, found, summary),
+        section("The best configuration", _best(study, counting), _test(summary), name="best"),
+        section("Trials", drawn("history", "learning_curves"), _leading(study, counting), name="trials"),
+        section("Metric against bytes", _front(study, counting), drawn("pareto_front"), name="front"),
+        section("What each value came to", _tables(study, found), drawn("slice"), name="values"),
+        section("What mattered", drawn("importance", "contour"), drawn("parallel_coordinates"), name="mattered"),
+        section("Failed trials", _failures(counting), name="failures"),
+        section("Again", _again(study, summary), name="again"),
+    )
+
+
+def _what(study: Study) -> str:
+    plan, data = study.plan, study.base.data
+    parts = [
+        plan.description,
+        f"{counted(len(study.space), 'parameter')} on {data.name if data.path is None else data.path.name}",
+        f"by {metric_words(study.metric)} on validation",
+        f"sampler {plan.sampler}, pruner {plan.pruner}, seed {plan.seed}",
+        f"{counted(plan.seeds, 'run')} a configuration",
+    ]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _verdict(
+    study: Study, trials: Sequence[TrialRecord], found: Sequence[Marginal], summary: Mapping[str, Any]
+) -> Html:
+    sentences = readings(study, trials, found)
+    stated = (summary.get("verdict") or {}).get("text")
+    first, *others = [stated, *sentences] if stated else sentences
+    return element("div", paragraph(str(first)), *(paragraph(other) for other in others), class_="verdict")
+
+
+def _best(study: Study, trials: Sequence[TrialRecord]) -> Html:
+    complete = complete_trials(trials)
+    if not complete:
+        return paragraph("None: no trial is complete.")
+    best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+    default = study.default_values()
+    rows = [
+        [
+            breakable(parameter.name),
+            setting(best.params[parameter.name]) if parameter.name in best.params else "not searched here",
+            setting(default[parameter.name]) if parameter.name in default else "not searched there",
+            _domain(parameter.domain),
+        ]
+        for parameter in study.space
+    ]
+    words = f"Trial {best.number}: {metric_words(study.metric)} {share(best.value or 0.0)} on validation."
+    return table(["Setting", f"Trial {best.number}", "Default", "Searched"], rows, words=range(4), caption=words)
+
+
+def _test(summary: Mapping[str, Any]) -> Html:
+    """The one look at test, beside the baselines: a table a protocol."""
+    test, looks = summary.get("test"), summary.get("test_looks")
+    again = f" Test was looked at {looks} times in this study." if isinstance(looks, int) and looks > 1 else ""
+    if not test:
+        return paragraph(again.strip(), kind="note") if again else Html("")
+    own: Mapping[str, Mapping[str, Any]] = test["metrics"]
+    beside = {str(name).replace("_", " "): values for name, values in (test.get("baselines") or {}).items()}
+    beside |= {f"{name} alone": values for name, values in (test.get("parts") or {}).items()}
+    tables = []
+    for protocol, values in own.items():
+        names = [name for name in PREFERRED if name in values]
+        head = ["On test", *(metric_words(f"{protocol}/{name}").partition(",")[0] for name in names)]
+        rows = [
+            [title, *(_measured(found.get(protocol, {}), name) for name in names)]
+            for title, found in {"the winner": own, **beside}.items()
+        ]
+        tables.append(table(head, rows, caption=f"On test, {PROTOCOLS.get(protocol, protocol)}."))
+    note = paragraph(f"Selection never read the numbers on test.{again}", kind="note")
+    return joined([note, element("div", *tables, class_="panels tables")])
+
+
+def _leading(study: Study, trials: Sequence[TrialRecord]) -> Html:
+    complete = sorted(complete_trials(trials), key=lambda trial: (-(trial.value or 0.0), trial.number))
+    head = ["Trial", metric_words(study.metric), *(["Bytes"] if study.plan.minimize else []), "Time", "Parameters"]
+    rows = [
+        [
+            str(trial.number),
+            share(trial.value or 0.0),
+            *([_size(trial)] if study.plan.minimize else []),
+            in_time(trial.seconds) if trial.seconds is not None else "unknown",
+            in_words(study, trial.params),
+        ]
+        for trial in complete[:MOST_TRIALS]
+    ]
+    caption = f"The best {len(rows)} of {counted(len(complete), 'complete trial')}; all are in trials.csv."
+    return table(head, rows, words=(0, len(head) - 1), caption=caption, stacked=True) if rows else Html("")
+
+
+def _front(study: Study, trials: Sequence[TrialRecord]) -> Html:
+    front = pareto_front(trials) if study.plan.minimize else []
+    rows = [
+        [str(trial.number), share(trial.value or 0.0), _size(trial), in_words(study, trial.params)] for trial in front
+    ]
+    head = ["Trial", metric_words(study.metric), "Bytes", "Parameters"]
+    return (
+        table(head, rows, words=(0, 3), caption="The Pareto front, by rising bytes.", stacked=True)
+        if rows
+        else Html("")
+    )
+
+
+def _tables(study: Study, found: Sequence[Marginal]) -> Html:
+    """A table a parameter, side by side where there is room, and what they cannot say."""
+    tables = []
+    for one in found:
+        rows = [
+            [
+                row.label,
+                str(row.num_trials),
+                str(row.num_pruned),
+                _interval(row),
+            ]
+            for row in one.rows
+        ]
+        test = (
+            "too few trials to compare"
+            if one.p_adjusted is None
+            else f"p = {probability(one.p_adjusted)} after Holm's correction"
+        )
+        head = [short(one.parameter.name), "Trials", "Pruned", "Mean and 95% interval"]
+        tables.append(table(head, rows, caption=f"{one.parameter.name}: {test}.", stacked=False))
+    note = GRID_FOOTNOTE if study.plan.sampler == "grid" else FOOTNOTE
+    return joined([element("div", *tables, class_="panels tables"), paragraph(note, kind="note")])
+
+
+def _interval(row: Row) -> Html | str:
+    if row.mean is None:
+        return "none"
+    interval = "too few" if row.ci95 is None else f"[{share(row.ci95[0])}, {share(row.ci95[1])}]"
+    return joined([share(row.mean), " ", element("small", interval)])
+
+
+def _failures(trials: Sequence[TrialRecord]) -> Html:
+    failed = [trial for trial in trials if trial.state == "failed"]
+    reasons = Counter(trial.reason or "no reason was recorded" for trial in failed)
+    entries = []
+    for reason, number in reasons.most_common():
+        numbers = [str(trial.number) for trial in failed if (trial.reason or "no reason was recorded") == reason]
+        entries.append(
+            f"{counted(number, 'trial')} ({', '.join(numbers[:10])}{', …' if number > 10 else ''}): {reason}"
+        )
+    return bullets(entries, "warnings")
+
+
+def _again(study: Study, summary: Mapping[str, Any]) -> Html:
+    best = summary.get("best") or {}
+    lines = [f"fedmm train --config {shlex.quote(str(best['config_path']))}"] if best.get("config_path") else []
+    folder = summary.get("folder")
+    source = shlex.quote(f"{folder}/study.toml") if folder else "study.toml"
+    lines.append(f"fedmm sweep --study {source}")
+    if summary.get("parent_run_id"):
+        lines.append(f"fedmm ui --study {shlex.quote(study.name)}")
+    digest = paragraph("Study digest ", element("code", str(summary.get("study_digest") or study.digest)), kind="note")
+    return joined([code("\n".join(lines)), digest])
+
+
+def _measured(values: Mapping[str, Any], name: str) -> Html | str:
+    if name not in values:
+        return "not measured"
+    interval = (values.get("ci95") or {}).get(name)
+    beside = [" ", element("small", f"[{share(interval[0])}, {share(interval[1])}]")] if interval else []
+    return joined([share(float(values[name])), *beside])
+
+
+def _domain(domain: Any) -> str:
+    if isinstance(domain, Range):
+        step = f" by {setting(domain.step)}" if domain.step is not None else ""
+        return f"{setting(domain.low)} to {setting(domain.high)}{step}{', log scale' if domain.log else ''}"
+    return ", ".join(setting(value) for value in domain.values)
+
+
+def _size(trial: TrialRecord) -> str:
+    return in_bytes(trial.values[1]) if trial.values is not None and len(trial.values) > 1 else "unknown"

@@ -1,0 +1,1 @@
+"""A whole run: training, its folder, its checkpoints, its result and its evaluation."""

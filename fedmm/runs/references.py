@@ -1,0 +1,137 @@
+"""What stands beside a model in every report: the baselines, each of its parts alone, and paired tests against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedmm.data.cold_items import cold_digest
+from fedmm.data.negatives import negatives_digest
+from fedmm.evaluation.groups import group_tables
+from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.ranking import RankCounts
+from fedmm.evaluation.results import Evaluation
+from fedmm.evaluation.significance import PairedTest, paired_test
+from fedmm.evaluation.user_counts import UserCounts
+from fedmm.experiment import Experiment
+from fedmm.federation.client_states import NO_STATES, ClientStates
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import derive, numpy_stream
+
+OPPONENTS = ("round_0", "transition_counts", "backbone")  # whom the model is tested against, user by user
+FIXED = ("transition_counts",)  # of them: nobody trained these, no seed changes them
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """One split's rows by name, in the order in which they are shown."""
+
+    baselines: Mapping[str, Evaluation]
+    parts: Mapping[str, Evaluation]  # the backbone without experts, then each expert alone
+    paired: Mapping[str, Mapping[str, PairedTest]]  # opponent -> "full/ndcg_at_10" -> the model against it
+
+    @property
+    def rows(self) -> Mapping[str, Evaluation]:
+        """All of them; no part is called like a baseline."""
+        return {**self.baselines, **self.parts}
+
+
+def measure_beside(
+    experiment: Experiment,
+    params: Params,
+    round_number: int,
+    split: str,
+    model: Evaluation,
+    *,
+    intervals: bool = True,
+    clients: ClientStates = NO_STATES,
+) -> Beside:
+    """Evaluates what stands beside ``model``, the evaluation of ``params`` of ``round_number`` (with what ``clients``
+    keep) on ``split``: the same queries, candidates and resamples. Tests are on the selection metric's measure, under
+    every protocol; one training is one seed, so the seed effect is assumed (``evaluation/significance.py``)."""
+    baselines, parts = (
+        {name: experiment.evaluate_scorer(scorer, split, intervals=intervals) for name, scorer in scorers.items()}
+        for scorers in (experiment.baselines(), experiment.parts(params, round_number, clients))
+    )
+    rows = baselines | parts
+    measure = experiment.config.evaluation.selection_metric.partition("/")[2]
+    paired = {
+        name: {
+            f"{protocol}/{measure}": _test(experiment, model, rows[name], protocol, measure, fixed=name in FIXED)
+            for protocol in model.counts
+        }
+        for name in OPPONENTS
+        if name in rows and len(model.users) > 1
+    }
+    return Beside(baselines, parts, paired)
+
+
+def rows_json(rows: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, dict[str, Any]]:
+    """``{name: {split: metrics}}`` from the rows of each split."""
+    found: dict[str, dict[str, Any]] = {}
+    for split, own in rows.items():
+        for name, evaluation in own.items():
+            found.setdefault(name, {})[split] = evaluation.to_json()
+    return found
+
+
+def paired_json(paired: Mapping[str, Mapping[str, PairedTest]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """``{opponent: {"full/ndcg_at_10": {difference, ci95, p_value}}}``: the model minus the opponent."""
+    return {
+        name: {
+            metric: {"difference": test.difference, "ci95": list(test.ci95), "p_value": test.p_value}
+            for metric, test in own.items()
+        }
+        for name, own in paired.items()
+    }
+
+
+def model_counts(experiment: Experiment, found: Evaluation, split: str) -> UserCounts:
+    """What a comparison needs of an evaluation on "validation" or "test"."""
+    return _counts_of(experiment, found.counts, split)
+
+
+def beside_counts(experiment: Experiment, beside: Beside, split: str) -> UserCounts:
+    """The same of what stands beside the model, ``round_0/full`` and so on in place of the protocols."""
+    rows = beside.rows.items()
+    counts = {f"{name}/{protocol}": own for name, row in rows for protocol, own in row.counts.items()}
+    return _counts_of(experiment, counts, split)
+
+
+def groups_json(experiment: Experiment, found: Evaluation, beside: Beside, split: str) -> dict[str, Any]:
+    """The model and what stands beside it by groups of users and of targets (``evaluation/groups.py``)."""
+    model, others = model_counts(experiment, found, split), beside_counts(experiment, beside, split)
+    config = experiment.config
+    seed = derive(config.runtime.seed, "bootstrap")
+    samples = config.evaluation.bootstrap_samples
+    return dict(group_tables(model, others, experiment.queries(split), experiment.split, samples, seed))
+
+
+def _counts_of(experiment: Experiment, counts: Mapping[str, RankCounts], split: str) -> UserCounts:
+    queries = experiment.queries(split)
+    return UserCounts(
+        users=queries.users,
+        user_ids=experiment.dataset.interactions.user_ids[queries.users],
+        counts=counts,
+        dataset_digest=experiment.dataset.digest,
+        split=f"{_split_name(experiment)}/{split}",
+        negatives_digest=negatives_digest(experiment.negatives[split]),
+    )
+
+
+def _split_name(experiment: Experiment) -> str:
+    """The split's name; with cold items also which, since other questions are then asked of the same data."""
+    cold = experiment.split.cold
+    if cold is None or cold.candidates is None:
+        return experiment.split.name
+    return f"{experiment.split.name} without cold items {cold_digest(cold.candidates)}"
+
+
+def _test(
+    experiment: Experiment, model: Evaluation, other: Evaluation, protocol: str, measure: str, *, fixed: bool
+) -> PairedTest:
+    cutoff = int(measure.rpartition("_")[2])
+    a, b = (per_query(found.counts[protocol], [cutoff])[measure][None] for found in (model, other))
+    stream = numpy_stream(derive(experiment.config.runtime.seed, "beside", protocol, measure), "paired test")
+    return paired_test(a, b, stream, b_is_fixed=fixed)

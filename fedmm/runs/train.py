@@ -1,0 +1,391 @@
+"""A whole run: train, watch, save, evaluate, report. The loop that ``fedmm train`` and studies share."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fedmm import __version__
+from fedmm.config import ExperimentConfig
+from fedmm.config.idle import idle_settings
+from fedmm.config.load import dump_toml
+from fedmm.errors import FedmmError, StorageError
+from fedmm.evaluation.results import Evaluation
+from fedmm.evaluation.user_counts import save_user_counts
+from fedmm.experiment import Experiment, RoundReport, TrainState
+from fedmm.runs.advice import advise
+from fedmm.runs.checkpoint import BEST, FOLDER, prune_checkpoints
+from fedmm.runs.cold import cold_items_json
+from fedmm.runs.figures import learning_curve
+from fedmm.runs.figures_groups import draw_groups
+from fedmm.runs.folder import (
+    BESIDE_FILES,
+    CONFIG_FILE,
+    COUNTS_FILES,
+    CURVE_FILE,
+    GROUPS_FILE,
+    Progress,
+    discard,
+    find_resumable,
+    held,
+    is_finished,
+    load_state,
+    new_folder,
+    require_free,
+    save_state,
+    write_result,
+)
+from fedmm.runs.metrics import flat_metrics
+from fedmm.runs.references import (
+    Beside,
+    beside_counts,
+    groups_json,
+    measure_beside,
+    model_counts,
+    paired_json,
+    rows_json,
+)
+from fedmm.tracking import mlflow_run
+from fedmm.tracking.mlflow_run import Tracker
+from fedmm.tracking.mlflow_store import DEFAULT_URI, redacted, resolve_uri
+from fedmm.utils.files import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
+from fedmm.utils.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
+from fedmm.utils.params import num_parameters
+from fedmm.utils.timing import OFF, Timer
+
+SHORT = {"visual": "w_vis", "semantic": "w_sem", "transition": "w_trans"}
+
+
+class Observer(Protocol):
+    """Who watches a run: a live table, plain lines, or nobody."""
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing about the data or the run."""
+
+    def warn(self, text: str) -> None:
+        """Something that may have to change."""
+
+    def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
+        """Data and model are ready; training begins."""
+
+    def round_done(self, report: RoundReport, seconds_left: float) -> None:
+        """One round is over."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the steps of one run share."""
+
+    experiment: Experiment
+    folder: Path
+    observer: Observer
+    interrupts: Interrupts
+    started: float
+    data_seconds: float
+    test: bool  # whether the test split is evaluated
+    tags: Mapping[str, str]
+    timer: Timer
+
+    @property
+    def config(self) -> ExperimentConfig:
+        return self.experiment.config
+
+
+def run_training(
+    config: ExperimentConfig,
+    observer: Observer,
+    *,
+    resume: bool = False,
+    test: bool = True,
+    tags: Mapping[str, str] | None = None,
+    timer: Timer = OFF,
+) -> dict[str, Any]:
+    """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
+
+    With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers
+    are those of an uninterrupted run, bit for bit on the same machine. Without ``test`` neither the model nor a
+    baseline meets the test split. ``tags`` join those of the MLflow run. With a ``timer`` the result has a ``profile``,
+    in the run folder as of when the result is written there. Raises Interrupted on Ctrl-C and SIGTERM after the last
+    complete round is saved, StoppedEarly where the observer does, and the other FedmmErrors of its parts.
+    """
+    started = time.perf_counter()
+    set_threads(config.runtime.threads)
+    resumed = find_resumable(config.runtime.output) if resume else None
+    if resume and resumed is None:
+        observer.warn("There is no stopped run to resume; a new one begins.")
+    if resumed is None:
+        require_free(config.runtime.output)
+    with Interrupts() as interrupts:
+        if config.tracking.enabled:
+            mlflow_run.preload()
+        experiment = Experiment.prepare(config, observer.stage, timer)
+        kept = config.runtime.output is not None and config.runtime.output.exists()
+        folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
+        for note in (*idle_settings(config), *experiment.notes):
+            observer.note(note)
+        ready = time.perf_counter() - started
+        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer)
+        try:
+            with held(folder):
+                state, progress = _begin(run, resumed=resumed is not None)
+                return _train_and_report(run, state, progress)
+        except (FedmmError, Stop):
+            if resumed is None:
+                discard(folder, keep_folder=kept)  # without a checkpoint there is nothing to go on from
+            raise
+
+
+def set_threads(threads: int) -> None:
+    """Sets torch's CPU threads; 0 takes as many as this process may use."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or available)
+
+
+def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
+    """Round 0, or the state in which a stopped run was left."""
+    found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
+    if found is not None:
+        number = found[0].server.round
+        finished = ", which had finished: its best round is evaluated again" if is_finished(run.folder) else ""
+        run.observer.note(f"resumed {run.folder} after round {number}{finished}")
+        truncate_rounds(run.folder, number)
+        prune_checkpoints(run.folder / FOLDER)  # what died between saving and pruning left one too many
+        return found
+    truncate_rounds(run.folder, 0)
+    write_atomically(run.folder / CONFIG_FILE, dump_toml(run.config).encode())
+    if run.config.federation.spectral_start:
+        run.observer.stage("spectral start")
+    with run.timer.stage("spectral start" if run.config.federation.spectral_start else "initial parameters"):
+        return run.experiment.initial_state(), Progress()
+
+
+def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
+    experiment, observer = run.experiment, run.observer
+    facts = dataset_facts(experiment)
+    tags = {"output": str(run.folder), **run.tags}
+    tracked, saving = partial(run.timer.stage, "tracking"), partial(run.timer.stage, "checkpoints")
+    with tracked():
+        opened = mlflow_run.open_tracker(run.config, run.folder, tags=tags, run_id=progress.run_id, warn=observer.warn)
+    with opened as tracker:
+        progress = replace(progress, run_id=tracker.run_id)
+        with tracked():
+            tracker.log_params(run.config.flat())
+            tracker.log_dataset(**facts, context="training")
+        observer.prepared(facts, run.config.federation.rounds)
+        with saving():
+            save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
+        try:
+            state, progress = _train(run, state, progress, tracker)
+            result = _report(run, state, progress, tracker)
+            with tracked():
+                tracker.log_summary(flat_metrics(result))
+                kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
+                for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
+                    if path.exists():
+                        tracker.log_artifact(path)
+                tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
+                tracker.log_artifact(write_result(run.folder, _profiled(result, run.timer)))
+                tracker.finish("FINISHED")
+        except (Stop, Interrupted) as stop:  # a signal, or the observer's wish
+            remedy = f"Go on with: fedmm train --resume --output {run.folder}"
+            raise Interrupted(stop.signal_number, remedy=remedy) from None
+        except StoppedEarly as stop:
+            tracker.set_tags({"fedmm.state": "pruned", "fedmm.reason": str(stop)})
+            raise
+        return _profiled(result, run.timer)
+
+
+def _profiled(result: dict[str, Any], timer: Timer) -> dict[str, Any]:
+    """The result with the profile until now, where there is one."""
+    profile = timer.profile()
+    return result if profile is None else result | {"profile": profile.to_json()}
+
+
+def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> tuple[TrainState, Progress]:
+    """The rounds that are left, with their records; on a stop the last complete round is saved first."""
+    rounds, saved = run.config.federation.rounds, state.server.round
+    first = state.server.round
+    mark = time.perf_counter()
+    try:
+        for reached, report in run.timer.rounds(run.experiment.rounds(state, run.timer)):
+            with run.interrupts.shielded():
+                state = reached  # in here: a round that is not recorded must not be saved either
+                progress = replace(progress, train_seconds=progress.train_seconds + report.seconds)
+                with run.timer.stage("tracking"):
+                    tracker.log_round(round_metrics(report), report.round)
+                done = report.round == rounds or state.exhausted(run.config.evaluation.patience)
+                if report.round % run.config.runtime.checkpoint_every == 0 or done:
+                    with run.timer.stage("checkpoints"):
+                        save_state(run.folder, run.experiment, state, progress)
+                    saved = report.round
+                pace = (time.perf_counter() - mark) / (report.round - first)
+                with run.timer.stage("progress"):
+                    run.observer.round_done(report, pace * (rounds - report.round))
+    except (Stop, Interrupted):
+        if state.server.round > saved:
+            with run.interrupts.shielded():
+                save_state(run.folder, run.experiment, state, progress)
+        raise
+    return state, progress
+
+
+def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> dict[str, Any]:
+    """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up."""
+    experiment = run.experiment
+    if state.best_params is None:
+        raise FedmmError("The run has no validated round.", "Start it anew.")
+    began = time.perf_counter()
+    splits = ("validation", "test") if run.test else ("validation",)
+    run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
+    with run.timer.stage("final evaluation"):
+        best, personal = (state.best_params, state.best_round), state.best_clients
+        found = {split: experiment.evaluate(*best, split, clients=personal) for split in splits}
+    beside: dict[str, Beside] = {}
+    cold: dict[str, Any] = {}
+    if run.test:
+        run.observer.stage("evaluating the baselines and each part of the model alone")
+        with run.timer.stage("baselines"):
+            beside = {
+                split: measure_beside(experiment, *best, split, outcome, clients=personal)
+                for split, outcome in found.items()
+            }
+    with run.timer.stage("per-user counts"):
+        for split, outcome in found.items():
+            save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
+        for split, rows in beside.items():
+            save_user_counts(beside_counts(experiment, rows, split), run.folder / BESIDE_FILES[split])
+    groups = {split: groups_json(experiment, found[split], rows, split) for split, rows in beside.items()}
+    if run.test and experiment.split.cold is not None:
+        run.observer.stage("evaluating the cold items")
+        with run.timer.stage("cold items"):
+            cold = cold_items_json(experiment, *best, personal)
+    if run.test:
+        _draw(run, "The learning curve", partial(_draw_curve, run, beside["validation"].baselines))
+    if groups.get("test"):
+        _draw(run, "The figure of groups", partial(draw_groups, groups["test"], run.folder / GROUPS_FILE))
+    evaluation_seconds = time.perf_counter() - began
+    result = {
+        "version": __version__,
+        "status": "finished",
+        "seed": run.config.runtime.seed,
+        "run_id": tracker.run_id,
+        "tracking_uri": _tracking_uri(run.config),
+        "checkpoint": str(run.folder / FOLDER / BEST),
+        "output": str(run.folder),
+        "dataset": dataset_facts(experiment),
+        "config_digest": run.config.digest,
+        "rounds": state.server.round,
+        "best_round": state.best_round,
+        "seconds": {
+            "total": time.perf_counter() - run.started,
+            "data": run.data_seconds,
+            "train": progress.train_seconds,
+            "evaluation": evaluation_seconds,
+        },
+        "metrics": {split: outcome.to_json() for split, outcome in found.items()},
+        "baselines": rows_json({split: own.baselines for split, own in beside.items()}),
+        "parts": rows_json({split: own.parts for split, own in beside.items()}),
+        "paired": {split: paired_json(own.paired) for split, own in beside.items()},
+        "groups": groups,
+        **cold,
+        "model": model_facts(experiment, state),
+        "communication": vars(state.ledger),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "notes": list(experiment.notes),
+    }
+    return result | {"advice": advise(run.config, result) if run.test else []}
+
+
+def dataset_facts(experiment: Experiment) -> dict[str, Any]:
+    """Name, sizes and digest of the data."""
+    interactions = experiment.dataset.interactions
+    return {
+        "name": experiment.dataset.name,
+        "digest": experiment.dataset.digest,
+        "num_users": interactions.num_users,
+        "num_items": interactions.num_items,
+        "num_interactions": len(interactions.histories.values),
+    }
+
+
+def model_facts(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+    """Size, gate and router weights of the best round; None where the model has no such part."""
+    params = state.best_params or state.server.evaluated
+    weights = experiment.recommender.expert_weights(params)
+    return {
+        "num_parameters": num_parameters(params),
+        "gating_weight": experiment.recommender.gating_weight(params),
+        **{short: weights.get(name) for name, short in SHORT.items()},
+    }
+
+
+def round_metrics(report: RoundReport) -> dict[str, float]:
+    """One round as tracked: ``train/loss``, ``val/full/ndcg_at_10``, ``model/gating_weight``, ..."""
+    metrics = {
+        "train/loss": report.loss,
+        "model/load_balance_loss": report.load_balance_loss,
+        "federation/uplink_bytes": float(report.uplink_bytes),
+        "federation/downlink_bytes": float(report.downlink_bytes),
+        "federation/update_norm": report.update_norm,
+        "federation/num_clients": float(report.num_clients),
+        "seconds/round": report.seconds,
+    }
+    metrics |= {f"model/{SHORT[name]}": weight for name, weight in report.expert_weights.items()}
+    if report.gating_weight is not None:
+        metrics["model/gating_weight"] = report.gating_weight
+    return metrics | {f"val/{name}": value for name, value in (report.validation or {}).items()}
+
+
+def peak_rss_bytes() -> int:
+    """Most memory this process has held: ``ru_maxrss`` is in kilobytes on Linux and in bytes on macOS."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _tracking_uri(config: ExperimentConfig) -> str | None:
+    """Where the MLflow run is, without credentials; the default store by its short name."""
+    if not config.tracking.enabled:
+        return None
+    uri = resolve_uri(config.tracking.uri, os.environ)
+    return DEFAULT_URI if uri == resolve_uri(None, {}) else redacted(uri)
+
+
+def _shareable_settings(run: _Run) -> Path:
+    """The run's settings file, or a copy of it without the credentials of a tracking server."""
+    path = run.folder / CONFIG_FILE
+    text = path.read_text(encoding="utf-8")
+    if redacted(text) == text:
+        return path
+    copy = run.folder / "shared" / CONFIG_FILE
+    write_atomically(copy, redacted(text).encode())
+    return copy
+
+
+def _draw(run: _Run, what: str, draw: Callable[[], object]) -> None:
+    """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning. A disk
+    that refuses it would refuse the result too, and ``--resume`` repeats the evaluation alone."""
+    try:
+        with run.timer.stage("drawing"):
+            draw()
+    except StorageError:
+        raise
+    except Exception as error:
+        run.observer.warn(f"{what} could not be drawn ({type(error).__name__}: {error}).")
+
+
+def _draw_curve(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
+    metric = run.config.evaluation.selection_metric
+    protocol, name = metric.split("/")
+    levels = {label: outcome.metrics[protocol][name] for label, outcome in baselines.items()}
+    learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)

@@ -1,0 +1,1 @@
+"""Where runs report: MLflow, behind a tracker that outlives it."""

@@ -1,0 +1,71 @@
+"""Every look at test, counted: each trained model that a study measured on it, once.
+
+The study's storage has one attribute a look, so that no worker overwrites another's and a run that is gone on with is
+not counted twice; the study's folder has the same as lines of JSON, appended as they happen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from fedmm.study import Study
+from fedmm.study.space import VARIANT
+from fedmm.utils.files import append_line, read_lines, storage_error
+
+LOOKS_FILE = "test_looks.jsonl"
+PREFIX = "test_look:"  # of a study attribute; the digest of the run's settings, seed included, follows
+
+
+@dataclass(frozen=True)
+class Look:
+    """One model on test."""
+
+    time: str  # UTC, ISO 8601
+    study: str
+    trial: int
+    variant: str | None
+    seed: int
+    config_digest: str
+
+
+def make_look(study: Study, trial: int, values: Mapping[str, Any], seed: int) -> Look:
+    """A look now, at the run of ``trial`` with ``values`` under ``seed``."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Look(now, study.name, trial, values.get(VARIANT), seed, study.configure(values, seed).digest)
+
+
+def record_look(trials: optuna.Study, folder: Path, look: Look) -> None:
+    """Counts and logs the look, unless that model has been looked at before: it gives the same numbers again. Raises
+    StorageError where the folder cannot be written."""
+    key = f"{PREFIX}{look.config_digest}"
+    if key not in trials.user_attrs:
+        trials.set_user_attr(key, asdict(look))
+        _append(folder, look)
+
+
+def looks_of(trials: optuna.Study) -> list[Look]:
+    """Every look of the study, on whatever machine, the earliest first."""
+    found = [Look(**value) for key, value in trials.user_attrs.items() if key.startswith(PREFIX)]
+    return sorted(found, key=lambda look: (look.time, look.trial, look.seed))
+
+
+def write_looks(trials: optuna.Study, folder: Path) -> None:
+    """Appends the lines that are not in the folder's log: of other machines, and of workers that died before theirs."""
+    there = {line.get("config_digest") for line in read_lines(folder / LOOKS_FILE)}
+    for look in looks_of(trials):
+        if look.config_digest not in there:
+            _append(folder, look)
+
+
+def _append(folder: Path, look: Look) -> None:
+    path = folder / LOOKS_FILE
+    try:
+        append_line(path, asdict(look))
+    except OSError as error:
+        raise storage_error(path, error) from error

@@ -1,0 +1,329 @@
+"""Every setting changes a number or an artifact: for each, two runs that differ in nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from fedmm.config import UNDIGESTED, DataConfig, ExperimentConfig
+from fedmm.config.describe import known_settings
+from fedmm.config.load import dump_toml, load_config
+from fedmm.data.datasets import load_dataset
+from fedmm.errors import ConfigError, DataError
+from fedmm.experiment import Experiment, choose_device
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.runs.folder import CONFIG_FILE
+from fedmm.runs.train import run_training
+from fedmm.tracking import mlflow_run
+from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
+
+Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
+TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
+MEMORY = {"model.experts": "memory", "model.memory.size": 3}
+POOLED = {"model.experts": "pooled"}
+NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
+COMPETITIVE = {"model.fusion": "competitive"}
+LONGER = {"federation.rounds": 5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Another value of a setting, and the settings beside which it matters."""
+
+    value: Any
+    beside: Given = dataclasses.field(default_factory=dict)
+
+
+NUMBERS = {  # settings whose change must show in the numbers of a run
+    "data.path": Case("other.csv"),
+    "data.visual_features": Case("none"),
+    "data.text_features": Case("none"),
+    "data.user_column": Case("other_user"),
+    "data.item_column": Case("other_item"),
+    "data.rating_column": Case("other_rating", {"data.min_rating": 2.0}),
+    "data.timestamp_column": Case("other_time"),
+    "data.min_rating": Case(2.0),
+    "data.min_user_interactions": Case(8),
+    "data.min_item_interactions": Case(3),
+    "data.feature_corruption": Case("shuffle"),
+    "data.tie_order": Case("file"),
+    "data.tie_seed": Case(1),
+    "data.split": Case("temporal"),
+    "data.temporal_fraction": Case(0.3, TEMPORAL),
+    "data.cold_item_fraction": Case(0.2),
+    "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),
+    "model.hidden_dim": Case(4),
+    "model.num_blocks": Case(2),
+    "model.num_heads": Case(1),
+    "model.max_length": Case(4),
+    "model.dropout": Case(0.5),
+    "model.fusion": Case("competitive"),
+    "model.experts": Case("memory"),
+    "model.transition": Case(True),
+    "model.scoring": Case("cosine", MEMORY),
+    "model.gating_init": Case(0.5),
+    "model.learn_gating": Case(False),
+    "model.personal_gate": Case(True),
+    "model.user_vector": Case(True),
+    "model.router_bias_init": Case(1.0, COMPETITIVE),
+    "model.load_balance_weight": Case(5.0),
+    "model.pooling_decay": Case(0.3, POOLED),
+    "model.alignment_weight": Case(1.0, POOLED),
+    "model.alignment_temperature": Case(1.0, {**POOLED, "model.alignment_weight": 1.0}),
+    "model.neighbors.count": Case(2, NEIGHBORS),
+    "model.neighbors.sharpness": Case(1.0, NEIGHBORS),
+    "model.neighbors.decay": Case(0.5, NEIGHBORS),
+    "model.memory.size": Case(1, MEMORY),
+    "model.memory.num_heads": Case(1, MEMORY),
+    "model.memory.surprise_weight": Case(20.0, MEMORY),
+    "model.memory.recency_weight": Case(0.0, MEMORY),
+    "model.memory.num_prototypes": Case(4, MEMORY),
+    "federation.mode": Case("centralized"),
+    "federation.rounds": Case(3),
+    "federation.client_fraction": Case(0.5),
+    "federation.cohort_size": Case(5),
+    "federation.local_steps": Case(2),
+    "federation.local_epochs": Case(1),
+    "federation.batch_size": Case(1),
+    "federation.local_algorithm": Case("scaffold"),
+    "federation.local_optimizer": Case("adam"),
+    "federation.learning_rate": Case(0.1),
+    "federation.trim_fraction": Case(0.4, {"federation.aggregation": "trimmed_mean"}),
+    "federation.learning_rate_schedule": Case("cosine"),
+    "federation.weight_decay": Case(0.1),
+    "federation.clip_norm": Case(0.2),
+    "federation.proximal_mu": Case(1.0),
+    "federation.loss": Case("bpr"),
+    "federation.gbce_calibration": Case(0.0, {"federation.loss": "gbce", "federation.num_negatives": 3}),
+    "federation.num_negatives": Case(3),
+    "federation.logq_correction": Case(True, {"federation.num_negatives": 3}),
+    "federation.negatives_per": Case("round", {"federation.num_negatives": 3}),
+    "federation.item_rows": Case("all", {"federation.num_negatives": 3}),
+    "federation.exclude_seen": Case(False),
+    "federation.warmup_rounds": Case(1),
+    "federation.aggregation": Case("mean"),
+    "federation.heat_cap": Case(1.2),
+    "federation.client_weighting": Case("positions"),
+    "federation.server_optimizer": Case("sgd"),
+    "federation.server_learning_rate": Case(0.5),
+    "federation.server_beta1": Case(0.5, {"federation.server_optimizer": "momentum"}),
+    "federation.server_beta2": Case(0.5, {"federation.server_optimizer": "adam"}),
+    "federation.server_epsilon": Case(0.1, {"federation.server_optimizer": "adagrad"}),
+    "federation.ema_decay": Case(0.5),
+    "federation.spectral_start": Case(False),
+    "federation.spectral_sketch_size": Case(9),
+    "evaluation.protocols": Case(("full",)),
+    "evaluation.cutoffs": Case((10, 20)),
+    "evaluation.every": Case(2),
+    "evaluation.selection_metric": Case("uniform100/hr_at_5"),
+    "evaluation.patience": Case(1, {**LONGER, "federation.learning_rate": 1e-6}),
+    "evaluation.bootstrap_samples": Case(11),
+    "evaluation.negatives_seed": Case(1),
+    "runtime.seed": Case(1),
+    "runtime.dtype": Case("float64"),
+}
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_the_setting_changes_a_number(key: str, world: Path) -> None:
+    case = NUMBERS[key]
+    beside, with_it = case.beside, {**case.beside, key: case.value}
+    config, changed = settings_of(world, beside), settings_of(world, with_it)
+    assert {name for name, value in config.flat().items() if changed.flat()[name] != value} == {key}
+    assert known_numbers(world, beside) != known_numbers(world, with_it)
+    assert config.digest != changed.digest
+
+
+@pytest.mark.parametrize("beside", [{}, MEMORY, POOLED], ids=["base", "memory", "pooled"])
+def test_nothing_changed_is_no_number_changed(beside: Given, world: Path) -> None:
+    """Or the test above would prove nothing."""
+    assert numbers(settings_of(world, beside)) == known_numbers(world, beside)
+
+
+class Silent:
+    """Watches a run and says nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: None
+
+
+def trained(world: Path, output: Path, given: Given) -> dict[str, Any]:
+    return run_training(settings_of(world, {"runtime.output": str(output), **given}), Silent())
+
+
+def opened_store(world: Path, monkeypatch: pytest.MonkeyPatch, given: Given) -> dict[str, Any] | None:
+    """What the MLflow run is made with; None where none is."""
+    made: list[dict[str, Any]] = []
+
+    class Run:
+        run_id, last_step = "r", -1
+
+        def __init__(self, uri: str, experiment: str, run_name: str, *_: Any) -> None:
+            made.append({"uri": uri, "experiment": experiment, "run_name": run_name})
+
+        def connect(self) -> None:
+            """Always there."""
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow_run, "MlflowRun", Run)
+    config = settings_of(world, {"tracking.enabled": True, **given})
+    mlflow_run.open_tracker(config, world, tags={}, warn=lambda text: None)
+    return made[0] if made else None
+
+
+def num_blocks(world: Path, given: Given) -> int:
+    """Blocks in which a cohort of everybody is trained."""
+    experiment = Experiment.prepare(settings_of(world, {"federation.client_fraction": 1.0, **given}))
+    federation, params = experiment.federation, experiment.initial_state().server.params
+    return len(list(federation.engine(federation.local, params, federation.clients, 1)))
+
+
+def name_chooses_the_dataset(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMM_CACHE", str(tmp_path))
+    assert load_dataset(DataConfig(name="movielens-small")).interactions.num_users == 597
+    with pytest.raises(DataError, match="The ML-100K ratings are not in"):
+        load_dataset(DataConfig(name="ml-100k"))
+
+
+def enabled_decides_whether_there_is_a_store(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opened_store(world, monkeypatch, {}) is not None
+    assert opened_store(world, monkeypatch, {"tracking.enabled": False}) is None
+
+
+def reaches_the_store(name: str, value: str, shown: str) -> Observation:
+    def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = opened_store(world, monkeypatch, {})
+        after = opened_store(world, monkeypatch, {f"tracking.{name}": value})
+        assert before is not None
+        assert after == {**before, name: shown} != before
+
+    return observe
+
+
+def device_is_where_parameters_are(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Experiment.prepare(settings_of(world, {})).initial_state().server.params[ITEM_TABLE].device.type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="'mps' is not available"):
+        Experiment.prepare(settings_of(world, {"runtime.device": "mps"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(choose_device(name)) for name in ("auto", "cpu", "cuda:1")] == ["cuda", "cpu", "cuda:1"]
+
+
+def threads_reach_torch(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for threads in (1, 3):
+        trained(world, tmp_path / str(threads), {"runtime.threads": threads, "federation.rounds": 1})
+    assert asked[0] == 1
+    assert 3 in asked
+
+
+def engine_decides_who_trains_together(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert num_blocks(world, {"runtime.engine": "sequential"}) == NUM_USERS
+    assert num_blocks(world, {"runtime.engine": "vectorized"}) < NUM_USERS / 2
+
+
+def block_size_bounds_the_blocks(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert num_blocks(world, {"runtime.block_size": 1}) == NUM_USERS
+    assert num_blocks(world, {"runtime.block_size": 2}) >= NUM_USERS / 2
+    assert num_blocks(world, {"runtime.block_size": 32}) < NUM_USERS / 2
+
+
+def checkpoint_every_spaces_the_checkpoints(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for every, kept in ((1, [3, 4]), (2, [2, 4]), (9, [0, 4])):
+        output = tmp_path / str(every)
+        trained(world, output, {"runtime.checkpoint_every": every, "federation.rounds": 4})
+        assert sorted(path.name for path in (output / "checkpoints").glob("round-*")) == [
+            f"round-0000{n}" for n in kept
+        ]
+
+
+def output_is_where_the_run_is(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("here", "there"):
+        assert trained(world, Path(name), {})["output"] == name
+        assert (tmp_path / name / "result.json").exists()
+    found = run_training(settings_of(world, {}), Silent())["output"]
+    assert Path(found).parent == Path("runs")
+
+
+OBSERVED: dict[str, Observation] = {  # settings that change no number of a run, and what they do change
+    "data.name": name_chooses_the_dataset,
+    "tracking.enabled": enabled_decides_whether_there_is_a_store,
+    "tracking.uri": reaches_the_store("uri", "sqlite:////elsewhere/runs.db", "sqlite:////elsewhere/runs.db"),
+    "tracking.experiment": reaches_the_store("experiment", "gates", "gates"),
+    "tracking.run_name": reaches_the_store("run_name", "first", "first"),
+    "runtime.device": device_is_where_parameters_are,
+    "runtime.threads": threads_reach_torch,
+    "runtime.engine": engine_decides_who_trains_together,
+    "runtime.block_size": block_size_bounds_the_blocks,
+    "runtime.checkpoint_every": checkpoint_every_spaces_the_checkpoints,
+    "runtime.output": output_is_where_the_run_is,
+}
+
+
+@pytest.mark.parametrize("key", OBSERVED)
+def test_the_setting_changes_what_can_be_seen(
+    key: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    OBSERVED[key](world, tmp_path, monkeypatch)
+    monkeypatch.undo()
+    torch.set_num_threads(threads)
+
+
+def test_every_setting_is_proved_to_have_an_effect() -> None:
+    assert NUMBERS.keys() | OBSERVED.keys() == ExperimentConfig().flat().keys()
+    assert not NUMBERS.keys() & OBSERVED.keys()
+
+
+def test_where_and_how_often_a_run_is_kept_is_not_in_its_digest(world: Path) -> None:
+    base = settings_of(world, {})
+    others = {
+        "tracking.enabled": True, "tracking.uri": "sqlite:///x.db", "tracking.experiment": "x",
+        "tracking.run_name": "x", "runtime.output": "x", "runtime.checkpoint_every": 3, "runtime.threads": 2,
+    }  # fmt: skip
+    assert {key for key in others if not key.startswith("tracking.")} == UNDIGESTED
+    assert {key for key in base.flat() if key.startswith("tracking.")} < others.keys()
+    assert all(settings_of(world, {key: value}).digest == base.digest for key, value in others.items())
+
+
+def test_the_settings_a_run_writes_are_its_own(world: Path, tmp_path: Path) -> None:
+    """``config.toml`` reads back as the settings of the run, whatever they are."""
+    odd = {
+        "data.min_rating": 2.0, "federation.clip_norm": "none", "federation.cohort_size": 3,
+        "evaluation.cutoffs": (5, 7), "evaluation.selection_metric": "uniform100/mrr_at_7",
+        "runtime.output": str(tmp_path / 'a "b" \\ ü'),
+        "data.text_features": "none", **MEMORY,
+    }  # fmt: skip
+    config = settings_of(world, odd)
+    run_training(config, Silent())
+    assert config.runtime.output is not None
+    path = config.runtime.output / CONFIG_FILE
+    assert load_config([path]) == config
+    assert load_config([path]).digest == config.digest
+    assert dump_toml(load_config([path])) == path.read_text(encoding="utf-8")
+    assert tomllib.loads(path.read_text(encoding="utf-8"))["federation"]["clip_norm"] == "none"
+
+
+def test_nothing_in_the_tree_can_be_changed_or_added() -> None:
+    config = ExperimentConfig()
+    for key in config.flat():
+        *sections, leaf = key.split(".")
+        section = functools.reduce(getattr, sections, config)
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, leaf, None)
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            type(section).model_validate({f"{leaf}_": None})
+    with pytest.raises(ValidationError, match="frozen"):
+        config.model = config.model
+    assert known_settings().keys() == config.flat().keys()

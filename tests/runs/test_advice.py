@@ -1,0 +1,109 @@
+"""Each advice is given exactly where its condition holds."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from fedmm.config import ExperimentConfig
+from fedmm.runs.advice import advise
+
+CONFIG = ExperimentConfig.model_validate({"model": {"gating_init": 0.1}})
+
+
+def values(full: float, uniform: float) -> dict[str, Any]:
+    return {
+        "full": {"hr_at_10": 2 * full, "ndcg_at_10": full},
+        "uniform100": {"hr_at_10": 2 * uniform, "ndcg_at_10": uniform},
+    }
+
+
+def healthy() -> dict[str, Any]:
+    """A run that learned, whose gate moved, and that stands above all baselines under every protocol."""
+    return {
+        "metrics": {"validation": values(0.12, 0.5), "test": values(0.11, 0.45)},
+        "baselines": {
+            "popularity": {"test": values(0.04, 0.2)},
+            "transition_counts": {"test": values(0.10, 0.40)},
+            "round_0": {"test": values(0.05, 0.3)},
+        },
+        "model": {"gating_weight": 0.7, "w_vis": 0.4, "w_sem": 0.6},
+    }
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    result = copy.deepcopy(healthy())
+    *parents, leaf = path.split("/")
+    place = result
+    for name in parents:
+        place = place[name]
+    place[leaf] = value
+    return result
+
+
+def test_a_healthy_run_needs_no_advice() -> None:
+    assert advise(CONFIG, healthy()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "level", "words"),
+    [
+        ("model/gating_weight", 0.0, "info", "gate went to zero"),
+        ("model/gating_weight", -0.009, "info", "gate went to zero"),
+        ("model/gating_weight", 2.5, "info", "gate grew large"),
+        ("model/gating_weight", -2.5, "info", "gate grew large"),
+        ("model/gating_weight", 0.1, "warning", "gate did not move from 0.1"),
+        ("model/w_vis", 0.95, "info", "visual expert holds 95%"),
+        ("model/w_sem", 0.91, "info", "semantic expert holds 91%"),
+        ("metrics/test/full/ndcg_at_10", 0.045, "warning", "below its own round 0"),
+        ("baselines/popularity/test/full/ndcg_at_10", 0.2, "warning", "below popularity"),
+        ("metrics/test/uniform100/ndcg_at_10", 0.39, "info", "uniform100 disagree"),
+        ("baselines/transition_counts/test/full/ndcg_at_10", 0.12, "info", "uniform100 disagree"),
+    ],
+)
+def test_one_change_brings_its_advice(path: str, value: float, level: str, words: str) -> None:
+    found = advise(CONFIG, changed(path, value))
+    assert [entry["level"] for entry in found if words in entry["text"]] == [level]
+    assert all(words in entry["text"] or "disagree" in entry["text"] for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model/gating_weight", 0.0101),
+        ("model/gating_weight", 2.0),
+        ("model/gating_weight", 0.1002),
+        ("model/w_vis", 0.9),
+        ("baselines/round_0/test/full/ndcg_at_10", 0.11),
+    ],
+)
+def test_at_the_border_there_is_none(path: str, value: float) -> None:
+    assert advise(CONFIG, changed(path, value)) == []
+
+
+def test_without_experts_or_gate_nothing_is_said_of_them() -> None:
+    result = changed("model", {"gating_weight": None, "w_vis": None, "w_sem": None})
+    assert advise(CONFIG, result) == []
+
+
+def test_a_single_expert_may_hold_all() -> None:
+    assert advise(CONFIG, changed("model", {"gating_weight": 0.5, "w_vis": 1.0, "w_sem": None})) == []
+
+
+def test_a_gate_that_was_to_stay_is_not_blamed_for_it() -> None:
+    config = ExperimentConfig.model_validate({"model": {"learn_gating": False, "gating_init": 0.0}})
+    assert advise(config, changed("model/gating_weight", 0.0)) == []
+
+
+def test_the_selection_metric_decides_what_is_compared() -> None:
+    config = ExperimentConfig.model_validate({"evaluation": {"selection_metric": "uniform100/hr_at_10"}})
+    found = advise(config, changed("metrics/test/uniform100/hr_at_10", 0.1))
+    assert sum("hr_at_10 0.100" in entry["text"] for entry in found) == 2
+
+
+def test_a_gate_that_begins_at_zero_and_stays_did_not_move() -> None:
+    config = ExperimentConfig.model_validate({"model": {"gating_init": 0.0}})
+    (entry,) = advise(config, changed("model/gating_weight", 0.0))
+    assert "did not move" in entry["text"]

@@ -1,0 +1,80 @@
+"""What stands beside a run's model: baselines and parts on both splits, the counts behind them, paired tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.user_counts import load_user_counts
+from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.folder import BESIDE_FILES, COUNTS_FILES
+from fedmm.runs.train import run_training
+from worlds.run_world import Watcher, tiny
+
+SPLITS = ("validation", "test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("beside") / "run"
+
+
+@pytest.fixture(scope="module")
+def result(data: Path, folder: Path) -> dict[str, Any]:
+    return run_training(tiny(data, folder), Watcher())
+
+
+def test_every_part_has_its_row_on_both_splits(result: dict[str, Any]) -> None:
+    assert set(result["parts"]) == {"backbone", "visual", "semantic"}
+    assert set(result["baselines"]) == {"popularity", "transition_counts", "round_0"}
+    for rows in (result["parts"], result["baselines"]):
+        assert all(set(entry) == set(SPLITS) for entry in rows.values())
+
+
+def test_rows_are_the_means_of_the_stored_counts(result: dict[str, Any], folder: Path) -> None:
+    for split in SPLITS:
+        record = load_user_counts(folder / BESIDE_FILES[split])
+        for name, row in (result["parts"] | result["baselines"]).items():
+            for protocol, values in row[split].items():
+                found = per_query(record.counts[f"{name}/{protocol}"], (10,))
+                assert values["ndcg_at_10"] == pytest.approx(found["ndcg_at_10"].mean())
+
+
+def test_a_paired_difference_is_the_difference_of_the_two_rows(result: dict[str, Any], folder: Path) -> None:
+    rows = result["parts"] | result["baselines"]
+    for split in SPLITS:
+        assert set(result["paired"][split]) == {"round_0", "transition_counts", "backbone"}
+        for opponent, tests in result["paired"][split].items():
+            for metric, test in tests.items():
+                protocol, name = metric.split("/")
+                own = result["metrics"][split][protocol][name]
+                assert test["difference"] == pytest.approx(own - rows[opponent][split][protocol][name], abs=1e-12)
+                assert test["ci95"][0] <= test["difference"] <= test["ci95"][1]
+                assert 0 < test["p_value"] <= 1
+    own, beside = (load_user_counts(folder / files["test"]) for files in (COUNTS_FILES, BESIDE_FILES))
+    assert np.array_equal(own.users, beside.users)
+
+
+def test_groups_of_both_splits_are_in_the_result_and_drawn(result: dict[str, Any], folder: Path) -> None:
+    assert set(result["groups"]) == set(SPLITS)
+    for split, tables in result["groups"].items():
+        own = result["metrics"][split]["full"]
+        for entries in tables.values():
+            assert sum(entry["num_queries"] for entry in entries) == own["num_users"]
+            total = sum(entry["num_queries"] * entry["rows"]["model"]["ndcg_at_10"] for entry in entries)
+            assert total / own["num_users"] == pytest.approx(own["ndcg_at_10"])
+    assert (folder / "groups.png").exists()
+
+
+def test_evaluating_again_finds_the_same_groups(result: dict[str, Any], folder: Path) -> None:
+    assert run_evaluation(folder, Watcher())["groups"] == {"test": result["groups"]["test"]}
+
+
+def test_a_backbone_has_no_parts(data: Path, tmp_path: Path) -> None:
+    alone = run_training(tiny(data, tmp_path / "run", {"model.fusion": "backbone"}), Watcher())
+    assert alone["parts"] == {}
+    assert set(alone["paired"]["test"]) == {"round_0", "transition_counts"}

@@ -1,0 +1,102 @@
+"""A world of a few users whose every column matters, and all the numbers of a run in it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmm.config import ExperimentConfig
+from fedmm.config.load import load_config
+from fedmm.experiment import Experiment
+
+NUM_USERS, NUM_ITEMS = 14, 40
+NO_NUMBERS = ("seconds", "rounds", "warmup")  # of a round's report: what says nothing of the parameters
+Given = Mapping[str, Any]
+BASE: Given = {
+    "model.hidden_dim": 8,
+    "model.num_blocks": 1,
+    "model.max_length": 6,
+    "federation.rounds": 2,
+    "evaluation.cutoffs": (5, 10),
+    "evaluation.bootstrap_samples": 10,
+    "runtime.threads": 1,
+    "runtime.device": "cpu",
+    "tracking.enabled": False,
+}
+
+
+def write_world(folder: Path) -> None:
+    """Two files of interactions, in one of them a second table's worth of columns, and features with gaps."""
+    stream = np.random.default_rng(3)
+    for name in ("own.csv", "other.csv"):
+        lines = ["user,item,rating,timestamp,other_user,other_item,other_rating,other_time"]
+        for user in range(NUM_USERS):
+            own = stream.permutation(NUM_ITEMS)[: 6 + user % 7]
+            for place, item in enumerate(own):
+                time = 1000 + 10 * (place // 2) + user  # every second event ties with the one before
+                rating, other_rating, other_time = stream.integers(1, 6), stream.integers(1, 6), stream.integers(9999)
+                row = (user, item, rating, time, (user + place // 3) % NUM_USERS, (item + place) % 35)
+                lines.append(",".join(map(str, (*row, other_rating, other_time))))
+        (folder / name).write_text("\n".join(lines) + "\n")
+    for name, width in (("visual.npz", 5), ("text.npz", 4)):
+        present = stream.random(NUM_ITEMS) < (0.6 if name == "visual.npz" else 0.9)
+        values = stream.normal(size=(NUM_ITEMS, width)).astype(np.float32)
+        np.savez(folder / name, item_id=np.arange(NUM_ITEMS), features=values, present=present)
+
+
+def settings_of(world: Path, given: Given) -> ExperimentConfig:
+    """The base with ``given`` in place, files below ``world``."""
+    files: dict[str, Any] = {
+        "data.path": "own.csv",
+        "data.visual_features": "visual.npz",
+        "data.text_features": "text.npz",
+    }
+    flags = {**files, **BASE, **given}
+    for key in files:
+        flags[key] = flags[key] if flags[key] == "none" else str(world / flags[key])
+    return load_config(flags=flags)
+
+
+def numbers(config: ExperimentConfig) -> str:
+    """All that a run computes, as JSON: parameters, losses, validations, results with intervals, baselines, bytes."""
+    experiment = Experiment.prepare(config)
+    state = experiment.initial_state()
+    rounds = []
+    for reached, report in experiment.rounds(state):
+        rounds.append({name: value for name, value in vars(report).items() if name not in NO_NUMBERS})
+        state = reached
+    assert state.best_params is not None
+    digest = hashlib.sha256()
+    for name, value in state.best_params.items():
+        digest.update(f"{name}{tuple(value.shape)}".encode() + value.numpy().tobytes())
+    return json.dumps(
+        {
+            "parameters": digest.hexdigest(),
+            "rounds": rounds,
+            "best": [state.best_round, state.best_value],
+            "ledger": vars(state.ledger),
+            "data": [experiment.dataset.digest, *experiment.split.train.lengths.tolist()],
+            **{
+                s: experiment.evaluate(state.best_params, state.best_round, s).to_json() for s in ("validation", "test")
+            },
+            "baselines": {
+                n: experiment.evaluate_scorer(s, "test").to_json() for n, s in experiment.baselines().items()
+            },
+        }
+    )
+
+
+def known_numbers(world: Path, given: Given) -> str:
+    """The numbers of a run with ``given``, computed once."""
+    return _known_numbers(world, tuple(given.items()))
+
+
+@functools.cache
+def _known_numbers(world: Path, given: tuple[tuple[str, Any], ...]) -> str:
+    return numbers(settings_of(world, dict(given)))
