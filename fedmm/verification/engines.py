@@ -33,6 +33,8 @@ from fedmm.verification.world import (
 RATES = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01}
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
 # Together these reach every optimizer, fusion, kind of expert, scoring and option of local training at least once.
+# The proximal pull goes with SGD: where a gradient is 0 by the mathematics (queries of a window of one item), Adam makes
+# steps of a rounding error, and the pull makes gradients of those steps, a hundred thousand times larger each time.
 CASES: Sequence[Case] = (
     ({"experts": "pooled"}, {"local_optimizer": "sgd", "weight_decay": 0.01}),
     ({"experts": "hybrid", "dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 8, "batch_size": 2}),
@@ -42,7 +44,7 @@ CASES: Sequence[Case] = (
     ),
     (
         {"fusion": "competitive", "experts": "neighbors"},
-        {"local_optimizer": "adamw", "weight_decay": 0.1, "proximal_mu": 0.5},
+        {"local_optimizer": "adamw", "weight_decay": 0.1},
     ),
     ({"fusion": "backbone", "dropout": 0.2}, {"local_optimizer": "sgd", "num_negatives": 7, "clip_norm": None}),
     ({"fusion": "backbone", "scoring": "cosine"}, {"local_optimizer": "adam"}),
@@ -58,9 +60,12 @@ CASES: Sequence[Case] = (
     ({"experts": "neighbors"}, {"local_optimizer": "adam", "warmup_rounds": 2, "client_weighting": "positions"}),
     (
         {"experts": "neighbors", "dropout": 0.2},
-        {"local_optimizer": "adam", "num_negatives": 8, "negatives_per": "round", "proximal_mu": 0.5},
+        {"local_optimizer": "adam", "num_negatives": 8, "negatives_per": "round"},
     ),
-    ({"experts": "pooled"}, {"local_optimizer": "sgd", "num_negatives": 8, "weight_decay": 0.1}),
+    (
+        {"experts": "pooled"},
+        {"local_optimizer": "sgd", "num_negatives": 8, "weight_decay": 0.1, "proximal_mu": 0.5},
+    ),
     (
         {"alignment_weight": 0.5, "experts": "pooled", "dropout": 0.2},
         {"local_optimizer": "adam", "loss": "gbce", "num_negatives": 8},
@@ -73,11 +78,11 @@ CASES: Sequence[Case] = (
     ),
     (
         {"personal_gate": True, "user_vector": True, "experts": "pooled"},
-        {"local_optimizer": "adam", "proximal_mu": 0.5},
+        {"local_optimizer": "adam"},
     ),
     (
         {"personal_gate": True, "user_vector": True, "experts": "neighbors"},
-        {"local_optimizer": "sgd", "num_negatives": 8},
+        {"local_optimizer": "sgd", "num_negatives": 8, "proximal_mu": 0.5},
     ),
     ({"personal_gate": True, "user_vector": True, "experts": "memory"}, {"local_optimizer": "sgd"}),
     (
