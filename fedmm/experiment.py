@@ -34,11 +34,11 @@ from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.ledger import Ledger, counts_message_bytes, degrees_message_bytes, sketch_message_bytes
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
+from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.utils.params import Params
 from fedmm.utils.seeding import derive, torch_stream
 from fedmm.utils.timing import OFF, Timer
 
@@ -73,11 +73,13 @@ class TrainState:
     server: ServerState
     ledger: Ledger
     clients: ClientStates = NO_STATES  # what stays with the clients
-    best_round: int = 0  # 0: no validation yet
-    best_value: float = 0.0
-    best_params: Params | None = None
-    best_clients: ClientStates = NO_STATES  # the best round's personal parameters
+    best: Best | None = None  # None: no validation yet
     stale: int = 0  # validations since the best one
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The model that this round offers: the moving average where there is one, else the newest parameters."""
+        return Snapshot(self.server.evaluated, self.server.round, self.clients)
 
     def exhausted(self, patience: int) -> bool:
         """Whether early stopping ends the run."""
@@ -194,30 +196,24 @@ class Experiment:
             state = replace(state, server=server, ledger=ledger, clients=clients)
             with timer.stage("validation"):
                 due = self._validates(server.round)
-                validation = self.validate(server.evaluated, server.round, clients) if due else None
+                validation = self.validate(state.snapshot) if due else None
             if validation is not None:
                 state = self._keep_best(state, validation)
             yield state, self._report(state, statistics, validation, time.perf_counter() - started)
 
-    def validate(self, params: Params, round_number: int, clients: ClientStates = NO_STATES) -> dict[str, float]:
+    def validate(self, snapshot: Snapshot) -> dict[str, float]:
         """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals."""
-        result = self.evaluate(params, round_number, "validation", intervals=False, clients=clients)
+        result = self.evaluate(snapshot, "validation", intervals=False)
         return {f"{protocol}/{name}": value for protocol, own in result.metrics.items() for name, value in own.items()}
 
-    def evaluate(
-        self,
-        params: Params,
-        round_number: int,
-        split: str,
-        *,
-        intervals: bool = True,
-        clients: ClientStates = NO_STATES,
-    ) -> Evaluation:
-        """Evaluates parameters as of ``round_number`` (which says whether partial aggregation was on) on a split, each
-        user with its own personal parameters in ``clients``."""
-        experts = round_number > self.config.federation.warmup_rounds
-        scorer = model_scorer(self.recommender, params, self.device, experts=experts, clients=clients)
-        return self.evaluate_scorer(scorer, split, intervals=intervals)
+    def evaluate(self, snapshot: Snapshot, split: str, *, intervals: bool = True) -> Evaluation:
+        """Evaluates a model on "validation", "test" or "cold", each user with its own personal parameters."""
+        return self.evaluate_scorer(self.scorer(snapshot), split, intervals=intervals)
+
+    def scorer(self, snapshot: Snapshot) -> Scorer:
+        """The scores of a model: the backbone's up to the last warm-up round, then the full fusion's."""
+        experts = snapshot.round > self.config.federation.warmup_rounds
+        return model_scorer(self.recommender, snapshot.params, self.device, experts=experts, clients=snapshot.clients)
 
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
         """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone."""
@@ -251,12 +247,14 @@ class Experiment:
             "round_0": model_scorer(self.recommender, start, self.device, experts=True),
         }
 
-    def parts(self, params: Params, round_number: int, clients: ClientStates = NO_STATES) -> dict[str, Scorer]:
-        """What the model of ``round_number`` is made of, each scoring alone: the backbone without experts, then every
-        expert without gate, router and backbone. Nothing where the backbone is all there is."""
-        if not self.recommender.experts or round_number <= self.config.federation.warmup_rounds:
+    def parts(self, snapshot: Snapshot) -> dict[str, Scorer]:
+        """What a model is made of, each scoring alone: the backbone without experts, then every expert without gate,
+        router and backbone. Nothing where the backbone is all there is."""
+        if not self.recommender.experts or snapshot.round <= self.config.federation.warmup_rounds:
             return {}
-        build = functools.partial(model_scorer, self.recommender, params, self.device, clients=clients)
+        build = functools.partial(
+            model_scorer, self.recommender, snapshot.params, self.device, clients=snapshot.clients
+        )
         own: dict[str, Scorer] = {name: build(experts=True, only=name) for name in self.recommender.experts}
         return {"backbone": build(experts=False), **own}
 
@@ -265,16 +263,10 @@ class Experiment:
 
     def _keep_best(self, state: TrainState, validation: Mapping[str, float]) -> TrainState:
         value = validation[self.config.evaluation.selection_metric]
-        if state.best_round and value <= state.best_value:
+        if state.best is not None and value <= state.best.value:
             return replace(state, stale=state.stale + 1)
-        return replace(
-            state,
-            best_round=state.server.round,
-            best_value=value,
-            best_params=state.server.evaluated,
-            best_clients=state.clients.personal(),
-            stale=0,
-        )
+        kept = replace(state.snapshot, clients=state.clients.personal())
+        return replace(state, best=Best(kept, value), stale=0)
 
     def _report(
         self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float
@@ -293,7 +285,7 @@ class Experiment:
             downlink_bytes=state.ledger.downlink_bytes,
             num_clients=statistics.num_clients,
             seconds=seconds,
-            is_best=state.best_round == number,
+            is_best=state.best is not None and state.best.snapshot.round == number,
             warmup=number <= self.config.federation.warmup_rounds,
         )
 

@@ -11,15 +11,12 @@ from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.results import Evaluation
 from fedmm.experiment import COLD, Experiment
-from fedmm.federation.client_states import NO_STATES, ClientStates
-from fedmm.utils.params import Params
+from fedmm.federation.snapshot import Snapshot
 
 
-def cold_items_json(
-    experiment: Experiment, params: Params, round_number: int, clients: ClientStates = NO_STATES
-) -> dict[str, Any]:
-    """``{"cold_items": {num_items, num_queries, num_users, chance, rows}}`` for the parameters of ``round_number`` with
-    what ``clients`` keep; nothing where no item is cold.
+def cold_items_json(experiment: Experiment, snapshot: Snapshot) -> dict[str, Any]:
+    """``{"cold_items": {num_items, num_queries, num_users, chance, rows}}`` for the model of ``snapshot``; nothing
+    where no item is cold.
 
     ``rows`` holds the model, the parts of it that score alone and popularity, which knows nothing of an item that
     nobody trains on: all are level, and it scores at ``chance``. Metrics are means over all pairs of a user and a cold
@@ -28,9 +25,9 @@ def cold_items_json(
     queries = experiment.split.cold
     if queries is None or queries.candidates is None:
         return {}
-    parts = experiment.parts(params, round_number, clients)
+    parts = experiment.parts(snapshot)
     scorers = parts | {"popularity": experiment.baselines()["popularity"]}
-    rows = {"model": experiment.evaluate(params, round_number, COLD, clients=clients)}
+    rows = {"model": experiment.evaluate(snapshot, COLD)}
     rows |= {name: experiment.evaluate_scorer(scorer, COLD) for name, scorer in scorers.items()}
     section = {
         "num_items": int(queries.candidates.sum()),

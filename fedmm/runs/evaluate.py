@@ -8,6 +8,7 @@ from typing import Any
 from fedmm import __version__
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
+from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.cold import cold_items_json
 from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
@@ -35,9 +36,9 @@ def run_evaluation(
     experiment = Experiment.prepare(config, observer.stage)
     params = restore(evaluated_params(tensors), meta, experiment, checkpoint)
     observer.stage(f"evaluating on {split}")
-    clients = restore_clients(tensors, "clients", experiment, checkpoint)
-    model = experiment.evaluate(params, int(meta["round"]), split, clients=clients)
-    beside = measure_beside(experiment, params, int(meta["round"]), split, model, clients=clients)
+    snapshot = Snapshot(params, int(meta["round"]), restore_clients(tensors, "clients", experiment, checkpoint))
+    model = experiment.evaluate(snapshot, split)
+    beside = measure_beside(experiment, snapshot, split, model)
     return {
         "version": __version__,
         "status": "finished",
@@ -52,7 +53,7 @@ def run_evaluation(
         "parts": rows_json({split: beside.parts}),
         "paired": {split: paired_json(beside.paired)},
         "groups": {split: groups_json(experiment, model, beside, split)},
-        **(cold_items_json(experiment, params, int(meta["round"]), clients) if split == "test" else {}),
+        **(cold_items_json(experiment, snapshot) if split == "test" else {}),
     }
 
 

@@ -7,7 +7,7 @@ import fcntl
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedmm.federation import scaffold
 from fedmm.federation.client_states import CLIENTS, ClientStates
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
+from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.runs.checkpoint import (
     BEST,
     FOLDER,
@@ -161,18 +162,21 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
     tensors |= {f"average/{name}": value for name, value in state.server.average.items()}
     tensors |= scaffold.named(state.server.control)
     tensors |= {f"clients/{name}": value for name, value in state.clients.to_tensors().items()}
-    personal = state.best_clients.to_tensors()
-    if state.best_params is not None and state.best_round != state.server.round:
-        tensors |= {f"best/{name}": value for name, value in state.best_params.items()}
-        tensors |= {f"best_clients/{name}": value for name, value in personal.items()}
+    best = None if state.best is None else state.best.snapshot
+    if best is not None and best.round != state.server.round:
+        tensors |= _snapshot_tensors(best, "best", "best_clients")
     folder = folder / FOLDER
-    if state.best_params is not None and _round_of(folder / BEST) != state.best_round:
-        best = {f"params/{name}": value for name, value in state.best_params.items()}
-        best |= {f"clients/{name}": value for name, value in personal.items()}
-        save_checkpoint(folder, BEST, best, meta | {"round": state.best_round})
+    if best is not None and _round_of(folder / BEST) != best.round:
+        save_checkpoint(folder, BEST, _snapshot_tensors(best, "params", "clients"), meta | {"round": best.round})
     path = save_checkpoint(folder, round_name(state.server.round), tensors, meta)
     prune_checkpoints(folder)
     return path
+
+
+def _snapshot_tensors(snapshot: Snapshot, params: str, clients: str) -> Params:
+    """The tensors of a checkpoint that hold a model, under the two prefixes."""
+    kept = {f"{clients}/{name}": value for name, value in snapshot.clients.to_tensors().items()}
+    return {f"{params}/{name}": value for name, value in snapshot.params.items()} | kept
 
 
 def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]) -> tuple[TrainState, Progress] | None:
@@ -190,30 +194,33 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
     require_complete(meta, path)
     require_same_settings(stored_settings(meta, path), experiment.config, folder)
     params = restore(_part(tensors, "params"), meta, experiment, path)
-    newest_is_best = meta["best_round"] == meta["round"]
     clients = restore_clients(tensors, "clients", experiment, path)
-    best_clients = restore_clients(tensors, "best_clients", experiment, path)
-    average = _restored_average(tensors, meta, experiment, path)
     place = experiment.device
     server = ServerState(
         params,
         {name: value.to(place) for name, value in _part(tensors, "optimizer").items()},
         int(meta["round"]),
         {name: value.to(place) for name, value in scaffold.unnamed(tensors).items()},
-        average,
+        _restored_average(tensors, meta, experiment, path),
     )
-    best = _part(tensors, "best") or (server.evaluated if newest_is_best else None)
-    state = TrainState(
-        server=server,
-        ledger=Ledger(**meta["ledger"]),
-        clients=clients,
-        best_round=int(meta["best_round"]),
-        best_value=float(meta["best_value"]),
-        best_params=None if best is None else {name: value.to(place) for name, value in best.items()},
-        best_clients=clients.personal() if newest_is_best else best_clients,
-        stale=int(meta["stale"]),
-    )
+    state = TrainState(server, Ledger(**meta["ledger"]), clients, stale=int(meta["stale"]))
+    state = replace(state, best=_restored_best(tensors, meta, state, experiment, path))
     return state, Progress(meta["progress"].get("run_id"), float(meta["progress"].get("train_seconds", 0.0)))
+
+
+def _restored_best(
+    tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], state: TrainState, experiment: Experiment, path: Path
+) -> Best | None:
+    """The best round so far, of which a checkpoint holds no copy where it is that round's own; None before the first
+    validation."""
+    number, params = int(meta["best_round"]), _part(tensors, "best")
+    if not number:
+        return None
+    clients = restore_clients(tensors, "best_clients", experiment, path)
+    if number == state.server.round:
+        clients, params = state.clients.personal(), params or dict(state.server.evaluated)
+    placed = {name: value.to(experiment.device) for name, value in params.items()}
+    return Best(Snapshot(placed, number, clients), float(meta["best_value"])) if placed else None
 
 
 def _restored_average(
@@ -313,8 +320,8 @@ def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progres
         "config_digest": experiment.config.digest,
         "dataset": {"name": experiment.dataset.name, "digest": experiment.dataset.digest},
         "round": state.server.round,
-        "best_round": state.best_round,
-        "best_value": state.best_value,
+        "best_round": 0 if state.best is None else state.best.snapshot.round,
+        "best_value": 0.0 if state.best is None else state.best.value,
         "stale": state.stale,
         "ledger": {"uplink_bytes": state.ledger.uplink_bytes, "downlink_bytes": state.ledger.downlink_bytes},
         "progress": vars(progress),

@@ -15,8 +15,7 @@ from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import UserCounts
 from fedmm.experiment import Experiment
-from fedmm.federation.client_states import NO_STATES, ClientStates
-from fedmm.utils.params import Params
+from fedmm.federation.snapshot import Snapshot
 from fedmm.utils.seeding import derive, numpy_stream
 
 OPPONENTS = ("round_0", "transition_counts", "backbone")  # whom the model is tested against, user by user
@@ -38,21 +37,14 @@ class Beside:
 
 
 def measure_beside(
-    experiment: Experiment,
-    params: Params,
-    round_number: int,
-    split: str,
-    model: Evaluation,
-    *,
-    intervals: bool = True,
-    clients: ClientStates = NO_STATES,
+    experiment: Experiment, snapshot: Snapshot, split: str, model: Evaluation, *, intervals: bool = True
 ) -> Beside:
-    """Evaluates what stands beside ``model``, the evaluation of ``params`` of ``round_number`` (with what ``clients``
-    keep) on ``split``: the same queries, candidates and resamples. Tests are on the selection metric's measure, under
-    every protocol; one training is one seed, so the seed effect is assumed (``evaluation/significance.py``)."""
+    """Evaluates what stands beside ``model``, the evaluation of ``snapshot`` on ``split``: the same queries, candidates
+    and resamples. Tests are on the selection metric's measure, under every protocol; one training is one seed, so the
+    seed effect is assumed (``evaluation/significance.py``)."""
     baselines, parts = (
         {name: experiment.evaluate_scorer(scorer, split, intervals=intervals) for name, scorer in scorers.items()}
-        for scorers in (experiment.baselines(), experiment.parts(params, round_number, clients))
+        for scorers in (experiment.baselines(), experiment.parts(snapshot))
     )
     rows = baselines | parts
     measure = experiment.config.evaluation.selection_metric.partition("/")[2]

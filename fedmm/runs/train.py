@@ -244,23 +244,20 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
 def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> dict[str, Any]:
     """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up."""
     experiment = run.experiment
-    if state.best_params is None:
+    if state.best is None:
         raise FedmmError("The run has no validated round.", "Start it anew.")
     began = time.perf_counter()
     splits = ("validation", "test") if run.test else ("validation",)
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
     with run.timer.stage("final evaluation"):
-        best, personal = (state.best_params, state.best_round), state.best_clients
-        found = {split: experiment.evaluate(*best, split, clients=personal) for split in splits}
+        best = state.best.snapshot
+        found = {split: experiment.evaluate(best, split) for split in splits}
     beside: dict[str, Beside] = {}
     cold: dict[str, Any] = {}
     if run.test:
         run.observer.stage("evaluating the baselines and each part of the model alone")
         with run.timer.stage("baselines"):
-            beside = {
-                split: measure_beside(experiment, *best, split, outcome, clients=personal)
-                for split, outcome in found.items()
-            }
+            beside = {split: measure_beside(experiment, best, split, outcome) for split, outcome in found.items()}
     with run.timer.stage("per-user counts"):
         for split, outcome in found.items():
             save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
@@ -270,7 +267,7 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     if run.test and experiment.split.cold is not None:
         run.observer.stage("evaluating the cold items")
         with run.timer.stage("cold items"):
-            cold = cold_items_json(experiment, *best, personal)
+            cold = cold_items_json(experiment, best)
     if run.test:
         _draw(run, "The learning curve", partial(_draw_curve, run, beside["validation"].baselines))
     if groups.get("test"):
@@ -287,7 +284,7 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
         "dataset": dataset_facts(experiment),
         "config_digest": run.config.digest,
         "rounds": state.server.round,
-        "best_round": state.best_round,
+        "best_round": best.round,
         "seconds": {
             "total": time.perf_counter() - run.started,
             "data": run.data_seconds,
@@ -322,7 +319,7 @@ def dataset_facts(experiment: Experiment) -> dict[str, Any]:
 
 def model_facts(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     """Size, gate and router weights of the best round; None where the model has no such part."""
-    params = state.best_params or state.server.evaluated
+    params = (state.snapshot if state.best is None else state.best.snapshot).params
     weights = experiment.recommender.expert_weights(params)
     return {
         "num_parameters": num_parameters(params),

@@ -22,6 +22,7 @@ from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.experiment import Experiment
+from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE, evaluated_params, restore, restore_clients
 from fedmm.runs.references import measure_beside
@@ -116,10 +117,10 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
             "Finish the study on the machine that ran it, or train the winner: fedmm train --config best.toml.",
         ) from error
     experiment = Experiment.prepare(study.configure(trial.params, run.seed))
-    params, number = restore(evaluated_params(tensors), meta, experiment, folder), int(meta["round"])
-    clients = restore_clients(tensors, "clients", experiment, folder)
-    found = experiment.evaluate(params, number, "test", clients=clients)
-    beside = measure_beside(experiment, params, number, "test", found, clients=clients)
+    params = restore(evaluated_params(tensors), meta, experiment, folder)
+    snapshot = Snapshot(params, int(meta["round"]), restore_clients(tensors, "clients", experiment, folder))
+    found = experiment.evaluate(snapshot, "test")
+    beside = measure_beside(experiment, snapshot, "test", found)
     rows = {"baselines": beside.baselines, "parts": beside.parts}
     shown = {kind: {name: row.to_json() for name, row in own.items()} for kind, own in rows.items()}
     return {"metrics": found.to_json(), **shown}

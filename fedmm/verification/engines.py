@@ -33,8 +33,9 @@ from fedmm.verification.world import (
 RATES = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01}
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
 # Together these reach every optimizer, fusion, kind of expert, scoring and option of local training at least once.
-# The proximal pull goes with SGD: where a gradient is 0 by the mathematics (queries of a window of one item), Adam makes
-# steps of a rounding error, and the pull makes gradients of those steps, a hundred thousand times larger each time.
+# The proximal pull goes with SGD: where a gradient is 0 by the mathematics (queries of a window of one item), Adam
+# makes steps of a rounding error, and the pull makes gradients of those steps, a hundred thousand times larger each
+# time.
 CASES: Sequence[Case] = (
     ({"experts": "pooled"}, {"local_optimizer": "sgd", "weight_decay": 0.01}),
     ({"experts": "hybrid", "dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 8, "batch_size": 2}),

@@ -235,12 +235,17 @@ def interrupted_gap(subject: Subject) -> Finding:
         ("server optimizer", params_gap(at_once.server.optimizer, resumed.server.optimizer)),
         ("control variate", params_gap(at_once.server.control, resumed.server.control)),
         ("client states", params_gap(at_once.clients.to_tensors(), resumed.clients.to_tensors())),
-        ("best value", abs(at_once.best_value - resumed.best_value)),
-        ("best round", float(abs(at_once.best_round - resumed.best_round))),
+        ("best value", abs(_best(at_once)[0] - _best(resumed)[0])),
+        ("best round", abs(_best(at_once)[1] - _best(resumed)[1])),
         ("bytes", float(abs(at_once.ledger.uplink_bytes - resumed.ledger.uplink_bytes))),
     ]
     value, label = worst(gaps)
     return at_most(value, 0.0, f"four rounds, server Adam, moving average, dropout on; largest: {label}")
+
+
+def _best(state: TrainState) -> tuple[float, float]:
+    """The best round's value and number; infinite where no round was validated."""
+    return (math.inf, math.inf) if state.best is None else (state.best.value, float(state.best.snapshot.round))
 
 
 def _run(experiment: Experiment, state: TrainState, until: int | None = None) -> TrainState:

@@ -134,11 +134,12 @@ def test_what_is_validated_and_kept_is_the_average_of_all_rounds_of_training(
             ]
             torch.testing.assert_close(value.double(), sum(terms) / sum(weights), rtol=1e-5, atol=1e-6)
         evaluated = state.server.evaluated
-        assert report.validation == experiment.validate(evaluated, number, state.clients)
+        assert report.validation == experiment.validate(state.snapshot)
         assert report.gating_weight == experiment.recommender.gating_weight(evaluated)
         assert report.expert_weights == experiment.recommender.expert_weights(evaluated)
         if report.is_best:
-            assert state.best_params is evaluated
+            assert state.best is not None
+            assert state.best.snapshot.params is evaluated
     assert report.gating_weight != experiment.recommender.gating_weight(state.server.params)
 
 
@@ -156,9 +157,9 @@ def test_a_stopped_run_goes_on_with_its_average(
         for (left, own), (right, other) in zip(history(experiment, loaded[0]), rounds[stopped + 1 :], strict=True):
             assert same(left.server.average, right.server.average)
             assert dataclasses.replace(own, seconds=0.0) == dataclasses.replace(other, seconds=0.0)
-            assert left.best_params is not None
-            assert right.best_params is not None
-            assert same(left.best_params, right.best_params)
+            assert left.best is not None
+            assert right.best is not None
+            assert same(left.best.snapshot.params, right.best.snapshot.params)
 
 
 def same(left: Params, right: Params) -> bool:

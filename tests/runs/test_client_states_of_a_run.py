@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from fedmm.errors import CheckpointError
 from fedmm.experiment import Experiment
+from fedmm.federation.client_states import NO_STATES
 from fedmm.runs.checkpoint import load_checkpoint, round_name, save_checkpoint
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.folder import load_state
@@ -68,7 +70,8 @@ def test_the_best_rounds_personal_parameters_are_kept_with_it(ran: Callable[[str
     loaded = load_state(folder, Experiment.prepare(config), pytest.fail)
     assert loaded is not None
     state = loaded[0]
-    assert bits(state.best_clients.to_tensors()) == {
+    assert state.best is not None
+    assert bits(state.best.snapshot.clients.to_tensors()) == {
         n.partition("/")[2]: v for n, v in bits(best_tensors).items() if n.startswith("clients/")
     }
     assert bits(state.clients.to_tensors()) == {
@@ -104,9 +107,10 @@ def test_they_matter(ran: Callable[[str], Ran]) -> None:
     loaded = load_state(folder, experiment, pytest.fail)
     assert loaded is not None
     state = loaded[0]
-    assert state.best_params is not None
-    shared = experiment.evaluate(state.best_params, state.best_round, "validation").to_json()
-    own = experiment.evaluate(state.best_params, state.best_round, "validation", clients=state.best_clients).to_json()
+    assert state.best is not None
+    best = state.best.snapshot
+    shared = experiment.evaluate(replace(best, clients=NO_STATES), "validation").to_json()
+    own = experiment.evaluate(best, "validation").to_json()
     assert json.loads(json.dumps(own)) == json.loads(json.dumps(result["metrics"]["validation"]))
     assert shared != own
 

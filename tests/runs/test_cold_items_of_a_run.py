@@ -12,7 +12,8 @@ import torch
 from fedmm.config import ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.experiment import COLD, Experiment
-from fedmm.federation.client_states import NO_STATES, ClientStates
+from fedmm.federation.client_states import NO_STATES
+from fedmm.federation.snapshot import Snapshot
 from fedmm.models.personal import USER_VECTOR
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.cold import cold_items_json
@@ -74,18 +75,19 @@ def test_users_rank_cold_items_by_models_of_their_own(
     users = np.unique(experiment.queries(COLD).users)
     vectors = 10 * torch.randn(len(users), 8, generator=torch.Generator().manual_seed(0))
     clients = NO_STATES.after([(users, {USER_VECTOR: vectors})])
-    own, shared = (cold_items_json(experiment, params, 1, who)["cold_items"]["rows"] for who in (clients, NO_STATES))
+    models = (Snapshot(params, 1, who) for who in (clients, NO_STATES))
+    own, shared = (cold_items_json(experiment, model)["cold_items"]["rows"] for model in models)
     assert own["model"] != shared["model"]
     assert own["backbone"] != shared["backbone"]
     assert own["visual"] == shared["visual"]
 
-    asked: list[ClientStates] = []
+    asked: list[Snapshot] = []
     for module in ("fedmm.runs.train", "fedmm.runs.evaluate"):
-        monkeypatch.setattr(f"{module}.cold_items_json", lambda *arguments: asked.append(arguments[3]) or {})
+        monkeypatch.setattr(f"{module}.cold_items_json", lambda *arguments: asked.append(arguments[1]) or {})
     run_training(config, Watcher())
     run_evaluation(tmp_path / "run", Watcher())
     assert len(asked) == 2
-    assert all(states.entries for states in asked)
+    assert all(model.clients.entries for model in asked)
 
 
 def test_it_is_tracked(result: dict[str, Any]) -> None:

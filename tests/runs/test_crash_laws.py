@@ -130,9 +130,10 @@ def test_what_is_saved_is_what_is_loaded(data: Path, tmp_path: Path, monkeypatch
     assert bits(loaded.server.optimizer) == bits(state.server.optimizer)
     assert bits(loaded.server.average) == bits(state.server.average)
     assert list(loaded.server.optimizer) == list(state.server.optimizer)
-    assert bits(loaded.best_params or {}) == bits(state.best_params)
-    for name in ("ledger", "best_round", "best_value", "stale"):
-        assert getattr(loaded, name) == getattr(state, name)
+    assert loaded.best is not None
+    assert bits(loaded.best.snapshot.params) == bits(state.best.snapshot.params)
+    assert (loaded.best.snapshot.round, loaded.best.value) == (state.best.snapshot.round, state.best.value)
+    assert (loaded.ledger, loaded.stale) == (state.ledger, state.stale)
     assert (loaded.server.round, loaded_progress) == (state.server.round, progress)
 
 

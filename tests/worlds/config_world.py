@@ -71,20 +71,19 @@ def numbers(config: ExperimentConfig) -> str:
     for reached, report in experiment.rounds(state):
         rounds.append({name: value for name, value in vars(report).items() if name not in NO_NUMBERS})
         state = reached
-    assert state.best_params is not None
+    assert state.best is not None
+    best = state.best.snapshot
     digest = hashlib.sha256()
-    for name, value in state.best_params.items():
+    for name, value in best.params.items():
         digest.update(f"{name}{tuple(value.shape)}".encode() + value.numpy().tobytes())
     return json.dumps(
         {
             "parameters": digest.hexdigest(),
             "rounds": rounds,
-            "best": [state.best_round, state.best_value],
+            "best": [best.round, state.best.value],
             "ledger": vars(state.ledger),
             "data": [experiment.dataset.digest, *experiment.split.train.lengths.tolist()],
-            **{
-                s: experiment.evaluate(state.best_params, state.best_round, s).to_json() for s in ("validation", "test")
-            },
+            **{s: experiment.evaluate(best, s).to_json() for s in ("validation", "test")},
             "baselines": {
                 n: experiment.evaluate_scorer(s, "test").to_json() for n, s in experiment.baselines().items()
             },
