@@ -163,7 +163,7 @@ class Experiment:
             degrees = degrees_message_bytes(num_items) * num_clients
             return Ledger().add(degrees + sketch_message_bytes(num_items, size) * num_clients, degrees)
         message = counts_message_bytes(num_items) * num_clients
-        expert = self.recommender.transition is not None
+        expert = self.recommender.reads_counts
         summed = self.config.federation.spectral_start or expert
         return Ledger().add(message if summed else 0, message if expert else 0)
 

@@ -113,6 +113,11 @@ class ModelConfig(Section):
     memory: MemoryConfig = MemoryConfig()
     neighbors: NeighborsConfig = NeighborsConfig()
 
+    @property
+    def further_experts(self) -> tuple[str, ...]:
+        """Kinds of experts of the whole catalogue beside those of the modalities."""
+        return ("transition",) if self.transition else ()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.hidden_dim % self.num_heads:

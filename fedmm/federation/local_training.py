@@ -145,8 +145,7 @@ class LocalTraining:
         """Whether training can do without the other rows: they are not touched, and no score needs them. A pairwise
         loss over catalogues has no place for constants."""
         model = self.recommender
-        factorised = model.factorises and model.config.scoring == "dot" and model.transition is None
-        return self.touches_rows_only and factorised and not (self.loss.pairwise and model.constants)
+        return self.touches_rows_only and model.fits_local_tables and not (self.loss.pairwise and model.constants)
 
     @property
     def uses_controls(self) -> bool:

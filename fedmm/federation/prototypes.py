@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining
+from fedmm.models.experts.memory import MemoryExpert
 from fedmm.models.prototypes import CENTRES, COUNTS, is_prototype, nearest
 from fedmm.utils.params import Params, expand_for_clients
 
@@ -59,7 +60,8 @@ def memory_vectors(local: LocalTraining, params: Params, clients: IntArray) -> d
     last = np.arange(len(recent)) * items.shape[2] + np.array([len(own) - 1 for own in recent])
     windows, rows = torch.from_numpy(items).to(local.device), torch.from_numpy(last).unsqueeze(0).to(local.device)
     with torch.no_grad():
-        memories = model.memories(expand_for_clients(params), windows, rows)
+        asked = model.asked(expand_for_clients(params), windows, rows)
+        memories = {name: part.entries(asked) for name, part in model.parts.items() if isinstance(part, MemoryExpert)}
     return {name: model.tables[name].values[own.items[own.kept]] for name, own in memories.items()}
 
 

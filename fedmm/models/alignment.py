@@ -19,21 +19,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fedmm.models.experts.contract import Expert
 from fedmm.models.features import FeatureTable
-from fedmm.models.layers import linear, pick_rows
+from fedmm.models.layers import pick_rows
 
 NORM_FLOOR = 1e-6  # under the root: a row of zeros, as the spectral start may leave, has a finite slope
 
 
 def alignment_loss(
     params: Mapping[str, Tensor],
+    experts: Mapping[str, Expert],
     tables: Mapping[str, FeatureTable],
     items: Tensor,
     embedded: Tensor,
     temperature: float,
 ) -> Tensor:
-    """[C]: over the histories ``items`` [C, B, L] (0 is padding), whose ID embeddings are ``embedded`` [C, B, L, D].
-    Raises ValueError without a modality."""
+    """[C]: over the histories ``items`` [C, B, L] (0 is padding), whose ID embeddings are ``embedded`` [C, B, L, D],
+    by the projections of ``experts``, one for each of the modalities ``tables``.
+
+    Raises ValueError without a modality.
+    """
     if not tables:
         raise ValueError("without a modality there is nothing to align")
     first = first_places(items.flatten(1))
@@ -41,7 +46,8 @@ def alignment_loss(
     for name, table in tables.items():
         places, mask = _packed(first & table.at(items).present.flatten(1))
         features = table.at(items.flatten(1).gather(1, places)).values
-        losses.append(contrast(pick_rows(embedded, places), _project(params, name, features), mask, temperature))
+        projected = experts[name].project(params, features)
+        losses.append(contrast(pick_rows(embedded, places), projected, mask, temperature))
     return torch.stack(losses).mean(0)
 
 
@@ -73,13 +79,6 @@ def _packed(chosen: Tensor) -> tuple[Tensor, Tensor]:
     width = max(1, int(counts.max()))
     places = torch.argsort(~chosen, dim=1, stable=True)[:, :width]
     return places, torch.arange(width, device=chosen.device) < counts.unsqueeze(1)
-
-
-def _project(params: Mapping[str, Tensor], name: str, features: Tensor) -> Tensor:
-    """The expert's projection of ``features`` [C, n, F] to [C, n, D]."""
-    if f"{name}.projection.weight" in params:
-        return linear(features, params[f"{name}.projection.weight"])
-    return linear(linear(features, params[f"{name}.value.weight"]), params[f"{name}.output.weight"])
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,25 +13,20 @@ from torch import Tensor
 
 from fedmm.config import ModelConfig
 from fedmm.data.types import IntArray, ItemFeatures
-from fedmm.models import prototypes, sasrec
+from fedmm.errors import ConfigError
+from fedmm.models import sasrec
 from fedmm.models.alignment import alignment_loss
-from fedmm.models.experts import memory as memory_expert
-from fedmm.models.experts import neighbors as neighbor_expert
-from fedmm.models.experts import pooled as pooled_expert
-from fedmm.models.experts import transition as transition_expert
-from fedmm.models.experts.transition import TransitionTable
+from fedmm.models.cosine import cosine, mixture_cosine
+from fedmm.models.experts import EXPERTS, Asked, Expert, Source
 from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
 from fedmm.models.personal import USER_VECTOR, apart
 from fedmm.models.router import init_router, load_balance_loss, route
 from fedmm.models.scores import Scores, Term
+from fedmm.models.surprise import surprise
 from fedmm.utils import params as algebra
 from fedmm.utils.params import Params
-
-NORM_FLOOR = 1e-12
-POOLING = ("pooled", "hybrid")  # kinds of experts with a pooled part
-WITH_GRAPH = ("neighbors", "hybrid")  # kinds with neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +60,8 @@ class Recommender:
     config: ModelConfig
     num_items: int
     tables: Mapping[str, FeatureTable]
-    transition: TransitionTable | None = None
+    parts: Mapping[str, Expert] = field(default_factory=dict)  # by name, in the order of the router's outputs
     trained: Tensor | None = None  # [V] bool: the items that training knows of, padding not; None: all
-    neighbors: Mapping[str, neighbor_expert.NeighborTable] = field(default_factory=dict)  # by modality
 
     @classmethod
     def build(
@@ -79,22 +74,39 @@ class Recommender:
         transition_counts: csr_matrix | None = None,
     ) -> Recommender:
         """A recommender over ``num_items`` items. With no features and no ``transition_counts`` (directed, [V, V]), or
-        fusion "backbone", it is the backbone alone."""
+        fusion "backbone", it is the backbone alone.
+
+        Raises ConfigError where the kind of expert cannot do what ``config`` asks of it.
+        """
         place = device or torch.device("cpu")
         names = [name for name in MODALITIES if name in features and config.fusion != "backbone"]
         tables = {name: FeatureTable.build(features[name], dtype, place) for name in names}
-        graphs = {
-            name: neighbor_expert.NeighborTable.build(table, config.neighbors)
-            for name, table in (tables.items() if config.experts in WITH_GRAPH else ())
-        }
-        counted = transition_counts is not None and config.fusion != "backbone"
-        transition = TransitionTable.build(transition_counts, dtype, place) if counted else None
-        return cls(config, num_items, tables, transition, neighbors=graphs)
+        if config.fusion == "backbone":
+            return cls(config, num_items, tables)
+        kind = EXPERTS[config.experts]
+        check_kind(config, kind)
+        source = functools.partial(
+            Source, config=config, num_items=num_items, dtype=dtype, device=place, counts=transition_counts
+        )
+        parts: dict[str, Expert] = {}
+        if kind.per_modality:
+            parts |= {name: kind.build(source(name, table=table)) for name, table in tables.items()}
+        else:
+            parts[config.experts] = kind.build(source(config.experts, table=None))
+        for name in config.further_experts if transition_counts is not None else ():
+            parts[name] = EXPERTS[name].build(source(name, table=None))
+        return cls(config, num_items, tables, parts)
+
+    def with_tables(self, tables: Mapping[str, FeatureTable]) -> Recommender:
+        """The same recommender over other features, with what its experts compute from them computed anew."""
+        rebuilt = {name: type(part).build(replace(part.source, table=tables[name]))
+                   for name, part in self.parts.items() if part.per_modality}  # fmt: skip
+        return replace(self, tables=tables, parts={**self.parts, **rebuilt})
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Experts in the order of the router's outputs: the modalities, then the transition expert."""
-        return (*self.tables, *([] if self.transition is None else [transition_expert.NAME]))
+        """Names of the experts in the order of the router's outputs: the modalities, then those of the catalogue."""
+        return tuple(self.parts)
 
     @property
     def has_gate(self) -> bool:
@@ -105,20 +117,16 @@ class Recommender:
         """Fresh parameters on the CPU. Backbone draws come first: it is the same whatever stands beside it."""
         config = self.config
         params = sasrec.init_backbone(config, self.num_items, generator)
-        for name, table in self.tables.items():
-            if config.experts in POOLING:
-                params |= pooled_expert.init_pooled(config, name, table, generator)
-            elif config.experts == "memory":
-                width = table.width if name == "visual" else config.hidden_dim
-                params |= memory_expert.init_memory(config, name, width, table, generator)
+        for part in self.parts.values():
+            params |= part.init(generator)
         if self.experts:
             fusion = FUSIONS[config.fusion]
             params |= init_router(self._router_width, len(self.experts) + fusion.routes_backbone)
             if fusion.routes_backbone:
                 params["router.bias"][0] = config.router_bias_init
             params |= fusion.init(config)
-        for name, table in self.tables.items() if config.memory.num_prototypes else ():
-            params |= prototypes.init_prototypes(name, config.memory.num_prototypes, table, generator)
+        for part in self.parts.values():
+            params |= part.init_fixed(generator)
         return {name: value.to(dtype) for name, value in params.items()}
 
     @staticmethod
@@ -148,30 +156,29 @@ class Recommender:
         none = queries.new_zeros(len(queries))
         if not (experts and self.experts):
             return Output(self._backbone_scores(queries, item_keys), none, none)
+        asked = self._asked(params, batch, hidden, item_keys)
         if only is not None:
             part, mixture = self._alone(only, batch.candidates, item_keys)
-            scores = part._fused_scores(params, batch, hidden, queries, item_keys, mixture)
-            return Output(scores, none, none)
+            return Output(part._fused_scores(params, asked, queries, batch.constants, mixture), none, none)
         weights = self.router_weights(params, batch.candidates, item_keys)
         mixture = FUSIONS[self.config.fusion].mix(params, weights)
-        scores = self._fused_scores(params, batch, hidden, queries, item_keys, mixture)
+        scores = self._fused_scores(params, asked, queries, batch.constants, mixture)
         balance = load_balance_loss(weights, self._candidate_mask(batch, weights))
         if not (self.config.alignment_weight and self.tables):
             return Output(scores, balance, none)
         embedded = lookup(table, batch.items) if embedded is None else embedded
-        temperature = self.config.alignment_temperature
-        return Output(scores, balance, alignment_loss(params, self.tables, batch.items, embedded, temperature))
+        return Output(scores, balance, self._alignment(params, batch.items, embedded))
 
     def router_weights(self, params: Mapping[str, Tensor], candidates: Tensor | None, item_keys: Tensor) -> Tensor:
         """[C, N, M]: weights over the experts, after the backbone's own where the fusion routes it.
 
-        The router reads item features, so it works for items never trained; beside memory experts it reads the item
-        embedding, as in the original form.
+        The router reads item features, so it works for items never trained, or the item embedding, as the kind of
+        expert has it.
         """
         present = torch.stack([gather_candidates(mask, candidates) for mask in self._presence], dim=-1)
         if FUSIONS[self.config.fusion].routes_backbone:
             present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
-        if self.config.experts == "memory":
+        if self._routes_by_items:
             return route(params, item_keys, present)
         if not self.tables:
             return route(params, item_keys, present)  # a router without inputs
@@ -198,42 +205,44 @@ class Recommender:
     def factorises(self) -> bool:
         """Whether all scores are products of queries and keys, or constants, so that nothing else per (position,
         candidate) is kept."""
-        return not self.tables or self.config.experts != "memory"
+        return all(part.factorises for part in self.parts.values())
+
+    @property
+    def fits_local_tables(self) -> bool:
+        """Whether training can do with the rows of each client's own catalogue: no score needs any other."""
+        return self.config.scoring == "dot" and all(part.local_tables for part in self.parts.values())
+
+    @property
+    def reads_counts(self) -> bool:
+        """Whether every client receives the summed transition counts."""
+        return any(part.reads_counts for part in self.parts.values())
 
     @property
     def constants(self) -> tuple[str, ...]:
         """The experts with a part that has no parameters: its scores stay what they are while a client trains."""
-        return (*self.neighbors, *([] if self.transition is None else [transition_expert.NAME]))
+        return tuple(name for name, part in self.parts.items() if part.has_constants)
 
     def constant_scores(
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
     ) -> dict[str, Tensor]:
         """Scores [C, R, N] of the parts without parameters, by expert, for ``Batch.constants``. ``histories`` [C] are
-        the clients' own training histories, whose counts the transition expert leaves out; None leaves out nothing."""
-        scores = {
-            name: neighbor_expert.neighbor_scores(table, items, rows, candidates)
-            for name, table in self.neighbors.items()
-        }
-        if self.transition is not None:
-            own = transition_expert.transition_scores(self.transition, items, rows, candidates, histories)
-            scores[transition_expert.NAME] = own
-        return scores
+        the clients' own training histories, whose share in what clients summed is left out; None leaves out nothing."""
+        said = ((name, self.parts[name].constants(items, rows, candidates, histories)) for name in self.constants)
+        return {name: scores for name, scores in said if scores is not None}
 
     def formed_per_row(self, num_negatives: int) -> int:
         """Numbers that training must form for each predicting position: none but the fused loss's own where all scores
-        factorise, a coefficient per entry, head and candidate for each memory expert, a constant per candidate for each
-        constant expert."""
+        factorise and none are constants."""
         candidates = min(num_negatives or self.num_items, self.num_items)
-        constants = len(self.constants) * candidates
-        if self.factorises:
-            return constants
-        memory = self.config.memory
-        entries = memory.size + memory.num_prototypes
-        return constants + entries * memory.num_heads * candidates * len(self.tables)
+        return sum(part.formed_per_row(candidates) for part in self.parts.values())
+
+    @property
+    def _routes_by_items(self) -> bool:
+        return EXPERTS[self.config.experts].routes_by_items
 
     @property
     def _router_width(self) -> int:
-        if self.config.experts == "memory":
+        if self._routes_by_items:
             return self.config.hidden_dim
         return sum(table.width for table in self.tables.values())
 
@@ -241,9 +250,7 @@ class Recommender:
         """This recommender with one expert, and the mixture in which it alone speaks: 1 where an item has it, else
         0."""
         tables = {own: table for own, table in self.tables.items() if own == name}
-        graphs = {own: graph for own, graph in self.neighbors.items() if own == name}
-        expert = None if tables else self.transition
-        alone = replace(self, tables=tables, transition=expert, neighbors=graphs)
+        alone = replace(self, tables=tables, parts={name: self.parts[name]})
         (present,) = alone._presence
         own = gather_candidates(present, candidates).to(item_keys.dtype).expand(item_keys.shape[:-1])
         return alone, Mixture(torch.zeros_like(own), (own,))
@@ -251,40 +258,39 @@ class Recommender:
     @property
     def _presence(self) -> list[Tensor]:
         """Each expert's mask of the items it can speak of."""
-        masks = [table.present for table in self.tables.values()]
-        return masks if self.transition is None else [*masks, self.transition.present]
+        return [part.present(self.tables) for part in self.parts.values()]
+
+    def asked(self, params: Mapping[str, Tensor], items: Tensor, rows: Tensor) -> Asked:
+        """What the experts are asked at positions ``rows`` [C, R] (flat over B * L) of histories ``items`` [C, B, L],
+        about the whole catalogue."""
+        hidden = sasrec.encode(params, items, self.config, no_dropout, None)
+        return self._asked(params, Batch(items, rows), hidden, params[sasrec.ITEM_TABLE])
+
+    def _asked(self, params: Mapping[str, Tensor], batch: Batch, hidden: Tensor, item_keys: Tensor) -> Asked:
+        found = functools.cache(lambda: self._surprise(params, batch.items, hidden))
+        return Asked(batch.items, batch.rows, batch.candidates, hidden, item_keys, self.tables, found)
 
     def _fused_scores(
         self,
         params: Mapping[str, Tensor],
-        batch: Batch,
-        hidden: Tensor,
+        asked: Asked,
         queries: Tensor,
-        item_keys: Tensor,
+        given: Mapping[str, Tensor],
         mixture: Mixture,
     ) -> Scores:
-        if self.tables and self.config.experts == "memory":
-            scores = self._memory_scores(params, batch, hidden, queries, item_keys, mixture)
-        else:
-            scores = Scores((Term(queries, item_keys, mixture.backbone),))
-        given = batch.constants
+        coefficients = dict(zip(self.experts, mixture.experts, strict=True))
+        scores = self._represented(params, asked, queries, mixture.backbone, coefficients)
         if self.constants and not given:
-            given = self.constant_scores(batch.items, batch.rows, batch.candidates, None)
-        for name, coefficient in zip(self.experts, mixture.experts, strict=True):
-            asked, keys = self._pooled_part(params, batch, name)
-            if keys is not None or name in given:
-                scores = scores.plus(Term(asked, keys, coefficient, given.get(name)))
+            given = self.constant_scores(asked.items, asked.rows, asked.candidates, None)
+        for name, part in self.parts.items():
+            own_queries, own_keys = part.term(params, asked) or (None, None)
+            if own_keys is not None or name in given:
+                scores = scores.plus(Term(own_queries, own_keys, coefficients[name], given.get(name)))
         return scores
 
-    def _pooled_part(
-        self, params: Mapping[str, Tensor], batch: Batch, name: str
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Queries and keys of the expert ``name``, where it pools."""
-        if name not in self.tables or self.config.experts not in POOLING:
-            return None, None
-        table = self.tables[name]
-        queries = pooled_expert.pooled_queries(params, name, table, batch.items, batch.rows)
-        return queries, gather_candidates(table.values, batch.candidates)
+    def _alignment(self, params: Mapping[str, Tensor], items: Tensor, embedded: Tensor) -> Tensor:
+        temperature = self.config.alignment_temperature
+        return alignment_loss(params, self.parts, self.tables, items, embedded, temperature)
 
     def _candidate_mask(self, batch: Batch, weights: Tensor) -> Tensor:
         if batch.candidate_mask is not None:
@@ -305,84 +311,47 @@ class Recommender:
         if self.config.scoring == "dot":
             return Scores((Term(queries, item_keys),))
         return Scores(
-            (), self._cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys)
+            (), cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys)
         )
 
-    def _memory_scores(
+    def _represented(
         self,
         params: Mapping[str, Tensor],
-        batch: Batch,
-        hidden: Tensor,
+        asked: Asked,
         queries: Tensor,
-        item_keys: Tensor,
-        mixture: Mixture,
+        backbone: Tensor | None,
+        coefficients: Mapping[str, Tensor],
     ) -> Scores:
-        parts = self._memory_representations(params, batch, hidden, item_keys)
+        """The backbone's scores with those of the experts that do not factorise."""
+        dense = [name for name, part in self.parts.items() if not part.factorises]
+        own = Term(queries, asked.item_keys, backbone)
+        if not dense:
+            return Scores((own,))
+        said = [self.parts[name].represent(params, asked) for name in dense]
+        weights = [coefficients[name] for name in dense]
         if self.config.scoring == "dot":
-            dots = [w.unsqueeze(1) * part.dot(item_keys) for w, part in zip(mixture.experts, parts, strict=False)]
-            return Scores((Term(queries, item_keys, mixture.backbone),), torch.stack(dots).sum(0))
-        return Scores((), self._mixture_cosine(queries, item_keys, mixture, parts))
-
-    def _mixture_cosine(
-        self, queries: Tensor, item_keys: Tensor, mixture: Mixture, parts: list[memory_expert.Representation]
-    ) -> Tensor:
-        """sqrt(D) cos(w_seq LN(H) + sum_m w_m A_m, E_t), the norm of the mixture from Gram matrices."""
-        spans = [part.span() for part in parts]
-        basis = torch.cat([basis for basis, _ in spans], dim=2)
-        scaled = [c * w[:, None, None, :] for (_, c), w in zip(spans, mixture.experts, strict=True)]
-        coefficients = torch.cat(scaled, dim=2)
-        w_seq = 1.0 if mixture.backbone is None else mixture.backbone.unsqueeze(1)
-        dots = (coefficients * torch.matmul(basis, item_keys.mT.unsqueeze(1))).sum(2)
-        cross = (coefficients * torch.matmul(basis, queries.unsqueeze(-1))).sum(2)
-        own = (torch.matmul(torch.matmul(basis, basis.mT), coefficients) * coefficients).sum(2)
-        squared_norm = w_seq * w_seq * queries.square().sum(-1, keepdim=True) + 2 * w_seq * cross + own
-        return self._cosine(w_seq * torch.matmul(queries, item_keys.mT) + dots, squared_norm, item_keys)
-
-    def _memory_representations(
-        self, params: Mapping[str, Tensor], batch: Batch, hidden: Tensor, item_keys: Tensor
-    ) -> list[memory_expert.Representation]:
-        memories = self._select_memories(params, batch.items, batch.rows, hidden)
-        candidates = batch.candidates
-        if candidates is None:
-            candidates = torch.arange(self.num_items + 1, device=item_keys.device).unsqueeze(0)
-        parts = []
-        for name, table in self.tables.items():
-            inputs = gather_candidates(table.values, batch.candidates) if name == "visual" else item_keys
-            heads = self.config.memory.num_heads
-            own = memories[name]
-            parts.append(memory_expert.memory_representation(params, name, table, own, inputs, candidates, heads))
-        return parts
-
-    def memories(self, params: Mapping[str, Tensor], items: Tensor, rows: Tensor) -> dict[str, memory_expert.Memory]:
-        """By modality, the entries kept at positions ``rows`` [C, R] (flat over B * L) of histories [C, B, L]."""
-        return self._select_memories(params, items, rows, sasrec.encode(params, items, self.config, no_dropout, None))
-
-    def _select_memories(
-        self, params: Mapping[str, Tensor], items: Tensor, rows: Tensor, hidden: Tensor
-    ) -> dict[str, memory_expert.Memory]:
-        surprise, config = self._surprise(params, items, hidden), self.config.memory
-        return {
-            name: memory_expert.select_entries(items, rows, table.present, surprise, config)
-            for name, table in self.tables.items()
-        }
+            dots = [w.unsqueeze(1) * part.dot(asked.item_keys) for w, part in zip(weights, said, strict=True)]
+            return Scores((own,), torch.stack(dots).sum(0))
+        return Scores((), mixture_cosine(queries, asked.item_keys, backbone, weights, said))
 
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:
-        """Each entry's loss under the backbone, over the whole catalogue; a selection signal, so no gradient."""
+        """Each entry's loss under the backbone, over the whole catalogue."""
         with torch.no_grad():
-            C, B, L, _ = hidden.shape
             queries = sasrec.final_norm(params, hidden[:, :, :-1]).flatten(1, 2)
             logits = self._backbone_scores(queries, params[sasrec.ITEM_TABLE]).materialise()
-            logits[..., 0] = -math.inf
-            if self.trained is not None:
-                logits = logits.masked_fill(~self.trained, -math.inf)
-            log_probabilities = torch.log_softmax(logits, dim=-1).view(C, B, L - 1, self.num_items + 1)
-            taken = log_probabilities.gather(-1, items[:, :, 1:].unsqueeze(-1)).squeeze(-1)
-            # Padding has probability 0; it is never kept, and must not bring infinities into the sort.
-            taken = taken.masked_fill(items[:, :, 1:] == 0, 0.0)
-            return memory_expert.surprise_of_history(taken, self.num_items)
+            return surprise(logits, items, self.trained)
 
-    def _cosine(self, dots: Tensor, squared_norm: Tensor, item_keys: Tensor) -> Tensor:
-        """sqrt(D) cos(final, E_t) from the dot product and the square of |final|."""
-        own = squared_norm.clamp(min=NORM_FLOOR).rsqrt()
-        item = item_keys.square().sum(-1).clamp(min=NORM_FLOOR).rsqrt().unsqueeze(1)
-        return math.sqrt(self.config.hidden_dim) * dots * own * item
+
+def check_kind(config: ModelConfig, kind: type[Expert]) -> None:
+    """Raises ConfigError where experts of ``kind`` cannot do what ``config`` asks of them."""
+    if config.scoring == "cosine" and not kind.represents:
+        raise ConfigError(
+            f'model.scoring "cosine" needs experts with a representation, and {config.experts!r} has none.',
+            'Set model.scoring "dot", or other model.experts.',
+        )
+    if config.alignment_weight and not kind.projects:
+        raise ConfigError(
+            f"model.alignment_weight {config.alignment_weight} has no effect on experts {config.experts!r}, which "
+            "project no features.",
+            "Set model.alignment_weight 0, or other model.experts.",
+        )

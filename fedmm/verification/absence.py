@@ -9,8 +9,6 @@ import numpy as np
 import torch
 
 from fedmm.data.types import ItemFeatures
-from fedmm.models.experts import transition as transition_expert
-from fedmm.models.experts.neighbors import NeighborTable
 from fedmm.models.features import FeatureTable
 from fedmm.models.fusion import GATE
 from fedmm.models.recommender import Recommender
@@ -36,14 +34,10 @@ def without(
         values[~present] = filler
         features = ItemFeatures(values.numpy().astype(np.float32), present.numpy())
         tables[name] = FeatureTable.build(features, values.dtype, values.device)
-    transition = model.recommender.transition
-    if transition is not None and transition_expert.NAME in names:
-        transition = replace(transition, present=torch.zeros_like(transition.present))
-    settings = model.recommender.config.neighbors
-    graphs = {name: NeighborTable.build(tables[name], settings) for name in model.recommender.neighbors}
-    return replace(
-        model, recommender=replace(model.recommender, tables=tables, transition=transition, neighbors=graphs)
-    )
+    recommender = model.recommender.with_tables(tables)
+    masked = {name: replace(part, mask=torch.zeros_like(part.present(tables)))
+              for name, part in recommender.parts.items() if name in names and not part.per_modality}  # fmt: skip
+    return replace(model, recommender=replace(recommender, parts={**recommender.parts, **masked}))
 
 
 def moved(params: Params, names: Sequence[str]) -> Params:
@@ -84,9 +78,8 @@ def renormalised(names: Sequence[str]) -> Callable[[Model], float]:
         experts = model.recommender.experts
         columns = [experts.index(name) - len(experts) for name in names]
         gap = float(weights[:, columns].abs().max())
-        left = [table.present[1:] for name, table in model.recommender.tables.items() if name not in names]
-        if model.recommender.transition is not None:
-            left.append(model.recommender.transition.present[1:])
+        tables = model.recommender.tables
+        left = [part.present(tables)[1:] for name, part in model.recommender.parts.items() if name not in names]
         someone = torch.stack(left).any(0) if left else torch.zeros(len(weights), dtype=torch.bool)
         if model.recommender.config.fusion == "competitive":
             someone = torch.ones_like(someone)
@@ -127,7 +120,7 @@ def more_than_the_backbone(subject: Subject) -> Finding:
 
 def has_modalities_alone(model: Model) -> bool:
     """Whether an item without features says nothing to any expert."""
-    return has_experts(model) and model.recommender.transition is None
+    return has_experts(model) and all(part.per_modality for part in model.recommender.parts.values())
 
 
 def _checks() -> list[Check]:
@@ -138,7 +131,7 @@ def _checks() -> list[Check]:
             return has_experts(model) and set(names) <= set(model.recommender.tables)
 
         def trained(model: Model, names: Sequence[str] = names) -> bool:
-            return wanted(model, names) and not model.recommender.neighbors  # which have no parameters of their own
+            return wanted(model, names) and not any(model.recommender.parts[name].has_constants for name in names)
 
         checks += [
             Check("architecture", f"absent {label}: no effect", over(effect_of_absent(names), 0.0, wanted)),

@@ -193,9 +193,7 @@ def backbone_coefficient(model: Model) -> Tensor:
     expanded = expand_for_clients(params)
     weights = recommender.router_weights(expanded, None, table)
     mixture = FUSIONS[recommender.config.fusion].mix(expanded, weights)
-    masks = [table.present for table in recommender.tables.values()]
-    if recommender.transition is not None:
-        masks.append(recommender.transition.present)
+    masks = [part.present(recommender.tables) for part in recommender.parts.values()]
     coefficient = torch.ones_like(weights[..., 0]) if mixture.backbone is None else mixture.backbone
     return coefficient[0, masks[0]]
 

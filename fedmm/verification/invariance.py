@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fedmm.federation.dropout import step_dropout
+from fedmm.models.experts.memory import MemoryExpert
 from fedmm.models.features import FeatureTable
 from fedmm.models.layers import Dropout, no_dropout
 from fedmm.models.recommender import Batch
 from fedmm.utils.params import expand_for_clients
 from fedmm.utils.seeding import torch_stream
-from fedmm.verification.architecture import all_rows, has_experts, over, scores_of
+from fedmm.verification.architecture import all_rows, over, scores_of
 from fedmm.verification.checks import Check, largest_gap
 from fedmm.verification.subject import DTYPE, Model
 
@@ -111,9 +112,7 @@ def candidate_gap(model: Model) -> float:
 
 def has_memory(model: Model) -> bool:
     """Whether there is a memory expert that can read text."""
-    return (
-        has_experts(model) and model.recommender.config.experts == "memory" and "semantic" in model.recommender.tables
-    )
+    return isinstance(model.recommender.parts.get("semantic"), MemoryExpert)
 
 
 def self_attention_gap(model: Model) -> float:

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ModelConfig
-from fedmm.models.experts.transition import TransitionTable
+from fedmm.models.experts import EXPERTS
+from fedmm.models.experts.hybrid import HybridExpert
+from fedmm.models.experts.memory import MemoryExpert
+from fedmm.models.experts.neighbors import NeighborExpert
+from fedmm.models.experts.pooled import PooledExpert
+from fedmm.models.experts.transition import TransitionExpert, TransitionTable
 from fedmm.models.recommender import Recommender
 
 EPSILON = 1e-6
@@ -53,19 +58,18 @@ def naive_states(params: Mapping[str, Tensor], history: Sequence[int], config: M
 def naive_router_weights(recommender: Recommender, params: Mapping[str, Tensor], t: int) -> dict[str, float]:
     """The router's weight of the backbone ("backbone", competitive fusion alone) and of each modality for one item."""
     names = list(recommender.tables)
-    counted = [] if recommender.transition is None else ["transition"]
     inputs: Tensor | None
-    if recommender.config.experts == "memory":
+    if EXPERTS[recommender.config.experts].routes_by_items:
         inputs = params["backbone.item_embedding"][t]
     else:
         parts = [recommender.tables[name].values[t] for name in names]
         width = sum(len(part) for part in parts)
         inputs = torch.cat(parts) / math.sqrt(width) if parts else None
     logits = params["router.bias"] if inputs is None else params["router.weight"] @ inputs + params["router.bias"]
-    outputs = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *names, *counted]
+    outputs = [*(["backbone"] if recommender.config.fusion == "competitive" else []), *recommender.experts]
     present = {"backbone": True} | {name: bool(recommender.tables[name].present[t]) for name in names}
-    if recommender.transition is not None:
-        present["transition"] = bool(recommender.transition.counts[:, [t]].sum() > 0)
+    for name, table in _counted(recommender).items():
+        present[name] = bool(table.counts[:, [t]].sum() > 0)
     masses = {
         name: math.exp(float(logit)) if present[name] else 0.0 for name, logit in zip(outputs, logits, strict=True)
     }
@@ -82,20 +86,25 @@ def _score(
     share = weights.get("backbone", 1.0)
     gate = params["fusion.gate"] if recommender.has_gate else 1.0
     counted = torch.zeros_like(item[0])
-    if recommender.transition is not None:
-        counted = counted + gate * weights["transition"] * _transition_score(recommender.transition, prefix, t)
-    if recommender.experts and config.experts != "memory":
+    for name, table in _counted(recommender).items():
+        counted = counted + gate * weights[name] * _transition_score(table, prefix, t)
+    if recommender.experts and recommender.factorises:
         total = share * (backbone @ item) + counted
-        for name in recommender.tables:
-            if config.experts in ("pooled", "hybrid"):
+        for name, part in recommender.parts.items():
+            if isinstance(part, PooledExpert | HybridExpert):
                 total = total + gate * weights[name] * _pooled_score(recommender, params, name, prefix, t)
-            if config.experts in ("neighbors", "hybrid"):
+            if isinstance(part, NeighborExpert | HybridExpert):
                 total = total + gate * weights[name] * _neighbor_score(recommender, name, prefix, t)
         return total
     final = share * backbone
-    for name in recommender.tables:
-        final = final + gate * weights[name] * _memory_vector(recommender, params, name, prefix, states, t)
+    for name, part in recommender.parts.items():
+        if isinstance(part, MemoryExpert):
+            final = final + gate * weights[name] * _memory_vector(recommender, params, name, prefix, states, t)
     return _similarity(final, item, config) + counted
+
+
+def _counted(recommender: Recommender) -> dict[str, TransitionTable]:
+    return {name: part.counted for name, part in recommender.parts.items() if isinstance(part, TransitionExpert)}
 
 
 def _transition_score(table: TransitionTable, prefix: Sequence[int], t: int) -> float:

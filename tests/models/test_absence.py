@@ -95,10 +95,8 @@ def test_router_weights_are_renormalised_over_the_present(variant):
     params = shaken(recommender)
     table = params["backbone.item_embedding"]
     weights = recommender.router_weights(params, None, table)[:, 1:]
-    complete = Recommender(
-        recommender.config,
-        NUM_ITEMS,
-        {k: FeatureTable(t.values, torch.ones_like(t.present)) for k, t in recommender.tables.items()},
+    complete = recommender.with_tables(
+        {k: FeatureTable(t.values, torch.ones_like(t.present)) for k, t in recommender.tables.items()}
     )
     unmasked = complete.router_weights(params, None, table)[:, 1:]
     present = torch.stack([t.present[1:] for t in recommender.tables.values()], -1).expand(2, -1, -1)

@@ -139,7 +139,7 @@ def test_an_item_counts_once_however_often_it_comes(items):
         given = torch.tensor([[own]])
         one = {name: value[:1] for name, value in params.items()}
         embedded = lookup(one[TABLE], given)
-        losses.append(alignment_loss(one, recommender.tables, given, embedded, TEMPERATURE))
+        losses.append(alignment_loss(one, recommender.parts, recommender.tables, given, embedded, TEMPERATURE))
     torch.testing.assert_close(*losses)
 
 
@@ -152,7 +152,7 @@ def test_nothing_to_compare_loses_nothing_and_stays_finite():
     (gradient,) = torch.autograd.grad(two.sum() + loss.sum(), [left])
     assert torch.isfinite(gradient).all()
     with pytest.raises(ValueError, match="nothing to align"):
-        alignment_loss({}, {}, torch.ones(1, 1, 1, dtype=torch.long), left, 0.1)
+        alignment_loss({}, {}, {}, torch.ones(1, 1, 1, dtype=torch.long), left, 0.1)
 
 
 def update_of(engine, model, federation, number=1):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.config import MemoryConfig
-from fedmm.models.experts.memory import select_entries, surprise_of_history
+from fedmm.models.experts.memory import select_entries
+from fedmm.models.surprise import surprise_of_history
 from worlds.model_world import MEMORY, NUM_ITEMS, batch_of, build, name_of, score, shaken, tiny_config
 
 WEIGHTS = st.sampled_from([0.0, 0.5, 1.0, 2.0])

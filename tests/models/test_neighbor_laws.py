@@ -239,8 +239,8 @@ def test_no_clients_data_are_in_it():
     without, whole = (recommender.constant_scores(batch.items, batch.rows, None, own) for own in (histories, None))
     assert all(torch.equal(value, whole[name]) for name, value in without.items())
     worlds = [make_local({"experts": "neighbors"}, {}, train=train)[0] for train in (None, short_histories())]
-    for name, table in worlds[0].recommender.neighbors.items():
-        assert (table.graph != worlds[1].recommender.neighbors[name].graph).nnz == 0
+    for name, part in worlds[0].recommender.parts.items():
+        assert (part.graph.graph != worlds[1].recommender.parts[name].graph.graph).nnz == 0
 
 
 def short_histories():

@@ -127,7 +127,7 @@ def test_alone_it_ranks_as_the_yardstick_does():
     yardstick = transition_scorer(Split("leave_one_out", NUM_ITEMS, train, empty, empty))
     users = np.arange(len(train))
     expected, found = yardstick(users, train), model_scorer(recommender, params, CPU, experts=True)(users, train)
-    softening = recommender.transition.softening
+    softening = recommender.parts["transition"].counted.softening
     torch.testing.assert_close(found[:, 1:], 2 * torch.log1p(expected[:, 1:] / softening), rtol=1e-9, atol=1e-9)
 
 

@@ -10,7 +10,7 @@ import scipy.sparse as sparse
 import torch
 
 from fedmm.models import features as model_features
-from fedmm.models import fusion, recommender, router, sasrec, scores
+from fedmm.models import fusion, recommender, router, sasrec, scores, surprise
 from fedmm.models.experts import memory, neighbors, pooled
 from worlds.planting import Fault, everywhere
 
@@ -70,7 +70,9 @@ def memory_with_the_target(patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_forgets_surprise(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(memory, "surprise_of_history", lambda taken, num_items: torch.nn.functional.pad(taken * 0.0, (1, 0)))
+    patch.setattr(
+        surprise, "surprise_of_history", lambda taken, num_items: torch.nn.functional.pad(taken * 0.0, (1, 0))
+    )
 
 
 def norm_of_an_empty_memory(patch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedmm.config import MemoryConfig, ModelConfig
-from fedmm.models.features import FeatureTable
+from fedmm.models import prototypes
+from fedmm.models.experts.contract import Asked, Expert
+from fedmm.models.features import FeatureTable, gather_candidates
 from fedmm.models.layers import NORM_EPSILON, linear
 from fedmm.models.prototypes import global_entries
 from fedmm.utils.params import Params
@@ -55,6 +56,55 @@ class Representation:
         basis = torch.cat([self.centred * self.gain[:, None, None, :], bias], dim=2)
         coefficients = [self.attention * self.inverse_std.unsqueeze(2), self.anything.unsqueeze(2)]
         return basis, torch.cat(coefficients, dim=2)
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryExpert(Expert):
+    """A modality's memory expert. A candidate attends with its visual features to visual entries, and with its item
+    embedding to any others."""
+
+    factorises = False
+    represents = True
+    projects = True
+    routes_by_items = True  # as in the original form
+
+    def init(self, generator: torch.Generator) -> Params:
+        """The projections and the norm; see ``init_memory``."""
+        config, table = self.source.config, self.source.features
+        width = table.width if self._asks_by_features else config.hidden_dim
+        return init_memory(config, self.name, width, table, generator)
+
+    def init_fixed(self, generator: torch.Generator) -> Params:
+        """The prototypes, where there are some."""
+        number = self.source.config.memory.num_prototypes
+        return prototypes.init_prototypes(self.name, number, self.source.features, generator) if number else {}
+
+    def entries(self, asked: Asked) -> Memory:
+        """The entries kept at each position that asks."""
+        present = asked.tables[self.name].present
+        return select_entries(asked.items, asked.rows, present, asked.surprise(), self.source.config.memory)
+
+    def represent(self, params: Mapping[str, Tensor], asked: Asked) -> Representation:
+        """What each candidate reads in the memory of each position."""
+        table, candidates = asked.tables[self.name], asked.candidates
+        if candidates is None:
+            candidates = torch.arange(self.source.num_items + 1, device=asked.item_keys.device).unsqueeze(0)
+        inputs = gather_candidates(table.values, asked.candidates) if self._asks_by_features else asked.item_keys
+        heads = self.source.config.memory.num_heads
+        return memory_representation(params, self.name, table, self.entries(asked), inputs, candidates, heads)
+
+    def project(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        """Output times value: the representation, before the norm, of a memory that holds the item alone."""
+        return linear(linear(features, params[f"{self.name}.value.weight"]), params[f"{self.name}.output.weight"])
+
+    def formed_per_row(self, num_candidates: int) -> int:
+        """A coefficient per entry, head and candidate."""
+        memory = self.source.config.memory
+        return (memory.size + memory.num_prototypes) * memory.num_heads * num_candidates
+
+    @property
+    def _asks_by_features(self) -> bool:
+        return self.name == "visual"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +154,6 @@ def select_entries(items: Tensor, rows: Tensor, present: Tensor, surprise: Tenso
     order = torch.sort(utility.flip(-1), dim=-1, descending=True, stable=True).indices[..., : config.size]
     best = L - 1 - order
     return Memory(entries.gather(-1, best), utility.gather(-1, best) > -math.inf)
-
-
-def surprise_of_history(log_probabilities: Tensor, num_items: int) -> Tensor:
-    """[C, B, L]: -ln p(item) / ln V under the backbone, for positions 1..L-1 from ``log_probabilities`` [C, B, L-1];
-    the first entry, which nothing predicted, counts as 1 (a uniform guess)."""
-    scaled = -log_probabilities / math.log(max(num_items, 2))
-    return F.pad(scaled, (1, 0), value=1.0)
 
 
 def memory_representation(

@@ -13,7 +13,9 @@ Nothing in it trains, and nothing of any client is in it: only the router's weig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sparse
@@ -22,10 +24,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmm.config import NeighborsConfig
+from fedmm.data.types import IntArray
+from fedmm.models.experts.contract import Expert, Source
 from fedmm.models.features import FeatureTable
 
 SCALE = 16.0  # brings a useful gate to about one half
 SIMILARITIES_AT_ONCE = 2**24  # in memory: 64 MB in float32
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborExpert(Expert):
+    """A modality's neighbour expert: constants alone."""
+
+    has_constants = True
+    local_tables = True
+
+    graph: NeighborTable | None = None
+
+    @classmethod
+    def build(cls, source: Source) -> Self:
+        """With the modality's graph, made once."""
+        return cls(source, graph=NeighborTable.build(source.features, source.config.neighbors))
+
+    def constants(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> Tensor | None:
+        """s [C, R, N]; nothing of any client is in the graph, so nothing is left out."""
+        del histories
+        if self.graph is None:
+            raise ValueError("a neighbour expert is made by NeighborExpert.build")
+        return neighbor_scores(self.graph, items, rows, candidates)
 
 
 @dataclass(frozen=True, eq=False)

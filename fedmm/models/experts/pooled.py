@@ -17,9 +17,31 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ModelConfig
-from fedmm.models.features import FeatureTable
+from fedmm.models.experts.contract import Asked, Expert
+from fedmm.models.features import FeatureTable, gather_candidates
 from fedmm.models.layers import layer_norm, linear, pick_rows
 from fedmm.utils.params import Params
+
+
+class PooledExpert(Expert):
+    """A modality's pooled expert: products alone."""
+
+    projects = True
+    local_tables = True
+
+    def init(self, generator: torch.Generator) -> Params:
+        """The projection [P, F], the norm's gain and bias [P] and the decay's logit."""
+        return init_pooled(self.source.config, self.name, self.source.features, generator)
+
+    def term(self, params: Mapping[str, Tensor], asked: Asked) -> tuple[Tensor, Tensor] | None:
+        """Queries [C, R, F] and the candidates' features."""
+        table = asked.tables[self.name]
+        queries = pooled_queries(params, self.name, table, asked.items, asked.rows)
+        return queries, gather_candidates(table.values, asked.candidates)
+
+    def project(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        """W f."""
+        return linear(features, params[f"{self.name}.projection.weight"])
 
 
 def init_pooled(config: ModelConfig, name: str, table: FeatureTable, generator: torch.Generator) -> Params:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,13 +24,45 @@ from torch import Tensor
 
 from fedmm.data.transitions import client_transition_counts, symmetrise
 from fedmm.data.types import FloatArray, IntArray
+from fedmm.models.experts.contract import Expert, Source
 
-NAME = "transition"
 RECENT = 10  # items of a history that are looked back at
 DECAY = 0.8  # weight of each beside the one after it
 SHARPNESS = 2.0  # as logits, alone: the lowest loss on ML-100K's training targets among 0.5, 1, 1.5, 2 and 3
 SOFTENING = 0.1  # A_0 as a share of C's typical entry over the root of the typical n
 RESIDUE = 1e-3  # a difference of counts below this is a rounding error: the smallest count is 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionExpert(Expert):
+    """The one expert of the whole catalogue that reads the clients' summed counts: constants alone."""
+
+    per_modality = False
+    has_constants = True
+    reads_counts = True
+
+    table: TransitionTable | None = None
+
+    @classmethod
+    def build(cls, source: Source) -> Self:
+        """From the source's counts; it speaks of the items that have any. Raises ValueError where there are none."""
+        if source.counts is None:
+            raise ValueError("a transition expert needs the clients' summed transition counts")
+        table = TransitionTable.build(source.counts, source.dtype, source.device)
+        return cls(source, table.present, table)
+
+    def constants(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> Tensor | None:
+        """s [C, R, N], less what ``histories`` gave to the sum."""
+        return transition_scores(self.counted, items, rows, candidates, histories)
+
+    @property
+    def counted(self) -> TransitionTable:
+        """The counts."""
+        if self.table is None:
+            raise ValueError("a transition expert is made by TransitionExpert.build")
+        return self.table
 
 
 @dataclass(frozen=True, eq=False)
