@@ -229,6 +229,7 @@ class Experiment:
             samples,
             seed,
             device=self.device,
+            extra_metrics=evaluation.extra_metrics,
         )
 
     def queries(self, split: str) -> Queries:

@@ -13,7 +13,7 @@ from fedmm.config import UNDIGESTED
 from fedmm.config.describe import known_settings, nearest
 from fedmm.data.types import FloatArray
 from fedmm.errors import ConfigError
-from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.significance import mean_intervals
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.text import setting
@@ -78,8 +78,7 @@ def per_user(runs: Sequence[ComparedRun], metric: str) -> FloatArray:
     """[trainings, users] of one metric, ``full/ndcg_at_10``; repeats of a training are averaged, for they tell nothing
     of what seeds do."""
     protocol, _, name = metric.partition("/")
-    cutoff = int(name.rpartition("_")[2])
-    repeats = [[per_query(run.counts.counts[protocol], [cutoff])[name] for run in same] for same in trainings(runs)]
+    repeats = [[one_metric(run.counts.counts[protocol], name) for run in same] for same in trainings(runs)]
     return np.stack([np.mean(same, axis=0) for same in repeats])
 
 

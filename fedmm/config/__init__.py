@@ -2,6 +2,7 @@
 
 from fedmm.config.federation import FederationConfig
 from fedmm.config.schema import (
+    LATER,
     METRIC_NAMES,
     UNDIGESTED,
     DataConfig,
@@ -16,6 +17,7 @@ from fedmm.config.schema import (
 )
 
 __all__ = [
+    "LATER",
     "METRIC_NAMES",
     "UNDIGESTED",
     "DataConfig",

@@ -6,12 +6,13 @@ it is stated once, in ``schema.py``.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedmm.config.names import nearest_name, nearest_setting
+from fedmm.config.parts import KINDS
 from fedmm.config.schema import ExperimentConfig
 
 Kind = Literal["integer", "number", "string", "path", "boolean", "list"]
@@ -32,6 +33,7 @@ class Setting:
     default: Any  # JSON-able; None = unset
     description: str
     allowed: str  # "an integer of at least 1"
+    part: str | None = None  # the kind of part that it names
 
     @property
     def variable(self) -> str:
@@ -49,9 +51,14 @@ class Setting:
         return self.optional and not self.key.endswith("_features")
 
 
-@functools.cache
 def known_settings() -> Mapping[str, Setting]:
-    """Every setting by its dotted key, in the tree's order."""
+    """Every setting by its dotted key, in the tree's order; those that name a part know the parts registered by now."""
+    return _settings(tuple(kind.names() for kind in KINDS.values()))
+
+
+@functools.lru_cache(maxsize=1)
+def _settings(part_names: tuple[tuple[str, ...], ...]) -> Mapping[str, Setting]:
+    del part_names  # the schema has them
     schema = ExperimentConfig.model_json_schema()
     defaults = ExperimentConfig().flat()
     return {key: _setting(key, leaf, defaults[key]) for key, leaf in _leaves(schema, schema["$defs"])}
@@ -63,18 +70,21 @@ def sections() -> frozenset[str]:
 
 
 def nearest(key: str) -> str | None:
-    """The setting that ``key`` was probably meant to be: the same last word first, then the most alike."""
-    leaf = key.rpartition(".")[2]
-    by_leaf: dict[str, str] = {}
-    for name in known_settings():
-        by_leaf.setdefault(name.rpartition(".")[2], name)
-    if leaf in by_leaf:
-        return by_leaf[leaf]
-    alike = difflib.get_close_matches(key, known_settings(), n=1, cutoff=0.75)
-    if alike:
-        return alike[0]
-    leaves = difflib.get_close_matches(leaf, by_leaf, n=1, cutoff=0.5)
-    return by_leaf[leaves[0]] if leaves else None
+    """The setting that ``key`` was probably meant to be; None where nothing is near enough to help."""
+    return nearest_setting(key, list(known_settings()))
+
+
+def remedy_of(setting: Setting, value: Any) -> str:
+    """What a setting takes, for who gave it ``value``; for one that names a part also how to bring a part of one's
+    own."""
+    takes = f"{setting.key} takes {setting.allowed}."
+    if setting.part is None:
+        return takes
+    near = nearest_name(str(value), setting.choices)
+    return (
+        f"{takes} {f'The nearest is {near}. ' if near else ''}A part of your own must be registered: name its file "
+        "or module with --parts or FEDMM_PARTS, or install its package."
+    )
 
 
 def _leaves(schema: Schema, definitions: Schema, prefix: str = "") -> Iterable[tuple[str, Schema]]:
@@ -102,6 +112,7 @@ def _setting(key: str, schema: Schema, default: Any) -> Setting:
         default=default,
         description=description,
         allowed=_allowed(kind, form, description) + (", or none" if optional else ""),
+        part=element.get("part"),
     )
 
 

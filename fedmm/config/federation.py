@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Fraction, Positive, Rate, Section, Weight
+from fedmm.config.parts import named
 
 SERVER_RATES = {"sgd": 1.0, "momentum": 0.3}  # of the plain optimizers; the others' steps do not grow with the update
 
@@ -20,6 +21,9 @@ class FederationConfig(Section):
     rounds: Positive = Field(30, description="rounds of training")
     client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
     cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")
+    cohort_sampler: Annotated[str, *named("cohort_sampler")] = Field(
+        "uniform", description="how a round's clients are drawn; rotation: everyone once before anyone twice"
+    )
     local_steps: Positive | None = Field(None, description="local steps a round (default 3)")
     local_epochs: Positive | None = Field(
         None, description="local passes over a client's windows; replaces local_steps"
@@ -30,15 +34,15 @@ class FederationConfig(Section):
         description="fedavg (FedProx where proximal_mu is above 0); scaffold: control variates against client drift "
         "(twice the traffic, all item rows travel, checkpoints grow by a model for each client that has trained)",
     )
-    local_optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the client's optimizer")
+    local_optimizer: Annotated[str, *named("local_optimizer")] = Field("sgd", description="the client's optimizer")
     learning_rate: Rate = Field(0.3, description="the client's learning rate")
-    learning_rate_schedule: Literal["constant", "linear", "cosine"] = Field(
+    learning_rate_schedule: Annotated[str, *named("learning_rate_schedule")] = Field(
         "constant", description="the client's learning rate over the rounds; linear and cosine fall to zero at the end"
     )
     weight_decay: Weight = Field(0.0, description="the client's weight decay")
     clip_norm: Rate | None = Field(1.0, description="bound on the norm of a local gradient (unset: none)")
     proximal_mu: Weight = Field(0.0, description="FedProx: weight of the distance to the server's parameters")
-    loss: Literal["softmax", "gbce", "bpr"] = Field(
+    loss: Annotated[str, *named("loss")] = Field(
         "softmax", description="softmax over candidates, or the next item against each negative: gbce, bpr"
     )
     gbce_calibration: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
@@ -64,7 +68,7 @@ class FederationConfig(Section):
         description="leave what a client met before out of its training candidates; with gbce and bpr all its items",
     )
     warmup_rounds: Count = Field(0, description="first rounds, in which only the backbone trains (partial aggregation)")
-    aggregation: Literal["mean", "heat", "median", "trimmed_mean"] = Field(
+    aggregation: Annotated[str, *named("aggregation")] = Field(
         "heat", description="weighted mean, or item rows by their holders; median and trimmed_mean see single updates"
     )
     trim_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
@@ -74,9 +78,7 @@ class FederationConfig(Section):
         5.0, description="largest factor of the heat normalisation"
     )
     client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
-    server_optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = Field(
-        "adam", description="the server's optimizer"
-    )
+    server_optimizer: Annotated[str, *named("server_optimizer")] = Field("adam", description="the server's optimizer")
     server_learning_rate: Rate | None = Field(
         None, description="the server's learning rate (unset: 1 for sgd, 0.3 for momentum, 0.02 for the adaptive ones)"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedmm.config.parts import KINDS
 from fedmm.config.schema import ExperimentConfig
 
 Condition = Callable[[ExperimentConfig], bool]
@@ -35,16 +36,23 @@ def idle_settings(config: ExperimentConfig) -> list[str]:
     ]
 
 
+def _among(kind: str, name: str, readers: tuple[str, ...]) -> bool:
+    """Whether a part reads a setting: one of ``readers``, or one of a user's own, which may read all."""
+    return name in readers or name not in KINDS[kind].built_in
+
+
 def _has_experts(config: ExperimentConfig) -> bool:
     return config.model.fusion != "backbone"
 
 
 def _experts_among(*kinds: str) -> Condition:
-    return lambda config: _has_experts(config) and config.model.experts in kinds
+    return lambda config: _has_experts(config) and _among("expert", config.model.experts, kinds)
 
 
 def _server_among(*optimizers: str) -> Condition:
-    return lambda config: _has_cohorts(config) and config.federation.server_optimizer in optimizers
+    return lambda config: (
+        _has_cohorts(config) and _among("server_optimizer", config.federation.server_optimizer, optimizers)
+    )
 
 
 def _has_cohorts(config: ExperimentConfig) -> bool:
@@ -87,12 +95,12 @@ READERS = (
     ),
     _Reader(
         ("model.gating_init", "model.learn_gating"),
-        lambda config: config.model.fusion == "residual",
+        lambda config: _among("fusion", config.model.fusion, ("residual",)),
         'model.fusion "residual"',
     ),
     _Reader(
         ("model.router_bias_init",),
-        lambda config: config.model.fusion == "competitive",
+        lambda config: _among("fusion", config.model.fusion, ("competitive",)),
         'model.fusion "competitive"',
     ),
     _Reader(("model.pooling_decay",), _experts_among("hybrid", "pooled"), 'model.experts "hybrid" or "pooled"'),
@@ -113,7 +121,7 @@ READERS = (
     ),
     _Reader(
         ("federation.gbce_calibration",),
-        lambda config: config.federation.loss == "gbce" and _samples_negatives(config),
+        lambda config: _among("loss", config.federation.loss, ("gbce",)) and _samples_negatives(config),
         'federation.loss "gbce" and sampled negatives',
     ),
     _Reader(
@@ -133,21 +141,23 @@ READERS = (
     ),
     _Reader(
         (
-            "federation.cohort_size", "federation.local_steps", "federation.local_epochs", "federation.proximal_mu",
-            "federation.aggregation", "federation.client_weighting", "federation.server_optimizer",
-            "federation.server_learning_rate",
+            "federation.cohort_size", "federation.cohort_sampler", "federation.local_steps", "federation.local_epochs",
+            "federation.proximal_mu", "federation.aggregation", "federation.client_weighting",
+            "federation.server_optimizer", "federation.server_learning_rate",
         ),
         _has_cohorts,
         'clients, which federation.mode "centralized" has none of',
     ),
     _Reader(
         ("federation.heat_cap",),
-        lambda config: _has_cohorts(config) and config.federation.aggregation == "heat",
+        lambda config: _has_cohorts(config) and _among("aggregation", config.federation.aggregation, ("heat",)),
         'federation.aggregation "heat"',
     ),
     _Reader(
         ("federation.trim_fraction",),
-        lambda config: _has_cohorts(config) and config.federation.aggregation == "trimmed_mean",
+        lambda config: (
+            _has_cohorts(config) and _among("aggregation", config.federation.aggregation, ("trimmed_mean",))
+        ),
         'federation.aggregation "trimmed_mean"',
     ),
     _Reader(

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmm.config.describe import Setting, known_settings, nearest, sections
+from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, sections
 from fedmm.config.schema import ExperimentConfig
 from fedmm.config.toml import dump_toml
 from fedmm.errors import ConfigError
@@ -23,7 +23,8 @@ from fedmm.errors import ConfigError
 __all__ = ["dump_toml", "load_config"]
 
 PREFIX = "FEDMM_"
-RESERVED = frozenset({"FEDMM_CACHE", "FEDMM_PREPARED_GB"})  # where data is kept, and how much: not settings
+# Where data is kept, how much of it, and who registers parts: not settings.
+RESERVED = frozenset({"FEDMM_CACHE", "FEDMM_PREPARED_GB", "FEDMM_PARTS"})
 SHOWN_CHARACTERS = 80
 Tree = dict[str, Any]
 Given = Mapping[str, tuple[str, Any]]  # key -> who gave it, the value as given
@@ -201,7 +202,7 @@ def _problem(error: ErrorDetails, given: Given) -> tuple[str, str]:
 
 
 def _impossible(setting: Setting, value: Any, source: str) -> tuple[str, str]:
-    return f"{setting.key} cannot be {_shown(value)} (from {source}).", f"{setting.key} takes {setting.allowed}."
+    return f"{setting.key} cannot be {_shown(value)} (from {source}).", remedy_of(setting, value)
 
 
 def _shown(value: Any) -> str:

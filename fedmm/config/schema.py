@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, Weight
 from fedmm.config.federation import FederationConfig as FederationConfig
+from fedmm.config.parts import KINDS, named
 
 Protocol = Literal["full", "uniform100", "popularity100"]
-METRIC_NAMES = ("hr", "ndcg", "mrr", "recall")
+METRIC_NAMES = tuple(KINDS["metric"].built_in)
 
 
 class DataConfig(Section):
@@ -87,8 +88,8 @@ class ModelConfig(Section):
     num_heads: Positive = Field(2, description="attention heads of the backbone")
     max_length: Annotated[int, Field(ge=2)] = Field(50, description="positions of one window of history")
     dropout: Fraction = Field(0.2, description="dropout of the backbone")
-    fusion: Literal["residual", "competitive", "backbone"] = Field("residual", description="how experts join in")
-    experts: Literal["hybrid", "pooled", "neighbors", "memory"] = Field(
+    fusion: Annotated[str, *named("fusion")] = Field("residual", description="how experts join in")
+    experts: Annotated[str, *named("expert")] = Field(
         "hybrid", description="kind of the visual and semantic experts; hybrid: pooled and neighbors added up"
     )
     transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
@@ -162,6 +163,9 @@ class EvaluationConfig(Section):
         description="candidate sets: full, uniform100, popularity100",
     )
     cutoffs: tuple[Positive, ...] = Field((5, 10, 20, 50), min_length=1, description="k of the metrics")
+    extra_metrics: tuple[Annotated[str, *named("metric")], ...] = Field(
+        (), description="registered metrics, measured beside hr, ndcg, mrr and recall"
+    )
     every: Positive = Field(1, description="rounds between validations")
     selection_metric: str = Field("full/ndcg_at_10", description="validation metric that picks the best round")
     patience: Count = Field(0, description="stop after this many validations without a better one; 0 = never")
@@ -170,18 +174,22 @@ class EvaluationConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in ("protocols", "cutoffs"):
+        for name in ("protocols", "cutoffs", "extra_metrics"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {list(values)} names one twice")
+        for metric in self.extra_metrics:
+            if metric in METRIC_NAMES:
+                raise ValueError(f"extra_metrics {list(self.extra_metrics)} names {metric}, which is measured anyway")
+        known = (*METRIC_NAMES, *self.extra_metrics)
         protocol, _, metric = self.selection_metric.partition("/")
         name, _, cutoff = metric.partition("_at_")
-        measured = protocol in self.protocols and name in METRIC_NAMES and cutoff in map(str, self.cutoffs)
+        measured = protocol in self.protocols and name in known and cutoff in map(str, self.cutoffs)
         if not measured:
             raise ValueError(
                 f"selection_metric {self.selection_metric!r} is not measured: protocols are "
                 f"{', '.join(self.protocols)}, "
-                f"metrics {', '.join(METRIC_NAMES)}, cutoffs {', '.join(map(str, self.cutoffs))}; "
+                f"metrics {', '.join(known)}, cutoffs {', '.join(map(str, self.cutoffs))}; "
                 f"choose for example {self.protocols[0]}/ndcg_at_{self.cutoffs[0]}"
             )
         return self
@@ -257,12 +265,15 @@ class ExperimentConfig(Section):
         kept = {
             key: value
             for key, value in self.flat().items()
-            if key not in UNDIGESTED and not key.startswith("tracking.")
+            if key not in UNDIGESTED and not key.startswith("tracking.") and not (key in LATER and value == LATER[key])
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.threads"})
+# Settings that came later, with the value that gives the numbers of before: the digest leaves them out while they have
+# it, so that runs and studies of before keep their digests.
+LATER: Mapping[str, Any] = {"federation.cohort_sampler": "uniform", "evaluation.extra_metrics": []}
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

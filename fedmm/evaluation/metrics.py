@@ -7,13 +7,14 @@ of two running sums of gains. For HR@k that is clip((k - better) / (tied + 1), 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.evaluation.ranking import RankCounts
+from fedmm.utils.registry import Registry
 
 Gain = Callable[[IntArray], FloatArray]
 
@@ -31,22 +32,29 @@ def _reciprocal(places: IntArray) -> FloatArray:
     return np.asarray(1.0 / (places + 1.0))
 
 
-METRICS: Mapping[str, Gain] = {"hr": _hit, "ndcg": _discounted, "mrr": _reciprocal, "recall": _hit}
+METRICS: Registry[Gain] = Registry("metric", {"hr": _hit, "ndcg": _discounted, "mrr": _reciprocal, "recall": _hit})
 """Name -> gain of a place. With a single target recall is the hit rate; it is reported for readers who look for it."""
 
 
-def per_query(counts: RankCounts, cutoffs: Sequence[int]) -> dict[str, FloatArray]:
-    """``{"hr_at_10": [Q], ...}`` for every metric and cutoff k; places from k on gain nothing."""
+def per_query(counts: RankCounts, cutoffs: Sequence[int], extra: Sequence[str] = ()) -> dict[str, FloatArray]:
+    """``{"hr_at_10": [Q], ...}`` for every metric that ships, those of ``extra`` and every cutoff k; places from k on
+    gain nothing."""
     first = counts.better.astype(np.int64)
     end = first + counts.tied + 1  # one past the last tied place
     places = np.arange(max(cutoffs), dtype=np.int64)
     values = {}
-    for name, gain in METRICS.items():
-        sums = np.concatenate([np.zeros(1), np.cumsum(gain(places))])
+    for name in (*METRICS.built_in, *extra):
+        sums = np.concatenate([np.zeros(1), np.cumsum(METRICS[name](places))])
         for k in cutoffs:
             gained = sums[np.minimum(end, k)] - sums[np.minimum(first, k)]
             values[f"{name}_at_{k}"] = gained / (counts.tied + 1.0)
     return values
+
+
+def one_metric(counts: RankCounts, metric: str) -> FloatArray:
+    """[Q]: the metric ``metric``, such as "ndcg_at_10", which may be a registered one."""
+    name, _, cutoff = metric.rpartition("_at_")
+    return per_query(counts, [int(cutoff)], () if name in METRICS.built_in else (name,))[metric]
 
 
 def item_coverage(top_items: NDArray[np.int32], num_items: int, cutoffs: Sequence[int]) -> dict[str, float]:

@@ -47,19 +47,20 @@ def evaluate(
     seed: int,
     *,
     block_size: int = 128,
+    extra_metrics: Sequence[str] = (),
     device: torch.device = CPU,
 ) -> Evaluation:
     """Rank, measure and (with ``bootstrap_samples``) give 95% intervals over users, drawn under ``seed``.
 
-    ``device`` is where the scorer computes. Raises ``DivergenceError`` if a score is NaN or infinite and ``DataError``
-    if there are no queries.
+    ``device`` is where the scorer computes; ``extra_metrics`` are registered ones. Raises ``DivergenceError`` if a
+    score is NaN or infinite and ``DataError`` if there are no queries.
     """
     if not len(queries):
         raise DataError("there is no user to evaluate.", "Use another split or loosen the filters.")
     ranking = rank_queries(
         scorer, queries, negatives, protocols, block_size=block_size, keep_top=max(cutoffs), device=device
     )
-    values = {protocol: per_query(ranking.counts[protocol], cutoffs) for protocol in protocols}
+    values = {protocol: per_query(ranking.counts[protocol], cutoffs, extra_metrics) for protocol in protocols}
     metrics = {protocol: {name: float(v.mean()) for name, v in values[protocol].items()} for protocol in protocols}
     if "full" in metrics:
         metrics["full"] |= item_coverage(ranking.top_items, ranking.num_items, cutoffs)

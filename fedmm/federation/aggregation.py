@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
+from fedmm.utils.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def heat_normalised_mean(total: UpdateSum, config: FederationConfig) -> Params:
 
 
 Aggregation = Callable[[UpdateSum, FederationConfig], Params]
-AGGREGATIONS: Mapping[str, Aggregation] = {"mean": weighted_mean, "heat": heat_normalised_mean}
+AGGREGATIONS: Registry[Aggregation] = Registry("aggregation", {"mean": weighted_mean, "heat": heat_normalised_mean})
 
 
 def _nothing(like: UpdateBlock, num_items: int) -> UpdateSum:

@@ -1,12 +1,15 @@
-"""Which clients take part in a round."""
+"""Which clients take part in a round. ``COHORT_SAMPLERS`` is the registry behind ``federation.cohort_sampler``."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import ConfigError
+from fedmm.utils.registry import Registry
 from fedmm.utils.seeding import numpy_stream
 
 
@@ -29,3 +32,17 @@ def sample_cohort(clients: IntArray, size: int, seed: int, round_number: int) ->
     """``size`` of ``clients`` without replacement, ascending; a pure function of the seed and the round."""
     stream = numpy_stream(seed, "cohort", round_number)
     return np.sort(stream.choice(clients, size=size, replace=False))
+
+
+def rotating_cohort(clients: IntArray, size: int, seed: int, round_number: int) -> IntArray:
+    """The next ``size`` of ``clients`` in one random order that all rounds share, ascending: everyone takes part once
+    before anyone does twice (cyclic participation; Cho et al., ICML 2023)."""
+    order = numpy_stream(seed, "cohort order").permutation(clients)
+    places = (np.arange(size) + (round_number - 1) * size) % len(clients)
+    return np.sort(order[places])
+
+
+CohortSampler = Callable[[IntArray, int, int, int], IntArray]
+COHORT_SAMPLERS: Registry[CohortSampler] = Registry(
+    "cohort_sampler", {"uniform": sample_cohort, "rotation": rotating_cohort}
+)

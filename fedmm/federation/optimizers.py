@@ -5,13 +5,14 @@ Each starts afresh every round: no optimizer state stays with a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
 from fedmm.utils.params import Params, zeros_like
+from fedmm.utils.registry import Registry
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -56,11 +57,15 @@ def adamw(params: Params, config: FederationConfig) -> Update:
     return adam(params, config, decoupled=True)
 
 
-LOCAL_OPTIMIZERS: Mapping[str, Callable[[Params, FederationConfig], Update]] = {
-    "sgd": sgd,
-    "adam": adam,
-    "adamw": adamw,
-}
+LocalOptimizer = Callable[[Params, FederationConfig], Update]
+LOCAL_OPTIMIZERS: Registry[LocalOptimizer] = Registry(
+    "local_optimizer",
+    {
+        "sgd": sgd,
+        "adam": adam,
+        "adamw": adamw,
+    },
+)
 CLIP_EPSILON = 1e-6
 
 

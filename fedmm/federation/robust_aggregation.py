@@ -6,7 +6,7 @@ exclude a secure sum; every client has one vote, whatever its weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fedmm.data.types import Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
+from fedmm.utils.registry import Registry
 
 TRIM_SHADE = 1e-9
 CHUNK_NUMBERS = 2**24  # sorted at once: 64 MB in float32
@@ -39,7 +40,9 @@ def num_trimmed(votes: Tensor, share: float) -> Tensor:
 
 
 RobustAggregation = Callable[[Sequence[UpdateBlock], Ragged, int, FederationConfig], Params]
-ROBUST_AGGREGATIONS: Mapping[str, RobustAggregation] = {"median": median, "trimmed_mean": trimmed_mean}
+ROBUST_AGGREGATIONS: Registry[RobustAggregation] = Registry(
+    "robust_aggregation", {"median": median, "trimmed_mean": trimmed_mean}
+)
 
 
 def _by_coordinate(

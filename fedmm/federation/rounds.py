@@ -14,7 +14,7 @@ from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
 from fedmm.federation.client_states import ClientStates, Kept
-from fedmm.federation.cohorts import sample_cohort
+from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.prototypes import move_prototypes, prototype_messages, prototype_sums
@@ -74,7 +74,8 @@ def run_round(
     number = state.round + 1
     local = replace(federation.local, clients=clients, control=state.control)
     config = federation.config
-    cohort = sample_cohort(federation.clients, federation.cohort_size, federation.seed, number)
+    sample = COHORT_SAMPLERS[config.cohort_sampler]
+    cohort = sample(federation.clients, federation.cohort_size, federation.seed, number)
     seen = _Seen()
     updates = _watch(federation.engine(local, state.params, cohort, number), seen, timer)
     with timer.stage("aggregation"):

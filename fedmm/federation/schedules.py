@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from fedmm.config import FederationConfig
+from fedmm.utils.registry import Registry
 
 
 def constant(progress: float) -> float:
@@ -25,7 +26,10 @@ def cosine(progress: float) -> float:
     return (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
-SCHEDULES: Mapping[str, Callable[[float], float]] = {"constant": constant, "linear": linear, "cosine": cosine}
+Schedule = Callable[[float], float]
+SCHEDULES: Registry[Schedule] = Registry(
+    "learning_rate_schedule", {"constant": constant, "linear": linear, "cosine": cosine}
+)
 
 
 def scheduled(config: FederationConfig, round_number: int) -> FederationConfig:

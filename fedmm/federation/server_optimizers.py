@@ -7,13 +7,14 @@ pseudo-gradient and keep value and state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
 from fedmm.utils.params import Params
+from fedmm.utils.registry import Registry
 
 State = dict[str, Tensor]  # "momentum/<parameter>" and "second/<parameter>"
 Step = Callable[[Tensor, Tensor, str, State, FederationConfig], tuple[Tensor, State]]
@@ -82,10 +83,13 @@ def _adagrad_moment(v: Tensor, squared: Tensor, beta2: float) -> Tensor:
     return v + squared
 
 
-SERVER_OPTIMIZERS: Mapping[str, Step] = {
-    "sgd": _sgd,
-    "momentum": _momentum,
-    "adam": _adaptive(_adam_moment, uses_momentum=True),
-    "yogi": _adaptive(_yogi_moment, uses_momentum=True),
-    "adagrad": _adaptive(_adagrad_moment, uses_momentum=False),
-}
+SERVER_OPTIMIZERS: Registry[Step] = Registry(
+    "server_optimizer",
+    {
+        "sgd": _sgd,
+        "momentum": _momentum,
+        "adam": _adaptive(_adam_moment, uses_momentum=True),
+        "yogi": _adaptive(_yogi_moment, uses_momentum=True),
+        "adagrad": _adaptive(_adagrad_moment, uses_momentum=False),
+    },
+)

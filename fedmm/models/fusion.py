@@ -14,6 +14,7 @@ from torch import Tensor
 from fedmm.config import ModelConfig
 from fedmm.models.personal import GATE_OFFSET, apart
 from fedmm.utils.params import Params
+from fedmm.utils.registry import Registry
 
 GATE = "fusion.gate"
 
@@ -59,7 +60,10 @@ def _competitive_mix(params: Mapping[str, Tensor], weights: Tensor) -> Mixture:
     return Mixture(backbone, tuple(experts))
 
 
-FUSIONS: Mapping[str, Fusion] = {
-    "residual": Fusion(False, _residual_init, _residual_mix),
-    "competitive": Fusion(True, _competitive_init, _competitive_mix),
-}
+FUSIONS: Registry[Fusion] = Registry(
+    "fusion",
+    {
+        "residual": Fusion(False, _residual_init, _residual_mix),
+        "competitive": Fusion(True, _competitive_init, _competitive_mix),
+    },
+)

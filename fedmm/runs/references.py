@@ -9,7 +9,7 @@ from typing import Any
 from fedmm.data.cold_items import cold_digest
 from fedmm.data.negatives import negatives_digest
 from fedmm.evaluation.groups import group_tables
-from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.significance import PairedTest, paired_test
@@ -123,7 +123,6 @@ def _split_name(experiment: Experiment) -> str:
 def _test(
     experiment: Experiment, model: Evaluation, other: Evaluation, protocol: str, measure: str, *, fixed: bool
 ) -> PairedTest:
-    cutoff = int(measure.rpartition("_")[2])
-    a, b = (per_query(found.counts[protocol], [cutoff])[measure][None] for found in (model, other))
+    a, b = (one_metric(found.counts[protocol], measure)[None] for found in (model, other))
     stream = numpy_stream(derive(experiment.config.runtime.seed, "beside", protocol, measure), "paired test")
     return paired_test(a, b, stream, b_is_fixed=fixed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -11,8 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedmm.config import ExperimentConfig
-from fedmm.config.describe import Setting, known_settings, nearest, sections
+from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, sections
 from fedmm.config.load import load_config
+from fedmm.config.names import nearest_name
 from fedmm.config.toml import toml_value
 from fedmm.errors import ConfigError
 
@@ -41,8 +41,8 @@ def require_known(names: Iterable[str], known: Sequence[str], place: str, source
     """Raises ConfigError for a name that is not ``known``, with the nearest that is."""
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            remedy = f"The nearest known one is {near[0]}." if near else f"Known are {', '.join(known)}."
+            near = nearest_name(name, known)
+            remedy = f"The nearest known one is {near}." if near else f"Known are {', '.join(known)}."
             raise ConfigError(f"There is no key {name!r} in {place} (from {source}).", remedy)
 
 
@@ -91,9 +91,7 @@ def fit(key: str, value: Any, source: str) -> Any:
             raise ValueError("a truth value is no number, and a number no truth value")
         fitted = adapter.dump_python(adapter.validate_python(value), mode="json")
     except ValueError:  # ValidationError is one
-        raise ConfigError(
-            f"{key} cannot be {shown(value)} (from {source}).", f"{key} takes {setting.allowed}."
-        ) from None
+        raise ConfigError(f"{key} cannot be {shown(value)} (from {source}).", remedy_of(setting, value)) from None
     return fitted + 0.0 if isinstance(fitted, float) else fitted  # -0.0 is 0.0
 
 

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from fedmm.data.types import FloatArray
 from fedmm.errors import CheckpointError, FedmmError
-from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.experiment import Experiment
@@ -128,12 +128,11 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
 
 def _per_user(runs: Sequence[RunRecord], protocol: str, name: str, study: Study) -> FloatArray:
     """[runs, users] of one metric on validation."""
-    cutoffs = study.base.evaluation.cutoffs
     rows = []
     for run in runs:
         _require_own(study, run)
         record = load_user_counts(Path(run.folder) / VALIDATION_COUNTS_FILE)
-        rows.append(per_query(record.counts[protocol], cutoffs)[name])
+        rows.append(one_metric(record.counts[protocol], name))
     return np.stack(rows)
 
 

@@ -90,7 +90,7 @@ def sums_only(subject: Subject) -> Finding:
     deltas = {name: value + shift.view(-1, *[1] * (value.ndim - 1)) for name, value in blocks[0].deltas.items()}
     moved = [replace(blocks[0], deltas=deltas), blocks[1]]
     gaps = []
-    for name, rule in AGGREGATIONS.items():
+    for name, rule in AGGREGATIONS.built_in.items():
         total = sum_updates(iter(moved), train, 5)
         shapes = [tuple(value.shape) for value in total.deltas.values()]
         gaps.append((f"{name}: shapes of the sums", 0.0 if shapes == [(6, 2), ()] else float("inf")))
@@ -148,7 +148,7 @@ CLOSED_FORMS: dict[str, Closed] = {
 def server_optimizers(subject: Subject) -> Finding:
     """Three steps from x = 1 under pseudo-gradients .5, -.2, .7 (Reddi et al., 2021, Algorithm 2; Hsu et al., 2019)."""
     gradients = [0.5, -0.2, 0.7]
-    gaps = [(name, float("inf")) for name in SERVER_OPTIMIZERS if name not in CLOSED_FORMS]
+    gaps = [(name, float("inf")) for name in SERVER_OPTIMIZERS.built_in if name not in CLOSED_FORMS]
     for name, closed in CLOSED_FORMS.items():
         config = FederationConfig.model_validate(
             {**subject.config.federation.model_dump(), "server_optimizer": name, "server_learning_rate": 0.3}
@@ -192,7 +192,7 @@ def ledger_gap(subject: Subject) -> Finding:
     """Counted bytes against the messages that clients and server would send, serialised one by one."""
     del subject
     gaps = []
-    for aggregation in (*AGGREGATIONS, *ROBUST_AGGREGATIONS):
+    for aggregation in (*AGGREGATIONS.built_in, *ROBUST_AGGREGATIONS.built_in):
         local, params = make_local({}, {"aggregation": aggregation, "warmup_rounds": 1})
         federation = make_federation(local)
         for number in (1, 2):

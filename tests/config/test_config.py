@@ -25,6 +25,7 @@ from fedmm.runs.train import run_training
 from fedmm.tracking import mlflow_run
 from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
 
+pytestmark = pytest.mark.usefixtures("top_heavy")
 Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
 MEMORY = {"model.experts": "memory", "model.memory.size": 3}
@@ -90,6 +91,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.rounds": Case(3),
     "federation.client_fraction": Case(0.5),
     "federation.cohort_size": Case(5),
+    "federation.cohort_sampler": Case("rotation"),
     "federation.local_steps": Case(2),
     "federation.local_epochs": Case(1),
     "federation.batch_size": Case(1),
@@ -122,6 +124,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.spectral_sketch_size": Case(9),
     "evaluation.protocols": Case(("full",)),
     "evaluation.cutoffs": Case((10, 20)),
+    "evaluation.extra_metrics": Case(("top_heavy",)),
     "evaluation.every": Case(2),
     "evaluation.selection_metric": Case("uniform100/hr_at_5"),
     "evaluation.patience": Case(1, {**LONGER, "federation.learning_rate": 1e-6}),

@@ -17,6 +17,7 @@ from fedmm.errors import ConfigError
 from fedmm_cli.app import app
 from worlds.config_world import Given, known_numbers, settings_of
 
+pytestmark = pytest.mark.usefixtures("top_heavy")
 BACKBONE = {"model.fusion": "backbone"}
 COMPETITIVE = {"model.fusion": "competitive"}
 CENTRALIZED = {"federation.mode": "centralized"}

@@ -19,6 +19,8 @@ from fedmm.config import (
     Protocol,
     RuntimeConfig,
 )
+from fedmm.config.describe import known_settings
+from fedmm.config.parts import KINDS, PartName
 from fedmm.data.corruption import CORRUPTIONS
 from fedmm.data.feature_files import MODALITY_KEYS
 from fedmm.data.negatives import SampledProtocol
@@ -27,6 +29,7 @@ from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.engines.sequential import OPTIMIZERS
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.schedules import SCHEDULES
@@ -44,7 +47,9 @@ ENGINES = {name for name, module in MODULES.items() if hasattr(module, "train_co
 
 
 def choices(section: type[BaseModel], field: str) -> set[str]:
-    return set(get_args(section.model_fields[field].annotation))
+    """What a field takes: the names of a part that ship, or its literals."""
+    kinds = [entry.kind for entry in section.model_fields[field].metadata if isinstance(entry, PartName)]
+    return set(KINDS[kinds[0]].built_in) if kinds else set(get_args(section.model_fields[field].annotation))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,7 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
     [
         (ModelConfig, "fusion", {*FUSIONS, "backbone"}),
         (FederationConfig, "aggregation", {*AGGREGATIONS, *ROBUST_AGGREGATIONS}),
+        (FederationConfig, "cohort_sampler", COHORT_SAMPLERS),
         (FederationConfig, "learning_rate_schedule", SCHEDULES),
         (DataConfig, "feature_corruption", CORRUPTIONS),
         (FederationConfig, "server_optimizer", SERVER_OPTIMIZERS),
@@ -76,9 +82,16 @@ def test_metrics_and_protocols_are_named_alike_everywhere():
 def test_every_default_is_one_of_the_choices():
     for section in ExperimentConfig.model_fields.values():
         for name, field in section.annotation.model_fields.items():
-            literals = get_args(field.annotation)
-            if literals and all(isinstance(choice, str) for choice in literals):
-                assert field.default in literals, name
+            if isinstance(field.default, str) and choices(section.annotation, name):
+                assert field.default in choices(section.annotation, name), name
+
+
+def test_every_kind_of_part_is_named_by_one_setting_with_a_description_a_name():
+    known = known_settings()
+    for kind in KINDS.values():
+        assert known[kind.setting].part == kind.word.replace(" ", "_")
+        assert all(kind.built_in.values())
+    assert {setting.part for setting in known.values()} - {None} == KINDS.keys()
 
 
 @pytest.mark.parametrize("experts", sorted(choices(ModelConfig, "experts")))

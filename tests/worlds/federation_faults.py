@@ -41,7 +41,7 @@ def warm_up_moves_the_router(patch: pytest.MonkeyPatch) -> None:
     def decay(value: Any, gradient: Any, name: str, state: Any, config: Any) -> Any:
         return value * (1 - 1e-3) - config.server_rate * gradient, {}
 
-    patch.setitem(server_optimizers.SERVER_OPTIMIZERS, "adam", decay)  # type: ignore[arg-type]
+    patch.setitem(server_optimizers.SERVER_OPTIMIZERS.built_in, "adam", decay)
 
 
 def clipping_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -64,18 +64,18 @@ def mean_forgets_the_weights(patch: pytest.MonkeyPatch) -> None:
     def unweighted(total: Any, config: Any) -> Any:
         return {name: value / total.num_clients for name, value in total.deltas.items()}
 
-    patch.setitem(aggregation.AGGREGATIONS, "mean", unweighted)  # type: ignore[arg-type]
+    patch.setitem(aggregation.AGGREGATIONS.built_in, "mean", unweighted)
 
 
 def heat_without_its_cap(patch: pytest.MonkeyPatch) -> None:
     heat = aggregation.AGGREGATIONS["heat"]
     uncapped = lambda total, config: heat(total, config.model_copy(update={"heat_cap": 1e9}))  # noqa: E731
-    patch.setitem(aggregation.AGGREGATIONS, "heat", uncapped)  # type: ignore[arg-type]
+    patch.setitem(aggregation.AGGREGATIONS.built_in, "heat", uncapped)
 
 
 def yogi_is_adam(patch: pytest.MonkeyPatch) -> None:
     optimizers = server_optimizers.SERVER_OPTIMIZERS
-    patch.setitem(optimizers, "yogi", optimizers["adam"])  # type: ignore[arg-type]
+    patch.setitem(optimizers.built_in, "yogi", optimizers["adam"])
 
 
 def resume_loses_the_optimizer(patch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def server_steps_double(patch: pytest.MonkeyPatch) -> None:
     def double(value: Any, gradient: Any, *rest: Any) -> Any:
         return sgd(value, 2 * gradient, *rest)
 
-    patch.setitem(server_optimizers.SERVER_OPTIMIZERS, "sgd", double)  # type: ignore[arg-type]
+    patch.setitem(server_optimizers.SERVER_OPTIMIZERS.built_in, "sgd", double)
 
 
 def server_clips_each_client(patch: pytest.MonkeyPatch) -> None:

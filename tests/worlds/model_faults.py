@@ -115,7 +115,7 @@ def router_weighs_the_absent(patch: pytest.MonkeyPatch) -> None:
 def swapped_expert_weights(patch: pytest.MonkeyPatch) -> None:
     mix = fusion.FUSIONS["residual"].mix
     swapped = replace(fusion.FUSIONS["residual"], mix=lambda params, weights: mix(params, weights.flip(-1)))
-    patch.setitem(fusion.FUSIONS, "residual", swapped)  # type: ignore[arg-type]
+    patch.setitem(fusion.FUSIONS.built_in, "residual", swapped)
 
 
 def residual_lets_the_router_scale_the_backbone(patch: pytest.MonkeyPatch) -> None:
@@ -125,12 +125,12 @@ def residual_lets_the_router_scale_the_backbone(patch: pytest.MonkeyPatch) -> No
         found = mix(params, weights)
         return replace(found, backbone=1.0 - 0.5 * weights[..., 0])
 
-    patch.setitem(fusion.FUSIONS, "residual", replace(fusion.FUSIONS["residual"], mix=scaled))  # type: ignore[arg-type]
+    patch.setitem(fusion.FUSIONS.built_in, "residual", replace(fusion.FUSIONS["residual"], mix=scaled))
 
 
 def gate_ignores_its_setting(patch: pytest.MonkeyPatch) -> None:
     fixed = replace(fusion.FUSIONS["residual"], init=lambda config: {fusion.GATE: torch.tensor(0.3).double()})
-    patch.setitem(fusion.FUSIONS, "residual", fixed)  # type: ignore[arg-type]
+    patch.setitem(fusion.FUSIONS.built_in, "residual", fixed)
 
 
 def dead_gate(patch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def dead_gate(patch: pytest.MonkeyPatch) -> None:
     def detached(params: Any, weights: Any) -> Any:
         return mix({**params, fusion.GATE: params[fusion.GATE].detach()}, weights)
 
-    patch.setitem(fusion.FUSIONS, "residual", replace(fusion.FUSIONS["residual"], mix=detached))  # type: ignore[arg-type]
+    patch.setitem(fusion.FUSIONS.built_in, "residual", replace(fusion.FUSIONS["residual"], mix=detached))
 
 
 def load_balance_of_one_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def gate_never_quite_closed(patch: pytest.MonkeyPatch) -> None:
     def ajar(params: Any, weights: Any) -> Any:
         return mix({**params, fusion.GATE: params[fusion.GATE] + 1e-3}, weights)
 
-    patch.setitem(fusion.FUSIONS, "residual", replace(fusion.FUSIONS["residual"], mix=ajar))  # type: ignore[arg-type]
+    patch.setitem(fusion.FUSIONS.built_in, "residual", replace(fusion.FUSIONS["residual"], mix=ajar))
 
 
 def load_balance_always_zero(patch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def competitive_keeps_half_the_backbone(patch: pytest.MonkeyPatch) -> None:
         found = mix(params, weights)
         return replace(found, backbone=0.5 + 0.5 * found.backbone)
 
-    patch.setitem(fusion.FUSIONS, "competitive", replace(fusion.FUSIONS["competitive"], mix=half))  # type: ignore[arg-type]
+    patch.setitem(fusion.FUSIONS.built_in, "competitive", replace(fusion.FUSIONS["competitive"], mix=half))
 
 
 def attention_to_itself_alone(patch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from fedmm.models.losses.pairwise import bpr, catalogue_bpr, catalogue_gbce, gbc
 from fedmm.models.losses.softmax import Questions, cross_entropy
 from fedmm.models.scores import Scores
 from fedmm.models.workspace import Workspace
+from fedmm.utils.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class Loss:
     over_catalogues: Callable[[Scores, CatalogueQuestions, Workspace], Tensor]  # catalogues of each client's own
 
 
-LOSSES: Mapping[str, Loss] = {
-    "softmax": Loss(False, cross_entropy, catalogue_cross_entropy),
-    "gbce": Loss(True, gbce, catalogue_gbce),
-    "bpr": Loss(True, bpr, catalogue_bpr),
-}
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "softmax": Loss(False, cross_entropy, catalogue_cross_entropy),
+        "gbce": Loss(True, gbce, catalogue_gbce),
+        "bpr": Loss(True, bpr, catalogue_bpr),
+    },
+)
