@@ -30,6 +30,7 @@ class Kind:
     setting: str  # the setting that names it
     built_in: Mapping[str, str]  # name -> what it is
     stores: tuple[str, ...]  # the registries that hold registered parts of the kind
+    reserved: tuple[str, ...] = ()  # names with another meaning
 
     def own(self) -> dict[str, OwnPart]:
         """The registered parts by name."""
@@ -40,8 +41,10 @@ class Kind:
         return (*self.built_in, *self.own())
 
 
-def _kind(word: str, setting: str, built_in: Mapping[str, str], *more_stores: str) -> Kind:
-    return Kind(word, setting, built_in, (word.replace(" ", "_"), *more_stores))
+def _kind(
+    word: str, setting: str, built_in: Mapping[str, str], *more_stores: str, reserved: tuple[str, ...] = ()
+) -> Kind:
+    return Kind(word, setting, built_in, (word.replace(" ", "_"), *more_stores), reserved)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -118,6 +121,7 @@ KINDS: Mapping[str, Kind] = {
                 "neighbors": "whether a candidate is like what the history holds",
                 "memory": "attention over a client's memory",
             },
+            reserved=("transition", "backbone", "visual", "semantic"),
         ),
         _kind(
             "metric",
@@ -177,7 +181,7 @@ def register_part(kind: str, name: str, part: Any, *, store: str | None = None) 
         )
     origin = callers_origin()
     taken = KINDS[kind].own().get(name)
-    if name in KINDS[kind].built_in:
+    if name in KINDS[kind].built_in or name in KINDS[kind].reserved:
         raise ConfigError(f"The {word} {name!r} ships with fedmm.", "Give yours another name.")
     if taken is not None and not _same_place(taken.origin, origin):
         raise ConfigError(

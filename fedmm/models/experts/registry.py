@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fedmm.models.experts.contract import Expert
 from fedmm.models.experts.hybrid import HybridExpert
 from fedmm.models.experts.memory import MemoryExpert
 from fedmm.models.experts.neighbors import NeighborExpert
 from fedmm.models.experts.pooled import PooledExpert
 from fedmm.models.experts.transition import TransitionExpert
+from fedmm.utils.registry import Registry
 
-EXPERTS: Mapping[str, type[Expert]] = {
-    "hybrid": HybridExpert,
-    "pooled": PooledExpert,
-    "neighbors": NeighborExpert,
-    "memory": MemoryExpert,
-    "transition": TransitionExpert,
-}
+EXPERTS: Registry[type[Expert]] = Registry(
+    "expert",
+    {
+        "hybrid": HybridExpert,
+        "pooled": PooledExpert,
+        "neighbors": NeighborExpert,
+        "memory": MemoryExpert,
+        "transition": TransitionExpert,
+    },
+)

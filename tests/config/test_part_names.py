@@ -70,7 +70,7 @@ def test_the_nearest_part_is_offered() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_that_is_taken_or_no_name_is_refused(kind: str, tmp_path: Path) -> None:
-    for taken in KINDS[kind].built_in:
+    for taken in (*KINDS[kind].built_in, *KINDS[kind].reserved):
         with pytest.raises(ConfigError, match="ships with fedmm"):
             register_part(kind, taken, len)
     for wrong in ("", "Mine", "my-part", "1st", "a b", "x" * 50):
@@ -79,7 +79,7 @@ def test_a_name_that_is_taken_or_no_name_is_refused(kind: str, tmp_path: Path) -
     register_part(kind, "mine", len)
     register_part(kind, "mine", max)  # the same module again, as a notebook's cell that runs twice
     assert own_parts(kind)["mine"].part is max
-    with pytest.raises(ConfigError, match=r"registered already, by .*test_parts"):
+    with pytest.raises(ConfigError, match=r"registered already, by .*test_part_names"):
         load_parts(str(write_part(tmp_path / "other.py", kind)))
 
 
