@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedmm_cli.options import Debug, Json
+from fedmm_cli.options import Debug, Json, Parts, use_parts
 
 if TYPE_CHECKING:
     from fedmm.comparison.types import ComparedRun, Comparison
@@ -55,11 +55,13 @@ def compare(
     store: Annotated[
         str | None, typer.Option("--tracking-uri", metavar="TEXT", help="MLflow store. Default: that of training.")
     ] = None,
+    parts: Parts = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare finished runs user by user, and say which are better, worse, or cannot be told apart."""
     del debug
+    use_parts(parts)
     _require(runs or [], last, [as_csv, as_markdown, as_latex], as_json)
     store = _store(store)
     from fedmm.comparison.claims import judge, load_claims

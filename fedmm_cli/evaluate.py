@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmm_cli.options import Debug, Groups, Json, Quiet, protocols_of
+from fedmm_cli.options import Debug, Groups, Json, Parts, Quiet, protocols_of, use_parts
 
 SPLITS = ("test", "validation")
 
@@ -30,12 +30,14 @@ def evaluate(
         str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all. Default: the run's.")
     ] = None,
     groups: Groups = False,
+    parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Evaluate a checkpoint again, under another protocol or on the other split of the same data."""
     del debug
+    use_parts(parts)
     from fedmm.config.load import load_config
     from fedmm.errors import ConfigError
     from fedmm_cli.output import print_json

@@ -94,6 +94,16 @@ Groups = Annotated[
     bool,
     typer.Option("--groups", help="Also show where the gain is, by groups of users and items.", rich_help_panel=RUN),
 ]
+Parts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parts",
+        metavar="FILE|MODULE",
+        help="Python that registers parts of your own; repeatable.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
 
 
@@ -166,6 +176,7 @@ def takes_settings(flags: Sequence[Flag], *, old_names: bool = False) -> Callabl
 
         def wrapper(**values: Any) -> None:
             settings = {parameter.name: values.pop(parameter.name) for parameter in added}
+            use_parts(settings["parts"])
             given = _gather(settings, flags)
             for note in given.notes:
                 sys.stderr.write(f"note: {note}\n")
@@ -178,6 +189,14 @@ def takes_settings(flags: Sequence[Flag], *, old_names: bool = False) -> Callabl
         return wrapper
 
     return decorate
+
+
+def use_parts(sources: Sequence[str] | None) -> None:
+    """Loads the files and modules that ``--parts`` names, here and in every process that a command starts."""
+    if sources:
+        from fedmm.config.part_files import give_parts
+
+        give_parts(sources)
 
 
 def protocols_of(word: str) -> tuple[str, ...]:
@@ -239,7 +258,11 @@ def _layer_parameters() -> list[inspect.Parameter]:
         metavar="KEY=VALUE",
         rich_help_panel=RUN,
     )
-    return [_keyword("config", list[Path] | None, files), _keyword("assignments", list[str] | None, texts)]
+    return [
+        _keyword("config", list[Path] | None, files),
+        _keyword("assignments", list[str] | None, texts),
+        inspect.Parameter("parts", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Parts),
+    ]
 
 
 def _old_parameter(name: str) -> inspect.Parameter:

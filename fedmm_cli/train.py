@@ -43,6 +43,9 @@ def train(
 
             stopped = find_resumable(settings.runtime.output)
             if stopped is not None:
+                from fedmm.runs.own_parts import require_parts_of
+
+                require_parts_of(stopped, CONFIG_FILE)
                 settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
         if settings.tracking.enabled:
             from fedmm.tracking.mlflow_store import resolve_uri

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmm_cli.options import Debug, Json, Quiet
+from fedmm_cli.options import Debug, Json, Parts, Quiet, use_parts
 
 if TYPE_CHECKING:
     from fedmm.verification.checks import Level
@@ -37,12 +37,14 @@ def verify(
         typer.Option("--only", metavar="GROUP", help="architecture, federation, honesty or data; repeatable."),
     ] = None,
     threads: Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")] = None,
+    parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Prove the architecture, the federation, the honesty of the numbers and the data; exit 0 only if all holds."""
     del debug
+    use_parts(parts)
     from fedmm.errors import ConfigError
 
     if level not in LEVELS:

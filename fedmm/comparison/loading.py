@@ -14,10 +14,11 @@ from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.user_counts import UserCounts, load_user_counts
 from fedmm.runs.checkpoint import FOLDER
 from fedmm.runs.folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
+from fedmm.runs.own_parts import OWN_PARTS_FILE, require_parts_of
 from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
 from fedmm.utils.files import METRICS_FILE, read_rounds
 
-FILES = (RESULT_FILE, CONFIG_FILE, COUNTS_FILE, VALIDATION_COUNTS_FILE, METRICS_FILE)
+FILES = (RESULT_FILE, CONFIG_FILE, COUNTS_FILE, VALIDATION_COUNTS_FILE, METRICS_FILE, OWN_PARTS_FILE)
 COUNTS = {"test": COUNTS_FILE, "validation": VALIDATION_COUNTS_FILE}
 REMEDY = "Give the folder of a finished run, or a run's name or id in MLflow."
 
@@ -55,7 +56,8 @@ def load_run(
 ) -> ComparedRun:
     """The finished run in ``folder``, measured on "test" or "validation"; a ``fetched`` one has no folder of its own.
 
-    Raises DataError where a file of it is missing, damaged or of another fedmm.
+    Raises DataError where a file of it is missing, damaged or of another fedmm, ConfigError where it used a part that
+    nobody registers.
     """
     result = _result(folder)
     settings = _settings(folder)
@@ -151,6 +153,7 @@ def _require_whole(dataset: Mapping[str, Any], counts: UserCounts) -> None:
 
 def _settings(folder: Path) -> ExperimentConfig:
     path = folder / CONFIG_FILE
+    require_parts_of(folder, CONFIG_FILE)
     try:
         return load_config((path,))
     except ConfigError as error:

@@ -32,6 +32,8 @@ from fedmm.runs.checkpoint import (
     round_name,
     save_checkpoint,
 )
+from fedmm.runs.own_parts import part_origins, require_parts, write_origins
+from fedmm.study.values import flatten
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils.files import METRICS_FILE, storage_error, write_atomically
 from fedmm.utils.params import Params
@@ -157,6 +159,7 @@ def find_resumable(output: Path | None) -> Path | None:
 def save_state(folder: Path, experiment: Experiment, state: TrainState, progress: Progress) -> Path:
     """Writes the round's checkpoint and, where it is the best so far, ``best``; keeps the last two and the best."""
     meta = checkpoint_meta(experiment, state, progress)
+    write_origins(folder, experiment.config.flat())
     tensors = {f"params/{name}": value for name, value in state.server.params.items()}
     tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
     tensors |= {f"average/{name}": value for name, value in state.server.average.items()}
@@ -256,7 +259,10 @@ def require_complete(meta: Mapping[str, Any], path: Path) -> None:
 
 
 def stored_settings(meta: Mapping[str, Any], path: Path) -> ExperimentConfig:
-    """The settings a checkpoint was trained with. Raises CheckpointError where this fedmm cannot read them."""
+    """The settings a checkpoint was trained with. Raises CheckpointError where this fedmm cannot read them, ConfigError
+    where they name a part that nobody registers."""
+    if isinstance(meta["config"], Mapping):
+        require_parts(flatten(meta["config"]), "The run", meta.get("own_parts"))
     try:
         return ExperimentConfig.model_validate(meta["config"])
     except ValidationError as error:
@@ -318,6 +324,7 @@ def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progres
     return {
         "config": config,
         "config_digest": experiment.config.digest,
+        "own_parts": part_origins(experiment.config.flat()),
         "dataset": {"name": experiment.dataset.name, "digest": experiment.dataset.digest},
         "round": state.server.round,
         "best_round": 0 if state.best is None else state.best.snapshot.round,

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import optuna
 
 from fedmm.errors import ConfigError
+from fedmm.runs.own_parts import write_origins
 from fedmm.study import Study
+from fedmm.study.own_parts import part_files, settings_named
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import best_trial
 from fedmm.study.writing import as_tree
@@ -24,6 +26,7 @@ from fedmm.tracking.mlflow_run import Tracker, open_named
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.tracking.mlflow_study import close_orphans
 from fedmm.tuning.finish import finish
+from fedmm.tuning.here import Here
 from fedmm.tuning.leadership import leading
 from fedmm.tuning.liveness import Silences, sweep_locks
 from fedmm.tuning.outcome import summary_of
@@ -137,6 +140,7 @@ def _run(
     if options.join:
         return _help(study, options, observer, trials)
     _prepare(study, options, observer, trials)
+    _note_parts(study, options, observer)
     tags = {"fedmm.kind": "study", "fedmm.study": study.name, "fedmm.study_digest": study.digest}
     parent = trials.user_attrs.get(PARENT_RUN)
     with open_named(
@@ -216,10 +220,20 @@ def _prepare(study: Study, options: SweepOptions, observer: SweepObserver, trial
         observer.note(f"{retry_failed(trials)} failed trials are queued again")
 
 
+def _note_parts(study: Study, options: SweepOptions, observer: SweepObserver) -> None:
+    """Keeps where a user's own parts come from, and says where they bind the trials to this process."""
+    write_origins(options.folder, settings_named(study))
+    if part_files(study) is None:
+        observer.note(
+            "a part of your own was registered in a notebook or at a prompt, which no other process can read: trials "
+            "run one by one in this process"
+        )
+
+
 def _run_queue(sweep: _Sweep, trials: optuna.Study, deadline: float | None) -> bool:
     """Keeps workers busy until every trial has ended; False where the deadline came first."""
     options, observer = sweep.options, sweep.observer
-    with Pool(sweep.job, options.jobs) as pool:
+    with Here(sweep.job) if part_files(sweep.study) is None else Pool(sweep.job, options.jobs) as pool:
         while True:
             for event in pool.events():
                 _hear(sweep, event)
@@ -278,7 +292,8 @@ def _seconds_left(records: Sequence[TrialRecord], jobs: int) -> float | None:
 def _make(
     study: Study, options: SweepOptions, observer: SweepObserver, tracker: Tracker | None, parent: str | None
 ) -> _Sweep:
-    job = Job(as_tree(study), str(options.folder), options.storage, options.threads, False, parent)
+    files = part_files(study)
+    job = Job(as_tree(study), str(options.folder), options.storage, options.threads, False, parent, files or [])
     return _Sweep(study, options, observer, tracker, job, time.monotonic())
 
 

@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from fedmm.config import ExperimentConfig
+from fedmm.config.part_files import load_parts
 from fedmm.errors import FedmmError
 from fedmm.experiment import RoundReport
 from fedmm.runs.folder import CONFIG_FILE
@@ -51,6 +52,7 @@ class Job:
     threads: int
     confirmation: bool
     parent_run_id: str | None
+    parts: list[str] = field(default_factory=list)  # files and modules that register parts of a user's own
 
 
 class Watch:
@@ -118,6 +120,8 @@ class Tell:
 
 def work(job: Job, tell: Tell) -> int:
     """Works until the queue is empty; returns the exit code: 0, or 128 + the signal that stopped it."""
+    for source in job.parts:
+        load_parts(source)
     study = read_study(job.study, "the study's storage")
     folder = Path(job.folder)
     lock = WorkerLock(folder / WORKERS)
