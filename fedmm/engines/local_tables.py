@@ -7,43 +7,29 @@ row; memory experts and the full softmax read every row: they train on the dense
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
+from fedmm.engines.block import Block
 from fedmm.federation.local_catalogues import CatalogueStep, CatalogueSteps
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
 from fedmm.federation.row_updates import TouchedRows
-from fedmm.federation.schedules import scheduled
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.models.workspace import Workspace
-from fedmm.utils.params import Params, client_norms, expand_for_clients, select, stack_for_clients
+from fedmm.utils.params import Params, expand_for_clients, select
 
 
 def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
     """Trains ``clients``, in order of falling number of steps; the item table's delta is row-sparse."""
     names = local.trainable(server, round_number)
     steps = CatalogueSteps(local, clients, round_number)
-    start = expand_for_clients(select(server, names), len(clients))
+    start = expand_for_clients(select(server, [name for name in names if name != ITEM_TABLE]), len(clients))
     start[ITEM_TABLE] = server[ITEM_TABLE][steps.items]
-    own = stack_for_clients(select(server, [name for name in names if name != ITEM_TABLE]), len(clients))
-    own[ITEM_TABLE] = start[ITEM_TABLE].clone()
-    carried = local.carried(server, clients, round_number)
-    own |= carried.personal
-    config = scheduled(local.config, round_number)
-    block = _Block(
-        local=local,
-        frozen={name: value for name, value in server.items() if name not in names},
-        start=start,
-        own=own,
-        update=LOCAL_OPTIMIZERS[config.local_optimizer](own, config),
-        experts=not local.warming_up(round_number),
-        workspace=Workspace(),
-    )
+    block = Block.begin(local, server, clients, round_number, start)
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
     balances = torch.zeros_like(losses)
     for index in range(int(steps.num_steps.max())):
@@ -52,7 +38,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         losses[:num_active] += loss
         balances[:num_active] += balance
     taken = torch.from_numpy(steps.num_steps).to(losses)
-    deltas = {name: own[name].sub_(start[name]) for name in names}
+    deltas = {name: block.own[name].sub_(start[name]) for name in names}
     num_rows = steps.catalogues.num_touched if local.sends_touched_rows else None
     return UpdateBlock(
         clients,
@@ -62,31 +48,12 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         balances / taken,
         touched=TouchedRows(steps.items),
         num_rows=num_rows,
-        states=carried.states(own, deltas, steps.num_steps, config.learning_rate),
+        states=block.states(deltas, steps.num_steps),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """What stays the same over the steps of a block; the tensors of ``own`` change in place."""
-
-    local: LocalTraining
-    frozen: Params
-    start: Params  # stacked; the item table [C, N, D] by the catalogues' columns, as in ``own``
-    own: Params
-    update: Update
-    experts: bool
-    workspace: Workspace
-
-    @property
-    def memoryless(self) -> bool:
-        """Whether a row without a gradient stays where it is, whatever happened to it in earlier steps."""
-        return self.local.config.local_optimizer == "sgd" and not self.local.config.proximal_mu
-
-
-def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tuple[Tensor, Tensor]:
+def _step(block: Block, step: CatalogueStep, index: int, num_active: int) -> tuple[Tensor, Tensor]:
     """One local step of the first ``num_active`` clients, written into ``block.own``; their losses [C]."""
-    config = block.local.config
     active = {name: value[:num_active] for name, value in block.own.items()}
     if step.columns is not None:
         active[ITEM_TABLE] = lookup(active[ITEM_TABLE], step.columns)
@@ -98,22 +65,20 @@ def _step(block: _Block, step: CatalogueStep, index: int, num_active: int) -> tu
     objective = loss + output.penalty(recommender.config)
     found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
+    memoryless = _memoryless(block.local.config)
     with torch.no_grad():
-        if step.columns is not None and not block.memoryless:
+        if step.columns is not None and not memoryless:
             table = block.own[ITEM_TABLE][:num_active]
             active[ITEM_TABLE], gradients[ITEM_TABLE] = table, _spread(gradients[ITEM_TABLE], step.columns, table)
-        if config.proximal_mu:
-            for name, value in block.start.items():
-                gradients[name] = gradients[name] + config.proximal_mu * (active[name] - value[:num_active])
-        if config.clip_norm is not None:
-            factors = clip_factors(client_norms(gradients), config.clip_norm)
-            for gradient in gradients.values():
-                gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
-        for name, gradient in gradients.items():
-            block.update(active[name], gradient, name, num_active, index + 1)
-        if step.columns is not None and block.memoryless:
+        block.advance(active, gradients, index, num_active)
+        if step.columns is not None and memoryless:
             _write_back(block.own[ITEM_TABLE], active[ITEM_TABLE], step.columns)
     return loss.detach(), output.load_balance_loss.detach()
+
+
+def _memoryless(config: FederationConfig) -> bool:
+    """Whether a row without a gradient stays where it is, whatever happened to it in earlier steps."""
+    return config.local_optimizer == "sgd" and not config.proximal_mu
 
 
 def _spread(gradient: Tensor, columns: Tensor, table: Tensor) -> Tensor:

@@ -14,15 +14,12 @@ from torch import Tensor
 
 from fedmm.data.types import IntArray
 from fedmm.engines import local_tables
-from fedmm.federation.client_states import Carried
-from fedmm.federation.local_training import LocalTraining, StepStream, UpdateBlock
-from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, Update, clip_factors
-from fedmm.federation.schedules import scheduled
+from fedmm.engines.block import Block
+from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.models.layers import lookup
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.models.workspace import Workspace
 from fedmm.utils.parallel import map_blocks
-from fedmm.utils.params import Params, client_norms, expand_for_clients, select, stack_for_clients
+from fedmm.utils.params import Params, expand_for_clients, select
 
 FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
 STATE_NUMBERS = 320_000  # of one block's hidden states: 1.3 MB in float32, about what a core's own cache holds
@@ -64,13 +61,8 @@ def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[
 def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
     """Trains ``clients``, in order of falling number of steps, each on a whole item table of its own."""
     names = local.trainable(server, round_number)
-    frozen = {name: value for name, value in server.items() if name not in names}
-    start = select(server, names)
-    carried = local.carried(server, clients, round_number)
-    own = stack_for_clients(start, len(clients)) | carried.personal
-    config = scheduled(local.config, round_number)
-    update = LOCAL_OPTIMIZERS[config.local_optimizer](own, config)
-    workspace = Workspace()
+    shared = select(server, names)
+    block = Block.begin(local, server, clients, round_number, expand_for_clients(shared, len(clients)))
     stream = local.steps(clients, round_number)
     num_steps = stream.num_steps
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
@@ -78,14 +70,13 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     for index in range(int(num_steps.max())):
         # Clients with more windows take at least as many steps and stand first, so those still training are a prefix.
         num_active = int((num_steps > index).sum())
-        loss, balance = _step(
-            local, start, frozen, own, carried, stream, index, num_active, update, round_number, workspace
-        )
+        table = None if index else shared[ITEM_TABLE]
+        loss, balance = _step(block, stream.step(index, num_active), index, num_active, table)
         losses[:num_active] += loss
         balances[:num_active] += balance
     taken = torch.from_numpy(num_steps).to(losses)
-    deltas = {name: own[name].sub_(server[name]) for name in names}
-    states = carried.states(own, deltas, num_steps, config.learning_rate)
+    deltas = {name: block.own[name].sub_(server[name]) for name in names}
+    states = block.states(deltas, num_steps)
     return UpdateBlock(
         clients,
         deltas,
@@ -93,60 +84,39 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         losses / taken,
         balances / taken,
         num_rows=stream.num_rows,
-        control_deltas=carried.control_deltas(states),
+        control_deltas=block.carried.control_deltas(states),
         states=states,
     )
 
 
-def _step(
-    local: LocalTraining,
-    start: Params,
-    frozen: Params,
-    own: Params,
-    carried: Carried,
-    stream: StepStream,
-    index: int,
-    num_active: int,
-    update: Update,
-    round_number: int,
-    workspace: Workspace,
-) -> tuple[Tensor, Tensor]:
-    """One local step of the first ``num_active`` clients, written into ``own``; their losses [C]."""
+def _step(block: Block, step: Step, index: int, num_active: int, shared: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One local step of the first ``num_active`` clients, written into ``block.own``; their losses [C]. ``shared``
+    [V, D] is the item table that all clients still have in common, None after the first step."""
     # All clients take their first step from the same parameters: one copy of them, hot in cache, serves all.
-    values = own if index else own | expand_for_clients(start, len(stream.num_steps))
+    values = block.own if index else block.own | block.start
     leaves = {name: value[:num_active].detach().requires_grad_() for name, value in values.items()}
-    step = stream.step(index, num_active)
-    embedded = _embed(start if index == 0 else None, leaves, step.batch.items)
-    together = {**leaves, **expand_for_clients(frozen, num_active)}
-    output = local.recommender.forward(
-        together, step.batch, step.dropout, experts=not local.warming_up(round_number), embedded=embedded
-    )
-    loss, balance = local.loss.over_rows(output.scores, step.questions, workspace), output.load_balance_loss
-    objective = loss + output.penalty(local.recommender.config)
+    embedded = _embed(shared, leaves, step.batch.items)
+    together = {**leaves, **expand_for_clients(block.frozen, num_active)}
+    recommender = block.local.recommender
+    output = recommender.forward(together, step.batch, step.dropout, experts=block.experts, embedded=embedded)
+    loss, balance = block.local.loss.over_rows(output.scores, step.questions, block.workspace), output.load_balance_loss
+    objective = loss + output.penalty(recommender.config)
     inputs = [*leaves.values(), embedded]
     *found, by_embedded = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, found, strict=True))
     gradients[ITEM_TABLE] = _add_rows(gradients[ITEM_TABLE], step.batch.items, by_embedded)
     with torch.no_grad():
-        if local.config.proximal_mu:
-            for name, value in start.items():
-                gradients[name] = gradients[name] + local.config.proximal_mu * (leaves[name] - value)
-        if local.config.clip_norm is not None:
-            factors = clip_factors(client_norms(gradients), local.config.clip_norm)
-            for gradient in gradients.values():
-                gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
-        carried.correct(gradients, num_active)
-        for name, gradient in gradients.items():
-            update(own[name][:num_active], gradient, name, num_active, index + 1)
+        own = {name: value[:num_active] for name, value in block.own.items()}
+        block.advance(own, gradients, index, num_active)
     return loss.detach(), balance.detach()
 
 
-def _embed(shared: Params | None, leaves: Params, items: Tensor) -> Tensor:
+def _embed(shared: Tensor | None, leaves: Params, items: Tensor) -> Tensor:
     """The item table's rows of ``items`` [C, B, L] as a leaf [C, B, L, D]: differentiating the lookup as torch does
     would fill and add a second table of zeros for each client."""
     with torch.no_grad():
         if shared is not None:
-            embedded = torch.nn.functional.embedding(items, shared[ITEM_TABLE])
+            embedded = torch.nn.functional.embedding(items, shared)
         else:
             embedded = lookup(leaves[ITEM_TABLE], items)
     return embedded.requires_grad_()

@@ -147,7 +147,7 @@ def test_in_a_warm_up_experts_have_nothing_personal(engine: str, negatives: int)
 @BOTH
 def test_without_experts_there_is_no_gate_to_be_personal(engine: str) -> None:
     local, params = world()
-    bare = replace(local, recommender=replace(local.recommender, tables={}))
+    bare = replace(local, recommender=replace(local.recommender, tables={}, parts={}))
     own = {name: value for name, value in params.items() if name.startswith("backbone.")}
     (block,) = ENGINES[engine](bare, own, np.array([CLIENT]), 1)
     assert block.states.keys() == {USER_VECTOR}

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedmm.engines import vectorized
 from fedmm.federation import (
     aggregation,
     client_data,
     client_states,
     dropout,
+    gradient_rules,
     ledger,
     local_training,
     server_optimizers,
@@ -45,7 +45,7 @@ def warm_up_moves_the_router(patch: pytest.MonkeyPatch) -> None:
 
 
 def clipping_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(vectorized, "clip_factors", lambda norms, clip_norm: torch.ones_like(norms))
+    patch.setattr(gradient_rules, "clip_factors", lambda norms, clip_norm: torch.ones_like(norms))
 
 
 def dropout_of_the_block(patch: pytest.MonkeyPatch) -> None:
