@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm_cli.render import hanging, print_facts
+from fedmm_cli.lines import hanging, print_facts
 
 if TYPE_CHECKING:
     from fedmm.comparison.claims import Judged

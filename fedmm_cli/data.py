@@ -28,7 +28,7 @@ def list_all(as_json: Json = False, debug: Debug = False) -> None:
     del debug
     from fedmm.data.datasets import list_datasets
     from fedmm.data.prepared_store import PreparedStore
-    from fedmm_cli.render import print_datasets, print_kept
+    from fedmm_cli.data_report import print_datasets, print_kept
 
     infos = [dataclasses.asdict(info) for info in list_datasets()]
     store = PreparedStore.of_user()
@@ -105,6 +105,6 @@ def describe(given: Given, *, as_json: Json = False, debug: Debug = False) -> No
     if as_json:
         print_json(facts)
     else:
-        from fedmm_cli.render import print_dataset
+        from fedmm_cli.data_report import print_dataset
 
         print_dataset(facts)

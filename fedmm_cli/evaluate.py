@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmm_cli.options import Debug, Groups, Json, Parts, Quiet, protocols_of, use_parts
+from fedmm_cli.options import Debug, Details, Groups, Json, Parts, Quiet, protocols_of, use_parts
 
 SPLITS = ("test", "validation")
 
@@ -31,6 +31,7 @@ def evaluate(
     ] = None,
     groups: Groups = False,
     parts: Parts = None,
+    details: Details = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -64,6 +65,6 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        print_evaluation(result, split)
+        print_evaluation(result, split, details=details)
         if groups:
             print_groups(result, split)

@@ -104,6 +104,9 @@ Parts = Annotated[
         show_default=False,
     ),
 ]
+Details = Annotated[
+    bool, typer.Option("--details", help="Also show every protocol, paired test and place.", rich_help_panel=RUN)
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
 
 

@@ -7,8 +7,10 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +83,7 @@ def fail(code: str, message: str, remedy: str, exit_code: int, as_json: bool) ->
         error = {"code": code, "message": message, "remedy": remedy}
         print_json({"version": __version__, "status": "failed", "error": error})
     with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(f"error: {message}\n" + (f"  remedy: {remedy}\n" if remedy else ""))
+        sys.stderr.write(_wrapped(f"error: {message}") + (_wrapped(f"  remedy: {remedy}") if remedy else ""))
         sys.stderr.flush()
     return exit_code
 
@@ -149,6 +151,15 @@ def _hang_up() -> int:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _wrapped(line: str) -> str:
+    """A line for stderr, broken between words where that is a terminal."""
+    if not sys.stderr.isatty():
+        return f"{line}\n"
+    width = max(20, shutil.get_terminal_size().columns)
+    indent = "    " if line.startswith(" ") else "  "
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _one_line(text: str) -> str:

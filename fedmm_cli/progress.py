@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -13,13 +14,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.utils.text import in_time
+from fedmm.utils.text import counted, in_time
+from fedmm_cli import STARTED
+from fedmm_cli.lines import say
 
 if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig
     from fedmm.experiment import RoundReport
 
 SHOWN_ROUNDS = 12
+BAR_WIDTH = 30
+REFRESHED = 2  # times a second
 BEST = "best"
 SHORT = {"visual": "w_vis", "semantic": "w_sem", "transition": "w_trans"}
 
@@ -46,7 +51,7 @@ class QuietObserver:
 
     def warn(self, text: str) -> None:
         """One line."""
-        self.console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
+        say(self.console, text, mark="warning:", mark_style="yellow")
 
     def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
         """Nothing."""
@@ -56,24 +61,21 @@ class QuietObserver:
 
 
 class StageObserver(QuietObserver):
-    """What is being done, line by line."""
+    """What is being done, line by line, each with the seconds since the command began."""
 
     def stage(self, text: str) -> None:
         """One line."""
-        self.console.print(Text(f"{text} ...", style="dim"), soft_wrap=True)
+        say(self.console, f"{text} ...", mark=f"{in_time(time.perf_counter() - STARTED):>8} ", style="dim")
 
     def note(self, text: str) -> None:
         """One line."""
-        self.console.print(Text(f"- {text}", style="dim"), soft_wrap=True)
+        say(self.console, text, mark="-", style="dim")
 
     def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
         """Name and sizes."""
-        self.console.print(
-            f"{dataset['name']}: {dataset['num_users']:,} clients, {dataset['num_items']:,} items, "
-            f"{dataset['num_interactions']:,} interactions; {rounds} rounds",
-            soft_wrap=True,
-            markup=False,
-        )
+        sizes = f"{dataset['num_users']:,} clients, {dataset['num_items']:,} items"
+        text = f"{dataset['name']}: {sizes}, {dataset['num_interactions']:,} interactions; {counted(rounds, 'round')}"
+        say(self.console, text)
 
 
 class PlainObserver(StageObserver):
@@ -100,8 +102,8 @@ class LiveObserver(StageObserver):
         self._metric = metric
         self._rows: deque[dict[str, str]] = deque(maxlen=SHOWN_ROUNDS)
         self._best: dict[str, str] | None = None
-        self._bar = ProgressBar(total=1, completed=0, width=30)
-        self._status = ""
+        self._bar = ProgressBar(total=1, completed=0, width=BAR_WIDTH)
+        self._status, self._since, self._left = "", 0.0, 0.0
         self._live: Live | None = None
 
     def __exit__(
@@ -115,15 +117,15 @@ class LiveObserver(StageObserver):
         if self._live is None:
             super().stage(text)
         else:
-            self._refresh(f"{text} ...")
+            self._refresh(text)
 
     def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
         """Starts the table."""
         super().prepared(dataset, rounds)
         self._bar.update(0, rounds)
-        self._live = Live(console=self.console, auto_refresh=False)
+        self._since = time.perf_counter()
+        self._live = Live(console=self.console, get_renderable=self._draw, refresh_per_second=REFRESHED)
         self._live.start()
-        self._refresh("the first round is running")
 
     def round_done(self, report: RoundReport, seconds_left: float) -> None:
         """Adds a row."""
@@ -131,23 +133,30 @@ class LiveObserver(StageObserver):
         if report.is_best:
             self._best = self._rows[-1]
         self._bar.update(report.round)
-        left = f", {in_time(seconds_left)} left" if report.round < report.rounds else ""
-        self._refresh(f"{report.round} of {report.rounds} rounds{left}")
+        self._refresh(f"{report.round} of {report.rounds} rounds", seconds_left)
 
-    def _refresh(self, status: str) -> None:
-        if self._live is None:
-            return
+    def _refresh(self, status: str, left: float = 0.0) -> None:
+        self._status, self._left, self._since = status, left, time.perf_counter()
+        if self._live is not None:
+            self._live.refresh()
+
+    def _draw(self) -> Group:
+        """The screen of this moment: a thread draws it twice a second, so that time is seen to pass."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        names = list(self._rows[-1]) if self._rows else []
+        rows = list(self._rows)
+        names = _fitting(rows, self.console.width)
         for name in names:
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
-        for cells in self._rows:
+        for cells in rows:
             best = cells is self._best
             shown = cells if best else cells | {"": cells[""].removeprefix(BEST).lstrip()}
             table.add_row(*(shown.get(name, "") for name in names), style="green" if best else None)
+        self._bar.width = min(BAR_WIDTH, self.console.width // 3)
         line = Table.grid(padding=(0, 1, 0, 0))
-        line.add_row(self._bar, Text(status))
-        self._live.update(Group(table, line), refresh=True)
+        since = time.perf_counter() - self._since
+        left = f", about {in_time(max(0.0, self._left - since))} left" if self._left else f", {since:.0f} s"
+        line.add_row(self._bar, Text(f"{self._status or 'the first round is running'}{left}"))
+        return Group(table, line)
 
 
 def make_observer(config: ExperimentConfig, *, quiet: bool, stream: TextIO) -> QuietObserver:
@@ -156,6 +165,17 @@ def make_observer(config: ExperimentConfig, *, quiet: bool, stream: TextIO) -> Q
         return QuietObserver(stream)
     live = stream.isatty() and not Console(file=stream).is_dumb_terminal
     return (LiveObserver if live else PlainObserver)(stream, config.evaluation.selection_metric)
+
+
+def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """The columns that fit beside each other: those of the experts go first, then the gate, then the loss."""
+    names = list(rows[-1]) if rows else []
+    widths = {name: max(len(name), *(len(cells.get(name, "")) for cells in rows)) for name in names}
+    for leaving in (*SHORT.values(), "gate", "loss", "seconds"):
+        if sum(widths[name] + 1 for name in names) <= width:
+            break
+        names = [name for name in names if name != leaving]
+    return names
 
 
 def _cells(report: RoundReport, metric: str) -> dict[str, str]:

@@ -1,95 +1,84 @@
-"""Last screens, on stdout: what a run, an evaluation or a dataset came to, readable at 80 columns, colour or none."""
+"""Last screens, on stdout: what a run or an evaluation came to, readable at 60 columns and more, colour or none.
+
+The verdict and the model stand last, where the eye is when a command ends; what else was measured is shown by
+``--details``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.utils.text import counted, in_bytes, in_time, probability, signed
+from fedmm.utils.text import counted, in_bytes, in_time, listed, probability, share, signed, told_apart
+from fedmm_cli.lines import hanging, print_facts
 
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
 BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
+JUDGES = ("round_0", "transition_counts", "backbone")  # whom the verdict names
 METRICS = ("hr", "ndcg", "mrr")
 PREFERRED_CUTOFF = 10
 DEFAULT_STORE = "sqlite:///mlflow.db"
-LABEL_WIDTH = 13
+PART_NAMES = {"start_up": "start-up", "other": "rest"}
+SMALL_PART = 0.04  # of the time: what is less is in the rest
+FUSION = (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"), ("w_trans", "w_trans"))
 
 
-def print_result(result: Mapping[str, Any]) -> None:
-    """The end of ``fedmm train``: metrics beside the baselines, model, cost, advice, and where everything is."""
-    console = _console()
-    _print_metrics(console, result, "test")
+def print_result(result: Mapping[str, Any], *, details: bool = False) -> None:
+    """The end of ``fedmm train``: cost and places, the model below its baselines, advice, and the verdict last."""
+    console = make_console()
+    console.print()
+    print_facts(console, _run_facts(result, details=details))
+    print_facts(console, _places(result, details=details), wrap=False)
     print_cold_items(console, result)
-    print_facts(console, _run_facts(result))
-    if result.get("advice"):
-        console.print()
+    _print_measured(console, result, "test", details=details)
+
+
+def print_evaluation(result: Mapping[str, Any], split: str, *, details: bool = False) -> None:
+    """The end of ``fedmm evaluate``."""
+    console = make_console()
+    console.print()
+    print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
+    print_cold_items(console, result)
+    _print_measured(console, result, split, details=details)
+
+
+def _print_measured(console: Console, result: Mapping[str, Any], split: str, *, details: bool) -> None:
+    own, paired = result["metrics"][split], result.get("paired", {}).get(split, {})
+    for protocol in reversed(list(own)) if details else list(own)[:1]:  # the one that decides comes last
+        _print_metrics(console, result, split, protocol)
+    console.print(Text(_legend(result), style="dim"))
+    if details:
+        _print_paired(console, paired)
     for item in result.get("advice", ()):
         warning = item["level"] == "warning"
-        mark = "!" if warning else "-"
-        console.print(hanging(mark, item["text"], "bold yellow" if warning else ""))
-    console.print()
-    print_facts(console, _places(result), wrap=False)
+        console.print(hanging("!" if warning else "-", item["text"], "bold yellow" if warning else ""))
+    if len(own) > 1 and not details:
+        console.print(hanging("-", f"Also {_elsewhere(own)}: --details."))
+    console.print(hanging("=", verdict(own, paired), "bold"))
 
 
-def print_evaluation(result: Mapping[str, Any], split: str) -> None:
-    """The end of ``fedmm evaluate``."""
-    console = _console()
-    _print_metrics(console, result, split)
-    print_cold_items(console, result)
-    print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
-
-
-def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
-    """``fedmm data list``."""
-    console = _console()
-    for info in infos:
-        console.print(Text(info["name"], style="bold"))
-        sizes = [(info["num_users"], "users"), (info["num_items"], "items"), (info["num_interactions"], "interactions")]
-        facts = {
-            "what": info["description"],
-            "sizes": ", ".join(f"{number:,} {noun}" for number, noun in sizes if number is not None),
-            "here" if info["available"] else "not here": info["where"],
-        }
-        print_facts(console, {label: text for label, text in facts.items() if text}, indent=2, wrap=False)
-
-
-def print_kept(entries: Sequence[Mapping[str, Any]], folder: str) -> None:
-    """What is kept of files that were read before, under ``fedmm data list``; nothing where that is nothing."""
-    if not entries:
-        return
-    console = _console()
-    console.print(Text("prepared data", style="bold"))
-    total = sum(entry["num_bytes"] for entry in entries)
-    facts = {
-        "what": f"{counted(len(entries), 'file')} read before, {in_bytes(total)}; fedmm data clear removes them",
-        "here": folder,
-    }
-    print_facts(console, facts, indent=2, wrap=False)
-
-
-def print_dataset(facts: Mapping[str, Any]) -> None:
-    """``fedmm data describe``."""
-    console = _console()
-    console.print(Text(facts["name"], style="bold"))
-    split = facts["split"]
-    lines = {
-        "users": f"{facts['num_users']:,}",
-        "items": f"{facts['num_items']:,}",
-        "interactions": f"{facts['num_interactions']:,}",
-        "digest": facts["digest"],
-        "split": f"{split['name']}: {split['validation']:,} users asked on validation, {split['test']:,} on test",
-    }
-    for name, own in facts["features"].items():
-        lines[name] = f"{own['width']} numbers for {own['coverage']:.1%} of the items, from {own['source'] or 'memory'}"
-    print_facts(console, lines, indent=2, wrap=False)
-    for note in facts["notes"]:
-        console.print(hanging("-", note, ""))
+def verdict(own: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence: the model's number, whom it is better or worse than, and whom it cannot be told from."""
+    protocol, values = next(iter(own.items()))
+    deciding = next((metric for tests in paired.values() for metric in tests), None)
+    name = deciding.partition("/")[2] if deciding else shown_metrics(values)[1]
+    said: dict[str, list[str]] = {}
+    for opponent in JUDGES:
+        test = paired.get(opponent, {}).get(f"{protocol}/{name}")
+        if test is not None:
+            word, _, why = told_apart(test["difference"], test["ci95"], test["p_value"]).partition(" (")
+            figures = f"{signed(test['difference'])}, p {probability(test['p_value'])}"
+            aside = f"; {why.removesuffix(')')}" if why else ""
+            said.setdefault(word, []).append(f"{_called(opponent)} ({figures}{aside})")
+    words = {"better": "better than", "worse": "worse than", "cannot be told apart": "cannot be told from"}
+    found = [f"{lead} {listed(said[word])}" for word, lead in words.items() if word in said]
+    claims = f": {'; '.join(found)}" if found else ""
+    return f"The model's {metric_label(name)} is {_share(values[name])} in {PROTOCOLS.get(protocol, protocol)}{claims}."
 
 
 def rows_beside(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,43 +87,52 @@ def rows_beside(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[
     return known | {f"{name} alone": own for name, own in parts.items()}
 
 
-def _print_metrics(console: Console, result: Mapping[str, Any], split: str) -> None:
-    """One block of rows a protocol: the model, then what it stands beside; then the paired tests."""
-    own = result["metrics"][split]
-    first = next(iter(own.values()))
-    names = shown_metrics(first)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def _print_metrics(console: Console, result: Mapping[str, Any], split: str, protocol: str) -> None:
+    """What the model stands beside under one protocol, and the model below."""
+    values = result["metrics"][split][protocol]
+    rows = {
+        label: found[split][protocol]
+        for label, found in rows_beside(result["baselines"], result.get("parts", {})).items()
+        if protocol in found.get(split, {})
+    }
+    what = f"{split.capitalize()}, {PROTOCOLS.get(protocol, protocol)}: {counted(values['num_users'], 'user')}"
+    console.print()
+    console.print(Text(f"{what}, with 95% intervals"))
+    print_rows(console, rows | {"model": values})
+
+
+def print_rows(console: Console, rows: Mapping[str, Mapping[str, Any]], after: Sequence[Sequence[str]] = ()) -> None:
+    """A table of metrics with intervals, the last of ``rows`` in bold; as many metrics as the width allows."""
+    *_, values = rows.values()
+    names = shown_metrics(values)
+    label_width = max(len(label) for label in (*rows, *(cells[0] for cells in after)))
+    width = {name: max(len(_cell(row, name)) for row in rows.values()) for name in names}
+    while len(names) > 1 and label_width + sum(2 + width[name] for name in names) > console.width:
+        names.remove(names[-1] if len(names) > 2 else names[0])  # MRR goes first, then HR
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(metric_label(name), justify="right", no_wrap=True)
-    for place, (protocol, values) in enumerate(own.items()):
-        if place:
-            table.add_row()
-        table.add_row(Text(PROTOCOLS.get(protocol, protocol), style="bold"))
-        table.add_row("  model", *(_cell(values, name) for name in names), style="bold")
-        for label, beside in rows_beside(result["baselines"], result.get("parts", {})).items():
-            if protocol in beside.get(split, {}):
-                table.add_row(f"  {label}", *(_cell(beside[split][protocol], name) for name in names))
-    console.print()
-    console.print(Text(f"{split.capitalize()}: {first['num_users']:,} users, with 95% intervals"), soft_wrap=True)
+    *others, last = rows
+    for label in others:
+        table.add_row(label, *(_cell(rows[label], name) for name in names))
+    for first, *cells in after:
+        table.add_row(first, *cells[: len(names)])
+    table.add_row(last, *(_cell(rows[last], name) for name in names), style="bold")
     console.print(table)
-    _print_paired(console, result.get("paired", {}).get(split, {}))
 
 
 def _print_paired(console: Console, paired: Mapping[str, Any]) -> None:
-    """A line an opponent, on the first protocol."""
+    """A line an opponent, on the metric that decides."""
     for opponent, tests in paired.items():
         metric, test = next(iter(tests.items()))
         low, high = test["ci95"]
-        label = BASELINES.get(opponent, f"{opponent} alone")
-        name = metric.partition("/")[2]
         text = (
-            f"{signed(test['difference'])} {metric_label(name)} against {label} "
-            f"[{signed(low)}, {signed(high)}], p {probability(test['p_value'])}, paired by user"
+            f"{signed(test['difference'])} {metric_label(metric.partition('/')[2])} against {_called(opponent)} "
+            f"[{signed(low)}, {signed(high)}], p {probability(test['p_value'])}, paired by user: "
+            f"{told_apart(test['difference'], test['ci95'], test['p_value'])}"
         )
-        console.print(hanging("-", text, ""))
-    if paired:
-        console.print()
+        console.print(hanging("-", text))
 
 
 def print_cold_items(console: Console, result: Mapping[str, Any]) -> None:
@@ -142,23 +140,20 @@ def print_cold_items(console: Console, result: Mapping[str, Any]) -> None:
     section = result.get("cold_items")
     if section is None:
         return
-    rows = section["rows"]
-    names = shown_metrics(rows["model"])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in names:
-        table.add_column(metric_label(name), justify="right", no_wrap=True)
-    for label, values in rows.items():
-        shown = label if label in ("model", *BASELINES) else f"{label} alone"
-        style = "bold" if label == "model" else ""
-        table.add_row(f"  {shown}", *(_cell(values, name) for name in names), style=style)
-    table.add_row("  chance", *(share(section["chance"][name]) for name in names))
+    rows = {
+        label if label in BASELINES else f"{label} alone": values
+        for label, values in section["rows"].items()
+        if label != "model"
+    }
+    names = shown_metrics(section["rows"]["model"])
     title = (
         f"Cold items: {section['num_items']:,} items never trained, ranked among themselves, "
         f"{section['num_queries']:,} times by {section['num_users']:,} users, with 95% intervals"
     )
+    console.print()
     console.print(Text(title))
-    console.print(table)
+    chance = ["chance", *(_share(section["chance"][name]) for name in names)]
+    print_rows(console, {**rows, "model": section["rows"]["model"]}, after=[chance])
 
 
 def shown_metrics(values: Mapping[str, Any]) -> list[str]:
@@ -173,68 +168,90 @@ def metric_label(name: str) -> str:
     return name.replace("_at_", "@").upper()
 
 
+def _called(opponent: str) -> str:
+    return BASELINES.get(opponent, f"{opponent} alone")
+
+
+def _elsewhere(own: Mapping[str, Mapping[str, Any]]) -> str:
+    """The model under the protocols that do not decide."""
+    first, *others = own
+    name = shown_metrics(own[first])[1]
+    known = {protocol: PROTOCOLS.get(protocol, protocol).removesuffix(" negatives") for protocol in others}
+    return listed([f"{_share(own[protocol][name])} with {label}" for protocol, label in known.items()]) + " negatives"
+
+
+def _legend(result: Mapping[str, Any]) -> str:
+    """One line for words that a newcomer meets here."""
+    parts, model = ["round 0: untrained"], result.get("model", {})
+    if model.get("gating_weight") is not None:
+        parts.append("gate: the experts' weight")
+    shares = [label for key, label in FUSION[1:] if model.get(key) is not None]
+    if shares:
+        parts.append(f"{', '.join(shares)}: router's shares")
+    return "; ".join(parts)
+
+
 def _cell(values: Mapping[str, Any], name: str) -> str:
+    if name not in values.get("ci95", {}):
+        return _share(values[name])
     low, high = values["ci95"][name]
-    return f"{share(values[name])} [{share(low)}, {share(high)}]"
+    return f"{_share(values[name])} [{_share(low)}, {_share(high)}]"
 
 
-def share(value: float) -> str:
+def _share(value: float) -> str:
     """Three decimals; the zero before the point is left out, as metrics lie between 0 and 1."""
-    text = f"{value:.3f}"
-    return text[1:] if text.startswith("0") else text
+    return share(value, 3)
 
 
-def _run_facts(result: Mapping[str, Any]) -> dict[str, str]:
+def _run_facts(result: Mapping[str, Any], *, details: bool) -> dict[str, str]:
     model, seconds, sent, data = result["model"], result["seconds"], result["communication"], result["dataset"]
-    facts = {
-        "data": f"{data['name']}: {data['num_users']:,} users, {data['num_items']:,} items, "
-        f"{data['num_interactions']:,} interactions",
+    facts = (
+        {
+            "data": f"{data['name']}: {data['num_users']:,} users, {data['num_items']:,} items, "
+            f"{data['num_interactions']:,} interactions"
+        }
+        if details
+        else {}
+    )
+    facts |= {
         "model": f"{model['num_parameters']:,} parameters, best round {result['best_round']} of {result['rounds']}",
     }
-    labels = (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"), ("w_trans", "w_trans"))
-    fusion = [f"{label} {model[key]:.3f}" for key, label in labels if model.get(key) is not None]
+    fusion = [f"{label} {model[key]:.3f}" for key, label in FUSION if model.get(key) is not None]
     if fusion:
         facts["fusion"] = ", ".join(fusion)
     up, down = in_bytes(sent["uplink_bytes"]), in_bytes(sent["downlink_bytes"])
     facts["sent"] = f"up {up}, down {down}, all clients together"
-    parts = ", ".join(f"{name} {in_time(seconds[name])}" for name in ("data", "train", "evaluation"))
-    facts["time"] = f"{in_time(seconds['total'])} ({parts})"
-    facts["memory"] = f"{in_bytes(result['peak_rss_bytes'])} at most"
+    facts["time"] = f"{in_time(seconds['total'])} ({', '.join(time_parts(seconds, all_parts=details))})"
+    if details:
+        facts["memory"] = f"{in_bytes(result['peak_rss_bytes'])} at most"
     return facts
 
 
-def _places(result: Mapping[str, Any]) -> dict[str, str]:
-    places = {
-        "output": str(result["output"]),
-        "checkpoint": str(result["checkpoint"]),
-        "again": f"fedmm evaluate {result['output']}",
-    }
+def time_parts(seconds: Mapping[str, Any], *, all_parts: bool = False) -> Iterable[str]:
+    """``rounds 10.1 s``, ...: parts that add up to the total; the small ones are together in the rest."""
+    found = dict(seconds.get("parts") or {name: seconds[name] for name in ("data", "train", "evaluation")})
+    rest = found.pop("other", max(0.0, seconds["total"] - sum(found.values())))
+    for name, value in sorted(found.items(), key=lambda entry: -entry[1]):
+        if all_parts or value >= SMALL_PART * seconds["total"]:
+            yield f"{PART_NAMES.get(name, name)} {in_time(value)}"
+        else:
+            rest += value
+    yield f"rest {in_time(rest)}"
+
+
+def _places(result: Mapping[str, Any], *, details: bool) -> dict[str, str]:
+    places = {"output": str(result["output"])}
+    if details:
+        places |= {"checkpoint": str(result["checkpoint"]), "again": f"fedmm evaluate {result['output']}"}
     if result["run_id"]:
         uri = result.get("tracking_uri") or DEFAULT_STORE
-        places["tracking"] = f"run {result['run_id']} in {uri}"
+        if details or not uri.startswith("sqlite:"):
+            places["tracking"] = f"run {result['run_id']} in {uri}"
         if uri.startswith("sqlite:"):
             places["see it"] = "mlflow ui" + ("" if uri == DEFAULT_STORE else f" --backend-store-uri {uri}")
     return places
 
 
-def print_facts(console: Console, facts: Mapping[str, str], *, indent: int = 0, wrap: bool = True) -> None:
-    """One line a fact; ``wrap`` False keeps paths whole, to be copied."""
-    for label, text in facts.items():
-        line = Text(f"{' ' * indent}{label:<{LABEL_WIDTH}}", style="dim").append(Text(text, style="not dim"))
-        if wrap and len(line) > console.width:
-            console.print(hanging(f"{' ' * indent}{label:<{LABEL_WIDTH - 1}}", text, "", mark_style="dim"))
-        else:
-            console.print(line, soft_wrap=True)
-
-
-def hanging(mark: str, text: str, style: str, mark_style: str = "") -> Padding:
-    """A mark and a paragraph that wraps beside it."""
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    grid.add_row(Text(mark, style=mark_style or style), Text(text, style=style))
-    return Padding(grid, 0)
-
-
-def _console() -> Console:
+def make_console() -> Console:
+    """The console of every last screen: stdout, nothing coloured by itself."""
     return Console(highlight=False)

@@ -11,15 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmm.utils.text import in_bytes, in_time
-from fedmm_cli.render import (
-    PROTOCOLS,
-    hanging,
-    metric_label,
-    print_facts,
-    rows_beside,
-    share,
-    shown_metrics,
-)
+from fedmm_cli.lines import hanging, print_facts
+from fedmm_cli.render import PROTOCOLS, print_rows, rows_beside
 from fedmm_cli.sweep_screen import params_of, short
 
 if TYPE_CHECKING:
@@ -45,7 +38,7 @@ def print_sweep(study: Study, result: Mapping[str, Any]) -> None:
         console.print(hanging("-", sentence, ""))
     _print_marginals(console, study, result["marginals"])
     if result["test"] is not None:
-        _print_test(console, result["test"])
+        _print_test(console, result)
     if result["pareto"]:
         _print_front(console, study, result["pareto"])
     console.print()
@@ -95,22 +88,19 @@ def _print_marginals(console: Console, study: Study, found: Sequence[Mapping[str
     console.print(Text(GRID_FOOTNOTE if study.plan.sampler == "grid" else FOOTNOTE, style="dim"))
 
 
-def _print_test(console: Console, test: Mapping[str, Any]) -> None:
-    first = next(iter(test["metrics"].values()))
-    names = shown_metrics(first)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for name in names:
-        table.add_column(metric_label(name), justify="right")
-    for protocol, values in test["metrics"].items():
-        table.add_row(Text(PROTOCOLS.get(protocol, protocol), style="bold"))
-        table.add_row("  winner", *(share(values[name]) for name in names), style="bold")
-        for label, beside in rows_beside(test["baselines"], test.get("parts", {})).items():
-            table.add_row(f"  {label}", *(share(beside[protocol][name]) for name in names))
-    console.print()
+def _print_test(console: Console, result: Mapping[str, Any]) -> None:
+    """The best trial on test, below what it stands beside; ``winner`` it is called only where there is one."""
+    test = result["test"]
+    name = "best trial" if result["verdict"]["winner"] is None else "winner"
     runs = "one run" if test["num_runs"] == 1 else f"the mean of {test['num_runs']} runs"
-    console.print(Text(f"Test, {runs} of trial {test['trial']}: {first['num_users']:.0f} users"))
-    console.print(table)
+    protocol, values = next(iter(test["metrics"].items()))
+    beside = rows_beside(test["baselines"], test.get("parts", {}))
+    rows = {label: found[protocol] for label, found in beside.items() if protocol in found}
+    console.print()
+    users = f"{values['num_users']:,.0f} users"
+    what = f"Test, {PROTOCOLS.get(protocol, protocol)}: {runs} of trial {test['trial']}, {users}, with 95% intervals"
+    console.print(Text(what))
+    print_rows(console, {**rows, name: values})
 
 
 def _print_front(console: Console, study: Study, front: Sequence[Mapping[str, Any]]) -> None:

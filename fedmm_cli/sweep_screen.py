@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -12,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmm.utils.text import in_time
+from fedmm_cli import STARTED
+from fedmm_cli.lines import say
 from fedmm_cli.progress import QuietObserver
 
 if TYPE_CHECKING:
@@ -41,11 +44,11 @@ class PlainSweep(QuietSweep):
 
     def stage(self, text: str) -> None:
         """One line."""
-        self.console.print(Text(f"{text} ...", style="dim"), soft_wrap=True)
+        say(self.console, f"{text} ...", mark=f"{in_time(time.perf_counter() - STARTED):>8} ", style="dim")
 
     def note(self, text: str) -> None:
         """One line."""
-        self.console.print(Text(f"- {text}", style="dim"), soft_wrap=True)
+        say(self.console, text, mark="-", style="dim")
 
     def progress(self, snapshot: Snapshot) -> None:
         """One line for each trial that has ended since."""
@@ -66,7 +69,7 @@ class PlainSweep(QuietSweep):
             parts.append(f"best {best.value:.4f} (trial {best.number})")
         left = "" if snapshot.seconds_left is None else f"left {in_time(snapshot.seconds_left)}"
         line = "  ".join(part for part in (*parts, f"{num_ended}/{len(snapshot.trials)}", left) if part)
-        self.console.print(Text(line), soft_wrap=True)
+        say(self.console, line)
 
 
 class LiveSweep(QuietSweep):
@@ -92,7 +95,7 @@ class LiveSweep(QuietSweep):
 
     def note(self, text: str) -> None:
         """One line above."""
-        self.console.print(Text(f"- {text}", style="dim"), soft_wrap=True)
+        say(self.console, text, mark="-", style="dim")
 
     def progress(self, snapshot: Snapshot) -> None:
         """Draws the screen anew."""

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from fedmm.utils.timing import OFF, StageTimer
+from fedmm.utils.timing import OFF, START_UP, StageTimer
 from fedmm_cli import STARTED
-from fedmm_cli.options import FLAGS, RUN, Debug, Given, Groups, Json, Quiet, takes_settings
+from fedmm_cli.options import FLAGS, RUN, Debug, Details, Given, Groups, Json, Quiet, takes_settings
 
-START_UP = "start-up"  # the command line, settings and imports
 Profiling = Annotated[
     bool, typer.Option("--profile", help="Show where the time went, by stage (stderr).", rich_help_panel=RUN)
 ]
@@ -26,6 +25,7 @@ def train(
     resume: Resume = False,
     profile: Profiling = False,
     groups: Groups = False,
+    details: Details = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -59,11 +59,11 @@ def train(
         from fedmm_cli.render import print_result
 
     with make_observer(settings, quiet=quiet, stream=sys.stderr) as observer:
-        result = run_training(settings, observer, resume=resume, timer=timer)
+        result = run_training(settings, observer, resume=resume, timer=timer, began=STARTED)
     if as_json:
         print_json(result)
     else:
-        print_result(result)
+        print_result(result, details=details)
         if groups:
             print_groups(result, "test")
     if profile:

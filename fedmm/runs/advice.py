@@ -1,4 +1,7 @@
-"""What a run's own numbers suggest: a few sentences, each with the figures it rests on."""
+"""What a run's own numbers suggest: a few sentences, each with the figures it rests on.
+
+Whether the model is above or below a row of its report is for the paired test to say, not for two means.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedmm.config import ExperimentConfig
+from fedmm.utils.text import ALPHA, probability
 
 ZERO_GATE = 0.01
 LARGE_GATE = 2.0
 STILL_GATE = 1e-4
 DOMINANT_EXPERT = 0.9
+MUST_BEAT = {"popularity": "popularity", "round_0": "its own round 0"}
 
 
 def advise(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
     """``[{"level": "info" | "warning", "text": ...}]``, drawn from the result object alone."""
-    return [*_on_gate(config, result["model"]), *_on_experts(result["model"]), *_on_baselines(config, result)]
+    return [
+        *_on_gate(config, result["model"]),
+        *_on_experts(result["model"]),
+        *_on_baselines(config, result),
+        *_on_parts(config, result),
+        *_on_protocols(config, result),
+        *_on_disagreement(config, result),
+    ]
 
 
 def _on_gate(config: ExperimentConfig, model: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -45,19 +57,57 @@ def _on_experts(model: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _on_baselines(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Popularity and round 0 are what any trained model has to beat."""
     protocol, metric = config.evaluation.selection_metric.split("/")
-    own = result["metrics"]["test"][protocol][metric]
-    values = {name: entry["test"][protocol][metric] for name, entry in result["baselines"].items()}
-    advice = []
-    for name, meaning in (("popularity", "popularity"), ("round_0", "its own round 0")):
-        if own < values[name]:
-            figures = f"{metric} {own:.3f} against {values[name]:.3f}"
+    own, advice = result["metrics"]["test"][protocol][metric], []
+    for name, meaning in MUST_BEAT.items():
+        value, p = result["baselines"][name]["test"][protocol][metric], _p_value(result, name, protocol, metric)
+        figures = _figures(metric, own, value, p)
+        if p is not None and p >= ALPHA:
+            text = f"The model cannot be told from {meaning} on test ({figures}): training has shown no sure gain."
+            advice.append(_info(text))
+        elif own < value:
             advice.append(_warning(f"The model is below {meaning} on test ({figures}): something is wrong."))
-    return advice + _on_disagreement(result, metric)
+    return advice
 
 
-def _on_disagreement(result: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
+def _on_parts(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A part that does better alone shows that the fusion loses what it knows."""
+    protocol, metric = config.evaluation.selection_metric.split("/")
+    own, advice = result["metrics"]["test"][protocol][metric], []
+    for name, entry in result.get("parts", {}).items():
+        value, p = entry["test"][protocol][metric], _p_value(result, name, protocol, metric)
+        if value <= own:
+            continue
+        what = "The backbone alone" if name == "backbone" else f"The {name} expert alone"
+        figures = _figures(metric, value, own, p)
+        if p is not None and p >= ALPHA:
+            advice.append(_info(f"{what} is ahead of the whole model, within noise ({figures})."))
+        else:
+            lost = "the experts cost more than they add" if name == "backbone" else "the fusion loses what it knows"
+            advice.append(_warning(f"{what} beats the whole model on test ({figures}): {lost}."))
+    return advice
+
+
+def _on_protocols(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where round 0 is ahead under a protocol that does not select."""
+    selected, metric = config.evaluation.selection_metric.split("/")
+    start, advice = result["baselines"]["round_0"]["test"], []
+    for protocol, own in result["metrics"]["test"].items():
+        if protocol == selected or own[metric] >= start[protocol][metric]:
+            continue
+        p = _p_value(result, "round_0", protocol, metric)
+        figures = _figures(metric, start[protocol][metric], own[metric], p)
+        if p is not None and p >= ALPHA:
+            advice.append(_info(f"Under {protocol} round 0 is ahead of the model, within noise ({figures})."))
+        else:
+            advice.append(_warning(f"Under {protocol} round 0 beats the model ({figures}): there training has hurt."))
+    return advice
+
+
+def _on_disagreement(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
     """Sampled metrics can reorder models (Krichene & Rendle, KDD 2020): say so when they did."""
+    metric = config.evaluation.selection_metric.partition("/")[2]
     own, counts = result["metrics"]["test"], result["baselines"]["transition_counts"]["test"]
     if "full" not in own:
         return []
@@ -70,6 +120,17 @@ def _on_disagreement(result: Mapping[str, Any], metric: str) -> list[dict[str, s
         for protocol in own
         if protocol != "full" and (own[protocol][metric] > counts[protocol][metric]) != ahead
     ]
+
+
+def _p_value(result: Mapping[str, Any], opponent: str, protocol: str, metric: str) -> float | None:
+    """Of the paired test on test; None where there was none (one user, or a run of before)."""
+    tests = result.get("paired", {}).get("test", {}).get(opponent, {})
+    found = tests.get(f"{protocol}/{metric}")
+    return None if found is None else float(found["p_value"])
+
+
+def _figures(metric: str, first: float, second: float, p: float | None) -> str:
+    return f"{metric} {first:.3f} against {second:.3f}" + ("" if p is None else f", p {probability(p)}")
 
 
 def _info(text: str) -> dict[str, str]:

@@ -11,9 +11,11 @@ from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.cold import cold_items_json
+from fedmm.runs.facts import dataset_facts
 from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
+from fedmm.runs.observer import Observer
 from fedmm.runs.references import groups_json, measure_beside, paired_json, rows_json
-from fedmm.runs.train import Observer, dataset_facts, set_threads
+from fedmm.runs.train import set_threads
 
 
 def run_evaluation(

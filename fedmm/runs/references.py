@@ -18,8 +18,9 @@ from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
 from fedmm.utils.seeding import derive, numpy_stream
 
-OPPONENTS = ("round_0", "transition_counts", "backbone")  # whom the model is tested against, user by user
-FIXED = ("transition_counts",)  # of them: nobody trained these, no seed changes them
+FIXED = ("popularity", "transition_counts")  # nobody trained these, no seed changes them
+FIRST = ("round_0", "transition_counts", "backbone")  # of the paired tests, in the order in which they are shown
+NUM_BASELINES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,22 @@ class Beside:
 
 
 def measure_beside(
-    experiment: Experiment, snapshot: Snapshot, split: str, model: Evaluation, *, intervals: bool = True
+    experiment: Experiment,
+    snapshot: Snapshot,
+    split: str,
+    model: Evaluation,
+    *,
+    intervals: bool = True,
+    known: Mapping[str, Evaluation] | None = None,
 ) -> Beside:
     """Evaluates what stands beside ``model``, the evaluation of ``snapshot`` on ``split``: the same queries, candidates
-    and resamples. Tests are on the selection metric's measure, under every protocol; one training is one seed, so the
-    seed effect is assumed (``evaluation/significance.py``)."""
+    and resamples; rows in ``known`` are taken as they are. Tests are on the selection metric's measure, under every
+    protocol; one training is one seed, so the seed effect is assumed (``evaluation/significance.py``)."""
     baselines, parts = (
-        {name: experiment.evaluate_scorer(scorer, split, intervals=intervals) for name, scorer in scorers.items()}
+        {
+            name: (known or {}).get(name) or experiment.evaluate_scorer(scorer, split, intervals=intervals)
+            for name, scorer in scorers.items()
+        }
         for scorers in (experiment.baselines(), experiment.parts(snapshot))
     )
     rows = baselines | parts
@@ -53,10 +63,18 @@ def measure_beside(
             f"{protocol}/{measure}": _test(experiment, model, rows[name], protocol, measure, fixed=name in FIXED)
             for protocol in model.counts
         }
-        for name in OPPONENTS
-        if name in rows and len(model.users) > 1
+        for name in (*(name for name in FIRST if name in rows), *(name for name in rows if name not in FIRST))
+        if len(model.users) > 1
     }
     return Beside(baselines, parts, paired)
+
+
+def num_rows(experiment: Experiment) -> int:
+    """How many evaluations a report takes: the model and what stands beside it on validation and on test, and where
+    there are cold items the model, its parts and popularity on these."""
+    parts = 1 + len(experiment.recommender.experts) if experiment.recommender.experts else 0
+    cold = 2 + parts if experiment.split.cold is not None else 0
+    return 2 * (1 + NUM_BASELINES + parts) + cold
 
 
 def rows_json(rows: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, dict[str, Any]]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -25,6 +23,7 @@ from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.runs.advice import advise
 from fedmm.runs.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.runs.cold import cold_items_json
+from fedmm.runs.facts import SHORT_NAMES, announce_sizes, dataset_facts, model_facts, peak_rss_bytes
 from fedmm.runs.figures import learning_curve
 from fedmm.runs.figures_groups import draw_groups
 from fedmm.runs.folder import (
@@ -45,12 +44,15 @@ from fedmm.runs.folder import (
     write_result,
 )
 from fedmm.runs.metrics import flat_metrics
+from fedmm.runs.observer import Observer as Observer
+from fedmm.runs.pace import ROUND_0, Pace, seconds_by_part
 from fedmm.runs.references import (
     Beside,
     beside_counts,
     groups_json,
     measure_beside,
     model_counts,
+    num_rows,
     paired_json,
     rows_json,
 )
@@ -59,29 +61,8 @@ from fedmm.tracking.mlflow_run import Tracker
 from fedmm.tracking.mlflow_store import DEFAULT_URI, redacted, resolve_uri
 from fedmm.utils.files import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
 from fedmm.utils.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
-from fedmm.utils.params import num_parameters
-from fedmm.utils.timing import OFF, Timer
-
-SHORT = {"visual": "w_vis", "semantic": "w_sem", "transition": "w_trans"}
-
-
-class Observer(Protocol):
-    """Who watches a run: a live table, plain lines, or nobody."""
-
-    def stage(self, text: str) -> None:
-        """What is being done now."""
-
-    def note(self, text: str) -> None:
-        """Something worth knowing about the data or the run."""
-
-    def warn(self, text: str) -> None:
-        """Something that may have to change."""
-
-    def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
-        """Data and model are ready; training begins."""
-
-    def round_done(self, report: RoundReport, seconds_left: float) -> None:
-        """One round is over."""
+from fedmm.utils.text import in_time, metric_words, share
+from fedmm.utils.timing import OFF, START_UP, StageTimer, Timer
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +78,7 @@ class _Run:
     test: bool  # whether the test split is evaluated
     tags: Mapping[str, str]
     timer: Timer
+    profiled: bool  # whether the result says where the time went, stage by stage
 
     @property
     def config(self) -> ExperimentConfig:
@@ -111,16 +93,19 @@ def run_training(
     test: bool = True,
     tags: Mapping[str, str] | None = None,
     timer: Timer = OFF,
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
 
     With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers
     are those of an uninterrupted run, bit for bit on the same machine. Without ``test`` neither the model nor a
     baseline meets the test split. ``tags`` join those of the MLflow run. With a ``timer`` the result has a ``profile``,
-    in the run folder as of when the result is written there. Raises Interrupted on Ctrl-C and SIGTERM after the last
+    in the run folder as of when the result is written there. Its seconds count from ``began``, a reading of
+    ``time.perf_counter``, or from this call. Raises Interrupted on Ctrl-C and SIGTERM after the last
     complete round is saved, StoppedEarly where the observer does, and the other FedmmErrors of its parts.
     """
     started = time.perf_counter()
+    profiled, timer = timer is not OFF, StageTimer(began=began or started, first=START_UP) if timer is OFF else timer
     set_threads(config.runtime.threads)
     resumed = find_resumable(config.runtime.output) if resume else None
     if resume and resumed is None:
@@ -136,7 +121,7 @@ def run_training(
         for note in (*idle_settings(config), *experiment.notes):
             observer.note(note)
         ready = time.perf_counter() - started
-        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer)
+        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer, profiled)
         try:
             with held(folder):
                 state, progress = _begin(run, resumed=resumed is not None)
@@ -187,8 +172,9 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
         with saving():
             save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
         try:
-            state, progress = _train(run, state, progress, tracker)
-            result = _report(run, state, progress, tracker)
+            pace, known = _measure_start(run, state)
+            state, progress = _train(run, state, progress, tracker, pace)
+            result = _report(run, state, progress, tracker, pace, known)
             with tracked():
                 tracker.log_summary(flat_metrics(result))
                 kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
@@ -196,7 +182,7 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
                     if path.exists():
                         tracker.log_artifact(path)
                 tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
-                tracker.log_artifact(write_result(run.folder, _profiled(result, run.timer)))
+                tracker.log_artifact(write_result(run.folder, _profiled(result, run)))
                 tracker.finish("FINISHED")
         except (Stop, Interrupted) as stop:  # a signal, or the observer's wish
             remedy = f"Go on with: fedmm train --resume --output {run.folder}"
@@ -204,16 +190,38 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
         except StoppedEarly as stop:
             tracker.set_tags({"fedmm.state": "pruned", "fedmm.reason": str(stop)})
             raise
-        return _profiled(result, run.timer)
+        return _profiled(result, run)
 
 
-def _profiled(result: dict[str, Any], timer: Timer) -> dict[str, Any]:
-    """The result with the profile until now, where there is one."""
-    profile = timer.profile()
+def _profiled(result: dict[str, Any], run: _Run) -> dict[str, Any]:
+    """The result with the profile until now, where it is wanted."""
+    profile = run.timer.profile() if run.profiled else None
     return result if profile is None else result | {"profile": profile.to_json()}
 
 
-def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> tuple[TrainState, Progress]:
+def _measure_start(run: _Run, state: TrainState) -> tuple[Pace, dict[str, Evaluation]]:
+    """Evaluates round 0 on validation, which the report shows anyway, and tells from it how long the report takes.
+    Nothing is known where nothing is reported."""
+    if not run.test:
+        return Pace(), {}
+    run.observer.stage("evaluating round 0 on validation")
+    began = time.perf_counter()
+    with run.timer.stage(ROUND_0):
+        start = run.experiment.evaluate_scorer(run.experiment.baselines()["round_0"], "validation")
+    pace = Pace(time.perf_counter() - began, num_rows(run.experiment) - 1)
+    protocol, name = run.config.evaluation.selection_metric.split("/")
+    value = f"{metric_words(f'{protocol}/{name}')} {share(start.metrics[protocol][name])} on validation"
+    run.observer.note(
+        f"round 0 (before training): {value}; evaluation after the rounds takes about {in_time(pace.final)}"
+    )
+    if not state.server.round:
+        run.observer.note(announce_sizes(run.experiment))
+    return pace, {"round_0": start}
+
+
+def _train(
+    run: _Run, state: TrainState, progress: Progress, tracker: Tracker, pace: Pace
+) -> tuple[TrainState, Progress]:
     """The rounds that are left, with their records; on a stop the last complete round is saved first."""
     rounds, saved = run.config.federation.rounds, state.server.round
     first = state.server.round
@@ -230,9 +238,9 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
                     with run.timer.stage("checkpoints"):
                         save_state(run.folder, run.experiment, state, progress)
                     saved = report.round
-                pace = (time.perf_counter() - mark) / (report.round - first)
+                pace = pace.after(report.round - first, time.perf_counter() - mark)
                 with run.timer.stage("progress"):
-                    run.observer.round_done(report, pace * (rounds - report.round))
+                    run.observer.round_done(report, pace.left(0 if done else rounds - report.round))
     except (Stop, Interrupted):
         if state.server.round > saved:
             with run.interrupts.shielded():
@@ -241,8 +249,11 @@ def _train(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -
     return state, progress
 
 
-def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) -> dict[str, Any]:
-    """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up."""
+def _report(
+    run: _Run, state: TrainState, progress: Progress, tracker: Tracker, pace: Pace, known: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up.
+    ``known`` are rows of validation that were measured before."""
     experiment = run.experiment
     if state.best is None:
         raise FedmmError("The run has no validated round.", "Start it anew.")
@@ -255,9 +266,13 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     beside: dict[str, Beside] = {}
     cold: dict[str, Any] = {}
     if run.test:
-        run.observer.stage("evaluating the baselines and each part of the model alone")
+        left = in_time(pace.evaluation * (pace.num_final - len(splits)))
+        run.observer.stage(f"evaluating the baselines and each part of the model alone, about {left}")
         with run.timer.stage("baselines"):
-            beside = {split: measure_beside(experiment, best, split, outcome) for split, outcome in found.items()}
+            beside = {
+                split: measure_beside(experiment, best, split, outcome, known=known if split == "validation" else {})
+                for split, outcome in found.items()
+            }
     with run.timer.stage("per-user counts"):
         for split, outcome in found.items():
             save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
@@ -273,6 +288,8 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     if groups.get("test"):
         _draw(run, "The figure of groups", partial(draw_groups, groups["test"], run.folder / GROUPS_FILE))
     evaluation_seconds = time.perf_counter() - began
+    profile = run.timer.profile()
+    parts = {} if profile is None else seconds_by_part(profile)
     result = {
         "version": __version__,
         "status": "finished",
@@ -286,10 +303,11 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
         "rounds": state.server.round,
         "best_round": best.round,
         "seconds": {
-            "total": time.perf_counter() - run.started,
+            "total": sum(parts.values()),
             "data": run.data_seconds,
             "train": progress.train_seconds,
             "evaluation": evaluation_seconds,
+            "parts": parts,
         },
         "metrics": {split: outcome.to_json() for split, outcome in found.items()},
         "baselines": rows_json({split: own.baselines for split, own in beside.items()}),
@@ -305,29 +323,6 @@ def _report(run: _Run, state: TrainState, progress: Progress, tracker: Tracker) 
     return result | {"advice": advise(run.config, result) if run.test else []}
 
 
-def dataset_facts(experiment: Experiment) -> dict[str, Any]:
-    """Name, sizes and digest of the data."""
-    interactions = experiment.dataset.interactions
-    return {
-        "name": experiment.dataset.name,
-        "digest": experiment.dataset.digest,
-        "num_users": interactions.num_users,
-        "num_items": interactions.num_items,
-        "num_interactions": len(interactions.histories.values),
-    }
-
-
-def model_facts(experiment: Experiment, state: TrainState) -> dict[str, Any]:
-    """Size, gate and router weights of the best round; None where the model has no such part."""
-    params = (state.snapshot if state.best is None else state.best.snapshot).params
-    weights = experiment.recommender.expert_weights(params)
-    return {
-        "num_parameters": num_parameters(params),
-        "gating_weight": experiment.recommender.gating_weight(params),
-        **{short: weights.get(name) for name, short in SHORT.items()},
-    }
-
-
 def round_metrics(report: RoundReport) -> dict[str, float]:
     """One round as tracked: ``train/loss``, ``val/full/ndcg_at_10``, ``model/gating_weight``, ..."""
     metrics = {
@@ -339,15 +334,10 @@ def round_metrics(report: RoundReport) -> dict[str, float]:
         "federation/num_clients": float(report.num_clients),
         "seconds/round": report.seconds,
     }
-    metrics |= {f"model/{SHORT[name]}": weight for name, weight in report.expert_weights.items()}
+    metrics |= {f"model/{SHORT_NAMES[name]}": weight for name, weight in report.expert_weights.items()}
     if report.gating_weight is not None:
         metrics["model/gating_weight"] = report.gating_weight
     return metrics | {f"val/{name}": value for name, value in (report.validation or {}).items()}
-
-
-def peak_rss_bytes() -> int:
-    """Most memory this process has held: ``ru_maxrss`` is in kilobytes on Linux and in bytes on macOS."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _tracking_uri(config: ExperimentConfig) -> str | None:

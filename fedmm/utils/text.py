@@ -12,6 +12,7 @@ PROTOCOLS = {
     "popularity100": "against 100 popular negatives",
 }
 _SMALLEST_P = 1e-4
+ALPHA = 0.05  # below it a difference counts
 
 
 def metric_words(name: str) -> str:
@@ -56,6 +57,23 @@ def probability(p: float) -> str:
     if p < _SMALLEST_P:
         return "<.0001"
     return share(p, 3 if p >= 0.01 else 4)
+
+
+def told_apart(difference: float, ci95: Sequence[float], p: float) -> str:
+    """What a paired test came to: ``better``, ``worse`` or ``cannot be told apart``, and why where the interval seems
+    to say something else.
+
+    >>> told_apart(0.02, (0.002, 0.038), 0.01)
+    'better'
+    >>> told_apart(0.02, (0.001, 0.04), 0.053)
+    'cannot be told apart (the interval just leaves out 0; the test decides)'
+    """
+    apart = p < ALPHA and difference != 0
+    word = "cannot be told apart" if not apart else "better" if difference > 0 else "worse"
+    leaves_out = ci95[0] > 0 or ci95[1] < 0
+    if apart == leaves_out:
+        return word
+    return f"{word} (the interval just {'leaves out' if leaves_out else 'reaches'} 0; the test decides)"
 
 
 def setting(value: Any) -> str:

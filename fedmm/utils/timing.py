@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 OTHER = "other"  # time outside of every stage
+START_UP = "start-up"  # the command line, settings and imports
 
 
 @dataclass(frozen=True)

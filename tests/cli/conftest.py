@@ -56,7 +56,10 @@ class FakeRuns:
     resume: bool | None = None
     timer: Any = None
 
-    def run_training(self, config: Any, observer: Any, *, resume: bool = False, timer: Any) -> dict[str, Any]:
+    def run_training(
+        self, config: Any, observer: Any, *, resume: bool = False, timer: Any, began: float
+    ) -> dict[str, Any]:
+        assert began > 0
         self.config, self.resume, self.timer = config, resume, timer
         observer.stage("loading movielens-small")
         observer.note("visual features cover 100.0% of the items [all]")

@@ -145,7 +145,7 @@ def test_train_prints_progress_on_stderr_and_the_result_on_stdout(run, fake_runs
     assert "val full NDCG@10 0.1000" in rounds[1]
     assert "val" not in rounds[2]
     assert "warning: a warning in [brackets]" in ended.stderr
-    assert "Test: 597 users" in ended.stdout
+    assert "Test, full ranking: 597 users" in ended.stdout
 
 
 def test_json_is_exactly_the_result(run, fake_runs, result) -> None:

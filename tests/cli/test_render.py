@@ -15,7 +15,7 @@ from fedmm_cli.progress import LiveObserver, PlainObserver, QuietObserver, make_
 from worlds.fake_run import evaluation, round_reports
 
 
-@pytest.fixture(params=[80, 120])
+@pytest.fixture(params=[60, 80, 100, 200])
 def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("COLUMNS", str(request.param))
     return int(request.param)
@@ -24,19 +24,21 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 def test_the_last_screen_fits_and_has_all_that_matters(
     width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render.print_result(result)
+    render.print_result(result, details=True)
     screen = capsys.readouterr().out
     lines = screen.splitlines()
-    assert max(len(line.rstrip()) for line in lines) <= width
+    paths = (result["checkpoint"], result["output"], result["run_id"])  # stay whole, to be copied
+    assert max(len(line.rstrip()) for line in lines if not any(path in line for path in paths)) <= width
     assert "\x1b" not in screen
     for protocol in render.PROTOCOLS.values():
         assert protocol in screen
     for row in ("model", "popularity", "transition counts", "round 0"):
-        assert sum(line.startswith(f"   {row} ") or line.startswith(f"  {row} ") for line in lines) >= 3
+        assert sum(line.startswith(f"{row} ") and "[" in line for line in lines) == 3
     assert ".140 [.112, .168]" in screen
     flowing = " ".join(screen.split())
     for piece in (
         "gate 0.412, w_vis 0.381, w_sem 0.619", "best round 27 of 30", "up 2.8 GB, down 2.8 GB", "1 min 14 s",
+        "gate: the experts' weight", "round 0: untrained",
         result["checkpoint"], result["output"], result["run_id"], "mlflow ui", "! The model is below popularity",
         "believe full ranking", "812.0 MB", "1,849 items",
     ):  # fmt: skip
@@ -53,6 +55,7 @@ def test_cold_items_have_a_table_of_their_own(
     screen = capsys.readouterr().out
     table = screen[screen.index("Cold items") :].splitlines()
     assert max(len(line.rstrip()) for line in table) <= width
+    assert table[-1].startswith("=")
     assert "185 items never trained" in " ".join(screen.split())
     for label, first in (("model", ".250"), ("visual alone", ".100"), ("popularity", ".050"), ("chance", ".054")):
         assert any(line.strip().startswith(label) and first in line for line in table), label
@@ -88,7 +91,7 @@ def test_a_backbone_without_tracking_has_no_gate_and_no_hint(
 def test_the_way_to_the_tracking_store(
     uri: str, hint: str | None, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render.print_result(result | {"tracking_uri": uri})
+    render.print_result(result | {"tracking_uri": uri}, details=True)
     screen = capsys.readouterr().out
     assert uri in screen
     assert (hint in screen) if hint else ("mlflow ui" not in screen)
@@ -103,11 +106,56 @@ def test_only_what_was_measured_is_shown(
     for name in list(own[kept[0]]["ci95"]):
         if name.endswith("_at_10"):
             del own[kept[0]]["ci95"][name]
-    render.print_evaluation({"metrics": {"test": own}, "baselines": cut, "round": 3, "checkpoint": "runs/a"}, "test")
+    shown = {"metrics": {"test": own}, "baselines": cut, "round": 3, "checkpoint": "runs/a"}
+    render.print_evaluation(shown, "test", details=True)
     screen = capsys.readouterr().out
     assert "HR@5" in screen
     for protocol, label in render.PROTOCOLS.items():
         assert (label in screen) == (protocol in kept)
+
+
+def paired(p: float, low: float = 0.0012) -> dict[str, Any]:
+    return {"full/ndcg_at_10": {"difference": 0.0311, "ci95": [low, 0.0734], "p_value": p}}
+
+
+def test_the_verdict_and_the_model_come_last_on_a_short_screen(
+    result: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    parts = {name: {"test": evaluation(0.1)} for name in ("backbone", "visual", "semantic")}
+    tests = {"round_0": paired(0.001), "transition_counts": paired(0.053), "backbone": paired(0.888, -0.03)}
+    render.print_result(result | {"parts": parts, "paired": {"test": tests}})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 30
+    rows = [line.split()[0] for line in lines if "[" in line]
+    assert rows == ["popularity", "transition", "round", "backbone", "visual", "semantic", "model"]
+    last = " ".join(" ".join(lines).partition("= ")[2].split())
+    assert last == (
+        "The model's NDCG@10 is .127 in full ranking: better than round 0 (+.0311, p .0010); cannot be told from "
+        "transition counts (+.0311, p .053; the interval just leaves out 0; the test decides) and backbone alone "
+        "(+.0311, p .888)."
+    )
+
+
+def test_no_width_breaks_a_word(
+    result: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = {"round_0": paired(0.001), "transition_counts": paired(0.053)}
+    screens = []
+    for width in ("60", "72", "80", "100", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        render.print_result(result | {"paired": {"test": tests}})
+        words = [word for line in capsys.readouterr().out.splitlines() if "[" not in line for word in line.split()]
+        screens.append([word for word in words if set(word) != {"\u2500"} and "@" not in word])
+    assert all(screen == screens[0] for screen in screens)
+
+
+def test_the_parts_of_the_time_add_up_to_it() -> None:
+    parts = {"start_up": 2.0, "data": 0.5, "rounds": 10.0, "evaluation": 5.0, "tracking": 0.1, "other": 0.4}
+    seconds = {"total": 18.0, "data": 3.0, "train": 9.0, "evaluation": 6.0, "parts": parts}
+    assert list(render.time_parts(seconds)) == ["rounds 10.0 s", "evaluation 5.0 s", "start-up 2.0 s", "rest 1.0 s"]
+    shown = render.time_parts(seconds, all_parts=True)
+    assert list(shown)[3:] == ["data 0.5 s", "tracking 0.1 s", "rest 0.4 s"]
 
 
 def test_a_value_of_one_keeps_its_digit() -> None:
@@ -155,11 +203,12 @@ def test_the_live_table_shows_the_last_rounds_and_one_best(width: int, monkeypat
         last = io.StringIO()
         Console(file=last, width=width).print(observer._live.get_renderable())
     lines = [line.rstrip() for line in last.getvalue().splitlines()]
-    assert lines[0].split() == ["round", "loss", "val", "full", "NDCG@10", "gate", "w_vis", "w_sem", "seconds"]
+    names = ["round", "loss", "val", "full", "NDCG@10", "gate", "w_vis", "w_sem", "seconds"]
+    assert lines[0].split() == [name for name in names if width > 60 or not name.startswith("w_")]
     assert [line.split()[0] for line in lines[1:4]] == ["1/3", "2/3", "3/3"]
     assert [line.endswith("best") for line in lines[1:4]] == [False, True, False]
     assert lines[1].endswith("warm-up")
-    assert lines[4].endswith("evaluating on test ...")
+    assert "evaluating on test, " in lines[4]
     assert max(map(len, lines)) <= width
     written = observer.console.file.getvalue()
     assert "1 min 05 s left" in written

@@ -83,6 +83,50 @@ def test_at_the_border_there_is_none(path: str, value: float) -> None:
     assert advise(CONFIG, changed(path, value)) == []
 
 
+def measured(opponent: str, difference: float, p: float, metric: str = "full/ndcg_at_10") -> dict[str, Any]:
+    """The healthy run with a part that scores alone, and one paired test."""
+    result = healthy() | {"parts": {"visual": {"test": values(0.02, 0.1)}}}
+    test = {"difference": difference, "ci95": [difference - 0.01, difference + 0.01], "p_value": p}
+    return result | {"paired": {"test": {opponent: {metric: test}}}}
+
+
+@pytest.mark.parametrize("opponent", ["round_0", "popularity"])
+@pytest.mark.parametrize("level", [0.109, 0.111])
+def test_within_noise_nothing_is_called_wrong_and_nothing_a_gain(opponent: str, level: float) -> None:
+    """The paired test decides, on whichever side the mean happens to fall."""
+    result = measured(opponent, 0.11 - level, 0.888)
+    result["baselines"][opponent]["test"]["full"]["ndcg_at_10"] = level
+    (entry,) = advise(CONFIG, result)
+    assert entry["level"] == "info"
+    assert "cannot be told from" in entry["text"]
+    assert "p .888" in entry["text"]
+    result["paired"]["test"][opponent]["full/ndcg_at_10"]["p_value"] = 0.049
+    found = advise(CONFIG, result)
+    assert [entry["level"] for entry in found] == ["warning"] * (level > 0.11)
+    assert all("p .049" in entry["text"] for entry in found)
+
+
+@pytest.mark.parametrize(("p", "level", "words"), [(0.01, "warning", "beats the whole model"), (0.2, "info", "within")])
+@pytest.mark.parametrize("part", ["visual", "backbone"])
+def test_a_part_that_does_better_alone_is_named(part: str, p: float, level: str, words: str) -> None:
+    result = measured(part, -0.025, p)
+    result["parts"] = {part: {"test": values(0.135, 0.1)}}
+    (entry,) = advise(CONFIG, result)
+    assert entry["level"] == level
+    assert words in entry["text"]
+    assert part in entry["text"]
+    assert "0.135 against 0.110" in entry["text"]
+
+
+@pytest.mark.parametrize(("p", "level"), [(0.01, "warning"), (0.2, "info")])
+def test_a_protocol_under_which_round_0_is_ahead_is_named(p: float, level: str) -> None:
+    result = measured("round_0", -0.01, p, "uniform100/ndcg_at_10")
+    result["baselines"]["round_0"]["test"]["uniform100"]["ndcg_at_10"] = 0.46
+    (entry,) = advise(CONFIG, result)
+    assert entry["level"] == level
+    assert entry["text"].startswith("Under uniform100 round 0")
+
+
 def test_without_experts_or_gate_nothing_is_said_of_them() -> None:
     result = changed("model", {"gating_weight": None, "w_vis": None, "w_sem": None})
     assert advise(CONFIG, result) == []

@@ -1,0 +1,40 @@
+"""Lines that break between words at any width: a mark with a paragraph beside it, facts, and what logs get whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+LABEL_WIDTH = 13
+
+
+def hanging(mark: str, text: str, style: str = "", mark_style: str = "") -> Padding:
+    """A mark and a paragraph that wraps beside it, between words."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=mark_style or style), Text(text, style=style))
+    return Padding(grid, 0)
+
+
+def say(console: Console, text: str, *, mark: str = "", style: str = "", mark_style: str = "") -> None:
+    """Prints a sentence: wrapped between words on a terminal, as one line in a file or a pipe."""
+    if console.file.isatty():
+        console.print(hanging(mark, text, style, mark_style) if mark else Text(text, style=style))
+        return
+    line = Text(mark and f"{mark} ", style=mark_style or style).append(Text(text, style=style))
+    console.print(line, soft_wrap=True)
+
+
+def print_facts(console: Console, facts: Mapping[str, str], *, indent: int = 0, wrap: bool = True) -> None:
+    """One line a fact; ``wrap`` False keeps paths whole, to be copied."""
+    for label, text in facts.items():
+        line = Text(f"{' ' * indent}{label:<{LABEL_WIDTH}}", style="dim").append(Text(text, style="not dim"))
+        if wrap and len(line) > console.width:
+            console.print(hanging(f"{' ' * indent}{label:<{LABEL_WIDTH - 1}}", text, mark_style="dim"))
+        else:
+            console.print(line, soft_wrap=True)
