@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ def load_features(
     A file with ids is matched by them. One without is matched by row: row r belongs to the r-th of
     ``all_item_ids``, the distinct items of the interactions *before any filter*, sorted by value when all are
     whole numbers and in order of first appearance otherwise; one row more means that the first, all zeros, is
-    padding. For whole numbers a row per possible id (1..largest, or 0..largest) is understood as well.
+    padding. For whole numbers a row per possible id (1..largest, or 0..largest with a blank row 0 where no item is
+    called 0 and the first is called 1) is understood as well. Where several fit and disagree, the file is refused.
     Rows of unknown items are counted and ignored; all-zero rows mean that the item lacks the modality,
     unless the file says which are present.
 
@@ -57,29 +59,58 @@ def load_features(
     return features, notes
 
 
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """One way to understand the rows of a file without ids."""
+
+    how: str
+    ids: StrArray  # [n] of the rows from ``first`` on
+    first: int = 0  # rows before it are padding
+
+
 def _ids_by_row(rows: FeatureRows, catalogue: StrArray, path: Path, modality: str) -> tuple[StrArray, FeatureRows, str]:
+    """Raises DataError where no reading fits, where several fit that disagree, and where the values speak against it."""
     num_rows, num_items = len(rows.values), len(catalogue)
-    whole = are_whole_numbers(catalogue)
+    fitting = _readings(rows, catalogue)
+    if not fitting:
+        order = "in order of id" if are_whole_numbers(catalogue) else "in order of first appearance"
+        extra = " whose first row is not all zeros, so not padding" if num_rows == num_items + 1 else ""
+        raise DataError(
+            f"{path} has {num_rows} rows of {modality} features{extra}, but the interactions have {num_items} items; "
+            f"without ids it must have {num_items} rows ({order}) or {num_items + 1} with padding first.",
+            "Add the missing rows, or give the ids beside the features (an npz with item_id and features).",
+        )
+    chosen = fitting[0]
+    places = [dict(zip(one.ids.tolist(), range(one.first, num_rows), strict=False)) for one in fitting]
+    for other, place in zip(fitting[1:], places[1:], strict=True):
+        if any(places[0].get(item) != place.get(item) for item in catalogue.tolist()):
+            raise DataError(
+                f"{path}: its {num_rows} rows of {modality} features fit the {num_items} items of the interactions in "
+                f"more than one way ({chosen.how}; {other.how}).",
+                "Give the ids beside the features: an npz with item_id and features.",
+            )
+    return chosen.ids, rows.take(np.arange(chosen.first, num_rows)), f"matched by row ({chosen.how})"
+
+
+def _readings(rows: FeatureRows, catalogue: StrArray) -> list[_Reading]:
+    """All ways in which the number of rows fits the items and no value speaks against it: a row of an id that no item
+    has, before the smallest, must be blank."""
+    num_rows, num_items = len(rows.values), len(catalogue)
+    whole, blank_first = are_whole_numbers(catalogue), not np.any(rows.values[0])
     order = "in order of id" if whole else "in order of first appearance"
     ids = catalogue[id_order(catalogue)] if whole else catalogue
+    found = []
     if num_rows == num_items:
-        return ids, rows, f"matched by row ({num_rows} rows, items {order})"
-    first_is_padding = not np.any(rows.values[0])
-    if num_rows == num_items + 1 and first_is_padding:
-        return ids, rows.take(np.arange(1, num_rows)), f"matched by row ({num_items} rows after padding, items {order})"
+        found.append(_Reading(f"{num_rows} rows, items {order}", ids))
+    if num_rows == num_items + 1 and blank_first:
+        found.append(_Reading(f"{num_items} rows after padding, items {order}", ids, first=1))
     if whole:
         smallest, largest = int(ids[0]), int(ids[-1])
-        if num_rows == largest + 1:
-            return np.arange(num_rows).astype(str), rows, f"matched by row (row number = item id, 0 to {largest})"
+        if num_rows == largest + 1 and (smallest != 1 or blank_first):
+            found.append(_Reading(f"row number = item id, 0 to {largest}", np.arange(num_rows).astype(str)))
         if num_rows == largest and smallest >= 1:
-            how = f"matched by row (row number + 1 = item id, 1 to {largest})"
-            return np.arange(1, num_rows + 1).astype(str), rows, how
-    extra = " whose first row is not all zeros, so not padding" if num_rows == num_items + 1 else ""
-    raise DataError(
-        f"{path} has {num_rows} rows of {modality} features{extra}, but the interactions have {num_items} items; "
-        f"without ids it must have {num_items} rows ({order}) or {num_items + 1} with padding first.",
-        "Add the missing rows, or give the ids beside the features (an npz with item_id and features).",
-    )
+            found.append(_Reading(f"row number + 1 = item id, 1 to {largest}", np.arange(1, num_rows + 1).astype(str)))
+    return found
 
 
 def _present(rows: FeatureRows, notes: list[str], modality: str) -> BoolArray:

@@ -8,7 +8,9 @@ from pathlib import Path
 from fedmm.config import DataConfig
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.delimited import read_delimited
-from fedmm.data.readers.parquet import read_parquet
+from fedmm.data.readers.objects import holds_objects, read_objects
+from fedmm.data.readers.packed import unpack
+from fedmm.data.readers.parquet import read_arrow, read_parquet
 from fedmm.data.readers.sequences import read_sequences
 from fedmm.data.readers.sniffing import sniff
 from fedmm.errors import DataError
@@ -19,21 +21,23 @@ __all__ = ["read_interactions", "read_titles"]
 def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
     """Every row of ``path``, in file order, with ids as strings; its notes say how the file was understood.
 
-    Understood are Parquet, and UTF-8 text separated by commas, tabs, ``::``, semicolons, ``|`` or white space, with
+    Understood are Parquet, Arrow, JSON (one object a line, or an array of them), and UTF-8 text separated by commas, tabs, ``::``, semicolons, ``|`` or white space, with
     or without a header (``user item``, ``user item rating``, ``user item timestamp`` or ``user item rating timestamp``
-    without one), RecBole's ``name:type`` headers, and one user's sequence a line (``user item item ...``).
+    without one), RecBole's ``name:type`` headers, and one user's sequence a line (``user item item ...``); text and JSON
+    also packed by gzip, bzip2, zstandard or zip. The content decides, not the file's name.
 
     Raises DataError naming the file, the line and the value when it cannot be understood.
     """
     content = _content(path)
     if path.suffix.lower() in (".parquet", ".pq") or content.startswith(b"PAR1"):
         return read_parquet(path, config)
-    if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-        raise DataError(
-            f"{path}: JSON is not read.", "Save it as CSV or Parquet with the columns user, item, timestamp."
-        )
+    if path.suffix.lower() in (".feather", ".arrow") or content.startswith((b"ARROW1", b"FEA1")):
+        return read_arrow(path, config)
+    content, inner = unpack(content, path)
     content = _text(content, path)
-    layout = sniff(content, path, config)
+    if holds_objects(content) or inner.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        return read_objects(content, path, config)
+    layout = sniff(content, inner, config)
     return read_sequences(content, path) if layout.is_sequences else read_delimited(content, layout, path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.columns import SYNONYMS, Columns
-from fedmm.data.readers.encoding import encode_ids, numbers
+from fedmm.data.readers.encoding import encode_ids, numbers, without_missing
 from fedmm.data.readers.sniffing import Layout, split
 from fedmm.errors import DataError
 
@@ -36,10 +36,11 @@ def read_delimited(content: bytes, layout: Layout, path: Path) -> RawInteraction
     item_ids, items = encode_ids(table["item"], "item", where)
     ratings = None if columns.rating is None else numbers(table["rating"], "rating", where, optional=True)
     timestamps = None if columns.timestamp is None else numbers(table["timestamp"], "timestamp", where, optional=False)
-    notes = [f"{path.name}: {layout.description}"]
+    notes = [f"{path.name}: {layout.description}", *layout.remarks]
     if blank := _blank_lines(content, layout, len(users)):
         notes.append(f"ignored {blank} blank lines")
-    return RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, tuple(notes))
+    raw = RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, tuple(notes))
+    return without_missing(raw)
 
 
 def _blank_lines(content: bytes, layout: Layout, num_rows: int) -> int:

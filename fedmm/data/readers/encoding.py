@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fedmm.data.preparation import StrArray
+from fedmm.data.preparation import RawInteractions, StrArray
+from fedmm.data.readers.dates import FORMS, parse_dates
+from fedmm.data.readers.plausible import MISSING, is_date
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.errors import DataError
 
 Where = Callable[[int], str]  # row -> "file, line n", for messages
-_ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}")
 
 
 def encode_ids(column: Any, role: str, where: Where) -> tuple[StrArray, IntArray]:
-    """Distinct ids (stripped, in order of first appearance) and codes [n], of a pyarrow chunked array.
+    """Distinct ids (stripped, in order of first appearance) and codes [n], of a pyarrow chunked array; -1 where the id
+    is written as programs write that there is none (NA, NULL, nan).
 
     Raises DataError for an empty or missing id.
     """
@@ -38,7 +40,38 @@ def encode_ids(column: Any, role: str, where: Where) -> tuple[StrArray, IntArray
     if bad.any():
         raise DataError(f"{where(int(bad.argmax()))}: the {role} id is empty.", "Fill it in or remove the line.")
     ids, merged = np.unique(np.array([text.strip() for text in texts.tolist()], dtype=np.str_), return_inverse=True)
-    return by_first_appearance(ids, merged.astype(np.int64)[codes])
+    codes = merged.astype(np.int64)[codes]
+    named = ~np.isin(ids, sorted(MISSING))
+    if named.all():
+        return by_first_appearance(ids, codes)
+    known = named[codes]
+    ids, found = by_first_appearance(ids, codes[known])
+    codes = np.full(len(codes), -1, np.int64)
+    codes[known] = found
+    return ids, codes
+
+
+def without_missing(raw: RawInteractions) -> RawInteractions:
+    """``raw`` without the rows whose user or item is missing (a code of -1), counted in a note. Raises DataError where
+    that is most of them."""
+    for role, codes in (("user", raw.users), ("item", raw.items)):
+        lost = int((codes < 0).sum())
+        if 2 * lost > len(codes):
+            raise DataError(
+                f"{raw.source}: the {role} is missing (NA, NULL or nan) in {lost} of {len(codes)} rows.",
+                f"Name another column: --set data.{role}_column=NAME",
+            )
+        if lost:
+            raw = replace(raw, notes=(*raw.notes, f"dropped {lost} rows whose {role} is missing (NA, NULL or nan)"))
+    there = (raw.users >= 0) & (raw.items >= 0)
+    if there.all():
+        return raw
+    kept = raw.take(there)
+    if not len(kept):
+        raise DataError(f"{raw.source}: no row has both a user and an item.", "Fill them in.")
+    user_ids, users = by_first_appearance(kept.user_ids, kept.users)
+    item_ids, items = by_first_appearance(kept.item_ids, kept.items)
+    return replace(kept, user_ids=user_ids, users=users, item_ids=item_ids, items=items)
 
 
 def by_first_appearance(ids: StrArray, codes: IntArray) -> tuple[StrArray, IntArray]:
@@ -90,23 +123,26 @@ def _parse(texts: list[str | None], role: str, where: Where, optional: bool) -> 
 
     series = pd.Series(texts, dtype=object)
     empty = series.isna() | series.str.strip().str.lower().isin(["", "nan", "null", "na"])
-    if role == "timestamp" and _ISO_DATE.match(texts[0] or ""):
-        dates = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
-        parsed = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    doubt = None
+    if role == "timestamp" and is_date(texts[0] or ""):
+        parsed, doubt = parse_dates(series)
     else:
         parsed = pd.to_numeric(series.where(~empty), errors="coerce")
     values: FloatArray = np.asarray(parsed, dtype=np.float64)
     bad = ~np.isfinite(values)
     if optional:
         bad &= ~empty.to_numpy(np.bool_)
+    if doubt is not None:
+        raise DataError(f"{where(0)}: {doubt} ({texts[0]!r}).", f"Write dates as one of these: {FORMS}.")
     if bad.any():
         _refuse(texts[int(bad.argmax())], int(bad.argmax()), role, where)
     return values
 
 
 def _refuse(value: object, row: int, role: str, where: Where) -> None:
+    dates = f" or a date such as {FORMS}" if role == "timestamp" and isinstance(value, str) else ""
     shown = "empty" if value is None or value == "" else repr(value) if isinstance(value, str) else f"{value}"
     raise DataError(
-        f"{where(row)}: the {role} is {shown}, not a finite number.",
+        f"{where(row)}: the {role} is {shown}, not a finite number{dates}.",
         f"Correct it or remove the line; if this is not the {role} column, set data.{role}_column.",
     )

@@ -10,7 +10,10 @@ from pathlib import Path
 from statistics import median
 
 from fedmm.config import DataConfig
-from fedmm.data.readers.columns import Columns, find_columns, is_header
+from fedmm.data.readers.columns import SYNONYMS, Columns, find_columns, is_header
+from fedmm.data.readers.contrary import WITHOUT_HEADER, refuse_columns_without_names, refuse_implausible
+from fedmm.data.readers.plausible import is_python
+from fedmm.data.readers.times import plain, settle_time
 from fedmm.errors import DataError
 
 DELIMITERS = {"::": "'::'", "\t": "tabs", ",": "commas", ";": "semicolons", "|": "'|'", " ": "white space"}
@@ -28,6 +31,7 @@ class Layout:
     num_columns: int
     columns: Columns | None  # None: a user's sequence a line
     description: str
+    remarks: tuple[str, ...] = ()  # on columns that were chosen by their values, or are not read
 
     @property
     def is_sequences(self) -> bool:
@@ -47,14 +51,19 @@ def sniff(content: bytes, path: Path, config: DataConfig) -> Layout:
     rows = [split(line, delimiter) for line in lines]
     separated = f"separated by {DELIMITERS[delimiter]}"
     if is_header(rows[0], config):
+        _refuse_values_as_names(rows, config, path)
         columns = find_columns(rows[0], config, path)
-        described = columns.describe([name.split(":")[0].strip() for name in rows[0]])
-        return Layout(delimiter, True, len(rows[0]), columns, f"rows {separated}; {described}")
+        columns, remarks = settle_time(rows[0], _by_column(rows[1:], len(rows[0])), columns, config)
+        described = columns.describe([plain(name) for name in rows[0]])
+        return Layout(delimiter, True, len(rows[0]), columns, f"rows {separated}; {described}", remarks)
+    _refuse_objects(lines, path)
+    refuse_columns_without_names(lines, rows, delimiter, path)
     if delimiter in "\t " and _are_sequences([line.split() for line in lines], delimiter, rows):
         return Layout(" ", False, 0, None, "one user's sequence of items a line, in the order of time")
     _refuse_unknown_header(rows, path)
     num_columns = Counter(map(len, rows)).most_common(1)[0][0]
     columns = _by_position(num_columns, rows, path)
+    refuse_implausible(columns, _by_column(rows, num_columns), path)
     described = columns.describe([f"column {place + 1}" for place in range(num_columns)])
     return Layout(delimiter, False, num_columns, columns, f"rows {separated}, without a header; {described}")
 
@@ -74,6 +83,34 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _by_column(rows: Sequence[Sequence[str]], num_columns: int) -> dict[int, list[str]]:
+    """Position -> the sample's fields there, of the rows that have them all."""
+    whole = [row for row in rows if len(row) == num_columns]
+    return {place: [row[place] for row in whole] for place in range(num_columns)}
+
+
+def _refuse_objects(lines: Sequence[str], path: Path) -> None:
+    if is_python(lines[0]):
+        raise DataError(
+            f"{path}, line 1: Python dicts ({lines[0].strip()[:40]!r}), not JSON.",
+            "Write each as JSON: json.dumps(ast.literal_eval(line)).",
+        )
+
+
+def _refuse_values_as_names(rows: Sequence[Sequence[str]], config: DataConfig, path: Path) -> None:
+    """Raises DataError where the settings name as columns what stands in the first row of a file without a header."""
+    named = {getattr(config, f"{role}_column") for role in SYNONYMS} - {None}
+    values = _by_column(rows[1:], len(rows[0]))
+    again = [name for place, name in enumerate(rows[0]) if name in named and name in values[place]]
+    there = [name for name in rows[0] if name in named]
+    if again or (there and any(map(is_number, rows[0])) and not is_header(rows[0], DataConfig())):
+        shown = (again or there)[0]
+        raise DataError(
+            f"{path}: {shown!r} is a value of the first row, not a name: the file has no header.",
+            WITHOUT_HEADER,
+        )
 
 
 def _sample(content: bytes) -> list[str]:
@@ -134,8 +171,7 @@ def _by_position(num_columns: int, rows: Sequence[Sequence[str]], path: Path) ->
         )
     if num_columns > 4:
         raise DataError(
-            f"{path} has {num_columns} columns and no header, so it is not clear which is which.",
-            "Add a first line of names such as user,item,rating,timestamp.",
+            f"{path} has {num_columns} columns and no header, so it is not clear which is which.", WITHOUT_HEADER
         )
     if num_columns != 3:
         return Columns(0, 1, *((2, 3) if num_columns == 4 else (None, None)))

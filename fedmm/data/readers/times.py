@@ -1,0 +1,74 @@
+"""Which column holds the time, where names alone do not tell, and which columns that look like times are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fedmm.config import DataConfig
+from fedmm.data.readers.columns import SYNONYMS, Columns, bare
+from fedmm.data.readers.plausible import is_date, is_time_name, look_like_lists, look_like_times
+
+NAME_IT = "name it to use it: --set data.timestamp_column="
+
+
+def settle_time(
+    names: Sequence[str], values: Mapping[int, Sequence[str]], columns: Columns, config: DataConfig
+) -> tuple[Columns, tuple[str, ...]]:
+    """The columns with the finest one of time, and remarks on what is not read.
+
+    ``values`` are a sample of each column's fields, by position. A column without a known name is the time where both
+    its name (``ordered_at``) and its values say so. A column of days gives way to one with a time of day or in seconds,
+    unless the settings named it.
+    """
+    given = columns.timestamp
+    candidates = [place for place in values if _may_be_time(names[place], values[place], place, columns)]
+    if config.timestamp_column is not None:
+        chosen = given
+    else:
+        known = candidates if given is None or given in candidates else [given, *candidates]
+        chosen = min(known, key=lambda place: (_days_alone(values.get(place, ())), place != given), default=None)
+    remarks = []
+    if chosen is not None and chosen != given:
+        why = "its name and its values are times" if given is None else f"it is finer than {plain(names[given])}"
+        remarks.append(f"{plain(names[chosen])} is taken for the time: {why}")
+    settled = replace(columns, timestamp=chosen)
+    idle = [plain(names[place]) for place in candidates if place != chosen]
+    if idle:
+        verb = "look like times and are" if len(idle) > 1 else "looks like a time and is"
+        remarks.append(f"{', '.join(idle)} {verb} not used; {NAME_IT}{idle[0]}")
+    remarks += _lists(names, values, settled)
+    return settled, tuple(remarks)
+
+
+def plain(name: str) -> str:
+    """A column's name without RecBole's ``:type``."""
+    return name.split(":")[0].strip()
+
+
+def _may_be_time(name: str, values: Sequence[str], place: int, columns: Columns) -> bool:
+    if place in (columns.user, columns.item, columns.rating):
+        return False
+    known = bare(name) in SYNONYMS["timestamp"]
+    return (known or is_time_name(bare(name))) and look_like_times(values)
+
+
+def _days_alone(values: Sequence[str]) -> bool:
+    """Whether no value tells the time of day."""
+    return all(is_date(value) and ":" not in value for value in values)
+
+
+def _lists(names: Sequence[str], values: Mapping[int, Sequence[str]], columns: Columns) -> list[str]:
+    """A remark on a column of lists of items beside the column of items: histories that would be lost."""
+    read = (columns.user, columns.item, columns.rating, columns.timestamp)
+    found = [
+        plain(names[place])
+        for place in values
+        if place not in read
+        and (
+            names[place].strip().endswith(":token_seq")
+            or ("list" in bare(names[place]) and look_like_lists(values[place]))
+        )
+    ]
+    lost = "lists of items are not read: what only they hold, such as the first item of each user, is lost"
+    return [f"{', '.join(found)}: {lost}"] if found else []
