@@ -21,6 +21,9 @@ Protocol = Literal["full", "uniform100", "popularity100"]
 METRIC_NAMES = tuple(KINDS["metric"].built_in)
 
 
+ROLES = ("user", "item", "rating", "timestamp")  # of the columns of a file of interactions
+
+
 class DataConfig(Section):
     """Which interactions and item features, and how they are split."""
 
@@ -32,6 +35,11 @@ class DataConfig(Section):
     item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
     rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
     timestamp_column: str | None = Field(None, description="name of the timestamp column (unset: recognised)")
+    columns: str | None = Field(
+        None,
+        description="what each column is, in order, such as user,item,-,timestamp (- is not read; unset: recognised)",
+    )
+    header: bool | None = Field(None, description="whether the first line holds names of columns (unset: recognised)")
     min_rating: Finite | None = Field(None, description="drop ratings below this")
     min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
     min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
@@ -48,6 +56,23 @@ class DataConfig(Section):
         0.0, description="share of the items held out of training entirely and asked about by themselves"
     )
     cold_item_seed: Count = Field(0, description="which of the fixed draws of cold items")
+
+    @model_validator(mode="after")
+    def _columns_are_roles(self) -> Self:
+        if self.columns is None:
+            return self
+        roles = [role.strip() for role in self.columns.split(",")]
+        wrong = [role for role in roles if role not in (*ROLES, "-")]
+        if wrong:
+            raise ValueError(f"columns {self.columns!r}: {wrong[0]!r} is none of {', '.join(ROLES)} or -")
+        twice = [role for role in ROLES if roles.count(role) > 1]
+        if twice or not {"user", "item"} <= set(roles):
+            fault = f"{twice[0]} twice" if twice else "no user" if "user" not in roles else "no item"
+            raise ValueError(f"columns {self.columns!r} has {fault}: give for example user,item,-,timestamp")
+        named = next((role for role in ROLES if getattr(self, f"{role}_column") is not None), None)
+        if named:
+            raise ValueError(f"columns {self.columns!r} and {named}_column both say which column is which: give one")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -273,7 +298,12 @@ class ExperimentConfig(Section):
 UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.threads"})
 # Settings that came later, with the value that gives the numbers of before: the digest leaves them out while they have
 # it, so that runs and studies of before keep their digests.
-LATER: Mapping[str, Any] = {"federation.cohort_sampler": "uniform", "evaluation.extra_metrics": []}
+LATER: Mapping[str, Any] = {
+    "federation.cohort_sampler": "uniform",
+    "evaluation.extra_metrics": [],
+    "data.columns": None,
+    "data.header": None,
+}
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -69,14 +69,14 @@ class _Reading:
 
 
 def _ids_by_row(rows: FeatureRows, catalogue: StrArray, path: Path, modality: str) -> tuple[StrArray, FeatureRows, str]:
-    """Raises DataError where no reading fits, where several fit that disagree, and where the values speak against it."""
+    """Raises DataError where no reading fits, several fit that disagree, or the values speak against it."""
     num_rows, num_items = len(rows.values), len(catalogue)
     fitting = _readings(rows, catalogue)
     if not fitting:
         order = "in order of id" if are_whole_numbers(catalogue) else "in order of first appearance"
         extra = " whose first row is not all zeros, so not padding" if num_rows == num_items + 1 else ""
         raise DataError(
-            f"{path} has {num_rows} rows of {modality} features{extra}, but the interactions have {num_items} items; "
+            f"{path} has {num_rows} rows of {modality} features{extra}, the interactions have {num_items} items; "
             f"without ids it must have {num_items} rows ({order}) or {num_items + 1} with padding first.",
             "Add the missing rows, or give the ids beside the features (an npz with item_id and features).",
         )

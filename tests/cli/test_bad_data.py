@@ -84,9 +84,9 @@ FILES = {
     "six columns without names": Bad(b"1,2,3,4,5,6\n1,3,3,4,5,6\n", "6 columns and no header", "first line of names"),
     "not UTF-8": Bad(GOOD + "u1,café,3,5\n".encode("latin-1"), f"line {LAST}: byte 0xe9 is not UTF-8", "as UTF-8"),
     "UTF-16": Bad(GOOD.decode().encode("utf-16"), "line 1: byte 0xff is not UTF-8", "as UTF-8"),
-    "compressed": Bad(gzip.compress(GOOD), "is not UTF-8", "unpack it"),
+    "damaged gzip": Bad(gzip.compress(GOOD)[:-12], "damaged gzip file", "Pack or fetch it again"),
     "binary": Bad(GOOD + b"\0\1\2", f"line {LAST}: a zero byte", "Unpack it"),
-    "JSON": Bad(b'{"user": 1}', "JSON is not read", "CSV or Parquet", name="own.jsonl"),
+    "JSON": Bad(b'{"user": 1}', "recognised as the item", "data.item_column", name="own.jsonl"),
     "a user's line twice": Bad(
         b"u 1 2 3 4 5\nv 1 2 3 4\nu 1 2 3 4 5 6\n", "line 3: user 'u' has had line 1", "Join the lines", name="own.txt"
     ),

@@ -152,9 +152,9 @@ def test_a_quoted_field_may_hold_delimiters_and_line_breaks(tmp_path):
 
 
 def test_ids_stay_strings(tmp_path):
-    raw = read(tmp_path / "a.csv", b'user,item\n007,"a, ""b"""\nNA,NULL\nnan,null\n')
-    assert raw.user_ids.tolist() == ["007", "NA", "nan"]
-    assert raw.item_ids.tolist() == ['a, "b"', "NULL", "null"]
+    raw = read(tmp_path / "a.csv", b'user,item\n007,"a, ""b"""\n7,1.0\n1e3,inf\n')
+    assert raw.user_ids.tolist() == ["007", "7", "1e3"]
+    assert raw.item_ids.tolist() == ['a, "b"', "1.0", "inf"]
 
 
 def test_dates_and_missing_ratings(tmp_path):
@@ -205,8 +205,8 @@ MALFORMED = {
     "not utf-8": ("a.csv", GOOD + b"1,caf\xe9,5,900000002\n", "line 4: byte 0xe9 is not UTF-8"),
     "utf-16": ("a.csv", GOOD.decode().encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
     "binary": ("a.csv", b"user,item\n1,2\n\0\1\2,3\n", "line 3: a zero byte"),
-    "compressed": ("a.csv", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "line 1: byte 0x8b is not UTF-8"),
-    "json": ("a.json", b'{"user": 1, "item": 2}', "JSON is not read"),
+    "compressed": ("a.csv", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "is a damaged gzip file"),
+    "json": ("a.json", b'{"user": 1, "thing": 2}', "recognised as the item"),
     "truncated parquet": ("a.parquet", b"PAR1 and no more", "is not a readable Parquet file"),
     "text as parquet": ("a.parquet", GOOD, "is not a readable Parquet file"),
     "unknown names": ("a.csv", b"who,what,stars_given\nu,i,3\nu,j,4\n", "'who', 'what', 'stars_given' are not known"),

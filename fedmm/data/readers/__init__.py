@@ -21,10 +21,12 @@ __all__ = ["read_interactions", "read_titles"]
 def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
     """Every row of ``path``, in file order, with ids as strings; its notes say how the file was understood.
 
-    Understood are Parquet, Arrow, JSON (one object a line, or an array of them), and UTF-8 text separated by commas, tabs, ``::``, semicolons, ``|`` or white space, with
-    or without a header (``user item``, ``user item rating``, ``user item timestamp`` or ``user item rating timestamp``
-    without one), RecBole's ``name:type`` headers, and one user's sequence a line (``user item item ...``); text and JSON
-    also packed by gzip, bzip2, zstandard or zip. The content decides, not the file's name.
+    Understood are Parquet, Arrow, JSON (one object a line, or an array of them), and UTF-8 text separated by commas,
+    tabs, ``::``, semicolons, ``|`` or white space, with or without a header (``user item``, ``user item rating``,
+    ``user item timestamp`` or ``user item rating timestamp`` without one; ``data.columns`` says what other positions
+    are), RecBole's ``name:type`` headers, and one user's sequence a line (``user item item ...``); text and JSON also
+    packed by gzip, bzip2, zstandard or zip. The content decides, not the file's name. What contradicts a guess is
+    refused.
 
     Raises DataError naming the file, the line and the value when it cannot be understood.
     """

@@ -53,6 +53,37 @@ def is_header(fields: Sequence[str], config: DataConfig) -> bool:
     return any(bare(field) in known for field in fields)
 
 
+def columns_by_place(num_columns: int, config: DataConfig, path: Path) -> Columns | None:
+    """The columns by position: those of ``data.columns``, or the settings' numbers, which count from 1; None where the
+    settings say nothing.
+
+    Raises DataError where there are not as many columns, or a setting is no position.
+    """
+    if config.columns is not None:
+        roles = [role.strip() for role in config.columns.split(",")]
+        if len(roles) != num_columns:
+            raise DataError(
+                f"{path} has {num_columns} columns and data.columns names {len(roles)} ({config.columns}).",
+                "Give one word a column, - for what is not read.",
+            )
+        return Columns(*(roles.index(role) if role in roles else None for role in SYNONYMS))  # type: ignore[arg-type]
+    given = {role: getattr(config, f"{role}_column") for role in SYNONYMS}
+    if all(value is None for value in given.values()):
+        return None
+    places: dict[str, int | None] = {}
+    for role, value in given.items():
+        if value is not None and not (value.isdecimal() and 1 <= int(value) <= num_columns):
+            raise DataError(
+                f"{path}: {OPTIONS[role]} {value!r} is no position from 1 to {num_columns}, and there is no header.",
+                "Give positions, or leave data.header out where the first line holds names.",
+            )
+        places[role] = None if value is None else int(value) - 1
+    if places["user"] is None or places["item"] is None:
+        role = "user" if places["user"] is None else "item"
+        raise DataError(f"{path}: no position of the {role} is given.", f"Give it: --set {OPTIONS[role]}=1")
+    return Columns(places["user"], places["item"], places["rating"], places["timestamp"])
+
+
 def find_columns(names: Sequence[str], config: DataConfig, path: Path) -> Columns:
     """The columns named in the settings, else those with a known name; DataError when user or item is missing."""
     places = {role: _place(role, names, getattr(config, f"{role}_column"), path) for role in SYNONYMS}

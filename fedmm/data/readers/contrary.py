@@ -33,8 +33,9 @@ def refuse_columns_without_names(
     width, alike = Counter(map(len, rows)).most_common(1)[0]
     columns = width > MOST_COLUMNS and alike >= ENOUGH * len(rows)
     if delimiter == "\t" and width > 2 and alike >= ENOUGH * len(rows):
+        fields = [[row[place] for row in rows if len(row) == width] for place in range(width)]
         lists = [
-            place + 1 for place in range(width) if look_like_lists([row[place] for row in rows if len(row) == width])
+            place for place, own in enumerate(fields, start=1) if look_like_lists(own) and not look_like_dates(own)
         ]
         if lists:
             raise DataError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from fedmm.config import DataConfig
-from fedmm.data.readers.columns import SYNONYMS, Columns, find_columns, is_header
+from fedmm.data.readers.columns import SYNONYMS, Columns, columns_by_place, find_columns, is_header
 from fedmm.data.readers.contrary import WITHOUT_HEADER, refuse_columns_without_names, refuse_implausible
 from fedmm.data.readers.plausible import is_python
 from fedmm.data.readers.times import plain, settle_time
@@ -50,7 +50,9 @@ def sniff(content: bytes, path: Path, config: DataConfig) -> Layout:
     delimiter = _delimiter(lines, path)
     rows = [split(line, delimiter) for line in lines]
     separated = f"separated by {DELIMITERS[delimiter]}"
-    if is_header(rows[0], config):
+    if config.columns is not None or config.header is False:
+        return _as_told(rows, delimiter, separated, config, path)
+    if config.header or is_header(rows[0], config):
         _refuse_values_as_names(rows, config, path)
         columns = find_columns(rows[0], config, path)
         columns, remarks = settle_time(rows[0], _by_column(rows[1:], len(rows[0])), columns, config)
@@ -66,6 +68,17 @@ def sniff(content: bytes, path: Path, config: DataConfig) -> Layout:
     refuse_implausible(columns, _by_column(rows, num_columns), path)
     described = columns.describe([f"column {place + 1}" for place in range(num_columns)])
     return Layout(delimiter, False, num_columns, columns, f"rows {separated}, without a header; {described}")
+
+
+def _as_told(rows: Sequence[Sequence[str]], delimiter: str, separated: str, config: DataConfig, path: Path) -> Layout:
+    """The layout that ``data.columns`` or, without a header, positions give."""
+    has_header = is_header(rows[0], DataConfig()) if config.header is None else config.header
+    num_columns = Counter(map(len, rows)).most_common(1)[0][0]
+    columns = columns_by_place(num_columns, config, path) or _by_position(num_columns, rows, path)
+    refuse_implausible(columns, _by_column(rows[has_header:], num_columns), path)
+    described = columns.describe([f"column {place + 1}" for place in range(num_columns)])
+    header = "with a header" if has_header else "without a header"
+    return Layout(delimiter, has_header, num_columns, columns, f"rows {separated}, {header}; {described}")
 
 
 def split(line: str, delimiter: str) -> list[str]:
