@@ -124,11 +124,11 @@ def _parse(texts: list[str | None], role: str, where: Where, optional: bool) -> 
     series = pd.Series(texts, dtype=object)
     empty = series.isna() | series.str.strip().str.lower().isin(["", "nan", "null", "na"])
     doubt = None
+    values: FloatArray
     if role == "timestamp" and is_date(texts[0] or ""):
-        parsed, doubt = parse_dates(series)
+        values, doubt = parse_dates(series)
     else:
-        parsed = pd.to_numeric(series.where(~empty), errors="coerce")
-    values: FloatArray = np.asarray(parsed, dtype=np.float64)
+        values = np.asarray(pd.to_numeric(series.where(~empty), errors="coerce"), dtype=np.float64)
     bad = ~np.isfinite(values)
     if optional:
         bad &= ~empty.to_numpy(np.bool_)
