@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from fedmm.data.types import IntArray
-from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.federation.schedules import scheduled
 from fedmm.models.losses.softmax import masked_logits
@@ -76,5 +75,5 @@ def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool)
     if questions.offsets is not None:
         logits = logits + questions.offsets
     power = 1.0 if questions.target_power is None else float(questions.target_power)
-    row_losses = PLAIN_LOSSES[local.config.loss](logits, questions.targets.squeeze(0), power)
+    row_losses = local.loss.plain(logits, questions.targets.squeeze(0), power)
     return (row_losses * questions.row_weights.squeeze(0)).sum(), output

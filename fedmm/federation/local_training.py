@@ -102,7 +102,7 @@ class LocalTraining:
         """Numbers that training must form for each predicting position, ``Recommender.formed_per_row``'s and the
         logits of a loss that is not fused."""
         num_items = self.recommender.num_items
-        logits = min(self.num_negatives or num_items, num_items) if self.loss.pairwise else 0
+        logits = min(self.num_negatives or num_items, num_items) if not self.loss.fused else 0
         return self.recommender.formed_per_row(self.num_negatives) + logits
 
     @property
@@ -317,8 +317,9 @@ class StepStream:
 
     def target_power(self, num_active: int) -> torch.Tensor | None:
         """[C]: gBCE's beta; None for other losses."""
-        config = self._local.config
-        return gbce_power(self._shares[:num_active], config.gbce_calibration) if config.loss == "gbce" else None
+        if not self._local.loss.calibrated:
+            return None
+        return gbce_power(self._shares[:num_active], self._local.config.gbce_calibration)
 
     def offsets(self, drawn: torch.Tensor, num_active: int) -> torch.Tensor | None:
         """[C, N]: minus the log of how often a candidate is expected, where ``drawn`` [C, N] or [N] says that it is a

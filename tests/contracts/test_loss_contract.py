@@ -7,11 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from fedmm.config.parts import register_part, unregister_part
 from fedmm.engines import vectorized
-from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.rounds import ServerState
-from fedmm.models.losses.registry import LOSSES
+from fedmm.models.losses.batched import CatalogueQuestions
+from fedmm.models.losses.registry import LOSSES, Loss
 from fedmm.models.losses.softmax import Questions, masked_logits
 from fedmm.models.scores import Scores, Term
 from fedmm.models.workspace import Workspace
@@ -59,7 +60,7 @@ def test_the_reference_engines_text_agrees_row_by_row(name, world):
     for c in torch.nonzero(questions.row_weights.sum(1)).flatten().tolist():
         real = questions.row_weights[c] > 0
         power = float(questions.target_power[c])
-        rows = PLAIN_LOSSES[name](logits[c][real], questions.targets[c][real], power)
+        rows = LOSSES[name].plain(logits[c][real], questions.targets[c][real], power)
         expected = slow_losses(name, Scores(terms).materialise(), questions)[c]
         assert float((rows * questions.row_weights[c][real]).sum()) == pytest.approx(float(expected), abs=1e-10)
 
@@ -164,6 +165,51 @@ def test_what_a_row_is_set_against(name, excludes, negatives):
             outside = items - set(history)
             num_outside = local.recommender.num_items - len(history)
             assert len(outside) == (min(negatives, num_outside) if negatives else num_outside)
+
+
+@EVERY
+@settings(max_examples=20, deadline=None)
+@given(world=worlds())
+def test_a_loss_from_its_plain_form_alone_is_the_same(name, world):
+    """What a user's own loss is made by: values and gradients in both batched forms."""
+    terms, questions = world
+    leaves = leaves_of(terms)
+    known = LOSSES[name]
+    made = Loss.from_plain(known.plain, pairwise=known.pairwise, calibrated=known.calibrated)
+    columns = CatalogueQuestions(
+        questions.targets,
+        questions.row_weights,
+        torch.arange(Scores(terms).materialise().shape[2]).expand(len(questions.targets), -1) > 0,
+        None,
+        torch.zeros_like(questions.targets),
+        target_power=questions.target_power,
+    )
+    for asked, form in ((questions, "over_rows"), (columns, "over_catalogues")):
+        expected, found = (getattr(loss, form)(Scores(terms), asked, Workspace()) for loss in (known, made))
+        torch.testing.assert_close(found, expected, **CLOSE)
+        if not found.requires_grad:
+            assert not questions.row_weights.any()  # nobody asks anything
+            continue
+        for left, right in zip(gradients(found, leaves), gradients(expected, leaves), strict=True):
+            torch.testing.assert_close(left, right, **CLOSE)
+
+
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_a_loss_of_ones_own_trains_alike_in_both_engines(negatives):
+    def margin(logits, targets, power):
+        own = logits.gather(1, targets.unsqueeze(1))
+        others = logits.scatter(1, targets.unsqueeze(1), -torch.inf)
+        return torch.relu(1 + others - own).sum(1) / torch.isfinite(others).sum(1).clamp(min=1)
+
+    register_part("loss", "margin", Loss.from_plain(margin))
+    try:
+        local, params = make_local({"experts": "hybrid"}, {"loss": "margin", "num_negatives": negatives})
+        params, cohort = shaken(params), local.windows.trainable[:4]
+        expected, found = (by_client(engine(local, params, cohort, 1)) for engine in ENGINES.values())
+    finally:
+        unregister_part("loss", "margin")
+    assert update_gap(expected, found) < 1e-9
+    assert all(loss > 0 and delta["backbone.item_embedding"][1:].any() for delta, loss, _ in found.values())
 
 
 MODELS = [

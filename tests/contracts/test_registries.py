@@ -25,7 +25,6 @@ from fedmm.data.corruption import CORRUPTIONS
 from fedmm.data.feature_files import MODALITY_KEYS
 from fedmm.data.negatives import SampledProtocol
 from fedmm.data.types import ItemFeatures
-from fedmm.engines.plain_losses import PLAIN_LOSSES
 from fedmm.engines.sequential import OPTIMIZERS
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
@@ -64,7 +63,6 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
         (FederationConfig, "local_optimizer", LOCAL_OPTIMIZERS),
         (FederationConfig, "local_optimizer", OPTIMIZERS),
         (FederationConfig, "loss", LOSSES),
-        (FederationConfig, "loss", PLAIN_LOSSES),
         (RuntimeConfig, "engine", ENGINES),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,12 +1,12 @@
 """Engines beyond what ``fedmm verify`` checks: repeats, purity, blocks and threads."""
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fedmm.config import ModelConfig
+from fedmm.config.parts import KINDS
 from fedmm.engines import vectorized
 from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.models.fusion import FUSIONS
@@ -18,7 +18,7 @@ def test_the_cases_of_verify_reach_every_part() -> None:
     federations, models = [case[1] for case in CASES], [case[0] for case in CASES]
     assert {federation.get("local_optimizer", "sgd") for federation in federations} == set(LOCAL_OPTIMIZERS)
     assert {model.get("fusion", "residual") for model in models} == {*FUSIONS, "backbone"}
-    kinds = get_args(ModelConfig.model_fields["experts"].annotation)
+    kinds = KINDS["expert"].built_in
     fused = [model for model in models if model.get("fusion") != "backbone"]
     assert {model["experts"] for model in fused} == set(kinds)
     constant = [case[1] for case in CASES if case[0].get("experts") in ("neighbors", "hybrid")]

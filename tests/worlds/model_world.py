@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from fedmm.config import ModelConfig
+from fedmm.config.parts import KINDS, PartName
 from fedmm.data.types import ItemFeatures
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.utils.params import Params
@@ -23,7 +24,11 @@ WINDOWS = [[[4, 12, 7, 1, 4, 9, 7], [3, 2, 11]], [[5, 6, 1, 1, 10], [8, 2, 1, 12
 
 
 def _choices(name: str) -> tuple[str, ...]:
-    return get_args(ModelConfig.model_fields[name].annotation)
+    field = ModelConfig.model_fields[name]
+    kinds = [mark.kind for mark in field.metadata if isinstance(mark, PartName)]
+    found = tuple(KINDS[kinds[0]].built_in) if kinds else get_args(field.annotation)
+    assert found, f"model.{name} is no choice"
+    return found
 
 
 def _valid(**changes: Any) -> bool:

@@ -44,7 +44,9 @@ class CatalogueQuestions:
         if self.met_at is not None:
             columns = torch.arange(1, 1 + self.met_at.shape[1], device=self.met_at.device).expand(self.met_at.shape)
             exclusions = Exclusions(columns, self.met_at.unsqueeze(1) <= self.places.unsqueeze(2))
-        return Questions(self.targets, self.row_weights, self.candidate_mask, exclusions, self.offsets)
+        return Questions(
+            self.targets, self.row_weights, self.candidate_mask, exclusions, self.offsets, self.target_power
+        )
 
     def mask_logits(self, logits: Tensor, some: slice) -> Tensor:
         """``logits`` [C', R, N] of the clients ``some``, -inf in place where a row has no such candidate."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,3 @@ def _negatives(logits: Tensor, targets: Tensor) -> list[Tensor]:
     """Row by row, the scores of all its candidates but the target."""
     exists = torch.isfinite(logits).scatter(1, targets.unsqueeze(1), False)
     return [own[kept] for own, kept in zip(logits, exists, strict=True)]
-
-
-PLAIN_LOSSES: Mapping[str, PlainLoss] = {"softmax": softmax, "gbce": gbce, "bpr": bpr}
