@@ -171,7 +171,8 @@ def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
     """The columns that fit beside each other: those of the experts go first, then the gate, then the loss."""
     names = list(rows[-1]) if rows else []
     widths = {name: max(len(name), *(len(cells.get(name, "")) for cells in rows)) for name in names}
-    for leaving in (*SHORT.values(), "gate", "loss", "seconds"):
+    routed = [name for name in names if name.startswith("w_")]
+    for leaving in (*routed, "gate", "loss", "seconds"):
         if sum(widths[name] + 1 for name in names) <= width:
             break
         names = [name for name in names if name != leaving]
@@ -186,6 +187,6 @@ def _cells(report: RoundReport, metric: str) -> dict[str, str]:
     cells = {"round": f"{report.round}/{report.rounds}", "loss": f"{report.loss:.3f}", f"val {label}": value}
     if report.gating_weight is not None:
         cells["gate"] = f"{report.gating_weight:.3f}"
-    cells |= {SHORT[name]: f"{weight:.2f}" for name, weight in report.expert_weights.items()}
+    cells |= {SHORT.get(name, f"w_{name}"): f"{weight:.2f}" for name, weight in report.expert_weights.items()}
     remarks = ([BEST] if report.is_best else []) + (["warm-up"] if report.warmup else [])
     return cells | {"seconds": f"{report.seconds:.1f}", "": " ".join(remarks)}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from fedmm.config import UNDIGESTED, ExperimentConfig
+from fedmm.config import ExperimentConfig
 from fedmm.errors import CheckpointError, ConfigError, StorageError
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation import scaffold
@@ -32,6 +32,7 @@ from fedmm.runs.checkpoint import (
     round_name,
     save_checkpoint,
 )
+from fedmm.runs.continuing import require_same_settings
 from fedmm.runs.own_parts import part_origins, require_parts, write_origins
 from fedmm.study.values import flatten
 from fedmm.tracking.mlflow_store import redacted
@@ -195,7 +196,7 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         return None
     tensors, meta = load_checkpoint(path)
     require_complete(meta, path)
-    require_same_settings(stored_settings(meta, path), experiment.config, folder)
+    require_same_settings(stored_settings(meta, path), experiment.config, folder, int(meta["round"]))
     params = restore(_part(tensors, "params"), meta, experiment, path)
     clients = restore_clients(tensors, "clients", experiment, path)
     place = experiment.device
@@ -333,16 +334,6 @@ def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progres
         "ledger": {"uplink_bytes": state.ledger.uplink_bytes, "downlink_bytes": state.ledger.downlink_bytes},
         "progress": vars(progress),
     }
-
-
-def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, folder: Path) -> None:
-    """Raises ConfigError where a resumed run would go on under settings that change its numbers."""
-    old, new = stored.flat(), given.flat()
-    changed = [key for key in old if old[key] != new[key] and key not in UNDIGESTED and not key.startswith("tracking.")]
-    if changed:
-        listed = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in changed)
-        remedy = "Resume without them, or start a new run."
-        raise ConfigError(f"{folder} was started with other settings: {listed}.", remedy)
 
 
 def is_finished(folder: Path) -> bool:

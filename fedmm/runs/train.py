@@ -23,6 +23,7 @@ from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.runs.advice import advise
 from fedmm.runs.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.runs.cold import cold_items_json
+from fedmm.runs.continuing import keep_settings
 from fedmm.runs.facts import SHORT_NAMES, announce_sizes, dataset_facts, model_facts, peak_rss_bytes
 from fedmm.runs.figures import learning_curve
 from fedmm.runs.figures_groups import draw_groups
@@ -32,6 +33,7 @@ from fedmm.runs.folder import (
     COUNTS_FILES,
     CURVE_FILE,
     GROUPS_FILE,
+    RESULT_FILE,
     Progress,
     discard,
     find_resumable,
@@ -142,9 +144,15 @@ def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
     """Round 0, or the state in which a stopped run was left."""
     found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
     if found is not None:
-        number = found[0].server.round
-        finished = ", which had finished: its best round is evaluated again" if is_finished(run.folder) else ""
-        run.observer.note(f"resumed {run.folder} after round {number}{finished}")
+        number, rounds = found[0].server.round, run.config.federation.rounds
+        ended = number == rounds or found[0].exhausted(run.config.evaluation.patience)
+        finished = (
+            ", which had finished: its best round is evaluated again" if is_finished(run.folder) and ended else ""
+        )
+        more = f", to go on to round {rounds}" if keep_settings(run.config, run.folder / CONFIG_FILE) else ""
+        run.observer.note(f"resumed {run.folder} after round {number}{finished or more}")
+        if not ended:
+            (run.folder / RESULT_FILE).unlink(missing_ok=True)  # that of fewer rounds
         truncate_rounds(run.folder, number)
         prune_checkpoints(run.folder / FOLDER)  # what died between saving and pruning left one too many
         return found

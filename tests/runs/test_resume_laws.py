@@ -238,12 +238,59 @@ def test_resume_refuses_whatever_changes_a_number_and_names_it(data: Path, tmp_p
     with pytest.raises(Interrupted):
         train(tiny(data, tmp_path / "run"), after(2))
     for key, value in {
-        "federation.rounds": 9, "federation.learning_rate": 0.4, "model.gating_init": 0.7, "runtime.seed": 3,
+        "federation.rounds": 5, "federation.learning_rate": 0.4, "model.gating_init": 0.7, "runtime.seed": 3,
         "evaluation.patience": 2, "runtime.dtype": "float64", "data.tie_order": "file",
     }.items():  # fmt: skip
         with pytest.raises(ConfigError, match=f"other settings: {key} .* -> {value}"):
             train(tiny(data, tmp_path / "run", {key: value}), resume=True)
     assert train(tiny(data, tmp_path / "run", {"tracking.experiment": "other"}), resume=True)["rounds"] == ROUNDS
+
+
+GROWN = ["defaults", "server adam", "patience", "warm-up", "personal parameters", "control variates"]
+
+
+@pytest.mark.parametrize("case", GROWN)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_more_rounds_are_those_of_a_run_that_had_them_from_the_start(
+    case: str, stopped: bool, data: Path, tmp_path: Path, whole: Callable[[str], Path]
+) -> None:
+    """Whether the shorter run had finished or was stopped on the way."""
+    folder = tmp_path / "run"
+    shorter = {**SETTINGS[case], "federation.rounds": 5}
+    if stopped:
+        with pytest.raises(Interrupted):
+            train(tiny(data, folder, shorter), after(2))
+    else:
+        train(tiny(data, folder, shorter))
+    watcher = Watcher()
+    result = train(tiny(data, folder, SETTINGS[case]), watcher, resume=True)
+    assert watcher.warnings == []
+    assert_same(outcome(folder), outcome(whole(case)))
+    assert result["config_digest"] == tiny(data, folder, SETTINGS[case]).digest
+    assert f"rounds = {ROUNDS}" in (folder / "config.toml").read_text()
+
+
+def test_a_run_that_grows_counts_as_stopped_until_it_is_done(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(tiny(data, folder, {"federation.rounds": 2}))
+    with pytest.raises(Interrupted):
+        train(tiny(data, folder), after(4), resume=True)
+    assert not (folder / "result.json").exists()
+    assert train(tiny(data, folder), resume=True)["rounds"] == ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"federation.learning_rate_schedule": "cosine"}, "learning_rate_schedule"), ({"evaluation.every": 4}, "every 4")],
+)
+def test_more_rounds_are_refused_where_they_would_change_a_number(
+    settings: dict[str, Any], words: str, data: Path, tmp_path: Path
+) -> None:
+    train(tiny(data, tmp_path / "run", {**settings, "federation.rounds": 5}))
+    before = outcome(tmp_path / "run")
+    with pytest.raises(ConfigError, match=words):
+        train(tiny(data, tmp_path / "run", settings), resume=True)
+    assert_same(outcome(tmp_path / "run"), before)
 
 
 def test_resuming_a_finished_run_says_so(data: Path, tmp_path: Path) -> None:

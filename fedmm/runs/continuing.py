@@ -1,0 +1,58 @@
+"""What may change of a run that goes on: where it is tracked and written, and how many rounds it has, if that changes
+no number."""
+
+from __future__ import annotations
+
+import contextlib
+import tomllib
+from pathlib import Path
+
+from fedmm.config import UNDIGESTED, ExperimentConfig
+from fedmm.config.toml import dump_toml
+from fedmm.errors import ConfigError
+from fedmm.utils.files import write_atomically
+
+ROUNDS = "federation.rounds"
+STEADY = "constant"  # the one schedule of the learning rate that does not ask how many rounds there will be
+
+
+def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, folder: Path, reached: int = 0) -> None:
+    """Raises ConfigError where a run that has ``reached`` a round would go on under settings that change its numbers.
+
+    More rounds than before are no change: the numbers are then those of an uninterrupted run of so many rounds. Where
+    they would not be, the error says why.
+    """
+    old, new = stored.flat(), given.flat()
+    changed = [key for key in old if old[key] != new[key] and key not in UNDIGESTED and not key.startswith("tracking.")]
+    if changed == [ROUNDS] and new[ROUNDS] > old[ROUNDS]:
+        _require_growth(stored, given, folder, reached)
+    elif changed:
+        listed = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in changed)
+        remedy = "Resume without them, or start a new run."
+        raise ConfigError(f"{folder} was started with other settings: {listed}.", remedy)
+
+
+def _require_growth(stored: ExperimentConfig, given: ExperimentConfig, folder: Path, reached: int) -> None:
+    before, after = stored.federation.rounds, given.federation.rounds
+    schedule, every = stored.federation.learning_rate_schedule, stored.evaluation.every
+    if schedule != STEADY:
+        raise ConfigError(
+            f"{folder} cannot go on from {before} to {after} rounds: federation.learning_rate_schedule {schedule!r} "
+            "gave every round a rate that depends on their number.",
+            f"Start a new run with --rounds {after}.",
+        )
+    if reached == before and reached % every:
+        raise ConfigError(
+            f"{folder} cannot go on from {before} to {after} rounds: its last round was validated as the last, and "
+            f"evaluation.every {every} would have passed it over.",
+            f"Start a new run with --rounds {after}.",
+        )
+
+
+def keep_settings(config: ExperimentConfig, file: Path) -> bool:
+    """Writes the settings into the run's ``file`` where the run has more rounds now; returns whether it has."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if tomllib.loads(file.read_text(encoding="utf-8"))["federation"]["rounds"] == config.federation.rounds:
+            return False
+    write_atomically(file, dump_toml(config).encode())
+    return True
