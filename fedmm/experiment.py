@@ -18,7 +18,6 @@ from fedmm.config import EvaluationConfig, ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.data.negatives import evaluation_negatives, shortage_note
 from fedmm.data.splits import make_split
-from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import Dataset, Queries, Split
 from fedmm.engines import sequential, vectorized
 from fedmm.errors import ConfigError, DataError
@@ -31,7 +30,8 @@ from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import cohort_size
-from fedmm.federation.ledger import Ledger, counts_message_bytes, degrees_message_bytes, sketch_message_bytes
+from fedmm.federation.count_sums import CountSums
+from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
@@ -95,6 +95,7 @@ class Experiment:
     split: Split
     recommender: Recommender
     federation: Federation
+    sums: CountSums  # of transition counts, made where something reads them
     negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]  # "validation" | "test" -> protocol -> [Q, N]
     notes: tuple[str, ...]
     device: torch.device
@@ -116,7 +117,8 @@ class Experiment:
             split = make_split(dataset, config.data)
         tell("building the model")
         with timer.stage("building the model"):
-            counts = sum_transition_counts(split.train, split.num_items) if config.model.transition else None
+            sums = _count_sums(config, split)
+            counts = sums.clients if config.model.transition else None
             recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
             _check_alignment(config, recommender)
             if split.candidates is not None:
@@ -128,8 +130,14 @@ class Experiment:
                 "validation": _negatives(config.evaluation, split, split.validation),
                 "test": _negatives(config.evaluation, split, split.test),
             }
-        notes = (*dataset.notes, *split.notes, *_model_notes(config, recommender), *_shortages(negatives))
-        return cls(config, dataset, split, recommender, federation, negatives, notes, device, dtype)
+        notes = (
+            *dataset.notes,
+            *split.notes,
+            *_model_notes(config, recommender),
+            *_sum_notes(config, recommender, sums),
+            *_shortages(negatives),
+        )
+        return cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
 
     @property
     def centralized(self) -> bool:
@@ -146,7 +154,7 @@ class Experiment:
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
         if self.config.federation.spectral_start:
-            table = start_item_table(self.split.train, self.split.num_items, self.config)
+            table = start_item_table(self.sums, self.config)
             if table is not None:
                 params[ITEM_TABLE] = table.to(self.dtype)
         on_device = {name: value.to(self.device) for name, value in params.items()}
@@ -162,10 +170,10 @@ class Experiment:
         if size is not None:
             degrees = degrees_message_bytes(num_items) * num_clients
             return Ledger().add(degrees + sketch_message_bytes(num_items, size) * num_clients, degrees)
-        message = counts_message_bytes(num_items) * num_clients
         expert = self.recommender.reads_counts
-        summed = self.config.federation.spectral_start or expert
-        return Ledger().add(message if summed else 0, message if expert else 0)
+        if not (self.config.federation.spectral_start or expert):
+            return Ledger()
+        return Ledger().add(self.sums.uplink_bytes, self.sums.downlink_bytes(counts=expert))
 
     def initial_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the model's parameters."""
@@ -354,6 +362,17 @@ def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str
     if config.model.fusion != "backbone" and not recommender.experts:
         return [f'no item features: the "{config.model.fusion}" fusion has no experts, this run is the backbone alone']
     return []
+
+
+def _count_sums(config: ExperimentConfig, split: Split) -> CountSums:
+    """By the protocol of the settings; pooled data need none."""
+    protocol = "dense" if config.federation.mode == "centralized" else config.federation.count_sums
+    return CountSums.of(split.train, split.num_items, protocol, config.runtime.seed)
+
+
+def _sum_notes(config: ExperimentConfig, recommender: Recommender, sums: CountSums) -> list[str]:
+    start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
+    return [sums.note] if (start or recommender.reads_counts) and sums.note else []
 
 
 def _shortages(negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]) -> list[str]:

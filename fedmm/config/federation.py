@@ -97,6 +97,12 @@ class FederationConfig(Section):
         None, description="columns of the sketch of the counts that clients send instead of all counts (unset: all)"
     )
 
+    count_sums: Literal["auto", "dense", "grouped", "open"] = Field(
+        "auto",
+        description="how clients' transition counts are summed: dense, all pairs of items; grouped, small tables in "
+        "secure sums of groups; open, each client's own pairs; auto: dense up to 5,000 items, else grouped",
+    )
+
     @property
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""

@@ -66,6 +66,11 @@ def _samples_negatives(config: ExperimentConfig) -> bool:
     return config.federation.loss != "softmax" or _experts_among("memory")(config)
 
 
+def _sums_counts(config: ExperimentConfig) -> bool:
+    start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
+    return _has_cohorts(config) and (start or (config.model.transition and _has_experts(config)))
+
+
 def _moves_touched_rows_only(config: ExperimentConfig) -> bool:
     moves_all = config.federation.weight_decay > 0 or config.federation.local_algorithm == "scaffold"
     return _has_cohorts(config) and _samples_negatives(config) and not moves_all
@@ -147,6 +152,11 @@ READERS = (
         ),
         _has_cohorts,
         'clients, which federation.mode "centralized" has none of',
+    ),
+    _Reader(
+        ("federation.count_sums",),
+        _sums_counts,
+        "clients that count: federation.spectral_start without a sketch, or model.transition",
     ),
     _Reader(
         ("federation.heat_cap",),

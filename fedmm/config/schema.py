@@ -300,6 +300,7 @@ UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.t
 # it, so that runs and studies of before keep their digests.
 LATER: Mapping[str, Any] = {
     "federation.cohort_sampler": "uniform",
+    "federation.count_sums": "auto",
     "evaluation.extra_metrics": [],
     "data.columns": None,
     "data.header": None,

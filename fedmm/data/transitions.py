@@ -29,7 +29,7 @@ def client_transition_counts(
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     rows = np.concatenate([history[:-gap] for gap in gaps])
     columns = np.concatenate([history[gap:] for gap in gaps])
-    values = np.concatenate([np.full(len(history) - gap, _weight(gap, half_life)) for gap in gaps])
+    values = np.concatenate([np.full(len(history) - gap, transition_weight(gap, half_life)) for gap in gaps])
     return rows, columns, values
 
 
@@ -48,7 +48,7 @@ def sum_transition_counts(
         if not same.any():
             break  # no history is longer than the gap
         pairs = items[:-gap][same], items[gap:][same]
-        total = total + csr_matrix((np.full(len(pairs[0]), _weight(gap, half_life)), pairs), shape=(size, size))
+        total = total + csr_matrix((np.full(len(pairs[0]), transition_weight(gap, half_life)), pairs), shape=(size, size))
     return total
 
 
@@ -57,5 +57,6 @@ def symmetrise(counts: csr_matrix) -> csr_matrix:
     return (counts + counts.T).tocsr()
 
 
-def _weight(gap: int, half_life: float) -> float:
+def transition_weight(gap: int, half_life: float = HALF_LIFE) -> float:
+    """What a pair of places adds that lies ``gap`` apart: 0.5 ** (gap / half_life)."""
     return float(0.5 ** (gap / half_life))

@@ -16,7 +16,10 @@ from torch import Tensor
 from fedmm.models.sasrec import ITEM_TABLE
 
 # The types' names in safetensors, and the order in which it lays them out.
-_NAMES = {torch.int32: "I32", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+_NAMES = {
+    torch.uint8: "U8", torch.uint16: "U16", torch.float16: "F16", torch.int32: "I32", torch.uint32: "U32",
+    torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
+}  # fmt: skip
 _RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 

@@ -124,6 +124,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.ema_decay": Case(0.5),
     "federation.spectral_start": Case(False),
     "federation.spectral_sketch_size": Case(9),
+    "federation.count_sums": Case("grouped", {"model.transition": True}),
     "evaluation.protocols": Case(("full",)),
     "evaluation.cutoffs": Case((10, 20)),
     "evaluation.extra_metrics": Case(("top_heavy",)),
