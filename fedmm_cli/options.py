@@ -124,6 +124,7 @@ class Given:
 
     def load(self, stored: Sequence[Path] = (), flags: Mapping[str, Any] | None = None) -> ExperimentConfig:
         """The settings of all layers, with ``stored`` files below those that were given and ``flags`` on top of all."""
+        from fedmm.config import OLD_DEFAULTS
         from fedmm.config.load import load_config
 
         return load_config(
@@ -132,7 +133,7 @@ class Given:
             self.assignments,
             {**self.flags, **(flags or {})},
             flag_names=self.names,
-            implied=self.implied,
+            implied={**(OLD_DEFAULTS if stored else {}), **self.implied},
         )
 
 

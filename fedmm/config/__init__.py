@@ -1,6 +1,7 @@
 """Settings: one frozen tree, read in layers, and what each of them may be."""
 
 from fedmm.config.federation import FederationConfig
+from fedmm.config.old_defaults import OLD_DEFAULTS, with_old_defaults
 from fedmm.config.schema import (
     LATER,
     METRIC_NAMES,
@@ -19,6 +20,7 @@ from fedmm.config.schema import (
 __all__ = [
     "LATER",
     "METRIC_NAMES",
+    "OLD_DEFAULTS",
     "UNDIGESTED",
     "DataConfig",
     "EvaluationConfig",
@@ -30,4 +32,5 @@ __all__ = [
     "Protocol",
     "RuntimeConfig",
     "TrackingConfig",
+    "with_old_defaults",
 ]

@@ -48,7 +48,9 @@ def sum_transition_counts(
         if not same.any():
             break  # no history is longer than the gap
         pairs = items[:-gap][same], items[gap:][same]
-        total = total + csr_matrix((np.full(len(pairs[0]), transition_weight(gap, half_life)), pairs), shape=(size, size))
+        total = total + csr_matrix(
+            (np.full(len(pairs[0]), transition_weight(gap, half_life)), pairs), shape=(size, size)
+        )
     return total
 
 

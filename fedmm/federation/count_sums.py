@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 from fedmm.data.ragged import take_rows
 from fedmm.data.transitions import HALF_LIFE, WINDOW, sum_transition_counts, transition_weight
 from fedmm.data.types import FloatArray, IntArray, Ragged
-from fedmm.federation.ledger import Ledger, counts_message_bytes, message_bytes
+from fedmm.federation.ledger import counts_message_bytes, message_bytes
 from fedmm.federation.pair_tables import FIELDS, PairTable
 from fedmm.utils.seeding import derive, numpy_stream
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import ExperimentConfig, with_old_defaults
 from fedmm.errors import CheckpointError, ConfigError, StorageError
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation import scaffold
@@ -265,7 +265,7 @@ def stored_settings(meta: Mapping[str, Any], path: Path) -> ExperimentConfig:
     if isinstance(meta["config"], Mapping):
         require_parts(flatten(meta["config"]), "The run", meta.get("own_parts"))
     try:
-        return ExperimentConfig.model_validate(meta["config"])
+        return ExperimentConfig.model_validate(with_old_defaults(meta["config"]))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

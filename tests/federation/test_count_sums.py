@@ -93,13 +93,13 @@ def test_a_table_that_holds_too_much_is_not_read() -> None:
 
 
 def test_a_group_that_cannot_be_read_sends_again_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = random_world(40, 60, 8)
-    expected, _ = sum_in_groups(train, 40, 0)
-    monkeypatch.setattr(count_sums, "_groups", lambda num_pairs, form, seed: [np.arange(len(num_pairs))])  # noqa: ARG005
-    found, sent = sum_in_groups(train, 40, 0)
+    train = random_world(120, 300, 8)
+    expected, _ = sum_in_groups(train, 120, 0)
+    monkeypatch.setattr(count_sums, "_groups", lambda num_pairs, *_: [np.arange(len(num_pairs))])
+    found, sent = sum_in_groups(train, 120, 0)
     assert abs(found - expected).max() < 1e-9
-    form = PairTable.of(40, 0)
-    assert sent >= 2 * 60 * table_message_bytes(form), "the first table, and those of the halves"
+    form = PairTable.of(120, 0)
+    assert sent >= 2 * 300 * table_message_bytes(form), "the first table, and those of the halves"
 
 
 def test_heavy_clients_send_their_closest_pairs() -> None:

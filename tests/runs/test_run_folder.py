@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import OLD_DEFAULTS, ExperimentConfig
 from fedmm.errors import ConfigError, DataError, FedmmError, StorageError
 from fedmm.experiment import Experiment
 from fedmm.runs import train as train_module
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.evaluate import run_evaluation
-from fedmm.runs.folder import CONFIG_FILE, discard, evaluated_params, find_resumable, held, is_held, new_folder
+from fedmm.runs.folder import (
+    CONFIG_FILE,
+    discard,
+    evaluated_params,
+    find_resumable,
+    held,
+    is_held,
+    new_folder,
+    stored_settings,
+)
 from worlds.run_world import Watcher, bits, last_state, outcome, tiny, train
 
 DEADLINE = 120.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
@@ -235,3 +244,14 @@ with held(Path({str(tmp_path)!r})):
         holder.kill()
         holder.communicate()
     assert not is_held(tmp_path)
+
+
+def test_a_run_of_before_goes_on_under_the_defaults_of_before(data: Path, tmp_path: Path) -> None:
+    """Its folder does not name a setting that came later; a new run under the same words has today's default."""
+    stored = tiny(data, tmp_path / "run")
+    meta = {"config": stored.model_dump(mode="json")}
+    assert stored_settings(meta, tmp_path) == stored
+    for key, value in OLD_DEFAULTS.items():
+        section, _, leaf = key.partition(".")
+        assert meta["config"][section].pop(leaf) != value
+        assert stored_settings(meta, tmp_path).flat()[key] == value
