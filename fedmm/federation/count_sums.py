@@ -1,7 +1,7 @@
 """How clients' transition counts become a sum: the protocol of the round before the first, and its bytes.
 
 - ``dense``: each client sends its counts of all pairs of items in one secure sum, V (V + 1) / 2 numbers.
-- ``grouped``: clients form groups of a size that their pairs together fit one table (``pair_tables``), of a few words an
+- ``grouped``: clients form groups of a size that their pairs together fit one table (``pair_tables``), a few words an
   item. A secure sum in each group yields the group's table, from which the server reads the group's pairs. First all
   clients send how many pairs they have, so that the number of groups can be found. A table that cannot be read is sent
   again by each half of its group, and paid for again. The server learns each group's sum instead of the whole sum.
