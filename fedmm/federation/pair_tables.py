@@ -90,7 +90,8 @@ class PairTable:
             _, first = np.unique(rows * (self.num_items + 1) + columns, return_index=True)
             rows, columns, content = rows[first], columns[first], content[:, first]
             for places in self._places(rows, columns):
-                np.subtract.at(left, (slice(None), places), content)
+                for field, values in zip(left, content, strict=True):
+                    np.subtract.at(field, places, values)
             left %= MODULUS
             found.append((rows, columns, content[1] / UNITS))
         if left.any():
@@ -104,9 +105,10 @@ class PairTable:
         """[cells]: whether all that is left in a cell is one pair, added once or more."""
         number = np.maximum(left[0], 1)
         rows, columns = left[2] // number, left[3] // number
-        whole = (left[0] > 0) & (rows * number == left[2]) & (columns * number == left[3])
+        whole: BoolArray = (left[0] > 0) & (rows * number == left[2]) & (columns * number == left[3])
         whole &= (rows > 0) & (columns > 0) & (rows <= self.num_items) & (columns <= self.num_items)
-        return whole & (self._checks(rows, columns) * number % MODULUS == left[4])
+        whole &= self._checks(rows, columns) * number % MODULUS == left[4]
+        return whole
 
     def _places(self, rows: IntArray, columns: IntArray) -> list[IntArray]:
         """The cells of the pairs, [n] in each third."""
