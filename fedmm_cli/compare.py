@@ -14,6 +14,7 @@ import typer
 from fedmm_cli.options import Debug, Json, Parts, use_parts
 
 if TYPE_CHECKING:
+    from fedmm.comparison.claims import Judged
     from fedmm.comparison.types import ComparedRun, Comparison
     from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
 
@@ -66,9 +67,6 @@ def compare(
     store = _store(store)
     from fedmm.comparison.claims import judge, load_claims
     from fedmm.comparison.compare import compare as compare_runs
-    from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
-    from fedmm_cli.compare_report import print_comparison
-    from fedmm_cli.output import print_json
 
     claims = None if expect is None else load_claims(expect)
     keys = [key for text in group_by or [] for key in text.split(",")]
@@ -77,6 +75,18 @@ def compare(
         claimed = [claim.metric for claim in claims or []]
         comparison = compare_runs(found, by=keys, metrics=metric or [], also=claimed)
     judged = None if claims is None else judge(claims, comparison)
+    _write_files(comparison, report, as_csv, as_markdown, as_latex)
+    if as_json or "-" not in (as_csv, as_markdown, as_latex):
+        _show(comparison, judged, _address(comparison, store), as_json=as_json)
+
+
+def _write_files(
+    comparison: Comparison, report: Path | None, as_csv: str | None, as_markdown: str | None, as_latex: str | None
+) -> None:
+    """The page and the tables that were asked for."""
+    from fedmm.comparison.latex import to_latex
+    from fedmm.comparison.tables import to_csv, to_markdown
+
     if report is not None:
         from fedmm.report.comparison_page import write_report
 
@@ -89,12 +99,19 @@ def compare(
     ]
     for place, write in writers:
         _write(place, write(comparison))
+
+
+def _show(comparison: Comparison, judged: Sequence[Judged] | None, address: str | None, *, as_json: bool) -> None:
+    """The comparison on stdout, for people or for programs."""
+    from fedmm.comparison.tables import to_json
+    from fedmm_cli.compare_report import print_comparison
+    from fedmm_cli.output import print_json
+
     if as_json:
-        address = _address(comparison, store)
         verdicts = None if judged is None else [one.to_json() for one in judged]
         print_json({**to_json(comparison), "claims": verdicts, "mlflow": address})
-    elif "-" not in (as_csv, as_markdown, as_latex):
-        print_comparison(comparison, judged, _address(comparison, store))
+    else:
+        print_comparison(comparison, judged, address)
 
 
 def _require(runs: Sequence[str], last: int | None, places: Sequence[str | None], as_json: bool) -> None:

@@ -12,7 +12,7 @@ from fedmm.comparison.types import ComparedRun, Comparison, Group, Pair, Verdict
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.significance import PairedTest, holm, paired_test
 from fedmm.utils.seeding import derive, numpy_stream
-from fedmm.utils.text import counted, listed, metric_words
+from fedmm.utils.text import counted, listed, metric_words, probability
 
 ALPHA = 0.05
 DEFAULT_METRICS = ("full/ndcg_at_10", "full/hr_at_10", "uniform100/hr_at_10")
@@ -161,7 +161,26 @@ def _warnings(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[
             f"{len(groups)} groups: each is tested against the best one only, corrected for all {num_pairs} pairs. "
             "Fewer groups (--group-by) tell more apart."
         )
-    return warnings + _disagreements(groups, pairs, metrics)
+    return warnings + _border_cases(pairs) + _disagreements(groups, pairs, metrics)
+
+
+def _border_cases(pairs: Sequence[Pair]) -> list[str]:
+    """Where an interval and a corrected p seem to say different things."""
+    odd = [
+        pair
+        for pair in pairs
+        if (pair.ci95[0] > 0 or pair.ci95[1] < 0) and pair.verdict == "cannot be told apart" and pair.difference
+    ]
+    if not odd:
+        return []
+    named = listed(
+        [f"{pair.a} - {pair.b} ({metric_words(pair.metric)}, p {probability(pair.p_adjusted)})" for pair in odd[:3]]
+    )
+    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    return [
+        f"{named}{more}: the interval leaves out 0, but it is that of one pair alone, while p is corrected for all "
+        "pairs of its metric. The verdict goes by p."
+    ]
 
 
 def _disagreements(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[str]) -> list[str]:

@@ -1,18 +1,16 @@
-"""A comparison for papers and scripts: JSON, CSV, Markdown and LaTeX."""
+"""A comparison for papers and scripts: JSON, CSV and Markdown; ``latex.py`` has LaTeX."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fedmm.comparison.grouping import settings_of
+from fedmm.comparison.latex import baseline_rows
 from fedmm.comparison.types import ComparedRun, Comparison, Group
 from fedmm.utils.text import metric_words, setting
-
-LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
-LATEX_SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -60,20 +58,12 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Groups, then pairs, as two tables."""
+    """Groups with their baselines, then pairs, as two tables."""
     head, rows = _group_table(comparison)
-    blocks = [_markdown(head, rows)]
+    texts = 1 + len(comparison.differing)
+    blocks = [_markdown(head, rows, texts=range(texts))]
     if comparison.pairs:
-        blocks.append(_markdown(*_pair_table(comparison)))
-    return "\n\n".join(blocks) + "\n"
-
-
-def to_latex(comparison: Comparison) -> str:
-    """Groups, then pairs, as two tabulars in the style of the package booktabs."""
-    head, rows = _group_table(comparison)
-    blocks = [_latex(head, rows)]
-    if comparison.pairs:
-        blocks.append(_latex(*_pair_table(comparison)))
+        blocks.append(_markdown(*_pair_table(comparison), texts=(0, 1, 5)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -85,7 +75,16 @@ def _group_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         cells = [setting(value) for value in values.values()]
         numbers = [f"{group.means[m]:.4f} [{group.ci95[m][0]:.4f}, {group.ci95[m][1]:.4f}]" for m in comparison.metrics]
         rows.append([group.label, *cells, str(len(group.runs)), *numbers])
+    for own in baseline_rows(comparison).values():
+        label = max((row[0] for row in own.values()), key=len)
+        measured = [_measured(*own[metric][1:]) for metric in comparison.metrics]
+        rows.append([label, *[""] * len(comparison.differing), "", *measured])
     return head, rows
+
+
+def _measured(value: float | None, interval: Sequence[float] | None) -> str:
+    mean = "" if value is None else f"{value:.4f}"
+    return mean if interval is None else f"{mean} [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def _pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -104,28 +103,10 @@ def _pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], texts: Collection[int]) -> str:
+    """A table whose columns are numbers, to the right, but for those in ``texts``."""
+    lines = [head, ["---" if place in texts else "---:" for place in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(LATEX_SPECIAL.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
-
-    body = [line(row) for row in rows]
-    columns = "l" * len(head)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            line(head),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    )
 
 
 def _group_json(group: Group, comparison: Comparison) -> dict[str, Any]:

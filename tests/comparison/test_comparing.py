@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.comparison.claims import Claim, judge, load_claims
-from fedmm.comparison.compare import MOST_GROUPS, compare, verdict_of
+from fedmm.comparison.compare import MOST_GROUPS, _border_cases, compare, verdict_of
 from fedmm.comparison.grouping import letter, per_user
-from fedmm.comparison.tables import to_csv, to_json, to_latex, to_markdown
-from fedmm.comparison.types import ComparedRun
+from fedmm.comparison.latex import to_latex
+from fedmm.comparison.tables import to_csv, to_json, to_markdown
+from fedmm.comparison.types import ComparedRun, Pair
 from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.ranking import RankCounts
@@ -244,6 +246,44 @@ def test_tables_hold_every_run_group_and_pair() -> None:
     assert len(widths) == 1
     assert r"model.fusion" in latex
     assert "_" not in latex.replace(r"\_", "")
+
+
+def test_a_latex_table_can_stand_in_a_paper() -> None:
+    """Every row has the columns that its tabular declares, numbers to the right; baselines stand below a rule."""
+    own = {"ndcg_at_10": 0.041, "hr_at_10": 0.08, "ci95": {"ndcg_at_10": [0.03, 0.05], "hr_at_10": [0.06, 0.1]}}
+    level = {"full": own, "uniform100": {"hr_at_10": 0.4, "ci95": {"hr_at_10": [0.36, 0.44]}}}
+
+    def start(seed: int) -> dict[str, Any]:
+        return {"full": {**own, "ndcg_at_10": 0.05 + 0.001 * seed}, "uniform100": level["uniform100"]}
+
+    runs = [replace(run, baselines={"popularity": level, "round_0": start(run.seed)}) for run in two_groups()]
+    latex = to_latex(compare(runs))
+    blocks = latex.split("\n\n")
+    assert len(blocks) == 2
+    for block, label in zip(blocks, ("tab:groups", "tab:pairs"), strict=True):
+        for word in (r"\begin{table}", r"\caption{", rf"\label{{{label}}}", r"\toprule", r"\midrule", r"\bottomrule"):
+            assert word in block
+        (columns,) = re.findall(r"\\begin{tabular}{(\w+)}", block)
+        for line in (line for line in block.splitlines() if line.endswith(r"\\")):
+            spans = sum(int(span) - 1 for span in re.findall(r"\\multicolumn{(\d)}", line))
+            assert line.count(" & ") + 1 + spans == len(columns)
+    assert "lr" + "rr" * 3 in blocks[0].replace("llr", "lr")
+    below = blocks[0].rpartition(r"\midrule")[2]
+    assert r"popularity} & 0.0410 & \footnotesize [0.0300, 0.0500] & 0.0800" in below
+    assert r"round 0 (mean of 6 runs)} & 0.0760 &  & " in below
+    decimals = {len(number.partition(".")[2]) for number in re.findall(r"\d\.\d+", latex)}
+    assert decimals == {4}
+    assert "| popularity |" in to_markdown(compare(runs))
+
+
+def test_an_interval_above_0_beside_a_p_above_5_percent_is_explained() -> None:
+    def pair(difference: float, low: float, p: float) -> Pair:
+        return Pair("A", "B", METRICS[0], difference, (low, 0.05), p / 3, p, 0.1, verdict_of(difference, p))
+
+    (text,) = _border_cases([pair(0.02, 0.001, 0.053), pair(0.02, -0.001, 0.3), pair(0.02, 0.01, 0.001)])
+    assert "p .053" in text
+    assert "The verdict goes by p" in text
+    assert _border_cases([pair(0.02, 0.001, 0.01), pair(0.0, -0.01, 1.0)]) == []
 
 
 @given(st.integers(0, 2000))
