@@ -14,7 +14,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.verification.subject import Subject
 
 Level = Literal["quick", "full"]
-GROUPS = ("architecture", "federation", "honesty", "data")
+GROUPS = ("architecture", "federation", "honesty", "statistics", "data")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from fedmm.data.types import BoolArray, Dataset, ItemFeatures, Ragged, Split
 from fedmm.models.recommender import Recommender
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream, torch_stream
+
+if TYPE_CHECKING:
+    from fedmm.verification.honest_run import LittleRun
 
 DTYPE = torch.float64
 BACKBONE = "backbone."  # what a backbone parameter's name begins with, written here on purpose and not looked up
@@ -68,6 +72,13 @@ class Subject:
         plain = self.config.model.model_copy(update={"alignment_weight": 0.0})
         kinds = [plain.model_copy(update=dict(variant)) for variant in VARIANTS] if self.full else []
         return (own, *small_models(), *(own_model(self, kind, _label(kind)) for kind in kinds))
+
+    @functools.cached_property
+    def little_run(self) -> LittleRun:
+        """A finished run of a world small enough to compute everything by hand."""
+        from fedmm.verification.honest_run import little_run  # whole runs are not for all who want a subject
+
+        return little_run()
 
 
 VARIANTS: tuple[dict[str, str | bool], ...] = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+import textwrap
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,3 +32,45 @@ def everywhere(patch: pytest.MonkeyPatch, original: Any, replacement: Any) -> No
                     patch.setattr(module, attribute, replacement)
                     places += 1
     assert places, f"{original} is imported nowhere"
+
+
+def edited(target: Any, old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault that rewrites a function where it stands, so that whoever has imported it meets the fault: ``old``, which
+    its source has once, becomes ``new``. Properties, class methods and methods are taken for their functions."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        function = plain_function(target)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(old) == 1, f"{function.__qualname__} has {old!r} {source.count(old)} times"
+        code = code_of(compile(source.replace(old, new), "<fault>", "exec"), function.__name__)
+        patch.setattr(function, "__code__", code)
+
+    return plant
+
+
+def plain_function(target: Any) -> Any:
+    """The function behind a property, a class method or a bound one."""
+    for attribute in ("fget", "__func__", "func"):
+        target = getattr(target, attribute, target)
+    return target
+
+
+def code_of(code: types.CodeType, name: str) -> types.CodeType:
+    """The code of the function ``name`` that the module's ``code`` defines."""
+    (found,) = (own for own in code.co_consts if isinstance(own, types.CodeType) and own.co_name == name)
+    return found
+
+
+def also(*plants: Callable[[pytest.MonkeyPatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Several changes that make one fault."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        for one in plants:
+            one(patch)
+
+    return plant
+
+
+def constant(module: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault in a constant of a module."""
+    return lambda patch: patch.setattr(module, name, value)

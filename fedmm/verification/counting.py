@@ -1,0 +1,177 @@
+"""Claims about counts: transitions as counted by hand, what a client sees of its own, the start they give, and the
+baselines made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmm.data.splits import training_popularity
+from fedmm.data.transitions import client_transition_counts, sum_transition_counts
+from fedmm.data.types import FloatArray, Queries, Ragged, Split
+from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
+from fedmm.federation.spectral_sketch import ColumnHash, client_degrees, client_sketch, sum_sketches
+from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
+from fedmm.verification.subject import SMALL_ITEMS, Subject
+from fedmm.verification.world import histories, make_local
+
+NOTHING = Ragged(np.zeros(0, np.int64), np.zeros(1, np.int64))
+ASKED = Queries(np.zeros(0, np.int64), NOTHING, np.zeros(0, np.int64), NOTHING)
+
+
+def counted(rows: Sequence[Sequence[int]], num_items: int) -> FloatArray:
+    """C [V, V] without direction: every two places of a history up to ten apart count 0.5^(distance / 5), both ways."""
+    counts = np.zeros((num_items + 1, num_items + 1))
+    for row in rows:
+        for later, item in enumerate(row):
+            for earlier in range(max(0, later - 10), later):
+                share = 0.5 ** ((later - earlier) / 5)
+                counts[row[earlier], item] += share
+                counts[item, row[earlier]] += share
+    return counts
+
+
+def yardstick(counts: FloatArray, history: Sequence[int], t: int) -> float:
+    """sum over the last ten items, the newest first, of 0.8^age C[item, t] / root of t's sum."""
+    total = counts[:, t].sum()
+    last = list(history)[::-1][:10]
+    found = sum(0.8**age * counts[item, t] for age, item in enumerate(last))
+    return float(found / math.sqrt(total)) if total > 0 else 0.0
+
+
+def baselines(subject: Subject) -> Finding:
+    """Counts, popularity and the yardstick of eight histories, one of which repeats an item."""
+    del subject
+    rows = [row.tolist() for row in histories()]
+    rows[3] = [*rows[3], rows[3][0]]
+    train = Ragged.from_rows(rows)
+    split = Split("world", SMALL_ITEMS, train, ASKED, ASKED)
+    counts = counted(rows, SMALL_ITEMS)
+    directed = sum_transition_counts(train, SMALL_ITEMS).toarray()
+    gaps = [("counts", float(np.abs(directed + directed.T - counts).max()))]
+    for row in rows:
+        first, second, values = client_transition_counts(np.array(row))
+        dense = np.zeros_like(counts)
+        for i, j, value in zip(first, second, values, strict=True):
+            dense[i, j] += value
+        gaps.append(("one client's counts", float(np.abs(dense + dense.T - counted([row], SMALL_ITEMS)).max())))
+    holders = [sum(row.count(item) for row in rows) for item in range(SMALL_ITEMS + 1)]
+    gaps.append(("popularity", float(np.abs(training_popularity(split) - np.array(holders)).max())))
+    asked = Ragged.from_rows([rows[2], rows[0], rows[6]])
+    users = np.array([5, 1, 2])
+    popular, following = popularity_scorer(split)(users, asked), transition_scorer(split)(users, asked)
+    gaps.append(("popularity's scores", float((popular - torch.tensor([holders], dtype=torch.float64)).abs().max())))
+    for place, row in enumerate(asked):
+        own = [yardstick(counts, row.tolist(), t) for t in range(SMALL_ITEMS + 1)]
+        gap = (following[place].double() - torch.tensor(own, dtype=torch.float64)).abs().max()
+        gaps.append(("the yardstick's scores", float(gap)))
+    value, label = worst(gaps)
+    return at_most(value, 1e-9, f"eight histories; largest: {label}")
+
+
+def own_counts(subject: Subject) -> Finding:
+    """What the transition expert says to each client in training: the counts of all others, nothing of its own; over
+    the catalogue and over sampled candidates."""
+    del subject
+    gaps, touched = [], 0.0
+    for negatives in (0, 9):
+        local, _ = make_local({"transition": True}, {"num_negatives": negatives, "batch_size": 64})
+        rows = [row.tolist() for row in local.train]
+        whole = counted(rows, SMALL_ITEMS)
+        present = whole.sum(0) > 0
+        softening = 0.1 * whole[whole > 0].mean() / math.sqrt(whole.sum(0)[present].mean())
+        clients = local.windows.trainable
+        for client in clients:
+            others = counted([row for place, row in enumerate(rows) if place != client], SMALL_ITEMS)
+            others[others < 1e-9] = 0.0
+            step = local.steps(np.array([client]), 1).step(0, 1)
+            said = step.batch.constants["transition"][0]
+            candidates = range(SMALL_ITEMS + 1) if step.batch.candidates is None else step.batch.candidates[0].tolist()
+            length = step.batch.items.shape[2]
+            for row, place in enumerate(step.batch.rows[0].tolist()):
+                window = step.batch.items[0, place // length, : place % length + 1].tolist()
+                for column, t in enumerate(candidates):
+                    expected = 2 * math.log1p(yardstick(others, window, t) / softening)
+                    gaps.append((f"client {client}", abs(float(said[row, column]) - expected)))
+                    touched = max(touched, abs(yardstick(whole, window, t) / softening - math.expm1(expected / 2)))
+    if touched < 1e-3:
+        return at_most(math.inf, 1e-9, "taking nothing out would have made no difference: the world is too small")
+    value, label = worst(gaps)
+    return at_most(value, 1e-9, f"{len(gaps)} scores of {len(rows)} clients; largest: {label}")
+
+
+def pmi(counts: FloatArray) -> FloatArray:
+    """max(0, ln(p(i, j) / (p(i) p'(j)))), p' with the power 3/4, averaged over both directions; 0 where C is."""
+    mass = counts.sum(1)
+    smooth = mass**0.75
+    found = np.zeros_like(counts)
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        joint = counts[i, j] / counts.sum()
+        found[i, j] = max(0.0, math.log(joint / (mass[i] / counts.sum() * smooth[j] / smooth.sum())))
+    return np.asarray((found + found.T) / 2)
+
+
+def spectral(subject: Subject) -> Finding:
+    """The start's item table against a dense eigendecomposition, and its sketch against all of D^-1/2 C D^-1/2: inner
+    products of rows, which know no signs, up to the noise that is meant to be there."""
+    del subject
+    rows = [row.tolist() for row in histories((20, 25, 18, 30, 22, 16))]
+    train, width = Ragged.from_rows(rows), 6
+    counts = counted(rows, SMALL_ITEMS)
+    table = spectral_item_table(sum_transition_counts(train, SMALL_ITEMS), width, 0).numpy()
+    gaps = [("spectral", _gram_gap(table, pmi(counts), width))]
+    degrees = counts.sum(1)
+    own = [client_degrees(np.array(row), SMALL_ITEMS) for row in rows]
+    gaps.append(("degrees", float(np.abs(np.sum(own, axis=0) - degrees).max())))
+    scale = np.where(degrees > 0, 1 / np.sqrt(np.maximum(degrees, 1e-12)), 0.0)
+    normal = scale[:, None] * counts * scale
+    for size in (8, SMALL_ITEMS + 1):
+        columns = ColumnHash.draw(SMALL_ITEMS, size, 0)
+        signed = np.zeros((SMALL_ITEMS + 1, size))
+        for item, (bucket, sign) in enumerate(zip(columns.buckets, columns.signs, strict=True)):
+            signed[item, bucket] = sign
+        sent = np.sum([client_sketch(np.array(row), degrees, columns) for row in rows], axis=0)
+        for name, sketch in (("sketch", sent), ("sum of sketches", sum_sketches(train, SMALL_ITEMS, columns))):
+            gaps.append((f"{name} of {size}", float(np.abs(sketch - normal @ signed).max())))
+        loads = np.bincount(columns.buckets, minlength=size)
+        gaps.append(("load of the buckets", 0.0 if loads.max() - loads.min() <= 1 else math.inf))
+    value, label = worst(gaps)
+    return at_most(value, 0.03, f"relative to the largest; largest: {label}")
+
+
+def _gram_gap(table: NDArray[np.float64], matrix: FloatArray, width: int) -> float:
+    """Inner products of the table's rows against those of the leading eigenvectors times the roots of their values."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = np.argsort(-values)[:width]
+    expected = (vectors[:, kept] * np.maximum(values[kept], 0)) @ vectors[:, kept].T
+    expected /= np.trace(expected) / (len(matrix) - 1)
+    return float(np.abs(table @ table.T - expected).max() / np.abs(expected).max())
+
+
+def popularity_without_held_out(subject: Subject) -> Finding:
+    """Items' popularity on the configured data that is not their number of training histories; and held-out events that
+    would have changed it, without which this would say nothing."""
+    split, offences = subject.split, 0
+    found = training_popularity(split)
+    expected = [0] * (split.num_items + 1)
+    for row in split.train:
+        for item in row.tolist():
+            expected[item] += 1
+    offences = int((found != np.array(expected)).sum())
+    return none_of(offences, f"{split.num_items} items; {len(split.test)} test events would have counted")
+
+
+CHECKS: Sequence[Check] = tuple(
+    Check(group, name, measure)
+    for group, name, measure in (
+        ("honesty", "counts, popularity and the yardstick equal counting by hand", baselines),
+        ("honesty", "a client in training sees no count of its own", own_counts),
+        ("federation", "the spectral start equals its definition, whole and sketched", spectral),
+        ("honesty", "popularity counts training histories alone", popularity_without_held_out),
+    )
+)
