@@ -54,13 +54,13 @@ def histories() -> list[list[int]]:
 
 def write_world(folder: Path, rows: Sequence[Sequence[int]] | None = None) -> None:
     """``ratings.csv``, with the places in the histories as timestamps, and ``visual.npz`` and ``text.npz`` by id; some
-    items have no picture, some no text."""
+    items have no picture, some no text, one neither."""
     with (folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["user", "item", "timestamp"])
         for user, row in enumerate(histories() if rows is None else rows):
             writer.writerows((f"u{user:03d}", f"i{item:03d}", 1000 * place + user) for place, item in enumerate(row))
-    for name, width, gap in (("visual", 4, 5), ("text", 3, 7)):
+    for name, width, gap in (("visual", 4, 5), ("text", 3, 4)):
         items = [item for item in range(1, ITEMS + 1) if item % gap]
         values = numpy_stream(0, "verify little features", name).normal(size=(len(items), width))
         ids = np.array([f"i{item:03d}" for item in items])

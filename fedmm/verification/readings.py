@@ -129,6 +129,9 @@ def repeats(subject: Subject) -> Finding:
     smallest = min(found.pairs, key=lambda pair: pair.p_value)
     expected = min(1.0, 91 * smallest.p_value)  # fourteen groups have 91 pairs
     offences += [] if abs(smallest.p_adjusted - expected) < 1e-12 else [f"corrected for {smallest.p_adjusted}"]
+    doubtful = [pair for pair in found.pairs if pair.p_value < 0.05 <= pair.p_adjusted]
+    offences += [pair.verdict for pair in doubtful if pair.verdict != "cannot be told apart"]
+    offences += [] if doubtful else ["no pair differs before the correction alone, so nothing is shown here"]
     words = [verdict_of(*given) for given in ((0.1, 0.049), (-0.1, 0.049), (0.1, 0.05), (0.0, 0.001))]
     offences += [] if words == ["better", "worse", "cannot be told apart", "cannot be told apart"] else [str(words)]
     return none_of(len(offences), "; ".join(offences[:3]) or "repeated runs, fourteen groups, four verdicts")

@@ -25,7 +25,7 @@ TABLE = "backbone.item_embedding"
 ROUNDS = 3
 SETTINGS: Sequence[Mapping[str, Any]] = (
     {"aggregation": "mean", "server_optimizer": "sgd", "server_learning_rate": 0.5},
-    {"aggregation": "mean", "client_weighting": "positions", "server_optimizer": "momentum"},
+    {"aggregation": "mean", "client_weighting": "positions", "server_optimizer": "momentum", "warmup_rounds": 1},
     {"aggregation": "heat", "client_weighting": "positions", "server_optimizer": "adam", "warmup_rounds": 1},
     {"aggregation": "heat", "heat_cap": 2.0, "server_optimizer": "yogi", "server_learning_rate": 0.1},
     {"aggregation": "heat", "num_negatives": 6, "server_optimizer": "adagrad", "learning_rate_schedule": "linear"},
@@ -101,7 +101,9 @@ def rounds_gap(subject: Subject) -> Finding:
     gaps = []
     for settings in SETTINGS:
         label = ", ".join(map(str, settings.values()))
-        local, params = make_local({"dropout": 0.1}, {"learning_rate": 0.4, "rounds": 8, **settings})
+        local, params = make_local(
+            {"dropout": 0.1}, {"learning_rate": 0.4, "rounds": 8, "server_learning_rate": None, **settings}
+        )
         federation = make_federation(local)
         state, clients = ServerState(params, {}, 0), NO_STATES
         memory: dict[str, Tensor] = {}

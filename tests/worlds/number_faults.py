@@ -1,0 +1,300 @@
+"""Faults of draws, counts, questions, intervals, tests, comparisons and studies."""
+
+from __future__ import annotations
+
+from fedmm.comparison import claims, compare, grouping
+from fedmm.data import cold_items, negatives, splits, transitions
+from fedmm.evaluation import baselines, groups, intervals, significance
+from fedmm.federation import candidates, cohorts, local_training, spectral_sketch, spectral_start
+from fedmm.models.experts import transition
+from fedmm.study import marginals, selection
+from worlds.planting import Fault, constant, edited
+
+PROTOCOLS = "each protocol's negatives follow the distribution that it names"
+RARE = "negatives: the rare last, never one's own, each draw its own"
+TRAINING = "training negatives are uniform over what is outside"
+OFTEN = "negatives are drawn as often as the settings say"
+COHORTS = "everybody is in cohorts equally often"
+COUNTS = "counts, popularity and the yardstick equal counting by hand"
+OWN = "a client in training sees no count of its own"
+SPECTRAL = "the spectral start equals its definition, whole and sketched"
+HELD_OUT = "popularity counts training histories alone"
+SPLITS = "both splits ask what they say, question by question"
+COLD = "cold items are asked about among themselves, and nowhere else"
+COLD_IDS = "cold items are chosen by their ids alone"
+GROUPS = "groups hold whom they say, and their means"
+ENDS = "95% intervals of users end where a binomial does"
+UNEVEN = "users asked unequally often are resampled whole"
+FLIPS = "p-values equal all sign flips, both sides"
+PAIRED_ENDS = "the interval of a difference ends where it is known to"
+SIZE = "where nothing differs, 5% are told apart at most"
+COVERAGE = "95% intervals of differences hold the truth 95 times in 100"
+POWER = "a large difference is found"
+HOLM = "Holm's correction equals closed testing"
+STUDY_TESTS = "a study's intervals and tests equal tables and enumeration"
+COMPARED = "comparisons say what their runs' users say"
+REPEATS = "repeats are no seeds, and untested pairs count"
+CLAIMS = "claims are judged by their numbers"
+STUDIES = "a study's readings are those of its trials"
+
+FAULTS = (
+    Fault(
+        "popular negatives are uniform", (PROTOCOLS,), edited(negatives._weighted, "- log_weights", "- 0 * log_weights")
+    ),
+    Fault(
+        "popular negatives are too popular",
+        (PROTOCOLS,),
+        edited(negatives._weighted, "- log_weights", "- 2 * log_weights"),
+    ),
+    Fault(
+        "uniform negatives with replacement",
+        (PROTOCOLS, RARE),
+        edited(negatives._uniform, "replace=False", "replace=True"),
+    ),
+    Fault(
+        "negatives may be the target",
+        (PROTOCOLS, RARE),
+        edited(
+            negatives.evaluation_negatives,
+            "[queries.excluded[q], queries.targets[q : q + 1], barred]",
+            "[queries.excluded[q], barred]",
+        ),
+    ),
+    Fault(
+        "negatives may be met later",
+        (PROTOCOLS, RARE),
+        edited(negatives.evaluation_negatives, "[queries.excluded[q], queries", "[queries.histories[q], queries"),
+    ),
+    Fault(
+        "items nobody trains on are as popular as those one does", (RARE,), constant(negatives, "NEVER_TRAINED", 0.0)
+    ),
+    Fault(
+        "validation and test share their draws",
+        (RARE,),
+        edited(negatives.evaluation_negatives, "protocol, split.name,", "protocol,"),
+    ),
+    Fault(
+        "negatives regardless of their seed",
+        (RARE,),
+        edited(negatives.evaluation_negatives, "numpy_stream(seed,", "numpy_stream(0,"),
+    ),
+    Fault(
+        "training negatives with replacement",
+        (TRAINING,),
+        edited(candidates.draw_negatives, "replace=False", "replace=True"),
+    ),
+    Fault(
+        "training negatives are never the last item",
+        (TRAINING,),
+        edited(candidates.draw_negatives, "stream.choice(num_outside, size", "stream.choice(num_outside - 1, size"),
+    ),
+    Fault(
+        "the share drawn is of the catalogue",
+        (TRAINING,),
+        edited(candidates.shares_drawn, "np.maximum(outside, 1)", "num_items"),
+    ),
+    Fault(
+        "negatives of the first step for ever",
+        (OFTEN,),
+        edited(local_training.StepStream.negatives, '== "step"', '== "round"'),
+    ),
+    Fault("cohorts do not change", (COHORTS,), edited(cohorts.sample_cohort, '"cohort", round_number', '"cohort"')),
+    Fault("cohorts with replacement", (COHORTS,), edited(cohorts.sample_cohort, "replace=False", "replace=True")),
+    Fault("cohorts rounded down", (COHORTS,), edited(cohorts.cohort_size, "round(config", "int(0.999 * config")),
+    Fault(
+        "counts reach nine places",
+        (COUNTS,),
+        edited(transitions.sum_transition_counts, "min(window, len", "min(window - 1, len"),
+    ),
+    Fault(
+        "a client counts its neighbours alone",
+        (COUNTS,),
+        edited(transitions.client_transition_counts, "min(window, len", "min(1, len"),
+    ),
+    Fault("near pairs count as far ones", (COUNTS,), edited(transitions._weight, "gap / half_life", "half_life / gap")),
+    Fault("the yardstick reads nine items", (COUNTS,), constant(baselines, "RECENT", 9)),
+    Fault(
+        "the yardstick is not normalised",
+        (COUNTS,),
+        edited(baselines.transition_scorer, "np.divide(1.0, np.sqrt(totals)", "np.divide(1.0, totals"),
+    ),
+    Fault(
+        "popularity counts users once",
+        (COUNTS, HELD_OUT),
+        edited(splits.training_popularity, "split.train.values", "split.train.values[:-1]"),
+    ),
+    Fault(
+        "a client's own counts stay", (OWN,), edited(transition.TransitionTable.of_items, "own is not None", "False")
+    ),
+    Fault(
+        "a client's own totals stay",
+        (OWN,),
+        edited(transition.TransitionTable.of_items, "totals - np.bincount(first", "totals - 0 * np.bincount(first"),
+    ),
+    Fault(
+        "a client's own counts go one way",
+        (OWN,),
+        edited(transition.TransitionTable.of_items, "((first, second), (second, first))", "((first, second),)"),
+    ),
+    Fault("PMI without smoothing", (SPECTRAL,), constant(spectral_start, "CONTEXT_SMOOTHING", 1.0)),
+    Fault("eigenvectors without their values", (SPECTRAL,), constant(spectral_start, "SINGULAR_VALUE_POWER", 0.0)),
+    Fault(
+        "sketches are not normalised",
+        (SPECTRAL,),
+        edited(spectral_sketch._sketch, "@ counts @ sparse.diags(roots)", "@ counts"),
+    ),
+    Fault(
+        "test does not know the validation item",
+        (SPLITS,),
+        edited(
+            splits._queries,
+            "prefixes(own, places), own.values[at]",
+            "prefixes(own, places - (places == own.lengths - 1)), own.values[at]",
+        ),
+    ),
+    Fault(
+        "the last two items train",
+        (SPLITS,),
+        edited(splits._leave_one_out, "lengths - 2, lengths)", "lengths - 1, lengths)"),
+    ),
+    Fault(
+        "events at a cut lie before it", (SPLITS,), edited(splits._temporal, "timestamps < cut", "timestamps <= cut")
+    ),
+    Fault("one cut at twice the share", (SPLITS,), edited(splits._temporal, "ordered[-share]", "ordered[-share - 1]")),
+    Fault("cold items train", (COLD,), edited(splits.make_split, "without_items(interactions, cold)", "interactions")),
+    Fault(
+        "cold questions know what came after",
+        (COLD,),
+        edited(cold_items.cold_queries, "np.minimum(before, train.lengths[owner])", "train.lengths[owner]"),
+    ),
+    Fault(
+        "cold items by the order of the catalogue",
+        (COLD_IDS,),
+        edited(
+            cold_items.choose_cold_items, "sorted(range(num_items), key=keys.__getitem__)", "sorted(range(num_items))"
+        ),
+    ),
+    Fault("edges belong to the group below", (GROUPS,), edited(groups.groups, 'side="right"', 'side="left"')),
+    Fault("a group's means are everybody's", (GROUPS,), edited(groups._entry, "row[metric][members]", "row[metric]")),
+    Fault(
+        "90% intervals called 95%",
+        (ENDS, UNEVEN),
+        edited(intervals.bootstrap_intervals, "(1.0 - confidence) / 2.0", "(1.0 - confidence)"),
+    ),
+    Fault(
+        "queries are resampled, not users", (ENDS,), edited(intervals.bootstrap_intervals, "users is not None", "False")
+    ),
+    Fault(
+        "every user counts as one query",
+        (UNEVEN,),
+        edited(
+            intervals.bootstrap_intervals,
+            "num_users if sizes is None else",
+            "num_users * len(matrix) / num_users if True else",
+        ),
+    ),
+    Fault(
+        "one-sided p-values",
+        (FLIPS, PAIRED_ENDS),
+        edited(
+            significance.paired_test,
+            "num_beyond = np.count_nonzero(flipped >= difference * (1 - ROUNDING))",
+            "num_beyond = np.count_nonzero(flipped >= difference * (1 - ROUNDING)) / 2",
+        ),
+    ),
+    Fault("effect sizes of the population", (FLIPS,), edited(significance.paired_test, "std(ddof=1)", "std()")),
+    Fault(
+        "90% intervals of differences",
+        (PAIRED_ENDS, COVERAGE),
+        edited(significance._tails, "[(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]", "[1 - CONFIDENCE, CONFIDENCE]"),
+    ),
+    Fault(
+        "seeds are ignored",
+        (SIZE, COVERAGE),
+        edited(significance._seed_draws, "if not effect.variance", "if effect.variance > -1"),
+    ),
+    Fault(
+        "only one side's seeds count",
+        (PAIRED_ENDS,),
+        edited(significance.paired_test, "share = sum(1 / len(values) for values in trained)", "share = 1 / len(a)"),
+    ),
+    Fault(
+        "a baseline has a seed effect",
+        (PAIRED_ENDS,),
+        edited(significance.paired_test, "(a,) if b_is_fixed else (a, b)", "(a, b)"),
+    ),
+    Fault(
+        "nothing is ever found",
+        (POWER, FLIPS),
+        edited(significance.paired_test, "difference * (1 - ROUNDING)", "-difference * (1 - ROUNDING)"),
+    ),
+    Fault("Holm is not monotone", (HOLM,), edited(significance.holm, "np.maximum.accumulate(steps)", "steps")),
+    Fault("Holm is Bonferroni", (HOLM,), edited(significance.holm, "np.arange(len(p), 0, -1)", "len(p)")),
+    Fault(
+        "a study's Holm is not monotone",
+        (HOLM,),
+        edited(marginals.holm, "max(largest, min(1.0, (len(order) - rank) * p))", "min(1.0, (len(order) - rank) * p)"),
+    ),
+    Fault("90% intervals of a study", (STUDY_TESTS,), edited(marginals.t_interval, "0.975", "0.95")),
+    Fault(
+        "normal intervals of a study",
+        (STUDY_TESTS,),
+        edited(marginals.t_interval, "len(values) - 1, 0.975", "10**6, 0.975"),
+    ),
+    Fault(
+        "permutations count their equals apart",
+        (STUDY_TESTS,),
+        edited(marginals.permutation_p, ">= observed - slack", "> observed + slack"),
+    ),
+    Fault(
+        "the worse group comes first",
+        (COMPARED,),
+        edited(grouping.make_groups, "key=lambda one: -one", "key=lambda one: one"),
+    ),
+    Fault(
+        "verdicts are turned", (COMPARED, REPEATS), edited(compare.verdict_of, "if difference > 0", "if difference < 0")
+    ),
+    Fault(
+        "verdicts of uncorrected p-values",
+        (REPEATS,),
+        edited(compare._pair, "verdict_of(test.difference, p_adjusted)", "verdict_of(test.difference, test.p_value)"),
+    ),
+    Fault(
+        "means of the best seed",
+        (COMPARED,),
+        edited(grouping.make_groups, "float(value.mean())", "float(value.mean(1).max())"),
+    ),
+    Fault(
+        "repeats are seeds",
+        (REPEATS,),
+        edited(
+            grouping.per_user,
+            "np.stack([np.mean(same, axis=0) for same in repeats])",
+            "np.stack([own for same in repeats for own in same])",
+        ),
+    ),
+    Fault("untested pairs do not count", (REPEATS,), edited(compare._pairs, "[1.0] * (num_pairs - len(tests))", "[]")),
+    Fault(
+        "a claim's difference the wrong way round",
+        (CLAIMS,),
+        edited(claims._against, "pair.a == group.label", "pair.b == group.label"),
+    ),
+    Fault("gains as differences", (CLAIMS,), edited(claims._against, 'claim.measure == "difference"', "True")),
+    Fault("claims fail by the point", (CLAIMS,), edited(claims._verdict, "ci95[1] < low or ci95[0] > high", "True")),
+    Fault(
+        "the later of equal trials is best", (STUDIES,), edited(selection.best_trial, "-trial.number", "trial.number")
+    ),
+    Fault("superseded trials count", (STUDIES,), edited(selection.complete_trials, "not t.superseded", "True")),
+    Fault(
+        "the front keeps what is beaten", (STUDIES,), edited(selection.pareto_front, "if not front or", "if True or")
+    ),
+    Fault(
+        "pruned trials are complete ones",
+        (STUDIES,),
+        edited(
+            marginals._marginal,
+            "Row(label, low, high, len(values), num_pruned",
+            "Row(label, low, high, len(values) + num_pruned, 0",
+        ),
+    ),
+)
