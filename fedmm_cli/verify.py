@@ -34,7 +34,9 @@ def verify(
     level: Annotated[str, typer.Option("--level", metavar="WORD", help="quick (under a minute) or full.")] = "quick",
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="GROUP", help="architecture, federation, honesty or data; repeatable."),
+        typer.Option(
+            "--only", metavar="GROUP", help="architecture, federation, honesty, statistics or data; repeatable."
+        ),
     ] = None,
     threads: Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")] = None,
     parts: Parts = None,

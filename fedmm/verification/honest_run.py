@@ -244,7 +244,7 @@ def beside_reported(subject: Subject) -> Finding:
                     low, high = told["ci95"]
                     gaps.append((f"interval of it, {name}", 0.0 if low <= told["difference"] <= high else math.inf))
     tested = set(run.result["paired"]["test"])
-    gaps.append((f"tested against {tested}", 0.0 if tested == {"round_0", "transition_counts", "backbone"} else 1.0))
+    gaps.append((f"tested against {tested}", 0.0 if tested == set(scores_beside(run)) else 1.0))
     value, label = worst(gaps)
     return at_most(value, 1e-9, f"{len(gaps)} numbers; largest: {label}")
 

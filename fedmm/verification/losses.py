@@ -191,7 +191,8 @@ def alignment(subject: Subject) -> Finding:
         local, params = make_local({"experts": experts})
         items = torch.tensor([[[1, 5, 2, 5, 0], [3, 7, 0, 0, 0]], [[10, 10, 5, 0, 0], [0, 0, 0, 0, 0]]])
         embedded = params["backbone.item_embedding"][items]
-        found = alignment_loss(expand_for_clients(params, 2), local.recommender.tables, items, embedded, temperature)
+        model, both = local.recommender, expand_for_clients(params, 2)
+        found = alignment_loss(both, model.parts, model.tables, items, embedded, temperature)
         for c in range(2):
             each = []
             for name, table in local.recommender.tables.items():

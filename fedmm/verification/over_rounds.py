@@ -17,6 +17,7 @@ from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import minibatches, run_epoch
 from fedmm.federation.rounds import ServerState
 from fedmm.federation.schedules import SCHEDULES, scheduled
+from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.models.recommender import Batch
 from fedmm.utils.params import Params, expand_for_clients
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
@@ -47,11 +48,8 @@ def selection(subject: Subject) -> Finding:
             experiment = Experiment.prepare(config)
         metric = config.evaluation.selection_metric
 
-        def validate(
-            params: Params, number: int, clients: Any = None, script: Sequence[float] = script, metric: str = metric
-        ) -> dict[str, float]:
-            del params, clients
-            return {metric: script[number - 1], "full/hr_at_10": 1.0 - script[number - 1]}
+        def validate(asked: Snapshot, script: Sequence[float] = script, metric: str = metric) -> dict[str, float]:
+            return {metric: script[asked.round - 1], "full/hr_at_10": 1.0 - script[asked.round - 1]}
 
         object.__setattr__(experiment, "validate", validate)
         states, best_reported = {}, 0
@@ -60,22 +58,25 @@ def selection(subject: Subject) -> Finding:
         for reached, report in experiment.rounds(start):
             states[report.round] = state = reached
             best_reported = report.round if report.is_best else best_reported
-        found = state.server.round, state.best_round, state.stale
+        best = 0 if state.best is None else state.best.snapshot.round
+        found = state.server.round, best, state.stale
         if found != expected or best_reported != expected[1]:
             offences.append(f"{script} every {every}, patience {patience}: {found}, reported {best_reported}")
-        offences += _not_of_the_best(state, states[state.best_round], script, label=f"{script}")
+        offences += _not_of_the_best(state.best, states[best], script, label=f"{script}")
     return none_of(len(offences), "; ".join(offences[:2]) or f"{len(SCRIPTS)} scripted runs")
 
 
-def _not_of_the_best(state: TrainState, then: TrainState, script: Sequence[float], label: str) -> list[str]:
+def _not_of_the_best(best: Best | None, then: TrainState, script: Sequence[float], label: str) -> list[str]:
     """What is kept of the best round, against that round's own state."""
+    if best is None:
+        return [f"{label}: nothing is kept"]
     offences = []
-    if params_gap(state.best_params or {}, then.server.average) != 0.0:
+    if params_gap(best.snapshot.params, then.server.average) != 0.0:
         offences.append(f"{label}: the parameters kept are not that round's average")
-    if state.best_value != script[state.best_round - 1]:
-        offences.append(f"{label}: value {state.best_value}")
+    if best.value != script[best.snapshot.round - 1]:
+        offences.append(f"{label}: value {best.value}")
     own = {client: kept["personal.user_vector"] for client, kept in then.clients.entries.items()}
-    kept = {client: entry["personal.user_vector"] for client, entry in state.best_clients.entries.items()}
+    kept = {client: entry["personal.user_vector"] for client, entry in best.snapshot.clients.entries.items()}
     if params_gap({str(k): v for k, v in own.items()}, {str(k): v for k, v in kept.items()}) != 0.0:
         offences.append(f"{label}: what clients kept is not that round's")
     return offences
@@ -120,9 +121,9 @@ def average_in_runs(subject: Subject) -> Finding:
         asked: list[Params] = []
         validate = experiment.validate
 
-        def watched(params: Params, *rest: Any, asked: list[Params] = asked, own: Any = validate) -> Any:
-            asked.append(params)
-            return own(params, *rest)
+        def watched(snapshot: Snapshot, asked: list[Params] = asked, own: Any = validate) -> Any:
+            asked.append(snapshot.params)
+            return own(snapshot)
 
         object.__setattr__(experiment, "validate", watched)
         newest: list[Params] = []

@@ -45,8 +45,16 @@ CALIBRATED = "sampled losses are calibrated by what is drawn"
 ALIGNED = "the alignment loss equals its definition"
 
 FAULTS = (
-    Fault("the worst round is kept as the best", (KEPT, BEST), edited(Experiment._keep_best, "value <= ", "value >= ")),
-    Fault("the last of equal rounds is kept", (KEPT,), edited(Experiment._keep_best, "value <= ", "value < ")),
+    Fault(
+        "the worst round is kept as the best",
+        (KEPT, BEST),
+        edited(Experiment._keep_best, "value <= state.best.value", "value >= state.best.value"),
+    ),
+    Fault(
+        "the last of equal rounds is kept",
+        (KEPT,),
+        edited(Experiment._keep_best, "value <= state.best.value", "value < state.best.value"),
+    ),
     Fault(
         "patience is never reset",
         (KEPT,),
@@ -65,12 +73,14 @@ FAULTS = (
     Fault(
         "the newest parameters are kept, not those validated",
         (KEPT, BEST),
-        edited(Experiment._keep_best, "state.server.evaluated", "state.server.params"),
+        edited(
+            Experiment._keep_best, "replace(state.snapshot, ", "replace(state.snapshot, params=state.server.params, "
+        ),
     ),
     Fault(
         "the best round's clients are left behind",
         (KEPT,),
-        edited(Experiment._keep_best, "state.clients.personal()", "state.best_clients"),
+        edited(Experiment._keep_best, "state.clients.personal()", "type(state.clients)()"),
     ),
     Fault("the average leans on its start", (AVERAGE,), edited(averaging.moved, " / (1 - decay**number)", "")),
     Fault(
@@ -89,7 +99,11 @@ FAULTS = (
     Fault(
         "the newest parameters are validated, not the average",
         (IN_RUNS, BEST),
-        edited(Experiment.rounds, "self.validate(server.evaluated", "self.validate(server.params"),
+        edited(
+            Experiment.rounds,
+            "self.validate(state.snapshot)",
+            "self.validate(replace(state.snapshot, params=state.server.params))",
+        ),
     ),
     Fault(
         "schedules begin a round early",
