@@ -6,94 +6,20 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
-from fedmm.experiment import Experiment, RoundReport, TrainState
-from fedmm.runs.checkpoint import load_checkpoint
-from fedmm.runs.folder import evaluated_params
 from fedmm.runs.metrics import flat_metrics
-from fedmm.runs.train import run_training
-from fedmm.utils.files import read_rounds
 from fedmm.utils.params import Params
 from fedmm.verification import naive
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.counting import counted, yardstick
-from fedmm.verification.little_world import histories, little_config
+from fedmm.verification.little_run import LittleRun
 from fedmm.verification.subject import Subject
 
-SETTINGS: Mapping[str, Any] = {
-    "federation.warmup_rounds": 1,
-    "federation.ema_decay": 0.6,
-    "federation.client_weighting": "positions",
-    "federation.learning_rate": 0.8,
-    "federation.rounds": 5,
-    "evaluation.every": 2,
-    "evaluation.negatives_seed": 3,
-    "model.gating_init": 0.7,
-    "data.cold_item_fraction": 0.2,
-}
 SIZES = (3, 10)
 Score = Callable[[list[int], Sequence[int]], list[float]]  # known items, candidates -> their scores
 Values = dict[str, list[float]]  # metric -> by query
-
-
-@dataclass(frozen=True, eq=False)
-class LittleRun:
-    """A finished run of the little world, what it left and what was seen on the way."""
-
-    result: Mapping[str, Any]
-    written: Mapping[str, Any]  # the result in the run folder
-    rounds: Sequence[Mapping[str, Any]]
-    best: Params  # of the checkpoint
-    experiment: Experiment
-    states: Sequence[TrainState]  # of the same run, once more
-    reports: Sequence[RoundReport]
-    rows: Sequence[Sequence[int]]  # every user's items, by index
-
-    @property
-    def cold(self) -> frozenset[int]:
-        """Items that nobody trains on."""
-        cold = self.experiment.split.cold
-        return frozenset() if cold is None or cold.candidates is None else frozenset(np.flatnonzero(cold.candidates))
-
-
-class _Nobody:
-    """Watches a run and says nothing."""
-
-    def stage(self, text: str) -> None:
-        del text
-
-    note = warn = stage
-
-    def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
-        del dataset, rounds
-
-    def round_done(self, report: RoundReport, seconds_left: float) -> None:
-        del report, seconds_left
-
-
-def little_run() -> LittleRun:
-    """Trains it: twice, once as ``fedmm train`` does, once round by round."""
-    threads = torch.get_num_threads()
-    try:
-        with little_config(SETTINGS, "run") as config:
-            result = run_training(config, _Nobody())
-            assert config.runtime.output is not None
-            tensors, _ = load_checkpoint(config.runtime.output)
-            written = json.loads((config.runtime.output / "result.json").read_text())
-            rounds = list(read_rounds(config.runtime.output))
-            experiment = Experiment.prepare(config)
-        steps = list(experiment.rounds(experiment.initial_state()))
-    finally:
-        torch.set_num_threads(threads)
-    place = {str(name): index for index, name in enumerate(experiment.dataset.interactions.item_ids)}
-    rows = [[place[f"i{item:03d}"] for item in row] for row in histories()]
-    states, reports = zip(*steps, strict=True)
-    return LittleRun(result, written, rounds, evaluated_params(tensors), experiment, states, reports, rows)
 
 
 def questions(run: LittleRun, split: str) -> list[tuple[int, list[int], int, set[int]]]:

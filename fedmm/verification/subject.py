@@ -21,7 +21,7 @@ from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream, torch_stream
 
 if TYPE_CHECKING:
-    from fedmm.verification.honest_run import LittleRun
+    from fedmm.verification.little_run import LittleRun
 
 DTYPE = torch.float64
 BACKBONE = "backbone."  # what a backbone parameter's name begins with, written here on purpose and not looked up
@@ -76,7 +76,7 @@ class Subject:
     @functools.cached_property
     def little_run(self) -> LittleRun:
         """A finished run of a world small enough to compute everything by hand."""
-        from fedmm.verification.honest_run import little_run  # whole runs are not for all who want a subject
+        from fedmm.verification.little_run import little_run  # whole runs are not for all who want a subject
 
         return little_run()
 
