@@ -111,7 +111,11 @@ FAULTS = (
         (COUNTS,),
         edited(transitions.client_transition_counts, "min(window, len", "min(1, len"),
     ),
-    Fault("near pairs count as far ones", (COUNTS,), edited(transitions._weight, "gap / half_life", "half_life / gap")),
+    Fault(
+        "near pairs count as far ones",
+        (COUNTS,),
+        edited(transitions.transition_weight, "gap / half_life", "half_life / gap"),
+    ),
     Fault("the yardstick reads nine items", (COUNTS,), constant(baselines, "RECENT", 9)),
     Fault(
         "the yardstick is not normalised",
