@@ -330,7 +330,10 @@ def _negatives(config: EvaluationConfig, split: Split, queries: Queries) -> Mapp
 def _federation(
     config: ExperimentConfig, split: Split, recommender: Recommender, dtype: torch.dtype, device: torch.device
 ) -> Federation:
-    local = LocalTraining.build(recommender, config.federation, split.train, config.runtime.seed, dtype, device)
+    own = config.federation
+    if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
+        own = own.model_copy(update={"exclude_seen": False})
+    local = LocalTraining.build(recommender, own, split.train, config.runtime.seed, dtype, device)
     clients = local.windows.trainable
     if not len(clients):
         raise DataError("No user has two training items: there is nothing to train on.", "Give longer histories.")
@@ -341,7 +344,7 @@ def _federation(
             )
     federated = config.federation.mode == "federated"
     size = cohort_size(config.federation, len(clients)) if federated else len(clients)
-    return Federation(config.federation, local, clients, size, _engine(config), config.runtime.seed)
+    return Federation(own, local, clients, size, _engine(config), config.runtime.seed)
 
 
 def _engine(config: ExperimentConfig) -> Engine:

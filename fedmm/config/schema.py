@@ -35,6 +35,10 @@ class DataConfig(Section):
     item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
     rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
     timestamp_column: str | None = Field(None, description="name of the timestamp column (unset: recognised)")
+    repeats: Literal["first", "last", "keep"] = Field(
+        "first",
+        description="of a user's events with one item the first, the last, or all (targets may then be repeated)",
+    )
     columns: str | None = Field(
         None,
         description="what each column is, in order, such as user,item,-,timestamp (- is not read; unset: recognised)",
@@ -302,6 +306,7 @@ LATER: Mapping[str, Any] = {
     "federation.cohort_sampler": "uniform",
     "federation.count_sums": "auto",
     "evaluation.extra_metrics": [],
+    "data.repeats": "first",
     "data.columns": None,
     "data.header": None,
 }

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedmm.data.preparation import StrArray
-from fedmm.data.ragged import keep_values, prefixes, take_rows
+from fedmm.data.ragged import distinct, keep_values, prefixes, take_rows
 from fedmm.data.types import BoolArray, Interactions, Queries, Ragged
 from fedmm.errors import DataError
 
@@ -72,7 +72,7 @@ def cold_queries(interactions: Interactions, cold: BoolArray, train: Ragged) -> 
     own_cold = take_rows(keep_values(histories, is_cold), users)
     others = keep_values(own_cold, own_cold.values != np.repeat(targets, own_cold.lengths))
     known_histories = prefixes(take_rows(train, users), known[asked])
-    return Queries(users, known_histories, targets, others, cold), _notes(cold, is_cold, asked)
+    return Queries(users, known_histories, targets, distinct(others), cold), _notes(cold, is_cold, asked)
 
 
 def _notes(cold: BoolArray, is_cold: BoolArray, asked: BoolArray) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from fedmm.data.types import FloatArray, IntArray, Interactions, Ragged
 from fedmm.errors import DataError
 
 StrArray = NDArray[np.str_]
+MANY_REPEATS = 0.1  # of the rows: more are worth a word on how to keep them
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,10 @@ class RawInteractions:
 def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tuple[str, ...]]:
     """Interactions and the notes that name and count what was dropped.
 
-    In this order: ratings below ``min_rating`` go, of a repeated (user, item) pair the earliest stays,
-    then users and items with too few interactions go until none is left (k-core). Indices follow the
-    ids (numbers by value, other strings by code point), so the order of the file's rows decides nothing
-    but ties under ``tie_order = "file"`` and time itself where there are no timestamps.
+    In this order: ratings below ``min_rating`` go, of a repeated (user, item) pair the earliest stays (or what
+    ``repeats`` says), then users and items with too few interactions go until none is left (k-core). Indices follow
+    the ids (numbers by value, other strings by code point), so the order of the file's rows decides nothing but ties
+    under ``tie_order = "file"`` and time itself where there are no timestamps.
 
     Raises DataError when a filter needs a column that is not there or leaves nothing.
     """
@@ -64,7 +65,7 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
     elif early := int((raw.timestamps < 0).sum()):
         notes.append(f"{early} timestamps are negative (before 1970, or do they stand for missing ones?)")
     raw = _drop_ratings(raw, config, notes)
-    raw = _drop_repeats(raw, notes)
+    raw = _drop_repeats(raw, config, notes)
     raw = _core(raw, config, notes)
     return _index(raw, config), tuple(notes)
 
@@ -94,17 +95,25 @@ def _drop_ratings(raw: RawInteractions, config: DataConfig, notes: list[str]) ->
     return raw.take(keep)
 
 
-def _drop_repeats(raw: RawInteractions, notes: list[str]) -> RawInteractions:
-    """Of every (user, item) pair only the earliest row, the first in the file among equals."""
+def _drop_repeats(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
+    """Of every (user, item) pair only the earliest row, the first in the file among equals, or the latest, the last
+    there; all of them where ``repeats`` keeps them."""
     assert raw.timestamps is not None
     pairs = raw.users * np.int64(len(raw.item_ids)) + raw.items
     order = _order(pairs, raw.timestamps)
     again = np.flatnonzero(pairs[order[1:]] == pairs[order[:-1]]) + 1
     if not len(again):
         return raw
+    if config.repeats == "keep":
+        notes.append(
+            f"kept {len(again)} repeated (user, item) pairs: nothing that a user has met leaves the candidates"
+        )
+        return raw
     keep = np.ones(len(raw), dtype=np.bool_)
-    keep[order[again]] = False
-    notes.append(f"dropped {len(again)} repeated (user, item) pairs, the earliest kept")
+    keep[order[again - (config.repeats == "last")]] = False
+    kept = "earliest" if config.repeats == "first" else "latest"
+    many = "; --set data.repeats=keep keeps them" if len(again) > MANY_REPEATS * len(raw) else ""
+    notes.append(f"dropped {len(again)} of {len(raw)} rows as repeated (user, item) pairs, the {kept} kept{many}")
     return raw.take(keep)
 
 

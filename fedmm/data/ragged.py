@@ -21,6 +21,15 @@ def keep_values(ragged: Ragged, kept: BoolArray) -> Ragged:
     return Ragged(ragged.values[kept], before[ragged.offsets])
 
 
+def distinct(ragged: Ragged) -> Ragged:
+    """The same rows with each value once, where it stands first."""
+    owner = ragged.row_of_value
+    order = np.lexsort((ragged.values, owner))
+    again = np.zeros(len(order), dtype=np.bool_)
+    again[order[1:]] = (owner[order[1:]] == owner[order[:-1]]) & (ragged.values[order[1:]] == ragged.values[order[:-1]])
+    return keep_values(ragged, ~again) if again.any() else ragged
+
+
 def prefixes(ragged: Ragged, lengths: IntArray) -> Ragged:
     """The first ``lengths[r]`` values of each row r."""
     place = np.arange(len(ragged.values)) - np.repeat(ragged.offsets[:-1], ragged.lengths)

@@ -1,7 +1,9 @@
 """Which part of a history a client trains on and what it is asked about.
 
 Histories are in time order, so every question is a place in one: the items before the place are known, the item at the
-place is the target, and all the user's other items are excluded from the candidates. One rule for every split.
+place is the target, and all the user's other items are excluded from the candidates. One rule for every split. Where
+repeats are kept (``data.repeats = "keep"``) any item may come again, and nothing is excluded: were the target alone left
+of what a user has met, that would give it away.
 """
 
 from __future__ import annotations
@@ -38,19 +40,22 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     cold = choose_cold_items(interactions.item_ids, config.cold_item_fraction, config.cold_item_seed)
     split = _split_of(without_items(interactions, cold), config, _real(~cold))
     queries, notes = cold_queries(interactions, cold, split.train)
+    if config.repeats == "keep":
+        queries = replace(queries, excluded=prefixes(queries.excluded, np.zeros_like(queries.users)))
     return replace(split, cold=queries, notes=(*notes, *split.notes))
 
 
 def training_popularity(split: Split) -> IntArray:
-    """[V]: how many training histories hold each item; padding has 0."""
+    """[V]: how many training events each item has (one a history, unless repeats are kept); padding has 0."""
     return np.bincount(split.train.values, minlength=split.num_items + 1).astype(np.int64)
 
 
 def _split_of(interactions: Interactions, config: DataConfig, candidates: BoolArray | None = None) -> Split:
     """``candidates`` [V]: the items that are asked about; None: all."""
+    repeats = config.repeats == "keep"
     if config.split == "leave_one_out":
-        return _leave_one_out(interactions, candidates)
-    return _temporal(interactions, config.temporal_fraction, candidates)
+        return _leave_one_out(interactions, candidates, repeats=repeats)
+    return _temporal(interactions, config.temporal_fraction, candidates, repeats=repeats)
 
 
 def _real(items: BoolArray) -> BoolArray:
@@ -60,7 +65,7 @@ def _real(items: BoolArray) -> BoolArray:
     return real
 
 
-def _leave_one_out(interactions: Interactions, candidates: BoolArray | None) -> Split:
+def _leave_one_out(interactions: Interactions, candidates: BoolArray | None, *, repeats: bool) -> Split:
     lengths = interactions.histories.lengths
     asked = lengths >= FEWEST_ITEMS
     if not asked.any():
@@ -74,10 +79,12 @@ def _leave_one_out(interactions: Interactions, candidates: BoolArray | None) -> 
         notes.append(f"{int((~asked).sum())} users with fewer than {FEWEST_ITEMS} items train but are not asked")
     train_lengths = np.where(asked, lengths - 2, lengths)
     places = lengths - 2, lengths - 1
-    return _split("leave_one_out", interactions, train_lengths, places, (asked, asked), candidates, notes)
+    return _split(
+        "leave_one_out", interactions, train_lengths, places, (asked, asked), candidates, notes, repeats=repeats
+    )
 
 
-def _temporal(interactions: Interactions, fraction: float, candidates: BoolArray | None) -> Split:
+def _temporal(interactions: Interactions, fraction: float, candidates: BoolArray | None, *, repeats: bool) -> Split:
     histories, timestamps = interactions.histories, interactions.timestamps
     ordered = np.sort(timestamps)
     share = max(1, round(fraction * len(ordered)))
@@ -106,7 +113,7 @@ def _temporal(interactions: Interactions, fraction: float, candidates: BoolArray
         f"{int((second - first).sum())} between, {int((lengths - second).sum())} after the second",
         f"{int(asked[1].sum())} warm test users remain of {int(late.sum())} with events after the second cut",
     ]
-    return _split("temporal", interactions, first, (first, second), asked, candidates, notes)
+    return _split("temporal", interactions, first, (first, second), asked, candidates, notes, repeats=repeats)
 
 
 def _split(
@@ -117,12 +124,15 @@ def _split(
     asked: tuple[BoolArray, BoolArray],
     candidates: BoolArray | None,
     notes: list[str],
+    *,
+    repeats: bool,
 ) -> Split:
     """``places`` and ``asked``, [U] each: the validation's, then the test's."""
     histories = interactions.histories
     train = prefixes(histories, train_lengths)
     validation, test = (
-        _queries(histories, place, users, candidates) for place, users in zip(places, asked, strict=True)
+        _queries(histories, place, users, candidates, repeats=repeats)
+        for place, users in zip(places, asked, strict=True)
     )
     untrained = int((~np.isin(test.targets, train.values)).sum())
     if untrained:
@@ -137,10 +147,13 @@ def _split(
     return Split(name, interactions.num_items, train, validation, test, tuple(notes))
 
 
-def _queries(histories: Ragged, places: IntArray, asked: BoolArray, candidates: BoolArray | None) -> Queries:
+def _queries(
+    histories: Ragged, places: IntArray, asked: BoolArray, candidates: BoolArray | None, *, repeats: bool
+) -> Queries:
     users = np.flatnonzero(asked).astype(np.int64)
     own, places = take_rows(histories, users), places[users]
     at = own.offsets[:-1] + places
-    others = np.ones(len(own.values), dtype=np.bool_)
-    others[at] = False
-    return Queries(users, prefixes(own, places), own.values[at], keep_values(own, others), candidates)
+    targets = own.values[at]
+    others = own.values != np.repeat(targets, own.lengths)
+    excluded = prefixes(own, np.zeros_like(places)) if repeats else keep_values(own, others)
+    return Queries(users, prefixes(own, places), targets, excluded, candidates)

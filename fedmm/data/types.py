@@ -64,7 +64,7 @@ class ItemFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who met what, in time order within each user, every (user, item) pair once."""
+    """Who met what, in time order within each user; every (user, item) pair once, unless repeats are kept."""
 
     user_ids: NDArray[np.str_]  # [U] original ids
     item_ids: NDArray[np.str_]  # [V] original ids; item_ids[0] is "" (padding)
@@ -102,9 +102,9 @@ class Queries:
     """
 
     users: IntArray  # [Q] client indices
-    histories: Ragged  # [Q] the items known at that moment, in time order; the target is not among them
+    histories: Ragged  # [Q] the items known at that moment, in time order
     targets: IntArray  # [Q] item indices
-    excluded: Ragged  # [Q] all the user's items (of the candidates) but the target: never candidates
+    excluded: Ragged  # [Q] the user's items (of the candidates) but the target: never candidates; none of repeats
     candidates: BoolArray | None = None  # [V] the items that are asked about, padding not; None: all
 
     def __len__(self) -> int:

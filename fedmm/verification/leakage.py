@@ -234,8 +234,8 @@ def training_candidates(subject: Subject) -> Finding:
     from fedmm.models.losses.softmax import masked_logits
     from fedmm.models.scores import Scores
 
-    if not subject.config.federation.exclude_seen:
-        return none_of(0, "federation.exclude_seen is off: earlier items are candidates by choice")
+    if not subject.config.federation.exclude_seen or subject.config.data.repeats == "keep":
+        return none_of(0, "federation.exclude_seen is off or repeats are kept: earlier items are candidates by choice")
     split, count, rows = subject.split, 0, 0
     recommender = Recommender.build(subject.config.model.model_copy(update={"dropout": 0.0}), split.num_items, {})
     local = LocalTraining.build(recommender, FederationConfig(num_negatives=0), split.train, 0)

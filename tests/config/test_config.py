@@ -51,6 +51,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.item_column": Case("other_item"),
     "data.rating_column": Case("other_rating", {"data.min_rating": 2.0}),
     "data.timestamp_column": Case("other_time"),
+    "data.repeats": Case("last", {"data.columns": "-,-,rating,timestamp,user,item,-,-"}),
     "data.columns": Case("-,-,rating,-,user,item,-,timestamp"),
     "data.header": Case(False, {"data.columns": "user,item,-,-,-,-,-,-", "data.min_user_interactions": 1}),
     "data.min_rating": Case(2.0),

@@ -170,10 +170,19 @@ def test_notes_count_every_drop():
     found, notes = prepare(raw_of(rows), DataConfig(min_rating=2.0))
     text = " | ".join(notes)
     assert "dropped 1 ratings below 2" in text
-    assert "dropped 2 repeated (user, item) pairs, the earliest kept" in text
+    assert "rows as repeated (user, item) pairs, the earliest kept" in text
     assert "dropped 1 users and 0 items (1 interactions)" in text
     assert found.item_ids[found.histories[0][0]] == "a"
     assert found.timestamps[0] == 0.5
+
+
+@pytest.mark.parametrize(("repeats", "order"), [("first", "abc"), ("last", "bca"), ("keep", "abaca")])
+def test_repeats_are_the_first_the_last_or_all(repeats, order):
+    rows = [("1", item, 5.0, float(time)) for time, item in enumerate("abaca")]
+    found, notes = prepare(raw_of(rows), DataConfig(repeats=repeats))
+    assert "".join(found.item_ids[found.histories[0]]) == order
+    assert any(("kept 2" if repeats == "keep" else "dropped 2 of 5 rows") in note for note in notes)
+    assert any("data.repeats=keep" in note for note in notes) == (repeats != "keep")
 
 
 @pytest.mark.parametrize(

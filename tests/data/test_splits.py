@@ -185,3 +185,22 @@ def test_rows_and_values_can_be_picked(rows, data):
     picked = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=8) if rows else st.just([]))
     assert rows_of(take_rows(ragged, np.array(picked, dtype=np.int64))) == [rows[r] for r in picked]
     assert rows_of(keep_values(ragged, ragged.values > 4)) == [[v for v in row if v > 4] for row in rows]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 6), min_size=3, max_size=12), min_size=1, max_size=8),
+    st.sampled_from(["leave_one_out", "temporal"]),
+)
+def test_where_repeats_are_kept_nothing_is_excluded(rows, split):
+    times = [list(range(len(row))) for row in rows]
+    try:
+        found = make_split(build(rows, times), DataConfig(split=split, temporal_fraction=0.3, repeats="keep"))
+    except DataError:
+        return  # nobody has events on both sides
+    for queries in (found.validation, found.test):
+        for user, history, target, excluded in zip(
+            queries.users, queries.histories, queries.targets, queries.excluded, strict=True
+        ):
+            assert history.tolist() == rows[user][: len(history)]
+            assert rows[user][len(history)] == target
+            assert not len(excluded)
