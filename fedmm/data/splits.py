@@ -2,7 +2,7 @@
 
 Histories are in time order, so every question is a place in one: the items before the place are known, the item at the
 place is the target, and all the user's other items are excluded from the candidates. One rule for every split. Where
-repeats are kept (``data.repeats = "keep"``) any item may come again, and nothing is excluded: were the target alone left
+repeats are kept (``data.repeats = "keep"``) any item may come again and nothing is excluded: were the target alone left
 of what a user has met, that would give it away.
 """
 
