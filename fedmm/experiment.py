@@ -22,7 +22,7 @@ from fedmm.data.types import Dataset, Queries, Split
 from fedmm.engines import sequential, vectorized
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
-from fedmm.evaluation.model_scorer import model_scorer
+from fedmm.evaluation.model_scorer import model_scorer, succession_scorer, with_succession
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
 from fedmm.federation import scaffold
@@ -31,7 +31,8 @@ from fedmm.federation.centralized import run_epoch
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.count_sums import CountSums
-from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
+from fedmm.federation.count_uses import added_succession, count_notes, count_sums, start_ledger
+from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
@@ -39,6 +40,7 @@ from fedmm.federation.start_table import start_item_table
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.succession import Succession
 from fedmm.utils.seeding import derive, torch_stream
 from fedmm.utils.timing import OFF, Timer
 
@@ -117,7 +119,7 @@ class Experiment:
             split = make_split(dataset, config.data)
         tell("building the model")
         with timer.stage("building the model"):
-            sums = _count_sums(config, split)
+            sums = count_sums(config, split.train, split.num_items)
             counts = sums.clients if config.model.transition else None
             recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
             _check_alignment(config, recommender)
@@ -134,10 +136,11 @@ class Experiment:
             *dataset.notes,
             *split.notes,
             *_model_notes(config, recommender),
-            *_sum_notes(config, recommender, sums),
             *_shortages(negatives),
         )
-        return cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
+        experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
+        received = experiment._receives_counts
+        return replace(experiment, notes=(*notes, *count_notes(config, sums, experiment.succession, received=received)))
 
     @property
     def centralized(self) -> bool:
@@ -158,22 +161,17 @@ class Experiment:
             if table is not None:
                 params[ITEM_TABLE] = table.to(self.dtype)
         on_device = {name: value.to(self.device) for name, value in params.items()}
-        return TrainState(ServerState(on_device, {}, 0), self._start_ledger())
+        ledger = start_ledger(self.config, self.sums, received=self._receives_counts)
+        return TrainState(ServerState(on_device, {}, 0), ledger)
 
-    def _start_ledger(self) -> Ledger:
-        """The bytes of the round that sums transition counts: all clients send theirs once, for both uses, and where
-        the counts are an expert all receive the sum. Before a sketch of them the items' degrees travel, both ways."""
-        num_items, num_clients = self.split.num_items, len(self.split.train)
-        size = self.config.federation.spectral_sketch_size
-        if self.centralized:
-            return Ledger()
-        if size is not None:
-            degrees = degrees_message_bytes(num_items) * num_clients
-            return Ledger().add(degrees + sketch_message_bytes(num_items, size) * num_clients, degrees)
-        expert = self.recommender.reads_counts
-        if not (self.config.federation.spectral_start or expert):
-            return Ledger()
-        return Ledger().add(self.sums.uplink_bytes, self.sums.downlink_bytes(counts=expert))
+    @functools.cached_property
+    def succession(self) -> Succession | None:
+        """What is added when the model scores; None where nothing is."""
+        return added_succession(self.config, self.sums)
+
+    @property
+    def _receives_counts(self) -> bool:
+        return self.recommender.reads_counts or self.succession is not None
 
     def initial_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the model's parameters."""
@@ -221,7 +219,8 @@ class Experiment:
     def scorer(self, snapshot: Snapshot) -> Scorer:
         """The scores of a model: the backbone's up to the last warm-up round, then the full fusion's."""
         experts = snapshot.round > self.config.federation.warmup_rounds
-        return model_scorer(self.recommender, snapshot.params, self.device, experts=experts, clients=snapshot.clients)
+        model = model_scorer(self.recommender, snapshot.params, self.device, experts=experts, clients=snapshot.clients)
+        return with_succession(model, self.succession)
 
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
         """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone."""
@@ -253,19 +252,23 @@ class Experiment:
         return {
             "popularity": popularity_scorer(self.split),
             "transition_counts": transition_scorer(self.split),
-            "round_0": model_scorer(self.recommender, start, self.device, experts=True),
+            "round_0": with_succession(
+                model_scorer(self.recommender, start, self.device, experts=True), self.succession
+            ),
         }
 
     def parts(self, snapshot: Snapshot) -> dict[str, Scorer]:
         """What a model is made of, each scoring alone: the backbone without experts, then every expert without gate,
-        router and backbone. Nothing where the backbone is all there is."""
-        if not self.recommender.experts or snapshot.round <= self.config.federation.warmup_rounds:
+        router and backbone, and what has followed recent items. Nothing where the backbone is all there is."""
+        if snapshot.round <= self.config.federation.warmup_rounds:
             return {}
         build = functools.partial(
             model_scorer, self.recommender, snapshot.params, self.device, clients=snapshot.clients
         )
         own: dict[str, Scorer] = {name: build(experts=True, only=name) for name in self.recommender.experts}
-        return {"backbone": build(experts=False), **own}
+        if self.succession is not None:
+            own["succession"] = succession_scorer(self.succession, self.dtype, self.device)
+        return {"backbone": build(experts=False), **own} if own else {}
 
     def _validates(self, round_number: int) -> bool:
         return round_number % self.config.evaluation.every == 0 or round_number == self.config.federation.rounds
@@ -365,17 +368,6 @@ def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str
     if config.model.fusion != "backbone" and not recommender.experts:
         return [f'no item features: the "{config.model.fusion}" fusion has no experts, this run is the backbone alone']
     return []
-
-
-def _count_sums(config: ExperimentConfig, split: Split) -> CountSums:
-    """By the protocol of the settings; pooled data need none."""
-    protocol = "dense" if config.federation.mode == "centralized" else config.federation.count_sums
-    return CountSums.of(split.train, split.num_items, protocol, config.runtime.seed)
-
-
-def _sum_notes(config: ExperimentConfig, recommender: Recommender, sums: CountSums) -> list[str]:
-    start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
-    return [sums.note] if (start or recommender.reads_counts) and sums.note else []
 
 
 def _shortages(negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]) -> list[str]:

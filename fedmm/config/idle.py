@@ -68,7 +68,8 @@ def _samples_negatives(config: ExperimentConfig) -> bool:
 
 def _sums_counts(config: ExperimentConfig) -> bool:
     start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
-    return _has_cohorts(config) and (start or (config.model.transition and _has_experts(config)))
+    expert = (config.model.transition or config.model.succession) and _has_experts(config)
+    return _has_cohorts(config) and bool(start or expert)
 
 
 def _moves_touched_rows_only(config: ExperimentConfig) -> bool:
@@ -93,7 +94,7 @@ READERS = (
     _Reader(
         (
             "data.visual_features", "data.text_features", "data.feature_corruption", "model.experts",
-            "model.transition", "model.load_balance_weight", "federation.warmup_rounds",
+            "model.transition", "model.succession", "model.load_balance_weight", "federation.warmup_rounds",
         ),
         _has_experts,
         'experts, which model.fusion "backbone" has none of',
@@ -156,7 +157,7 @@ READERS = (
     _Reader(
         ("federation.count_sums",),
         _sums_counts,
-        "clients that count: federation.spectral_start without a sketch, or model.transition",
+        "clients that count: federation.spectral_start without a sketch, model.transition or model.succession",
     ),
     _Reader(
         ("federation.heat_cap",),

@@ -122,6 +122,11 @@ class ModelConfig(Section):
         "hybrid", description="kind of the visual and semantic experts; hybrid: pooled and neighbors added up"
     )
     transition: bool = Field(False, description="a further expert: transition counts summed over all clients")
+    succession: Weight | None = Field(
+        None,
+        description="weight of what followed the recent items by all clients' counts, added when the model scores and "
+        "unknown to training (unset: 8 beyond 5,000 items where the median history has at most 20, else 0)",
+    )
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
     learn_gating: bool = Field(True, description="whether the gating weight trains; false keeps gating_init")
@@ -274,6 +279,12 @@ class ExperimentConfig(Section):
                 f"federation.spectral_sketch_size {size} saves nothing beside model.transition, for which all counts "
                 "travel: unset federation.spectral_sketch_size, or set model.transition false"
             )
+        if size is not None and self.model.succession and self.model.fusion != "backbone":
+            raise ValueError(
+                f"federation.spectral_sketch_size {size} saves nothing beside model.succession "
+                f"{self.model.succession:g}, for which all counts travel: unset federation.spectral_sketch_size, or "
+                "set model.succession 0"
+            )
         number, rule = self.model.memory.num_prototypes, self.federation.aggregation
         if number and rule in ("median", "trimmed_mean"):
             raise ValueError(
@@ -305,6 +316,7 @@ UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.t
 LATER: Mapping[str, Any] = {
     "federation.cohort_sampler": "uniform",
     "federation.count_sums": "auto",
+    "model.succession": None,
     "evaluation.extra_metrics": [],
     "data.repeats": "first",
     "data.columns": None,

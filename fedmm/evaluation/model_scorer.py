@@ -12,6 +12,7 @@ from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.succession import Succession
 from fedmm.utils.params import Params, expand_for_clients
 
 
@@ -40,6 +41,30 @@ def model_scorer(
         items, rows = last_windows(histories, recommender.config.max_length)
         batch = Batch(torch.from_numpy(items).unsqueeze(0).to(device), torch.from_numpy(rows).unsqueeze(0).to(device))
         return recommender.forward(shared, batch, experts=experts, only=only).scores.materialise()[0]
+
+    return score
+
+
+def succession_scorer(succession: Succession, dtype: torch.dtype, device: torch.device) -> Scorer:
+    """Scores by what has followed the recent items alone."""
+
+    def score(users: IntArray, histories: Ragged) -> Tensor:
+        del users
+        return torch.from_numpy(succession.scores(histories).toarray()).to(device=device, dtype=dtype)
+
+    return score
+
+
+def with_succession(scorer: Scorer, succession: Succession | None) -> Scorer:
+    """``scorer`` with the scores of what has followed the recent items added; itself where there is none."""
+    if succession is None:
+        return scorer
+
+    def score(users: IntArray, histories: Ragged) -> Tensor:
+        total, added = scorer(users, histories), succession.scores(histories).tocoo()
+        places = torch.from_numpy(np.stack([added.row, added.col]).astype(np.int64)).to(total.device)
+        values = torch.from_numpy(added.data).to(total)
+        return total.index_put((places[0], places[1]), values, accumulate=True)
 
     return score
 

@@ -26,6 +26,7 @@ INTERACTING = (
         "model.experts",
         "model.scoring",
         "model.transition",
+        "model.succession",
         "model.alignment_weight",
         "model.personal_gate",
         "model.user_vector",

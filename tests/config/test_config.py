@@ -72,6 +72,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.fusion": Case("competitive"),
     "model.experts": Case("memory"),
     "model.transition": Case(True),
+    "model.succession": Case(4.0),
     "model.scoring": Case("cosine", MEMORY),
     "model.gating_init": Case(0.5),
     "model.learn_gating": Case(False),

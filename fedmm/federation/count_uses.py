@@ -1,0 +1,54 @@
+"""What a run makes of the summed transition counts, and what the round before the first costs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.types import Ragged
+from fedmm.federation.count_sums import CountSums
+from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
+from fedmm.models.succession import Succession, default_weight
+
+
+def count_sums(config: ExperimentConfig, train: Ragged, num_items: int) -> CountSums:
+    """The sums by the protocol of the settings; pooled data need none."""
+    pooled = config.federation.mode == "centralized"
+    return CountSums.of(train, num_items, "dense" if pooled else config.federation.count_sums, config.runtime.seed)
+
+
+def added_succession(config: ExperimentConfig, sums: CountSums) -> Succession | None:
+    """What is added when the model scores; None where its weight is 0, or the model is to be the backbone alone."""
+    weight = config.model.succession
+    if weight is None and config.federation.spectral_sketch_size is None:
+        weight = default_weight(sums.train, sums.num_items)
+    return Succession.build(sums.clients, weight) if weight and config.model.fusion != "backbone" else None
+
+
+def start_ledger(config: ExperimentConfig, sums: CountSums, *, received: bool) -> Ledger:
+    """The bytes of the round that sums transition counts: all clients send theirs once, for all uses, and where the
+    counts are ``received`` all clients get the sum. Before a sketch of them the items' degrees travel, both ways."""
+    num_items, num_clients = sums.num_items, len(sums.train)
+    size = config.federation.spectral_sketch_size
+    if config.federation.mode == "centralized":
+        return Ledger()
+    if size is not None:
+        degrees = degrees_message_bytes(num_items) * num_clients
+        return Ledger().add(degrees + sketch_message_bytes(num_items, size) * num_clients, degrees)
+    if not (config.federation.spectral_start or received):
+        return Ledger()
+    return Ledger().add(sums.uplink_bytes, sums.downlink_bytes(counts=received))
+
+
+def count_notes(
+    config: ExperimentConfig, sums: CountSums, succession: Succession | None, *, received: bool
+) -> Iterator[str]:
+    """One sentence for each choice about counts that the data's shape made."""
+    start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
+    if (start or received) and sums.note:
+        yield sums.note
+    if succession is not None and config.model.succession is None:
+        yield (
+            f"what followed recent items is added to the scores at weight {succession.weight:g}: histories are short "
+            f"for {sums.num_items:,} items (model.succession)"
+        )
