@@ -4,16 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 
 from fedmm.data.types import IntArray, Queries
 from fedmm.errors import DataError
 from fedmm.evaluation.intervals import bootstrap_intervals
 from fedmm.evaluation.metrics import item_coverage, per_query
 from fedmm.evaluation.ranking import CPU, Negatives, RankCounts, Scorer, rank_queries
+from fedmm.utils.records import Named, Record, unmeasured
+
+Interval = tuple[float | None, float | None]  # its ends; JSON has null where a number is not finite
+
+
+class Metrics(Record):
+    """Metrics of one protocol by name, ``metrics.ndcg_at_10``, with their 95% intervals, ``metrics.ci95.ndcg_at_10``.
+
+    >>> metrics = Metrics(hr_at_10=0.25, num_users=4, ci95={"hr_at_10": (0.0, 0.75)})
+    >>> metrics.hr_at_10, metrics.ci95.hr_at_10
+    (0.25, (0.0, 0.75))
+    """
+
+    model_config = ConfigDict(extra="allow")
+    absent: ClassVar[frozenset[str]] = frozenset({"num_users", "ci95"})
+    __pydantic_extra__: dict[str, float | None] = Field(init=False)
+
+    num_users: int | float | None = None  # who were asked; left out of rows that say so themselves
+    ci95: Named[Interval] | None = None  # left out where nothing was resampled
+
+    def __getattr__(self, name: str) -> Any:
+        measured: Mapping[str, Any] = object.__getattribute__(self, "__pydantic_extra__") or {}
+        if name in measured:
+            return measured[name]
+        raise AttributeError(unmeasured(name, measured))
+
+    def _entries(self) -> dict[str, Any]:
+        return {**(self.__pydantic_extra__ or {}), **super()._entries()}
+
+
+Protocols = Named[Metrics]  # "full" -> metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,16 +57,19 @@ class Evaluation:
     counts: Mapping[str, RankCounts]  # protocol -> per query
     users: IntArray  # [Q] the client index of each query
 
+    def protocols(self) -> Protocols:
+        """Protocol -> its metrics, the number of users and, where bootstrapping was on, intervals."""
+        return Protocols({protocol: self._measured(protocol) for protocol in self.metrics})
+
     def to_json(self) -> dict[str, dict[str, Any]]:
         """``{protocol: {hr_at_10: .., ..., num_users: .., ci95: {hr_at_10: [low, high], ...}}}``; full ranking adds
         ``item_coverage_at_k``, and ``ci95`` is left out where bootstrapping was off."""
-        return {protocol: self._protocol_json(protocol) for protocol in self.metrics}
+        return self.protocols().to_json()
 
-    def _protocol_json(self, protocol: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {**self.metrics[protocol], "num_users": len(np.unique(self.users))}
-        if protocol in self.intervals:
-            entry["ci95"] = {name: list(bounds) for name, bounds in self.intervals[protocol].items()}
-        return entry
+    def _measured(self, protocol: str) -> Metrics:
+        own = self.intervals.get(protocol)
+        bounds = None if own is None else Named[Interval](dict(own))
+        return Metrics(**self.metrics[protocol], num_users=len(np.unique(self.users)), ci95=bounds)
 
 
 def evaluate(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fedmm.data.types import Queries
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
-from fedmm.evaluation.results import Evaluation
+from fedmm.evaluation.results import Metrics
 from fedmm.experiment import COLD, Experiment
 from fedmm.federation.snapshot import Snapshot
+from fedmm.runs.result import ColdItems
+from fedmm.utils.records import Named
 
 
-def cold_items_json(experiment: Experiment, snapshot: Snapshot) -> dict[str, Any]:
-    """``{"cold_items": {num_items, num_queries, num_users, chance, rows}}`` for the model of ``snapshot``; nothing
-    where no item is cold.
+def cold_items_result(experiment: Experiment, snapshot: Snapshot) -> ColdItems | None:
+    """Cold items as the model of ``snapshot`` ranks them; None where no item is cold.
 
     ``rows`` holds the model, the parts of it that score alone and popularity, which knows nothing of an item that
     nobody trains on: all are level, and it scores at ``chance``. Metrics are means over all pairs of a user and a cold
@@ -24,19 +23,18 @@ def cold_items_json(experiment: Experiment, snapshot: Snapshot) -> dict[str, Any
     """
     queries = experiment.split.cold
     if queries is None or queries.candidates is None:
-        return {}
+        return None
     parts = experiment.parts(snapshot)
     scorers = parts | {"popularity": experiment.baselines()["popularity"]}
     rows = {"model": experiment.evaluate(snapshot, COLD)}
     rows |= {name: experiment.evaluate_scorer(scorer, COLD) for name, scorer in scorers.items()}
-    section = {
-        "num_items": int(queries.candidates.sum()),
-        "num_queries": len(queries),
-        "num_users": len(np.unique(queries.users)),
-        "chance": chance(queries, experiment.config.evaluation.cutoffs),
-        "rows": {name: _row(row) for name, row in rows.items()},
-    }
-    return {"cold_items": section}
+    return ColdItems(
+        num_items=int(queries.candidates.sum()),
+        num_queries=len(queries),
+        num_users=len(np.unique(queries.users)),
+        chance=Named[float | None](dict(chance(queries, experiment.config.evaluation.cutoffs))),
+        rows=Named[Metrics]({name: row.protocols()["full"] for name, row in rows.items()}),
+    )
 
 
 def chance(queries: Queries, cutoffs: tuple[int, ...]) -> dict[str, float]:
@@ -45,8 +43,3 @@ def chance(queries: Queries, cutoffs: tuple[int, ...]) -> dict[str, float]:
     others = (queries.candidates.sum() - queries.excluded.lengths - 1).astype(np.int32)
     level = RankCounts(np.zeros_like(others), others, others + 1)
     return {name: float(values.mean()) for name, values in per_query(level, cutoffs).items()}
-
-
-def _row(evaluation: Evaluation) -> dict[str, Any]:
-    """The metrics of the one protocol there is, with their intervals."""
-    return evaluation.to_json()["full"]

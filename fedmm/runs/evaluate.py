@@ -10,12 +10,14 @@ from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.checkpoint import load_checkpoint
-from fedmm.runs.cold import cold_items_json
+from fedmm.runs.cold import cold_items_result
 from fedmm.runs.facts import dataset_facts
 from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
 from fedmm.runs.observer import Observer
-from fedmm.runs.references import groups_json, measure_beside, paired_json, rows_json
-from fedmm.runs.train import set_threads
+from fedmm.runs.references import groups_result, measure_beside, measured, paired_result
+from fedmm.runs.result import EvaluateResult, Group, PairedTests, Splits, rows_by_name
+from fedmm.runs.running import set_threads
+from fedmm.utils.records import Named
 
 
 def run_evaluation(
@@ -26,7 +28,7 @@ def run_evaluation(
     protocols: tuple[str, ...] | None = None,
     device: str | None = None,
     threads: int | None = None,
-) -> dict[str, Any]:
+) -> EvaluateResult:
     """Evaluates a checkpoint (or a run folder's best) on "validation" or "test"; ``protocols`` None takes the run's.
 
     Raises CheckpointError where the checkpoint cannot be read or does not fit the data.
@@ -41,22 +43,22 @@ def run_evaluation(
     snapshot = Snapshot(params, int(meta["round"]), restore_clients(tensors, "clients", experiment, checkpoint))
     model = experiment.evaluate(snapshot, split)
     beside = measure_beside(experiment, snapshot, split, model)
-    return {
-        "version": __version__,
-        "status": "finished",
-        "checkpoint": str(checkpoint),
-        "split": split,
-        "seed": config.runtime.seed,
-        "round": int(meta["round"]),
-        "dataset": dataset_facts(experiment),
-        "config_digest": config.digest,
-        "metrics": {split: model.to_json()},
-        "baselines": rows_json({split: beside.baselines}),
-        "parts": rows_json({split: beside.parts}),
-        "paired": {split: paired_json(beside.paired)},
-        "groups": {split: groups_json(experiment, model, beside, split)},
-        **(cold_items_json(experiment, snapshot) if split == "test" else {}),
-    }
+    return EvaluateResult(
+        version=__version__,
+        status="finished",
+        checkpoint=str(checkpoint),
+        split=split,
+        seed=config.runtime.seed,
+        round=snapshot.round,
+        dataset=dataset_facts(experiment),
+        config_digest=config.digest,
+        metrics=Splits({split: model.protocols()}),
+        baselines=rows_by_name({split: measured(beside.baselines)}),
+        parts=rows_by_name({split: measured(beside.parts)}),
+        paired=Named[Named[PairedTests]]({split: paired_result(beside.paired)}),
+        groups=Named[Named[tuple[Group, ...]]]({split: groups_result(experiment, model, beside, split)}),
+        cold_items=cold_items_result(experiment, snapshot) if split == "test" else None,
+    )
 
 
 def _settings(

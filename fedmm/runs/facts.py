@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import resource
 import sys
-from typing import Any
 
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import traffic
+from fedmm.runs.result import DatasetFacts, ModelFacts
 from fedmm.utils.params import num_parameters
 from fedmm.utils.text import in_bytes
 
 SHORT_NAMES = {"visual": "w_vis", "semantic": "w_sem", "transition": "w_trans"}
 
 
-def dataset_facts(experiment: Experiment) -> dict[str, Any]:
+def dataset_facts(experiment: Experiment) -> DatasetFacts:
     """Name, sizes and digest of the data."""
     interactions = experiment.dataset.interactions
-    return {
-        "name": experiment.dataset.name,
-        "digest": experiment.dataset.digest,
-        "num_users": interactions.num_users,
-        "num_items": interactions.num_items,
-        "num_interactions": len(interactions.histories.values),
-    }
+    return DatasetFacts(
+        name=experiment.dataset.name,
+        digest=experiment.dataset.digest,
+        num_users=interactions.num_users,
+        num_items=interactions.num_items,
+        num_interactions=len(interactions.histories.values),
+    )
 
 
-def model_facts(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+def model_facts(experiment: Experiment, state: TrainState) -> ModelFacts:
     """Size, gate and router weights of the best round; None where the model has no such part."""
     params = (state.snapshot if state.best is None else state.best.snapshot).params
     weights = experiment.recommender.expert_weights(params)
-    return {
-        "num_parameters": num_parameters(params),
-        "gating_weight": experiment.recommender.gating_weight(params),
+    return ModelFacts(
+        num_parameters=num_parameters(params),
+        gating_weight=experiment.recommender.gating_weight(params),
         **{short: weights.get(name) for name, short in SHORT_NAMES.items()},
-    }
+    )
 
 
 def expected_traffic(experiment: Experiment) -> Ledger:

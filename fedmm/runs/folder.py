@@ -38,6 +38,7 @@ from fedmm.study.values import flatten
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils.files import METRICS_FILE, storage_error, write_atomically
 from fedmm.utils.params import Params
+from fedmm.utils.records import plain
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.toml"
@@ -344,7 +345,7 @@ def is_finished(folder: Path) -> bool:
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
     """Writes the run's result; from then on it counts as finished."""
     path = folder / RESULT_FILE
-    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(plain(result), indent=1) + "\n").encode())
     return path
 
 

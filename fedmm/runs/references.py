@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fedmm.data.cold_items import cold_digest
 from fedmm.data.negatives import negatives_digest
 from fedmm.evaluation.groups import group_tables
 from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.ranking import RankCounts
-from fedmm.evaluation.results import Evaluation
+from fedmm.evaluation.results import Evaluation, Protocols
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import UserCounts
 from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
+from fedmm.runs.result import Group, Paired, PairedTests
+from fedmm.utils.records import Named
 from fedmm.utils.seeding import derive, numpy_stream
 
 FIXED = ("popularity", "transition_counts")  # nobody trained these, no seed changes them
@@ -77,24 +78,24 @@ def num_rows(experiment: Experiment) -> int:
     return 2 * (1 + NUM_BASELINES + parts) + cold
 
 
-def rows_json(rows: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, dict[str, Any]]:
-    """``{name: {split: metrics}}`` from the rows of each split."""
-    found: dict[str, dict[str, Any]] = {}
-    for split, own in rows.items():
-        for name, evaluation in own.items():
-            found.setdefault(name, {})[split] = evaluation.to_json()
-    return found
+def measured(rows: Mapping[str, Evaluation]) -> dict[str, Protocols]:
+    """The metrics of rows by name."""
+    return {name: row.protocols() for name, row in rows.items()}
 
 
-def paired_json(paired: Mapping[str, Mapping[str, PairedTest]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """``{opponent: {"full/ndcg_at_10": {difference, ci95, p_value}}}``: the model minus the opponent."""
-    return {
-        name: {
-            metric: {"difference": test.difference, "ci95": list(test.ci95), "p_value": test.p_value}
-            for metric, test in own.items()
+def paired_result(paired: Mapping[str, Mapping[str, PairedTest]]) -> Named[PairedTests]:
+    """Opponent -> "full/ndcg_at_10" -> the model minus the opponent."""
+    return Named[PairedTests](
+        {
+            name: PairedTests(
+                {
+                    metric: Paired(difference=test.difference, ci95=test.ci95, p_value=test.p_value)
+                    for metric, test in own.items()
+                }
+            )
+            for name, own in paired.items()
         }
-        for name, own in paired.items()
-    }
+    )
 
 
 def model_counts(experiment: Experiment, found: Evaluation, split: str) -> UserCounts:
@@ -109,13 +110,14 @@ def beside_counts(experiment: Experiment, beside: Beside, split: str) -> UserCou
     return _counts_of(experiment, counts, split)
 
 
-def groups_json(experiment: Experiment, found: Evaluation, beside: Beside, split: str) -> dict[str, Any]:
+def groups_result(experiment: Experiment, found: Evaluation, beside: Beside, split: str) -> Named[tuple[Group, ...]]:
     """The model and what stands beside it by groups of users and of targets (``evaluation/groups.py``)."""
     model, others = model_counts(experiment, found, split), beside_counts(experiment, beside, split)
     config = experiment.config
     seed = derive(config.runtime.seed, "bootstrap")
     samples = config.evaluation.bootstrap_samples
-    return dict(group_tables(model, others, experiment.queries(split), experiment.split, samples, seed))
+    tables = group_tables(model, others, experiment.queries(split), experiment.split, samples, seed)
+    return Named[tuple[Group, ...]].model_validate(tables)
 
 
 def _counts_of(experiment: Experiment, counts: Mapping[str, RankCounts], split: str) -> UserCounts:

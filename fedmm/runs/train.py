@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from fedmm import __version__
 from fedmm.config import ExperimentConfig
 from fedmm.config.idle import idle_settings
 from fedmm.config.load import dump_toml
-from fedmm.errors import FedmmError, StorageError
+from fedmm.errors import FedmmError
 from fedmm.evaluation.results import Evaluation
-from fedmm.evaluation.user_counts import save_user_counts
 from fedmm.experiment import Experiment, RoundReport, TrainState
-from fedmm.runs.advice import advise
 from fedmm.runs.checkpoint import BEST, FOLDER, prune_checkpoints
-from fedmm.runs.cold import cold_items_json
 from fedmm.runs.continuing import keep_settings
-from fedmm.runs.facts import SHORT_NAMES, announce_sizes, dataset_facts, model_facts, peak_rss_bytes
-from fedmm.runs.figures import learning_curve
-from fedmm.runs.figures_groups import draw_groups
+from fedmm.runs.facts import SHORT_NAMES, announce_sizes, dataset_facts
 from fedmm.runs.folder import (
     BESIDE_FILES,
     CONFIG_FILE,
@@ -47,44 +37,20 @@ from fedmm.runs.folder import (
 )
 from fedmm.runs.metrics import flat_metrics
 from fedmm.runs.observer import Observer as Observer
-from fedmm.runs.pace import ROUND_0, Pace, seconds_by_part
+from fedmm.runs.pace import ROUND_0, Pace
 from fedmm.runs.references import (
-    Beside,
-    beside_counts,
-    groups_json,
-    measure_beside,
-    model_counts,
     num_rows,
-    paired_json,
-    rows_json,
 )
+from fedmm.runs.reporting import report
+from fedmm.runs.result import ProfileResult, TrainResult
+from fedmm.runs.running import Running, set_threads
 from fedmm.tracking import mlflow_run
 from fedmm.tracking.mlflow_run import Tracker
-from fedmm.tracking.mlflow_store import DEFAULT_URI, redacted, resolve_uri
-from fedmm.utils.files import METRICS_FILE, read_rounds, truncate_rounds, write_atomically
+from fedmm.tracking.mlflow_store import redacted
+from fedmm.utils.files import METRICS_FILE, truncate_rounds, write_atomically
 from fedmm.utils.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
 from fedmm.utils.text import in_time, metric_words, share
 from fedmm.utils.timing import OFF, START_UP, StageTimer, Timer
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What the steps of one run share."""
-
-    experiment: Experiment
-    folder: Path
-    observer: Observer
-    interrupts: Interrupts
-    started: float
-    data_seconds: float
-    test: bool  # whether the test split is evaluated
-    tags: Mapping[str, str]
-    timer: Timer
-    profiled: bool  # whether the result says where the time went, stage by stage
-
-    @property
-    def config(self) -> ExperimentConfig:
-        return self.experiment.config
 
 
 def run_training(
@@ -96,7 +62,7 @@ def run_training(
     tags: Mapping[str, str] | None = None,
     timer: Timer = OFF,
     began: float | None = None,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Trains, evaluates and reports; returns the result object (the one ``--json`` prints).
 
     With ``resume`` the run in ``runtime.output`` (or the last stopped one) goes on in the same MLflow run; the numbers
@@ -123,7 +89,7 @@ def run_training(
         for note in (*idle_settings(config), *experiment.notes):
             observer.note(note)
         ready = time.perf_counter() - started
-        run = _Run(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer, profiled)
+        run = Running(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer, profiled)
         try:
             with held(folder):
                 state, progress = _begin(run, resumed=resumed is not None)
@@ -134,13 +100,7 @@ def run_training(
             raise
 
 
-def set_threads(threads: int) -> None:
-    """Sets torch's CPU threads; 0 takes as many as this process may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or available)
-
-
-def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
+def _begin(run: Running, *, resumed: bool) -> tuple[TrainState, Progress]:
     """Round 0, or the state in which a stopped run was left."""
     found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
     if found is not None:
@@ -164,7 +124,7 @@ def _begin(run: _Run, *, resumed: bool) -> tuple[TrainState, Progress]:
         return run.experiment.initial_state(), Progress()
 
 
-def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
+def _train_and_report(run: Running, state: TrainState, progress: Progress) -> TrainResult:
     experiment, observer = run.experiment, run.observer
     facts = dataset_facts(experiment)
     tags = {"output": str(run.folder), **run.tags}
@@ -175,14 +135,14 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
         progress = replace(progress, run_id=tracker.run_id)
         with tracked():
             tracker.log_params(run.config.flat())
-            tracker.log_dataset(**facts, context="training")
+            tracker.log_dataset(**facts.to_json(), context="training")
         observer.prepared(facts, run.config.federation.rounds)
         with saving():
             save_state(run.folder, experiment, state, progress)  # from here on a kill finds the same MLflow run again
         try:
             pace, known = _measure_start(run, state)
             state, progress = _train(run, state, progress, tracker, pace)
-            result = _report(run, state, progress, tracker, pace, known)
+            result = report(run, state, progress, tracker.run_id, pace, known)
             with tracked():
                 tracker.log_summary(flat_metrics(result))
                 kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
@@ -201,13 +161,15 @@ def _train_and_report(run: _Run, state: TrainState, progress: Progress) -> dict[
         return _profiled(result, run)
 
 
-def _profiled(result: dict[str, Any], run: _Run) -> dict[str, Any]:
+def _profiled(result: TrainResult, run: Running) -> TrainResult:
     """The result with the profile until now, where it is wanted."""
     profile = run.timer.profile() if run.profiled else None
-    return result if profile is None else result | {"profile": profile.to_json()}
+    if profile is None:
+        return result
+    return result.model_copy(update={"profile": ProfileResult.from_json(profile.to_json())})
 
 
-def _measure_start(run: _Run, state: TrainState) -> tuple[Pace, dict[str, Evaluation]]:
+def _measure_start(run: Running, state: TrainState) -> tuple[Pace, dict[str, Evaluation]]:
     """Evaluates round 0 on validation, which the report shows anyway, and tells from it how long the report takes.
     Nothing is known where nothing is reported."""
     if not run.test:
@@ -228,7 +190,7 @@ def _measure_start(run: _Run, state: TrainState) -> tuple[Pace, dict[str, Evalua
 
 
 def _train(
-    run: _Run, state: TrainState, progress: Progress, tracker: Tracker, pace: Pace
+    run: Running, state: TrainState, progress: Progress, tracker: Tracker, pace: Pace
 ) -> tuple[TrainState, Progress]:
     """The rounds that are left, with their records; on a stop the last complete round is saved first."""
     rounds, saved = run.config.federation.rounds, state.server.round
@@ -257,80 +219,6 @@ def _train(
     return state, progress
 
 
-def _report(
-    run: _Run, state: TrainState, progress: Progress, tracker: Tracker, pace: Pace, known: Mapping[str, Evaluation]
-) -> dict[str, Any]:
-    """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up.
-    ``known`` are rows of validation that were measured before."""
-    experiment = run.experiment
-    if state.best is None:
-        raise FedmmError("The run has no validated round.", "Start it anew.")
-    began = time.perf_counter()
-    splits = ("validation", "test") if run.test else ("validation",)
-    run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
-    with run.timer.stage("final evaluation"):
-        best = state.best.snapshot
-        found = {split: experiment.evaluate(best, split) for split in splits}
-    beside: dict[str, Beside] = {}
-    cold: dict[str, Any] = {}
-    if run.test:
-        left = in_time(pace.evaluation * (pace.num_final - len(splits)))
-        run.observer.stage(f"evaluating the baselines and each part of the model alone, about {left}")
-        with run.timer.stage("baselines"):
-            beside = {
-                split: measure_beside(experiment, best, split, outcome, known=known if split == "validation" else {})
-                for split, outcome in found.items()
-            }
-    with run.timer.stage("per-user counts"):
-        for split, outcome in found.items():
-            save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
-        for split, rows in beside.items():
-            save_user_counts(beside_counts(experiment, rows, split), run.folder / BESIDE_FILES[split])
-    groups = {split: groups_json(experiment, found[split], rows, split) for split, rows in beside.items()}
-    if run.test and experiment.split.cold is not None:
-        run.observer.stage("evaluating the cold items")
-        with run.timer.stage("cold items"):
-            cold = cold_items_json(experiment, best)
-    if run.test:
-        _draw(run, "The learning curve", partial(_draw_curve, run, beside["validation"].baselines))
-    if groups.get("test"):
-        _draw(run, "The figure of groups", partial(draw_groups, groups["test"], run.folder / GROUPS_FILE))
-    evaluation_seconds = time.perf_counter() - began
-    profile = run.timer.profile()
-    parts = {} if profile is None else seconds_by_part(profile)
-    result = {
-        "version": __version__,
-        "status": "finished",
-        "seed": run.config.runtime.seed,
-        "run_id": tracker.run_id,
-        "tracking_uri": _tracking_uri(run.config),
-        "checkpoint": str(run.folder / FOLDER / BEST),
-        "output": str(run.folder),
-        "dataset": dataset_facts(experiment),
-        "config_digest": run.config.digest,
-        "rounds": state.server.round,
-        "best_round": best.round,
-        "seconds": {
-            "total": sum(parts.values()),
-            "data": run.data_seconds,
-            "train": progress.train_seconds,
-            "evaluation": evaluation_seconds,
-            "parts": parts,
-        },
-        "metrics": {split: outcome.to_json() for split, outcome in found.items()},
-        "baselines": rows_json({split: own.baselines for split, own in beside.items()}),
-        "parts": rows_json({split: own.parts for split, own in beside.items()}),
-        "paired": {split: paired_json(own.paired) for split, own in beside.items()},
-        "groups": groups,
-        **cold,
-        "model": model_facts(experiment, state),
-        "communication": vars(state.ledger),
-        "peak_rss_bytes": peak_rss_bytes(),
-        "notes": list(experiment.notes),
-    }
-    return result | {"advice": advise(run.config, result) if run.test else []}
-
-
 def round_metrics(report: RoundReport) -> dict[str, float]:
     """One round as tracked: ``train/loss``, ``val/full/ndcg_at_10``, ``model/gating_weight``, ..."""
     metrics = {
@@ -348,15 +236,7 @@ def round_metrics(report: RoundReport) -> dict[str, float]:
     return metrics | {f"val/{name}": value for name, value in (report.validation or {}).items()}
 
 
-def _tracking_uri(config: ExperimentConfig) -> str | None:
-    """Where the MLflow run is, without credentials; the default store by its short name."""
-    if not config.tracking.enabled:
-        return None
-    uri = resolve_uri(config.tracking.uri, os.environ)
-    return DEFAULT_URI if uri == resolve_uri(None, {}) else redacted(uri)
-
-
-def _shareable_settings(run: _Run) -> Path:
+def _shareable_settings(run: Running) -> Path:
     """The run's settings file, or a copy of it without the credentials of a tracking server."""
     path = run.folder / CONFIG_FILE
     text = path.read_text(encoding="utf-8")
@@ -365,22 +245,3 @@ def _shareable_settings(run: _Run) -> Path:
     copy = run.folder / "shared" / CONFIG_FILE
     write_atomically(copy, redacted(text).encode())
     return copy
-
-
-def _draw(run: _Run, what: str, draw: Callable[[], object]) -> None:
-    """A picture is worth less than the result: whatever the plotting library stumbles over costs a warning. A disk
-    that refuses it would refuse the result too, and ``--resume`` repeats the evaluation alone."""
-    try:
-        with run.timer.stage("drawing"):
-            draw()
-    except StorageError:
-        raise
-    except Exception as error:
-        run.observer.warn(f"{what} could not be drawn ({type(error).__name__}: {error}).")
-
-
-def _draw_curve(run: _Run, baselines: Mapping[str, Evaluation]) -> None:
-    metric = run.config.evaluation.selection_metric
-    protocol, name = metric.split("/")
-    levels = {label: outcome.metrics[protocol][name] for label, outcome in baselines.items()}
-    learning_curve(read_rounds(run.folder), run.folder / CURVE_FILE, levels, metric)

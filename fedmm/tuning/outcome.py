@@ -26,7 +26,7 @@ from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE, evaluated_params, restore, restore_clients
 from fedmm.runs.references import measure_beside
-from fedmm.runs.train import set_threads
+from fedmm.runs.running import set_threads
 from fedmm.study import Study
 from fedmm.study.records import RunRecord, TrialRecord
 from fedmm.utils.seeding import numpy_stream

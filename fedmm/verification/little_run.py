@@ -13,6 +13,7 @@ import torch
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.folder import evaluated_params
+from fedmm.runs.result import TrainResult
 from fedmm.runs.train import run_training
 from fedmm.utils.files import read_rounds
 from fedmm.utils.params import Params
@@ -35,7 +36,7 @@ SETTINGS: Mapping[str, Any] = {
 class LittleRun:
     """A finished run of the little world, what it left and what was seen on the way."""
 
-    result: Mapping[str, Any]
+    result: TrainResult
     written: Mapping[str, Any]  # the result in the run folder
     rounds: Sequence[Mapping[str, Any]]
     best: Params  # of the checkpoint

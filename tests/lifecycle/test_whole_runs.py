@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedmm.errors import DivergenceError
-from fedmm.runs import train as train_module
+from fedmm.runs import reporting
 from fedmm.runs.checkpoint import FOLDER, load_checkpoint
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.utils.files import read_rounds
@@ -122,7 +122,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning_not_the_result(
     def stumble(*arguments: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(train_module, "learning_curve", stumble)
+    monkeypatch.setattr(reporting, "learning_curve", stumble)
     observer = Silence()
     assert train(six_rounds(world, "run"), observer)["status"] == "finished"
     assert any("no font" in text for text in observer.warnings)

@@ -25,8 +25,8 @@ def _sketched_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     def sketch(rounds: Any, path: Path, baselines: Any, metric: str) -> None:
         path.write_text(f"{len(rounds)} rounds of {metric}")
 
-    monkeypatch.setattr("fedmm.runs.train.learning_curve", sketch)
-    monkeypatch.setattr("fedmm.runs.train.draw_groups", lambda tables, path: path.write_text(str(tables)))
+    monkeypatch.setattr("fedmm.runs.reporting.learning_curve", sketch)
+    monkeypatch.setattr("fedmm.runs.reporting.draw_groups", lambda tables, path: path.write_text(str(tables)))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,9 +94,9 @@ def test_a_checkpoint_is_evaluated_with_them(kind: str, split: str, ran: Callabl
     """To the last digit of what the run itself reported: the model and its parts alone."""
     folder, result, _ = ran(kind)
     found = run_evaluation(folder, Watcher(), split=split)
-    assert json.loads(json.dumps(found["metrics"][split])) == json.loads(json.dumps(result["metrics"][split]))
-    for name, part in found["parts"].items():
-        assert json.loads(json.dumps(part[split])) == json.loads(json.dumps(result["parts"][name][split]))
+    assert found.metrics[split] == result["metrics"][split]
+    for name, part in found.parts.items():
+        assert part[split] == result["parts"][name][split]
 
 
 def test_they_matter(ran: Callable[[str], Ran]) -> None:
@@ -111,7 +110,7 @@ def test_they_matter(ran: Callable[[str], Ran]) -> None:
     best = state.best.snapshot
     shared = experiment.evaluate(replace(best, clients=NO_STATES), "validation").to_json()
     own = experiment.evaluate(best, "validation").to_json()
-    assert json.loads(json.dumps(own)) == json.loads(json.dumps(result["metrics"]["validation"]))
+    assert own == result["metrics"]["validation"]
     assert shared != own
 
 

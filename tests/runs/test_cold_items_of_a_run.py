@@ -16,7 +16,7 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.snapshot import Snapshot
 from fedmm.models.personal import USER_VECTOR
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.runs.cold import cold_items_json
+from fedmm.runs.cold import cold_items_result
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.folder import COUNTS_FILES
 from fedmm.runs.metrics import flat_metrics
@@ -76,14 +76,14 @@ def test_users_rank_cold_items_by_models_of_their_own(
     vectors = 10 * torch.randn(len(users), 8, generator=torch.Generator().manual_seed(0))
     clients = NO_STATES.after([(users, {USER_VECTOR: vectors})])
     models = (Snapshot(params, 1, who) for who in (clients, NO_STATES))
-    own, shared = (cold_items_json(experiment, model)["cold_items"]["rows"] for model in models)
+    own, shared = (cold_items_result(experiment, model).rows for model in models)
     assert own["model"] != shared["model"]
     assert own["backbone"] != shared["backbone"]
     assert own["visual"] == shared["visual"]
 
     asked: list[Snapshot] = []
-    for module in ("fedmm.runs.train", "fedmm.runs.evaluate"):
-        monkeypatch.setattr(f"{module}.cold_items_json", lambda *arguments: asked.append(arguments[1]) or {})
+    for module in ("fedmm.runs.reporting", "fedmm.runs.evaluate"):
+        monkeypatch.setattr(f"{module}.cold_items_result", lambda *arguments: asked.append(arguments[1]))
     run_training(config, Watcher())
     run_evaluation(tmp_path / "run", Watcher())
     assert len(asked) == 2

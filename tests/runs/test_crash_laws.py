@@ -14,6 +14,7 @@ import pytest
 
 from fedmm.config import ExperimentConfig
 from fedmm.config.load import dump_toml
+from fedmm.runs import reporting
 from fedmm.runs import train as train_module
 from fedmm.runs.folder import load_state
 from fedmm.utils.interrupts import Interrupted
@@ -57,8 +58,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, i
     """The folder of a run that lived, and how often it touched the disk."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "learning_curve", lambda rounds, path, *_: path.write_text("drawn"))
-        patch.setattr(train_module, "draw_groups", lambda tables, path: path.write_text("drawn"))
+        patch.setattr(reporting, "learning_curve", lambda rounds, path, *_: path.write_text("drawn"))
+        patch.setattr(reporting, "draw_groups", lambda tables, path: path.write_text("drawn"))
         steps = mortal(patch, None)
         train(tiny(data, folder, SHORT))
         return folder, len(steps)

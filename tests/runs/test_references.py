@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(data: Path, folder: Path) -> dict[str, Any]:
-    return run_training(tiny(data, folder), Watcher())
+    return run_training(tiny(data, folder), Watcher()).to_json()
 
 
 def test_every_part_has_its_row_on_both_splits(result: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from fedmm.config import OLD_DEFAULTS, ExperimentConfig
 from fedmm.errors import ConfigError, DataError, FedmmError, StorageError
 from fedmm.experiment import Experiment
+from fedmm.runs import reporting
 from fedmm.runs import train as train_module
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.evaluate import run_evaluation
@@ -143,7 +144,7 @@ def test_a_curve_that_cannot_be_drawn_costs_a_warning(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(train_module, "learning_curve", fail)
+    monkeypatch.setattr(reporting, "learning_curve", fail)
     watcher = Watcher()
     train(tiny(data, tmp_path / "run"), watcher)
     [warning] = watcher.warnings
@@ -159,7 +160,7 @@ def test_a_disk_too_full_for_the_curve_costs_no_round(
 
     config, watcher = tiny(data, tmp_path / "run"), Watcher()
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "learning_curve", refuse)
+        patch.setattr(reporting, "learning_curve", refuse)
         with pytest.raises(StorageError):
             train(config)
     train(config, watcher, resume=True)

@@ -97,7 +97,7 @@ def train(config: ExperimentConfig, watcher: Watcher | None = None, *, resume: b
     own = watcher or Watcher()
     result = run_training(config, own, resume=resume)
     assert watcher is not None or own.warnings == []
-    return result
+    return result.to_json()
 
 
 @dataclass(frozen=True)
