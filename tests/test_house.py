@@ -36,6 +36,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "mlflow": r"fedmm/tracking/\w+\.py",
     "optuna": r"fedmm/tuning/\w+\.py",
+    "filelock": r"fedmm/utils/locks\.py",
     "matplotlib": r"fedmm/(\w+/\w*figures\w*|drawing/panels)\.py",
 }
 WITH_ITS_HOME = {"optuna"}  # all of fedmm.tuning needs it, and is itself loaded late
@@ -152,6 +153,11 @@ def test_each_heavy_package_has_one_home_and_loads_late(package):
             if module.partition(".")[0] == package:
                 assert re.fullmatch(HOMES[package], name_of(path)), f"{name_of(path)} imports {module}"
                 assert not at_once or package in WITH_ITS_HOME, f"{name_of(path)} imports {module} when it loads"
+
+
+def test_files_are_locked_in_one_place():
+    users = {name_of(path) for path in sources(*CODE) for module, _ in imports_of(path) if module.startswith("fcntl")}
+    assert users == set()
 
 
 def test_nobody_loads_the_home_of_optuna_by_loading():

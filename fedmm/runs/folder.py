@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +35,7 @@ from fedmm.runs.continuing import require_same_settings
 from fedmm.runs.own_parts import part_origins, require_parts, write_origins
 from fedmm.study.values import flatten
 from fedmm.tracking.mlflow_store import redacted
+from fedmm.utils import locks
 from fedmm.utils.files import METRICS_FILE, storage_error, write_atomically
 from fedmm.utils.params import Params
 from fedmm.utils.records import plain
@@ -124,29 +124,27 @@ def held(folder: Path) -> Iterator[None]:
     Raises ConfigError where another process holds it.
     """
     path = folder / LOCK_FILE
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{folder} is being trained by another process.", "Wait for it, or stop it.") from None
-        except OSError:
-            pass  # a file system without locks
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    lock = None
+    try:
+        lock = locks.take(path)
+    except TimeoutError:
+        raise ConfigError(f"{folder} is being trained by another process.", "Wait for it, or stop it.") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if lock is not None:
+            lock.release()
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process is training the run in ``folder``."""
     try:
-        with (folder / LOCK_FILE).open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+        return locks.is_held(folder / LOCK_FILE)
+    except OSError:  # a file system without locks, or a file of somebody else
         return False
-    return False
 
 
 def find_resumable(output: Path | None) -> Path | None:

@@ -4,7 +4,6 @@ while its database is made. Nothing here imports mlflow, so that a wrong URI is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import os
 import re
@@ -12,12 +11,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedmm.errors import ConfigError
+from fedmm.utils.locks import take
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -114,17 +113,15 @@ def database_lock(uri: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + LOCK_SECONDS
-    with path.with_name(f"{path.name}.lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"another process has held {file.name} for {LOCK_SECONDS:.0f} s") from None
-                time.sleep(0.05)
+    file = path.with_name(f"{path.name}.lock")
+    try:
+        lock = take(file, LOCK_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"another process has held {file} for {LOCK_SECONDS:.0f} s") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def git_commit(folder: Path) -> str:

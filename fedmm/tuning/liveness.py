@@ -7,7 +7,6 @@ by the clock of the one who listens: the clocks of two machines may differ by ho
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import socket
@@ -17,7 +16,9 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self
+
+from fedmm.utils.locks import is_held, take
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -59,14 +60,13 @@ class WorkerLock:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._path = (folder / f"{name}.lock").absolute()
-        self._file: TextIO = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self.worker = WorkerId(socket.gethostname(), name, str(self._path))
+        path = (folder / f"{name}.lock").absolute()
+        self._lock = take(path)
+        self.worker = WorkerId(socket.gethostname(), name, str(path))
 
     def release(self) -> None:
         """The worker leaves. Its file stays, unlocked: what it may have left undone is seen at once."""
-        self._file.close()
+        self._lock.release()
 
 
 class Silences:
@@ -95,7 +95,7 @@ def is_lost(worker: WorkerId, silence: float) -> bool:
     """Whether the worker is gone; ``silence`` is the seconds since its heartbeat was seen to change. A lock file that
     is not here says nothing: another machine may have the same name and the same folders."""
     if worker.is_here():
-        return not _is_locked(Path(worker.lock))
+        return not is_held(Path(worker.lock))
     return silence > SILENCE_SECONDS
 
 
@@ -122,16 +122,5 @@ def keep_beating(trials: Study, worker: WorkerId) -> Callable[[], None]:
 def sweep_locks(folder: Path) -> None:
     """Removes the lock files of processes that are gone. Once no trial runs: they tell who is lost."""
     for path in folder.glob("*.lock"):
-        if not _is_locked(path):
+        if not is_held(path):
             path.unlink(missing_ok=True)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with path.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -20,9 +19,11 @@ from optuna.storages.journal._file import get_lock_file
 
 from fedmm.errors import ConfigError, FedmmError
 from fedmm.tracking.mlflow_store import database_lock, database_path, redacted
+from fedmm.utils import locks
 from fedmm.utils.files import storage_error
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from sqlalchemy import Connection
 
 JOURNAL = "journal.log"
@@ -80,13 +81,11 @@ class JournalLock(JournalFileOpenLock):
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal))
         self._journal = journal
-        self._file: BinaryIO | None = None
+        self._held: BaseFileLock | None = None
 
     def acquire(self) -> bool:
         """Waits for the lock."""
-        file = self._journal.with_name(f"{self._journal.name}.lock").open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self._file = file
+        self._held = locks.take(self._journal.with_name(f"{self._journal.name}.lock"), locks.FOR_EVER)
         try:
             _end_at_a_whole_line(self._journal)
         except BaseException:
@@ -96,9 +95,9 @@ class JournalLock(JournalFileOpenLock):
 
     def release(self) -> None:
         """Lets the next one in."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.release()
 
 
 def _end_at_a_whole_line(path: Path) -> None:

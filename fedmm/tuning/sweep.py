@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
 import time
@@ -45,6 +44,7 @@ from fedmm.tuning.queue import (
 from fedmm.tuning.storage import open_storage, reachable
 from fedmm.tuning.worker import WORKERS, Job
 from fedmm.utils.interrupts import Interrupted, Interrupts, Stop
+from fedmm.utils.locks import take
 
 POLL_SECONDS = 0.5
 LOCK = "sweep.lock"
@@ -320,22 +320,19 @@ def _held(options: SweepOptions) -> Iterator[None]:
     made = [folder for folder in (options.folder, options.folder.parent) if not folder.exists()]
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / LOCK
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(
-                f"Process {file.read().strip() or '?'} is already running the study in {options.folder}.",
-                "Wait for it, help it with --join, or give another --name.",
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            _leave_nothing(path, made)
+    try:
+        lock = take(path)
+    except TimeoutError:
+        raise ConfigError(
+            f"Process {path.read_text().strip() or '?'} is already running the study in {options.folder}.",
+            "Wait for it, help it with --join, or give another --name.",
+        ) from None
+    try:
+        path.write_text(str(os.getpid()))
+        yield
+    finally:
+        _leave_nothing(path, made)
+        lock.release()
 
 
 def _leave_nothing(lock: Path, made: Sequence[Path]) -> None:

@@ -128,9 +128,12 @@ def work(job: Job, tell: Tell) -> int:
     try:
         with Interrupts() as interrupts:
             trials = open_trials(study, open_storage(job.storage, folder), confirmation=job.confirmation)
-            keep_beating(trials, lock.worker)
-            while (trial := _claim(trials, lock.worker, interrupts)) is not None:
-                _run_trial(job, study, trials, trial, tell, interrupts)
+            stop_beating = keep_beating(trials, lock.worker)
+            try:
+                while (trial := _claim(trials, lock.worker, interrupts)) is not None:
+                    _run_trial(job, study, trials, trial, tell, interrupts)
+            finally:
+                stop_beating()
             return 0
     except Interrupted as stopped:
         return stopped.exit_code

@@ -229,9 +229,9 @@ def num_rounds(folder: Path) -> int:
 
 def pids_of_workers(folder: Path) -> list[int]:
     """Of every worker whose lock file is held."""
-    from fedmm.tuning.liveness import _is_locked
+    from fedmm.utils.locks import is_held
 
-    return [int(path.name.partition("-")[0]) for path in folder.glob("workers/*.lock") if _is_locked(path)]
+    return [int(path.name.partition("-")[0]) for path in folder.glob("workers/*.lock") if is_held(path)]
 
 
 def is_alive(pid: int) -> bool:
