@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmm.config import EvaluationConfig, ExperimentConfig
+from fedmm.config import ExperimentConfig
 from fedmm.data.datasets import load_dataset
-from fedmm.data.negatives import evaluation_negatives, shortage_note
+from fedmm.data.negatives import all_negatives, shortage_notes
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, Queries, Split
 from fedmm.engines import sequential, vectorized
@@ -28,12 +28,12 @@ from fedmm.evaluation.results import Evaluation, evaluate
 from fedmm.federation import scaffold
 from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
-from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import added_succession, count_notes, count_sums, start_ledger
-from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.reports import RoundReport as RoundReport
+from fedmm.federation.reports import TrainState as TrainState
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
@@ -41,6 +41,7 @@ from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.succession import Succession
+from fedmm.utils.devices import choose_device as choose_device
 from fedmm.utils.seeding import derive, torch_stream
 from fedmm.utils.timing import OFF, Timer
 
@@ -48,49 +49,19 @@ Tell = Callable[[str], None]
 COLD = "cold"  # evaluated like a split: the questions about items that no client trains on
 
 
-@dataclass(frozen=True)
-class RoundReport:
-    """What is known after one round."""
-
-    round: int
-    rounds: int
-    loss: float
-    validation: Mapping[str, float] | None  # "full/ndcg_at_10" -> value; None in rounds without validation
-    gating_weight: float | None
-    expert_weights: Mapping[str, float]
-    load_balance_loss: float
-    update_norm: float
-    uplink_bytes: int  # so far
-    downlink_bytes: int  # so far
-    num_clients: int
-    seconds: float
-    is_best: bool
-    warmup: bool
-
-
-@dataclass(frozen=True, eq=False)
-class TrainState:
-    """All that a run needs to go on from a round's end, bit for bit."""
-
-    server: ServerState
-    ledger: Ledger
-    clients: ClientStates = NO_STATES  # what stays with the clients
-    best: Best | None = None  # None: no validation yet
-    stale: int = 0  # validations since the best one
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The model that this round offers: the moving average where there is one, else the newest parameters."""
-        return Snapshot(self.server.evaluated, self.server.round, self.clients)
-
-    def exhausted(self, patience: int) -> bool:
-        """Whether early stopping ends the run."""
-        return patience > 0 and self.stale >= patience
-
-
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One configured run over one dataset."""
+    """One configured run over one dataset.
+
+    Rounds by hand, without a folder or files:
+
+    >>> import fedmm, fedmm.testing
+    >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+    >>> for state, report in experiment.rounds(experiment.initial_state()):
+    ...     print(report.round, report.num_clients, state.best is not None)
+    1 3 True
+    2 3 True
+    """
 
     config: ExperimentConfig
     dataset: Dataset
@@ -108,6 +79,11 @@ class Experiment:
         """Loads the data and builds every part. ``tell`` hears what is being done.
 
         Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> experiment.split.num_items, experiment.recommender.experts
+        (30, ('visual', 'semantic'))
         """
         tell = tell or _tell_nobody
         device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
@@ -129,14 +105,14 @@ class Experiment:
         tell("drawing evaluation negatives")
         with timer.stage("evaluation negatives"):
             negatives = {
-                "validation": _negatives(config.evaluation, split, split.validation),
-                "test": _negatives(config.evaluation, split, split.test),
+                "validation": all_negatives(config.evaluation, split, split.validation),
+                "test": all_negatives(config.evaluation, split, split.test),
             }
         notes = (
             *dataset.notes,
             *split.notes,
             *_model_notes(config, recommender),
-            *_shortages(negatives),
+            *shortage_notes(negatives.values()),
         )
         experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
         received = experiment._receives_counts
@@ -144,11 +120,23 @@ class Experiment:
 
     @property
     def centralized(self) -> bool:
-        """Whether one trainer sees all data: rounds are epochs then, and nothing travels."""
+        """Whether one trainer sees all data: rounds are epochs then, and nothing travels.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> experiment.centralized
+        False
+        """
         return self.config.federation.mode == "centralized"
 
     def initial_state(self) -> TrainState:
-        """Round 0: fresh parameters, and the spectral start with its bytes where it is on."""
+        """Round 0: fresh parameters, and the spectral start with its bytes where it is on.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> experiment.initial_state().server.round
+        0
+        """
         return self._initial_state
 
     @functools.cached_property
@@ -174,7 +162,13 @@ class Experiment:
         return self.recommender.reads_counts or self.succession is not None
 
     def initial_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the model's parameters."""
+        """Names and shapes of the model's parameters.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> experiment.initial_shapes()["backbone.item_embedding"]
+        (31, 8)
+        """
         params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
         return {name: tuple(value.shape) for name, value in params.items()}
 
@@ -186,7 +180,13 @@ class Experiment:
         return {name: tuple(value.shape) for name, value in kept.items()}
 
     def rounds(self, state: TrainState, timer: Timer = OFF) -> Iterator[tuple[TrainState, RoundReport]]:
-        """Runs on from ``state`` until the last round or until patience runs out."""
+        """Runs on from ``state`` until the last round or until patience runs out.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> [report.round for _, report in experiment.rounds(experiment.initial_state())]
+        [1, 2]
+        """
         while state.server.round < self.config.federation.rounds and not state.exhausted(
             self.config.evaluation.patience
         ):
@@ -208,12 +208,25 @@ class Experiment:
             yield state, self._report(state, statistics, validation, time.perf_counter() - started)
 
     def validate(self, snapshot: Snapshot) -> dict[str, float]:
-        """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals."""
+        """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> sorted(experiment.validate(experiment.initial_state().snapshot))[0]
+        'full/hr_at_10'
+        """
         result = self.evaluate(snapshot, "validation", intervals=False)
         return {f"{protocol}/{name}": value for protocol, own in result.metrics.items() for name, value in own.items()}
 
     def evaluate(self, snapshot: Snapshot, split: str, *, intervals: bool = True) -> Evaluation:
-        """Evaluates a model on "validation", "test" or "cold", each user with its own personal parameters."""
+        """Evaluates a model on "validation", "test" or "cold", each user with its own personal parameters.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> found = experiment.evaluate(experiment.initial_state().snapshot, "test", intervals=False)
+        >>> list(found.metrics)
+        ['full', 'uniform100', 'popularity100']
+        """
         return self.evaluate_scorer(self.scorer(snapshot), split, intervals=intervals)
 
     def scorer(self, snapshot: Snapshot) -> Scorer:
@@ -223,7 +236,14 @@ class Experiment:
         return with_succession(model, self.succession)
 
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
-        """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone."""
+        """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> popularity = experiment.baselines()["popularity"]
+        >>> experiment.evaluate_scorer(popularity, "test").metrics["full"]["hr_at_10"] >= 0.0
+        True
+        """
         evaluation = self.config.evaluation
         samples = evaluation.bootstrap_samples if intervals else None
         seed = derive(self.config.runtime.seed, "bootstrap")
@@ -240,14 +260,26 @@ class Experiment:
         )
 
     def queries(self, split: str) -> Queries:
-        """The queries of "validation", "test" or, where there are cold items, "cold"."""
+        """The queries of "validation", "test" or, where there are cold items, "cold".
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> len(experiment.queries("test"))
+        16
+        """
         if split == COLD and self.split.cold is not None:
             return self.split.cold
         return self.split.test if split == "test" else self.split.validation
 
     def baselines(self) -> dict[str, Scorer]:
         """What every report shows beside the model. Round 0 is the model before training; it scores by the full
-        fusion."""
+        fusion.
+
+        >>> import fedmm, fedmm.testing
+        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> list(experiment.baselines())
+        ['popularity', 'transition_counts', 'round_0']
+        """
         start = self.initial_state().server.params
         return {
             "popularity": popularity_scorer(self.split),
@@ -259,7 +291,14 @@ class Experiment:
 
     def parts(self, snapshot: Snapshot) -> dict[str, Scorer]:
         """What a model is made of, each scoring alone: the backbone without experts, then every expert without gate,
-        router and backbone, and what has followed recent items. Nothing where the backbone is all there is."""
+        router and backbone, and what has followed recent items. Nothing where the backbone is all there is.
+
+        >>> import fedmm, fedmm.testing
+        >>> config = fedmm.testing.tiny_config()
+        >>> experiment = fedmm.Experiment.prepare(config)
+        >>> list(experiment.parts(fedmm.train(config).model.snapshot))
+        ['backbone', 'visual', 'semantic']
+        """
         if snapshot.round <= self.config.federation.warmup_rounds:
             return {}
         build = functools.partial(
@@ -302,32 +341,8 @@ class Experiment:
         )
 
 
-def choose_device(name: str) -> torch.device:
-    """The named device; "auto" is CUDA where there is one, else the CPU (mps is slower at these sizes: ask for it by
-    name).
-
-    Raises ConfigError where the device does not exist on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = name.partition(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    index = int(name.partition(":")[2] or 0)
-    if not available[kind] or (kind == "cuda" and index >= torch.cuda.device_count()):
-        raise ConfigError(f"runtime.device {name!r} is not available on this machine.", "Use --device cpu or auto.")
-    return torch.device(name)
-
-
 def _tell_nobody(text: str) -> None:
     del text
-
-
-def _negatives(config: EvaluationConfig, split: Split, queries: Queries) -> Mapping[str, NDArray[np.int32]]:
-    return {
-        protocol: evaluation_negatives(queries, split, protocol, config.negatives_seed)
-        for protocol in config.protocols
-        if protocol != "full"
-    }
 
 
 def _federation(
@@ -368,8 +383,3 @@ def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str
     if config.model.fusion != "backbone" and not recommender.experts:
         return [f'no item features: the "{config.model.fusion}" fusion has no experts, this run is the backbone alone']
     return []
-
-
-def _shortages(negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]) -> list[str]:
-    found = [shortage_note(drawn) for own in negatives.values() for drawn in own.values()]
-    return sorted({note for note in found if note})

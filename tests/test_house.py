@@ -29,6 +29,8 @@ LAYERS = (
     ("verification",),
     ("report",),
     ("tuning",),
+    ("testing",),
+    ("api",),
     ("fedmm_cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Fraction, Positive, Rate, Section, Weight
-from fedmm.config.parts import named
+from fedmm.config.parts import KINDS, named, sees_single_updates
 
 SERVER_RATES = {"sgd": 1.0, "momentum": 0.3}  # of the plain optimizers; the others' steps do not grow with the update
 
@@ -132,7 +132,7 @@ class FederationConfig(Section):
                 f'local_algorithm "scaffold" and proximal_mu {self.proximal_mu} are two remedies for one drift: '
                 "give one"
             )
-        if self.client_weighting != "uniform" or self.aggregation in ("median", "trimmed_mean"):
+        if self.client_weighting != "uniform" or sees_single_updates(self.aggregation):
             raise ValueError(
                 f'local_algorithm "scaffold" steers by the uniform mean of clients, not by client_weighting '
                 f"{self.client_weighting!r} and aggregation {self.aggregation!r}: "
@@ -146,10 +146,16 @@ class FederationConfig(Section):
             raise ValueError(
                 f"local_steps {self.local_steps} and local_epochs {self.local_epochs} exclude each other: give one"
             )
-        if self.aggregation in ("median", "trimmed_mean") and self.client_weighting != "uniform":
+        if sees_single_updates(self.aggregation) and self.client_weighting != "uniform":
             raise ValueError(
                 f"client_weighting {self.client_weighting!r} has no effect on aggregation {self.aggregation!r}, in "
                 'which every client has one vote: set client_weighting "uniform"'
+            )
+        own = self.local_optimizer not in KINDS["local_optimizer"].built_in
+        if own and self.mode == "centralized":
+            raise ValueError(
+                f'mode "centralized" trains by torch.optim, which has no local_optimizer '
+                f'{self.local_optimizer!r}: set local_optimizer "sgd", "adam" or "adamw"'
             )
         if self.logq_correction and self.loss != "softmax":
             raise ValueError(

@@ -198,6 +198,11 @@ def unregister_part(kind: str, name: str) -> None:
         own_parts(store).pop(name, None)
 
 
+def sees_single_updates(aggregation: str) -> bool:
+    """Whether a rule looks at single updates, so that every client has one vote and no secure sum can serve it."""
+    return aggregation in ("median", "trimmed_mean") or aggregation in own_parts("robust_aggregation")
+
+
 def own_parts_of(flat: Mapping[str, Any]) -> dict[str, dict[str, OwnPart]]:
     """The registered parts that settings name: ``{"aggregation": {"mine": ...}}``. ``flat`` has dotted keys."""
     found: dict[str, dict[str, OwnPart]] = {}

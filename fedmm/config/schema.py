@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, Weight
 from fedmm.config.federation import FederationConfig as FederationConfig
-from fedmm.config.parts import KINDS, named
+from fedmm.config.parts import KINDS, named, sees_single_updates
 
 Protocol = Literal["full", "uniform100", "popularity100"]
 METRIC_NAMES = tuple(KINDS["metric"].built_in)
@@ -286,7 +286,7 @@ class ExperimentConfig(Section):
                 "set model.succession 0"
             )
         number, rule = self.model.memory.num_prototypes, self.federation.aggregation
-        if number and rule in ("median", "trimmed_mean"):
+        if number and sees_single_updates(rule):
             raise ValueError(
                 f"model.memory.num_prototypes {number} are means over clients, which one wrong client can bend "
                 f"whatever federation.aggregation {rule!r} keeps out: set model.memory.num_prototypes 0, or "

@@ -8,12 +8,13 @@ depends on who else is asked or on what was held out (beyond never drawing an it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmm.config import EvaluationConfig
 from fedmm.data.splits import training_popularity
 from fedmm.data.types import FloatArray, IntArray, Queries, Split
 from fedmm.errors import DataError
@@ -91,3 +92,17 @@ def _weighted(stream: np.random.Generator, own: IntArray, log_weights: FloatArra
     times[0] = np.inf
     times[own] = np.inf
     return np.argpartition(times, num_drawn - 1)[:num_drawn]
+
+
+def all_negatives(config: EvaluationConfig, split: Split, queries: Queries) -> Mapping[str, NDArray[np.int32]]:
+    """The negatives [Q, N] of every sampled protocol that is measured."""
+    return {
+        protocol: evaluation_negatives(queries, split, protocol, config.negatives_seed)
+        for protocol in config.protocols
+        if protocol != "full"
+    }
+
+
+def shortage_notes(drawn: Iterable[Mapping[str, NDArray[np.int32]]]) -> list[str]:
+    """What is worth knowing of draws that are short, each once."""
+    return sorted({note for own in drawn for note in map(shortage_note, own.values()) if note})

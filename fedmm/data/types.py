@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmm.config import DataConfig
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -84,7 +86,13 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Interactions with what is known about the items. ``notes`` name and count whatever was dropped."""
+    """Interactions with what is known about the items. ``notes`` name and count whatever was dropped.
+
+    >>> import fedmm
+    >>> data = fedmm.load_dataset("movielens-small")
+    >>> data.features["visual"].values.shape, str(data.titles[1]), len(data.interactions.histories)
+    ((1850, 64), 'Toy Story (1995)', 597)
+    """
 
     name: str
     interactions: Interactions
@@ -92,6 +100,7 @@ class Dataset:
     titles: NDArray[np.str_]  # [V]; "" where unknown
     digest: str  # of users, items, order and timestamps: equal digests mean equal interactions
     notes: tuple[str, ...] = field(default=())
+    settings: DataConfig | None = None  # those it was loaded with, where ``fedmm.load_dataset`` did
 
 
 @dataclass(frozen=True, eq=False)

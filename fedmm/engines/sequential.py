@@ -5,19 +5,25 @@ It is written to be read and to be the oracle of the others: no fused loss, no s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 
+from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.federation.schedules import scheduled
 from fedmm.models.losses.softmax import masked_logits
 from fedmm.models.recommender import Output
 from fedmm.utils.params import Params, stack_for_clients
 
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 
 def train_cohort(local: LocalTraining, params: Params, cohort: IntArray, round_number: int) -> Iterator[UpdateBlock]:
@@ -34,7 +40,7 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
     own = {name: value.requires_grad_(name in names) for name, value in stack_for_clients(server, 1).items()}
     own |= {name: value.requires_grad_() for name, value in carried.personal.items()}
     trained = [own[name] for name in (*names, *carried.personal)]
-    optimizer = OPTIMIZERS[config.local_optimizer](trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = _optimizer({name: own[name] for name in (*names, *carried.personal)}, config)
     stream = local.steps(clients, round_number)
     losses, balances = [], []
     for index in range(int(stream.num_steps[0])):
@@ -65,6 +71,36 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
         control_deltas=carried.control_deltas(states),
         states=states,
     )
+
+
+def _optimizer(trained: Params, config: FederationConfig) -> torch.optim.Optimizer | _Stacked:
+    """torch's own optimizer, or a registered one, which only the stacked form knows."""
+    if config.local_optimizer not in OPTIMIZERS:
+        return _Stacked(trained, config)
+    kind = OPTIMIZERS[config.local_optimizer]
+    return kind(trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+class _Stacked:
+    """A registered optimizer over the parameters [1, ...] of one client."""
+
+    def __init__(self, trained: Params, config: FederationConfig) -> None:
+        self._trained = trained
+        self._update = LOCAL_OPTIMIZERS[config.local_optimizer](trained, config)
+        self._num_steps = 0
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for value in self._trained.values():
+            value.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step by the gradients; a parameter that has none has a gradient of zero."""
+        self._num_steps += 1
+        for name, value in self._trained.items():
+            gradient = torch.zeros_like(value) if value.grad is None else value.grad
+            self._update(value, gradient, name, 1, self._num_steps)
 
 
 def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, Output]:

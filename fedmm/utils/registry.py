@@ -7,7 +7,7 @@ registry finds the parts whenever its own module loads.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -49,14 +49,16 @@ class Registry(Mapping[str, Part], Generic[Part]):
     (9, ['small', 'large'], 'fedmm')
     """
 
-    def __init__(self, kind: str, built_in: Mapping[str, Part]) -> None:
+    def __init__(self, kind: str, built_in: Mapping[str, Part], complete: Callable[[Any], Part] | None = None) -> None:
         self.kind = kind
         self.built_in = dict(built_in)
+        self._complete = complete  # makes a part of the shorter form that a user may register
 
     def __getitem__(self, name: str) -> Part:
         if name in self.built_in:
             return self.built_in[name]
-        return cast(Part, own_parts(self.kind)[name].part)
+        part = own_parts(self.kind)[name].part
+        return cast(Part, part) if self._complete is None else self._complete(part)
 
     def __iter__(self) -> Iterator[str]:
         yield from self.built_in
@@ -66,7 +68,12 @@ class Registry(Mapping[str, Part], Generic[Part]):
         return len(self.built_in) + len(own_parts(self.kind))
 
     def origin(self, name: str) -> Origin:
-        """Where the part ``name`` comes from. Raises KeyError for an unknown one."""
+        """Where the part ``name`` comes from. Raises KeyError for an unknown one.
+
+        >>> from fedmm.federation.aggregation import AGGREGATIONS
+        >>> AGGREGATIONS.origin("mean").module
+        'fedmm.federation.aggregation'
+        """
         if name not in self.built_in:
             return own_parts(self.kind)[name].origin
         module = getattr(self.built_in[name], "__module__", None) or "fedmm"

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from fedmm.config.registering import RowLoss
 from fedmm.models.losses import plain
 from fedmm.models.losses.batched import CatalogueQuestions, catalogue_cross_entropy
 from fedmm.models.losses.pairwise import bpr, catalogue_bpr, catalogue_gbce, gbce
@@ -75,6 +76,14 @@ def _client_by_client(rows: PlainLoss, scores: Scores, questions: Questions) -> 
     return torch.stack(losses)
 
 
+def _complete(part: Loss | RowLoss) -> Loss:
+    """A whole loss of one that was registered as a function of rows of logits."""
+    if isinstance(part, Loss):
+        return part
+    function = part.function
+    return Loss.from_plain(lambda logits, targets, _: function(logits, targets), pairwise=part.pairwise)
+
+
 LOSSES: Registry[Loss] = Registry(
     "loss",
     {
@@ -82,4 +91,5 @@ LOSSES: Registry[Loss] = Registry(
         "gbce": Loss(True, gbce, catalogue_gbce, plain.gbce, calibrated=True),
         "bpr": Loss(True, bpr, catalogue_bpr, plain.bpr),
     },
+    _complete,
 )

@@ -1,0 +1,217 @@
+"""Parts of a user's own: registered here, known to settings, studies and commands as those that ship are.
+
+Nothing heavy loads. A part must be a pure function of its arguments: it is called in several processes, and again where
+a run is resumed. ``fedmm.testing`` holds the laws that every part of a kind owes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedmm.config.parts import register_part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedmm.federation.aggregation import Aggregation
+    from fedmm.federation.cohorts import CohortSampler
+    from fedmm.federation.optimizers import LocalOptimizer
+    from fedmm.federation.robust_aggregation import RobustAggregation
+    from fedmm.federation.schedules import Schedule
+    from fedmm.federation.server_optimizers import Step
+    from fedmm.models.experts import Expert
+    from fedmm.models.fusion import Fusion
+    from fedmm.models.losses.registry import Loss
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """A loss given as one function of rows of logits."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    pairwise: bool
+
+
+def register_aggregation(name: str, rule: Aggregation | RobustAggregation, *, single_updates: bool = False) -> None:
+    """Makes ``federation.aggregation = name`` join the clients' updates by ``rule``.
+
+    ``rule(total, config)`` gets the cohort's sums (``fedmm.federation.aggregation.UpdateSum``: ``deltas`` by parameter,
+    each sum_c w_c delta_c, ``weight`` = sum_c w_c, ``holders`` [V] the weight of the clients that hold an item) and
+    returns the aggregate, one tensor a parameter in ``total.deltas``. A rule of that form could read a secure sum.
+    With ``single_updates`` it is ``rule(blocks, train, num_items, config)`` and sees every client's update, as the
+    median does. FedAvg (McMahan et al., AISTATS 2017) is the first of the examples.
+
+    Raises ConfigError for a name that is taken or is no name (small letters, digits, underscores).
+
+    >>> import fedmm
+    >>> def plain_mean(total, config):
+    ...     return {key: value / total.weight for key, value in total.deltas.items()}
+    >>> fedmm.register_aggregation("plain_mean", plain_mean)
+    >>> fedmm.load_config(set={"federation.aggregation": "plain_mean"}).federation.aggregation
+    'plain_mean'
+    """
+    register_part("aggregation", name, rule, store="robust_aggregation" if single_updates else None)
+
+
+def register_server_optimizer(name: str, step: Step) -> None:
+    """Makes ``federation.server_optimizer = name`` turn the aggregate into new parameters by ``step``.
+
+    ``step(value, gradient, key, state, config)`` gets one parameter, its pseudo-gradient (minus the aggregate) of the
+    same shape, the parameter's name and all state so far, and returns the new value and the state that changed: flat
+    tensors named ``"<word>/<key>"``, which checkpoints keep. Reddi et al., *Adaptive Federated Optimization*, ICLR
+    2021, has the frame. The rate is ``config.server_rate``.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> def sign_step(value, gradient, key, state, config):
+    ...     return value - config.server_rate * gradient.sign(), {}
+    >>> fedmm.register_server_optimizer("sign", sign_step)
+    >>> fedmm.load_config(set={"federation.server_optimizer": "sign"}).federation.server_rate
+    0.02
+    """
+    register_part("server_optimizer", name, step)
+
+
+def register_local_optimizer(name: str, optimizer: LocalOptimizer) -> None:
+    """Makes ``federation.local_optimizer = name`` train clients by ``optimizer``.
+
+    ``optimizer(params, config)`` gets the parameters of C clients, each [C, ...], and returns
+    ``update(value, gradient, key, num_active, step)``, which changes ``value`` [C', ...] of the first C' =
+    ``num_active`` clients in place; ``step`` counts from 1. It starts afresh every round: no state stays with a client.
+    The rate is ``config.learning_rate``. It serves both engines; pooled training (``mode = "centralized"``) takes
+    torch's own optimizers alone.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> def sign_sgd(params, config):
+    ...     def update(value, gradient, key, num_active, step):
+    ...         value.sub_(config.learning_rate * gradient.sign())
+    ...     return update
+    >>> fedmm.register_local_optimizer("sign_sgd", sign_sgd)
+    >>> fedmm.load_config(set={"federation.local_optimizer": "sign_sgd"}).federation.local_optimizer
+    'sign_sgd'
+    """
+    register_part("local_optimizer", name, optimizer)
+
+
+def register_loss(name: str, loss: Loss | Callable[[Tensor, Tensor], Tensor], *, pairwise: bool = False) -> None:
+    """Makes ``federation.loss = name`` train clients by ``loss``.
+
+    ``loss(logits, targets)`` gets a client's logits [R, N], -inf where a row has no such candidate, and the columns of
+    the targets [R], and returns each row's loss [R], differentiable in the logits. ``pairwise`` says that it sets the
+    target against single negatives: they are then drawn from outside the client's history, as for BPR (Rendle et al.,
+    UAI 2009). A ``fedmm.models.losses.registry.Loss`` with fused forms of its own may stand in its place.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> from torch.nn.functional import cross_entropy
+    >>> def smoothed(logits, targets):
+    ...     return cross_entropy(logits / 2.0, targets, reduction="none")
+    >>> fedmm.register_loss("smoothed", smoothed)
+    >>> fedmm.load_config(set={"federation.loss": "smoothed"}).federation.loss
+    'smoothed'
+    """
+    from_rows = callable(loss)
+    register_part("loss", name, RowLoss(loss, pairwise) if from_rows else loss)  # type: ignore[arg-type]
+
+
+def register_fusion(name: str, fusion: Fusion) -> None:
+    """Makes ``model.fusion = name`` join backbone and experts by ``fusion``.
+
+    A ``fedmm.models.fusion.Fusion`` says whether the router weighs the backbone too, gives the parameters that it
+    trains (float64, without a client axis), and turns the router's weights [C, N, M] into coefficients: None for a
+    backbone that always counts 1, and [C, N] for each expert.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> from fedmm.models.fusion import Fusion, Mixture
+    >>> halves = Fusion(
+    ...     routes_backbone=False,
+    ...     init=lambda config: {},
+    ...     mix=lambda params, weights: Mixture(None, tuple(0.5 * own for own in weights.unbind(-1))),
+    ... )
+    >>> fedmm.register_fusion("halves", halves)
+    >>> fedmm.load_config(set={"model.fusion": "halves"}).model.fusion
+    'halves'
+    """
+    register_part("fusion", name, fusion)
+
+
+def register_expert(name: str, kind: type[Expert]) -> None:
+    """Makes ``model.experts = name`` put an expert of ``kind`` beside the backbone, one a modality.
+
+    ``kind`` is a class made from ``fedmm.models.experts.Expert``, whose docstring has a whole one: ``init`` gives its
+    parameters, ``term`` queries [C, R, K] and keys [N, K] whose products are its scores, or ``constants`` scores
+    [C, R, N] without parameters. The router weighs what it says, candidate by candidate.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> from fedmm.models.experts import Expert
+    >>> class Silent(Expert):
+    ...     pass
+    >>> fedmm.register_expert("silent", Silent)
+    >>> fedmm.load_config(set={"model.experts": "silent"}).model.experts
+    'silent'
+    """
+    register_part("expert", name, kind)
+
+
+def register_metric(name: str, gain: Callable[[Any], Any]) -> None:
+    """Makes the metric ``name`` known; ``evaluation.extra_metrics = [name]`` measures it.
+
+    ``gain(places)`` gets places [n], 0 the top, and returns what a target there earns, float64 [n] in 0 to 1. Ties
+    and cutoffs are no concern of it: a target that is tied earns the mean over the places it may stand at, and places
+    from the cutoff on earn nothing. NDCG (Järvelin and Kekäläinen, 2002) is 1 / log2(place + 2).
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> fedmm.register_metric("rbp", lambda places: 0.8**places)
+    >>> config = fedmm.load_config(
+    ...     set={"evaluation.extra_metrics": ["rbp"], "evaluation.selection_metric": "full/rbp_at_10"}
+    ... )
+    >>> config.evaluation.selection_metric
+    'full/rbp_at_10'
+    """
+    register_part("metric", name, gain)
+
+
+def register_schedule(name: str, schedule: Schedule) -> None:
+    """Makes ``federation.learning_rate_schedule = name`` scale the clients' learning rate over the rounds.
+
+    ``schedule(progress)`` gets the share of the rounds that is done, from 0 up to below 1, and returns the factor.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> fedmm.register_schedule("square_root", lambda progress: (1.0 - progress) ** 0.5)
+    >>> fedmm.load_config(
+    ...     set={"federation.learning_rate_schedule": "square_root"}
+    ... ).federation.learning_rate_schedule
+    'square_root'
+    """
+    register_part("learning_rate_schedule", name, schedule)
+
+
+def register_cohort_sampler(name: str, sampler: CohortSampler) -> None:
+    """Makes ``federation.cohort_sampler = name`` draw each round's clients by ``sampler``.
+
+    ``sampler(clients, size, seed, round_number)`` gets the indices of all clients [n], ascending, and returns ``size``
+    of them, each once; rounds count from 1. It must be a function of its arguments alone:
+    ``fedmm.utils.seeding.numpy_stream`` gives random numbers by seed and name.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> fedmm.register_cohort_sampler("first", lambda clients, size, seed, round_number: clients[:size])
+    >>> fedmm.load_config(set={"federation.cohort_sampler": "first"}).federation.cohort_sampler
+    'first'
+    """
+    register_part("cohort_sampler", name, sampler)

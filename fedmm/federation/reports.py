@@ -1,0 +1,58 @@
+"""How far a training is: the state between rounds, and what is told of each round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedmm.federation.client_states import NO_STATES, ClientStates
+from fedmm.federation.ledger import Ledger
+from fedmm.federation.rounds import ServerState
+from fedmm.federation.snapshot import Best, Snapshot
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What is known after one round.
+
+    >>> import fedmm, fedmm.testing
+    >>> reports = []
+    >>> run = fedmm.train(fedmm.testing.tiny_config(rounds=1), callbacks=[reports.append])
+    >>> reports[0].round, reports[0].num_clients, reports[0].uplink_bytes > 0
+    (1, 3, True)
+    """
+
+    round: int
+    rounds: int
+    loss: float
+    validation: Mapping[str, float] | None  # "full/ndcg_at_10" -> value; None in rounds without validation
+    gating_weight: float | None
+    expert_weights: Mapping[str, float]
+    load_balance_loss: float
+    update_norm: float
+    uplink_bytes: int  # so far
+    downlink_bytes: int  # so far
+    num_clients: int
+    seconds: float
+    is_best: bool
+    warmup: bool
+
+
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """All that a run needs to go on from a round's end, bit for bit."""
+
+    server: ServerState
+    ledger: Ledger
+    clients: ClientStates = NO_STATES  # what stays with the clients
+    best: Best | None = None  # None: no validation yet
+    stale: int = 0  # validations since the best one
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The model that this round offers: the moving average where there is one, else the newest parameters."""
+        return Snapshot(self.server.evaluated, self.server.round, self.clients)
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether early stopping ends the run."""
+        return patience > 0 and self.stale >= patience
