@@ -58,7 +58,7 @@ def _step(block: Block, step: CatalogueStep, index: int, num_active: int) -> tup
     if step.columns is not None:
         active[ITEM_TABLE] = lookup(active[ITEM_TABLE], step.columns)
     leaves = {name: value.detach().requires_grad_() for name, value in active.items()}
-    recommender = replace(block.local.recommender, tables=step.tables)
+    recommender = replace(block.local.recommender, tables=step.tables, catalogue=step.items)
     together = {**leaves, **expand_for_clients(block.frozen, num_active)}
     output = recommender.forward(together, step.batch, step.dropout, experts=block.experts)
     loss = block.local.loss.over_catalogues(output.scores, step.questions, block.workspace)

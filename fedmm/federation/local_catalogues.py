@@ -88,6 +88,7 @@ class CatalogueStep:
     batch: Batch  # items are columns; the candidates are the whole catalogue, under a mask
     questions: CatalogueQuestions
     dropout: Dropout
+    items: Tensor  # [C, S] the catalogue's items
     tables: Mapping[str, FeatureTable]  # features [C, S, F] of the catalogue's items
     columns: Tensor | None  # [C, S] where the step's columns stand among the round's; None: they are the round's
 
@@ -119,7 +120,7 @@ class CatalogueSteps:
         if self._last is not None and self._last[0] is examples:
             last = self._last[1]
             if self._once:
-                return CatalogueStep(last.batch, last.questions, dropout, last.tables, None)
+                return CatalogueStep(last.batch, last.questions, dropout, last.items, last.tables, None)
             batch, targets = last.batch.items, last.questions.targets
         else:
             batch, targets = (self.catalogues.columns_of(part) for part in (examples.items, examples.targets))
@@ -141,6 +142,7 @@ class CatalogueSteps:
                 self._stream.target_power(num_active),
             ),
             dropout,
+            items,
             {name: table.at(items) for name, table in self._local.recommender.tables.items()},
             None if self._once else columns,
         )

@@ -25,6 +25,7 @@ from fedmm.models.personal import personal_zeros
 from fedmm.models.prototypes import is_prototype
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.scores import Constants
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream, torch_stream
 
@@ -212,7 +213,7 @@ class StepStream:
         self._round_number = round_number
         self._draws: list[list[IntArray]] = []
         self._last: tuple[int, list[IntArray], Examples] | None = None
-        self._whole: tuple[Examples, Exclusions | None, dict[str, torch.Tensor]] | None = None
+        self._whole: tuple[Examples, Exclusions | None, dict[str, Constants]] | None = None
 
     @property
     def num_steps(self) -> IntArray:
@@ -301,7 +302,7 @@ class StepStream:
 
     def _over_catalogue(
         self, histories: list[IntArray], examples: Examples
-    ) -> tuple[Exclusions | None, dict[str, torch.Tensor]]:
+    ) -> tuple[Exclusions | None, dict[str, Constants]]:
         """What the whole catalogue's candidates need; computed once for steps over the same windows."""
         if self._whole is None or self._whole[0] is not examples:
             seen = self._seen(histories, examples, examples.targets, None)
@@ -338,7 +339,7 @@ class StepStream:
             return exclude_own(histories, targets, columns, self._local.device)
         return exclude_seen(histories, examples.places, columns, self._local.device)
 
-    def constants(self, examples: Examples, candidates: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def constants(self, examples: Examples, candidates: torch.Tensor | None) -> dict[str, Constants]:
         """What the constant experts say of ``candidates`` [C, N], the transition expert without each client's own
         counts; nothing while only the backbone trains."""
         if self._local.warming_up(self._round_number):

@@ -23,7 +23,7 @@ from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
 from fedmm.models.personal import USER_VECTOR, apart
 from fedmm.models.router import init_router, load_balance_loss, route
-from fedmm.models.scores import Scores, Term
+from fedmm.models.scores import Constants, Scores, Term
 from fedmm.models.surprise import surprise
 from fedmm.utils import params as algebra
 from fedmm.utils.params import Params
@@ -37,7 +37,7 @@ class Batch:
     rows: Tensor  # [C, R] positions that predict, flat over B * L
     candidates: Tensor | None = None  # [C, N] item indices; None is the whole catalogue 0..V-1
     candidate_mask: Tensor | None = None  # [C, N] real candidates; None: all but padding
-    constants: Mapping[str, Tensor] = field(default_factory=dict)  # [C, R, N] a constant expert; absent: made here
+    constants: Mapping[str, Constants] = field(default_factory=dict)  # [C, R, N] an expert; absent: made here
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,7 @@ class Recommender:
     tables: Mapping[str, FeatureTable]
     parts: Mapping[str, Expert] = field(default_factory=dict)  # by name, in the order of the router's outputs
     trained: Tensor | None = None  # [V] bool: the items that training knows of, padding not; None: all
+    catalogue: Tensor | None = None  # [C, N] the items of each client's own catalogue; None: all share the whole one
 
     @classmethod
     def build(
@@ -224,7 +225,7 @@ class Recommender:
 
     def constant_scores(
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Constants]:
         """Scores [C, R, N] of the parts without parameters, by expert, for ``Batch.constants``. ``histories`` [C] are
         the clients' own training histories, whose share in what clients summed is left out; None leaves out nothing."""
         said = ((name, self.parts[name].constants(items, rows, candidates, histories)) for name in self.constants)
@@ -258,7 +259,7 @@ class Recommender:
     @property
     def _presence(self) -> list[Tensor]:
         """Each expert's mask of the items it can speak of."""
-        return [part.present(self.tables) for part in self.parts.values()]
+        return [part.present(self.tables, self.catalogue) for part in self.parts.values()]
 
     def asked(self, params: Mapping[str, Tensor], items: Tensor, rows: Tensor) -> Asked:
         """What the experts are asked at positions ``rows`` [C, R] (flat over B * L) of histories ``items`` [C, B, L],
@@ -275,7 +276,7 @@ class Recommender:
         params: Mapping[str, Tensor],
         asked: Asked,
         queries: Tensor,
-        given: Mapping[str, Tensor],
+        given: Mapping[str, Constants],
         mixture: Mixture,
     ) -> Scores:
         coefficients = dict(zip(self.experts, mixture.experts, strict=True))

@@ -7,11 +7,82 @@ from experts without parameters. What does not factorise (the memory experts) ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fedmm.data.types import IntArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class SparseScores:
+    """Scores [C, R, N] without parameters, most of them 0: their E entries in the order of clients and rows, no
+    candidate twice in a row."""
+
+    rows: Tensor  # [E] flat over C * R, ascending
+    columns: Tensor  # [E] candidates
+    values: Tensor  # [E]
+    ends: IntArray  # [C * R + 1] where each row's entries begin, and where the last one's end
+    shape: tuple[int, int, int]  # C, R, N
+
+    @classmethod
+    def build(cls, scores: csr_matrix, num_clients: int, device: torch.device) -> SparseScores:
+        """From a matrix [C * R, N]."""
+        ends = scores.indptr.astype(np.int64)
+        kind = np.int32 if scores.shape[0] * scores.shape[1] < 2**31 else np.int64
+        rows = np.repeat(np.arange(len(ends) - 1, dtype=kind), np.diff(ends))
+        parts = (rows, scores.indices.astype(kind, copy=False), scores.data)
+        at, columns, values = (torch.from_numpy(part).to(device) for part in parts)
+        return cls(at, columns, values, ends, (num_clients, scores.shape[0] // num_clients, scores.shape[1]))
+
+    def some(self, begin: int, end: int, num_rows: int | None = None) -> SparseScores:
+        """The entries of clients ``begin`` to ``end``; with ``num_rows``, of one client's first rows alone."""
+        _, R, N = self.shape
+        first, last = begin * R, end * R if num_rows is None else begin * R + num_rows
+        kept = slice(int(self.ends[first]), int(self.ends[last]))
+        shape = (end - begin, R, N) if num_rows is None else (1, num_rows, N)
+        own = self.ends[first : last + 1] - self.ends[first]
+        return SparseScores(self.rows[kept] - first, self.columns[kept], self.values[kept], own, shape)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """[E]: where the entries stand in flat scores [C * R * N]."""
+        return self.rows * self.shape[2] + self.columns
+
+    @cached_property
+    def candidates(self) -> Tensor:
+        """[E]: where the entries' candidates stand in a flat scale [C * N]."""
+        C, R, N = self.shape
+        return self.columns if C == 1 else self.rows.div(R, rounding_mode="floor") * N + self.columns
+
+    def scaled(self, scale: Tensor | None) -> Tensor:
+        """[E]: the values times ``scale`` [C, N], or as they are."""
+        return self.values if scale is None else self.values * scale.reshape(-1).index_select(0, self.candidates)
+
+    def add_to(self, scores: Tensor, scale: Tensor | None) -> Tensor:
+        """``scores`` [C, R, N], contiguous, with the entries times ``scale`` [C, N] added in place."""
+        scores.view(-1).index_add_(0, self.places, self.scaled(scale))
+        return scores
+
+    def scale_gradient(self, slope: Tensor, out: Tensor) -> None:
+        """Writes the gradient of the scale into ``out`` [C, N], given that of the scores, ``slope`` [C, R, N],
+        contiguous."""
+        found = slope.view(-1).index_select(0, self.places).mul_(self.values)
+        out.zero_().view(-1).index_add_(0, self.candidates, found)
+
+    def dense(self) -> Tensor:
+        """[C, R, N]."""
+        return self.add_to(self.values.new_zeros(self.shape), None)
+
+
+Constants: TypeAlias = Tensor | SparseScores  # scores [C, R, N] through which no gradient flows
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +92,7 @@ class Term:
     queries: Tensor | None  # [C, R, K]
     keys: Tensor | None  # [C, N, K], or [N, K] where all clients share them (item features); None without queries
     scale: Tensor | None = None  # [C, N]
-    constants: Tensor | None = None  # [C, R, N], through which no gradient flows
+    constants: Constants | None = None  # [C, R, N], through which no gradient flows
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +110,9 @@ class Scores:
         """The scores [C, R, N]. Terms add up in order, so a term of zeros changes no bit of those before it."""
         total = None
         for term in self.terms:
+            if isinstance(term.constants, SparseScores):
+                total = _plus_sparse(total, term, term.constants)
+                continue
             value = _product(term)
             total = value if total is None else total + value
         if self.dense is not None:
@@ -56,11 +130,22 @@ def scaled_keys(term: Term) -> Tensor:
     return term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
 
 
+def _plus_sparse(total: Tensor | None, term: Term, constants: SparseScores) -> Tensor:
+    """A new tensor: ``total`` with a term whose constants are sparse; only their entries are touched."""
+    if term.queries is not None:
+        product = _product(replace(term, constants=None))
+        total = product if total is None else total + product
+    if total is None:
+        total = constants.values.new_zeros(constants.shape)
+    # A sum of terms is ours to change, and so is what was just made; adding in place differentiates by both.
+    return constants.add_to(total.contiguous(), term.scale)
+
+
 def _product(term: Term) -> Tensor:
     """A new tensor [C, R, N]; a scale is folded into the smaller factor, the keys."""
     if term.constants is None:
         return torch.matmul(cast(Tensor, term.queries), scaled_keys(term).mT)
-    value = term.constants
+    value = cast(Tensor, term.constants)
     if term.queries is not None:
         value = value + torch.matmul(term.queries, cast(Tensor, term.keys).mT)
     elif term.scale is None:

@@ -21,6 +21,11 @@ from fedmm.verification.subject import SMALL_ITEMS, shaken
 from fedmm.verification.world import make_local
 
 SAMPLED: Mapping[str, Any] = {"num_negatives": 6}
+TRANSITION: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"experts": "hybrid", "transition": True}, {"logq_correction": True}),
+    ({"fusion": "competitive", "experts": "pooled", "transition": True}, {"batch_size": 2, "exclude_seen": False}),
+    ({"experts": "neighbors", "transition": True}, {"negatives_per": "round", "num_negatives": 3 * SMALL_ITEMS}),
+]
 SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"experts": "pooled"}, {}),
     ({"experts": "neighbors"}, {}),
@@ -39,6 +44,7 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"fusion": "competitive", "experts": "pooled"}, {"loss": "gbce"}),
     ({"experts": "pooled"}, {"loss": "bpr", "negatives_per": "round"}),
     ({"experts": "pooled"}, {"loss": "bpr", "exclude_seen": False, "batch_size": 2}),
+    *TRANSITION,
 ]
 
 
@@ -124,7 +130,7 @@ def test_what_a_client_holds_does_not_grow_with_the_catalogue() -> None:
         ({}, {"weight_decay": 0.1}),
         ({"experts": "memory"}, {}),
         ({"fusion": "backbone", "scoring": "cosine"}, {}),
-        ({"transition": True}, {}),
+        ({"transition": True}, {"loss": "bpr"}),
         ({"experts": "hybrid"}, {"loss": "gbce"}),
         ({"experts": "neighbors"}, {"loss": "bpr", "exclude_seen": False}),
     ],

@@ -15,6 +15,7 @@ from fedmm.data.types import Queries, Ragged, Split
 from fedmm.evaluation.baselines import transition_scorer
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.models.experts.transition import TransitionTable, transition_scores
+from fedmm.models.experts.transition_rows import sparse_transition_scores
 from fedmm.models.losses.softmax import Questions, cross_entropy, masked_logits
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.router import route
@@ -61,9 +62,17 @@ def random_histories(seed, repeats=True):
     return [draw(int(n)) for n in stream.integers(1, 13, 5)]
 
 
+def sparse_scores(*given):
+    return sparse_transition_scores(*given).dense()
+
+
+WAYS = pytest.mark.parametrize("way", [transition_scores, sparse_scores], ids=["dense", "sparse"])
+
+
+@WAYS
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans())
-def test_scores_are_the_definition_over_the_other_clients(seed, own, sampled, repeats):
+def test_scores_are_the_definition_over_the_other_clients(way, seed, own, sampled, repeats):
     """With a client's own counts taken out, it scores as if it had never sent any."""
     histories = random_histories(seed, repeats)
     table, stream = table_of(histories), numpy_stream(seed, "windows")
@@ -77,7 +86,7 @@ def test_scores_are_the_definition_over_the_other_clients(seed, own, sampled, re
     rows = torch.arange(L).expand(len(clients), L)
     candidates = torch.from_numpy(stream.integers(0, NUM_ITEMS + 1, (len(clients), 4))) if sampled else None
     taken_out = [histories[c] for c in clients] if own else None
-    found = transition_scores(table, items, rows, candidates, taken_out)
+    found = way(table, items, rows, candidates, taken_out)
     for place, c in enumerate(clients):
         others = [history for other, history in enumerate(histories) if other != c or not own]
         columns = range(NUM_ITEMS + 1) if candidates is None else candidates[place].tolist()
@@ -86,27 +95,29 @@ def test_scores_are_the_definition_over_the_other_clients(seed, own, sampled, re
             assert found[place, row].numpy() == pytest.approx(expected, abs=1e-9)
 
 
+@WAYS
 @pytest.mark.parametrize("seed", range(5))
-def test_own_counts_matter_to_own_items_only(seed):
+def test_own_counts_matter_to_own_items_only(seed, way):
     """Why evaluation need not take them out: there the user's own items are no candidates."""
     histories = random_histories(seed)
     table = table_of(histories)
     history = max(histories, key=len)
     items = torch.from_numpy(history).view(1, 1, -1)
     rows = torch.arange(len(history)).view(1, -1)
-    without = transition_scores(table, items, rows, None, [history])
-    whole = transition_scores(table, items, rows, None, None)
+    without = way(table, items, rows, None, [history])
+    whole = way(table, items, rows, None, None)
     foreign = np.setdiff1d(np.arange(NUM_ITEMS + 1), history)
     assert torch.equal(without[..., foreign], whole[..., foreign])
     assert (without < whole).any()
 
 
-def test_a_client_alone_has_nothing_to_go_by():
+@WAYS
+def test_a_client_alone_has_nothing_to_go_by(way):
     """All the counts of its items are its own: it must not find its answers in them."""
     histories = [np.arange(1, 8), np.arange(9, 14)]
     table = table_of(histories)
     items = torch.from_numpy(histories[0]).view(1, 1, -1)
-    scores = transition_scores(table, items, torch.arange(7).view(1, -1), None, histories[:1])
+    scores = way(table, items, torch.arange(7).view(1, -1), None, histories[:1])
     assert not scores.any()
 
 

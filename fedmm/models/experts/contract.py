@@ -22,6 +22,7 @@ from torch import Tensor
 from fedmm.config import ModelConfig
 from fedmm.data.types import IntArray
 from fedmm.models.features import FeatureTable
+from fedmm.models.scores import SparseScores
 from fedmm.utils.params import Params
 
 if TYPE_CHECKING:
@@ -140,14 +141,15 @@ class Expert:
         """The expert's name, which its parameters' names begin with: ``"<name>.scale"``."""
         return self.source.name
 
-    def present(self, tables: Mapping[str, FeatureTable]) -> Tensor:
-        """The items it can speak of, bool [V], or [C, N] over catalogues of each client's own; elsewhere its weight is
-        0, whatever it says."""
+    def present(self, tables: Mapping[str, FeatureTable], catalogue: Tensor | None = None) -> Tensor:
+        """The items it can speak of, bool [V]; elsewhere its weight is 0, whatever it says. Over catalogues of each
+        client's own [C, N], whose columns are the items ``catalogue`` [C, N]."""
         if self.per_modality:
             return tables[self.name].present
-        if self.mask is not None:
-            return self.mask
-        return torch.arange(self.source.num_items + 1, device=self.source.device) > 0
+        known = self.mask
+        if known is None:
+            known = torch.arange(self.source.num_items + 1, device=self.source.device) > 0
+        return known if catalogue is None else known[catalogue]
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters, float64 on the CPU, without a client axis."""
@@ -167,7 +169,7 @@ class Expert:
 
     def constants(
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
-    ) -> Tensor | None:
+    ) -> Tensor | SparseScores | None:
         """Scores [C, R, N] without parameters, at ``rows`` [C, R] (flat over B * L) of ``items`` [C, B, L], which are
         item indices always. ``histories`` [C] are the clients' own training histories, whose part in anything summed
         over clients must be left out; None leaves out nothing."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
@@ -25,11 +26,14 @@ from torch import Tensor
 from fedmm.data.transitions import client_transition_counts, symmetrise
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.models.experts.contract import Expert, Source
+from fedmm.models.experts.transition_rows import sparse_transition_scores
+from fedmm.models.scores import SparseScores
 
 RECENT = 10  # items of a history that are looked back at
 DECAY = 0.8  # weight of each beside the one after it
 SHARPNESS = 2.0  # as logits, alone: the lowest loss on ML-100K's training targets among 0.5, 1, 1.5, 2 and 3
 SOFTENING = 0.1  # A_0 as a share of C's typical entry over the root of the typical n
+CROWDED = 0.05  # share of all pairs of items that were counted
 RESIDUE = 1e-3  # a difference of counts below this is a rounding error: the smallest count is 0.25
 
 
@@ -40,6 +44,7 @@ class TransitionExpert(Expert):
     per_modality = False
     has_constants = True
     reads_counts = True
+    local_tables = True
 
     table: TransitionTable | None = None
 
@@ -53,9 +58,12 @@ class TransitionExpert(Expert):
 
     def constants(
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
-    ) -> Tensor | None:
-        """s [C, R, N], less what ``histories`` gave to the sum."""
-        return transition_scores(self.counted, items, rows, candidates, histories)
+    ) -> Tensor | SparseScores | None:
+        """s [C, R, N], less what ``histories`` gave to the sum; dense for all positions where much was counted."""
+        all_positions = 2 * rows.shape[1] >= items.shape[1] * items.shape[2]
+        if self.counted.crowded and all_positions:
+            return transition_scores(self.counted, items, rows, candidates, histories)
+        return sparse_transition_scores(self.counted, items, rows, candidates, histories)
 
     @property
     def counted(self) -> TransitionTable:
@@ -73,6 +81,9 @@ class TransitionTable:
     totals: FloatArray  # [V]
     softening: float  # A_0
     present: Tensor  # [V] bool: items with any count
+    residue = RESIDUE
+    sharpness = SHARPNESS
+    recency = DECAY ** np.arange(RECENT)  # weight of each item by how many came after it
 
     @classmethod
     def build(cls, directed: csr_matrix, dtype: torch.dtype, device: torch.device) -> TransitionTable:
@@ -84,6 +95,27 @@ class TransitionTable:
         precision = torch.empty(0, dtype=dtype).numpy().dtype
         present = torch.from_numpy(counted).to(device)
         return cls(counts.astype(precision), totals, float(SOFTENING * typical), present)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much was counted that dense rows of the catalogue are cheaper than sparse ones."""
+        return bool(self.counts.nnz > CROWDED * len(self.totals) ** 2)
+
+    @cached_property
+    def scale(self) -> FloatArray:
+        """1 / (A_0 sqrt(n)) [V], 0 where nothing was counted."""
+        return self.scale_of(self.totals)
+
+    @cached_property
+    def scaled(self) -> csr_matrix:
+        """The counts times their columns' scales [V, V]."""
+        data = self.counts.data * self.scale[self.counts.indices]
+        kept = data.astype(self.counts.dtype), self.counts.indices, self.counts.indptr
+        return csr_matrix(kept, shape=self.counts.shape)
+
+    def scale_of(self, totals: FloatArray) -> FloatArray:
+        """1 / (A_0 sqrt(n)) of any ``totals`` n."""
+        return np.divide(1.0 / self.softening, np.sqrt(totals), out=np.zeros_like(totals), where=totals > 0)
 
     def of_items(self, items: IntArray, own: IntArray | None) -> tuple[Tensor, FloatArray]:
         """Dense rows [K, V] of the distinct ``items``, ascending, and n [V]; less what the history ``own`` gave to the
@@ -122,8 +154,7 @@ def transition_scores(
     for c in range(len(windows)):
         distinct, codes = torch.unique(windows[c], return_inverse=True)
         counts, totals = table.of_items(distinct.numpy(), None if histories is None else histories[c])
-        scale = np.divide(1.0 / table.softening, np.sqrt(totals), out=np.zeros_like(totals), where=totals > 0)
-        counts = counts.mul_(torch.from_numpy(scale).to(counts.dtype))
+        counts = counts.mul_(torch.from_numpy(table.scale_of(totals)).to(counts.dtype))
         if columns is not None:
             counts = counts[:, columns[c]]
         recent = torch.matmul(recency_matrix(windows.shape[2], counts.dtype), counts[codes])
@@ -131,6 +162,7 @@ def transition_scores(
     return scores.log1p_().mul_(SHARPNESS).to(items.device)
 
 
+@lru_cache(maxsize=64)
 def recency_matrix(length: int, dtype: torch.dtype) -> Tensor:
     """[L, L]: entry (l, j) is 0.8^(l-j) for the last ten positions j up to l, else 0."""
     steps = torch.arange(length)

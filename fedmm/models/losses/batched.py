@@ -8,15 +8,15 @@ takes three batched products in all, and rows may be told to skip what their cli
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from fedmm.models.losses.softmax import Exclusions, Questions, cross_entropy, shifted
-from fedmm.models.scores import Scores, scaled_keys
+from fedmm.models.scores import Scores, SparseScores, scaled_keys
 from fedmm.models.workspace import Workspace
 
 WORTH_A_WALK = 2**15  # logits of one client
@@ -64,10 +64,10 @@ ClientBlock = Callable[[CatalogueQuestions, Tensor, slice], tuple[Tensor, Tensor
 def catalogue_cross_entropy(
     scores: Scores, questions: CatalogueQuestions, workspace: Workspace | None = None
 ) -> Tensor:
-    """[C]: each client's weighted cross-entropy. Clients with many logits and constants take the path of
+    """[C]: each client's weighted cross-entropy. Clients with many logits and dense constants take the path of
     ``softmax.py``, gradients in ``workspace``; those with few logits are worth no walk of their own. Raises ValueError
     for scores that do not factorise."""
-    constants = any(term.constants is not None for term in scores.terms)
+    constants = any(isinstance(term.constants, Tensor) for term in scores.terms)
     many = questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK
     if (many or constants) and scores.dense is None:
         return cross_entropy(scores, questions.one_by_one(), workspace)
@@ -79,27 +79,49 @@ def catalogue_loss(scores: Scores, questions: CatalogueQuestions, block: ClientB
     ValueError for scores that do not factorise."""
     if scores.dense is not None:
         raise ValueError("only factorised scores have queries and keys")
-    queries = torch.cat([cast(Tensor, term.queries) for term in scores.terms], dim=-1)
-    keys = torch.cat([scaled_keys(term) for term in scores.terms], dim=-1)
-    return cast(Tensor, _CatalogueLoss.apply(block, questions, queries, keys))  # type: ignore[no-untyped-call]
+    sparse = [term for term in scores.terms if isinstance(term.constants, SparseScores)]
+    products = [replace(term, constants=None) if term in sparse else term
+                for term in scores.terms if term.queries is not None]  # fmt: skip
+    queries = torch.cat([cast(Tensor, term.queries) for term in products], dim=-1)
+    keys = torch.cat([scaled_keys(term) for term in products], dim=-1)
+    constants = [term.constants for term in sparse]
+    scales = [term.scale for term in sparse]
+    arguments = (block, questions, constants, queries, keys, *scales)
+    return cast(Tensor, _CatalogueLoss.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
 class _CatalogueLoss(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, block: ClientBlock, questions: CatalogueQuestions, queries: Tensor, keys: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        block: ClientBlock,
+        questions: CatalogueQuestions,
+        constants: Sequence[SparseScores],
+        queries: Tensor,
+        keys: Tensor,
+        *scales: Tensor | None,
+    ) -> Tensor:
         C, R, _ = queries.shape
+        into_scales = [None if scale is None else torch.empty_like(scale) for scale in scales]
         losses = torch.empty_like(questions.row_weights[:, 0])
         into_queries, into_keys = torch.empty_like(queries), torch.empty_like(keys)
         width = max(1, LOGITS_AT_ONCE // max(1, R * keys.shape[1]))
         for begin in range(0, C, width):
             some = slice(begin, begin + width)
             own_queries, own_keys = queries[some], keys[some]
-            losses[some], slope = block(questions, torch.bmm(own_queries, own_keys.mT), some)
+            logits = torch.bmm(own_queries, own_keys.mT)
+            entries = [own.some(begin, min(begin + width, C)) for own in constants]
+            for own, scale in zip(entries, scales, strict=True):
+                own.add_to(logits, None if scale is None else scale[some])
+            losses[some], slope = block(questions, logits, some)
+            for own, into in zip(entries, into_scales, strict=True):
+                if into is not None:
+                    own.scale_gradient(slope, into[some])
             torch.bmm(slope, own_keys, out=into_queries[some])
             torch.bmm(slope.mT, own_queries, out=into_keys[some])
-        ctx.save_for_backward(into_queries, into_keys)
+        ctx.save_for_backward(into_queries, into_keys, *into_scales)
         return losses
 
     @staticmethod
@@ -107,8 +129,13 @@ class _CatalogueLoss(torch.autograd.Function):
         (incoming,) = outputs
         gradients = ctx.saved_tensors
         if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
-            return (None, None, *gradients)
-        return (None, None, *(gradient * incoming.view(-1, 1, 1) for gradient in gradients))
+            return (None, None, None, *gradients)
+        return (
+            None,
+            None,
+            None,
+            *(None if g is None else g * incoming.view(-1, *[1] * (g.ndim - 1)) for g in gradients),
+        )
 
 
 def _softmax_block(questions: CatalogueQuestions, logits: Tensor, some: slice) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,14 @@ leaves with the gradients of queries, keys and scales already computed: the logi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-from fedmm.models.scores import Scores, Term
+from fedmm.models.scores import Scores, SparseScores, Term
 from fedmm.models.workspace import Workspace
 
 
@@ -82,10 +82,10 @@ class _FusedCrossEntropy(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, questions: Questions, workspace: Workspace, *flat: Tensor | None) -> Tensor:
+    def forward(ctx: Any, questions: Questions, workspace: Workspace, *flat: Part) -> Tensor:
         needs = ctx.needs_input_grad[2:]
         gradients = [
-            workspace.take(place, t.shape, t) if t is not None and need else None
+            workspace.take(place, t.shape, t) if isinstance(t, Tensor) and need else None
             for place, (t, need) in enumerate(zip(flat, needs, strict=True))
         ]
         losses = torch.zeros_like(questions.row_weights[:, 0])
@@ -93,7 +93,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         num_rows = (questions.row_weights > 0).sum(1).tolist()
         scratch = _scratch(flat, max(num_rows), workspace)
         for c, rows in enumerate(num_rows):
-            own = [None if t is None else _of_client(t, c, place) for place, t in enumerate(flat)]
+            own = [None if t is None else _of_client(t, c, place, rows) for place, t in enumerate(flat)]
             into = [None if g is None else g[c] for g in gradients]
             losses[c] = _client_loss(_terms(own), _terms(into), [s[:rows] for s in scratch], questions, c, rows)
         ctx.save_for_backward(*gradients)
@@ -108,28 +108,38 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return (None, None, *scaled)
 
 
-_Parts = Sequence[Tensor | None]  # queries, keys, scale and constants of one term
+Part: TypeAlias = Tensor | SparseScores | None
+_Parts = Sequence[Any]  # queries, keys, scale (tensors or None) and constants (``Part``) of one term
 
 
 def _parts(term: Term) -> _Parts:
     return term.queries, term.keys, term.scale, term.constants
 
 
-def _terms(flat: Sequence[Tensor | None]) -> list[_Parts]:
+def _terms(flat: Sequence[Part]) -> list[_Parts]:
     return [flat[i : i + 4] for i in range(0, len(flat), 4)]
 
 
-def _of_client(tensor: Tensor, client: int, place: int) -> Tensor:
-    """One client's part. Keys (place 1 of 4) with two axes are shared by all."""
+def _of_client(tensor: Tensor | SparseScores, client: int, place: int, rows: int) -> Tensor | SparseScores:
+    """One client's part, of sparse constants its first ``rows`` rows. Keys (place 1 of 4) with two axes are shared by
+    all."""
+    if isinstance(tensor, SparseScores):
+        return tensor.some(client, client + 1, rows)
     return tensor if place % 4 == 1 and tensor.ndim == 2 else tensor[client]
 
 
-def _scratch(flat: Sequence[Tensor | None], rows: int, workspace: Workspace) -> list[Tensor]:
+def _needs_product(term: _Parts) -> bool:
+    """Whether a term's own scores are formed beside the sum: for their scale, but where they are sparse entries."""
+    queries, _, scale, constants = term
+    return scale is not None and not (queries is None and isinstance(constants, SparseScores))
+
+
+def _scratch(flat: Sequence[Part], rows: int, workspace: Workspace) -> list[Tensor]:
     """Memory [rows, N] for the logits, and for each scaled term's product: one client after the other works in it, so
     that it stays in cache."""
     terms = _terms(flat)
     keys = cast(Tensor, terms[0][1])
-    num_kept = sum(scale is not None for _, _, scale, _ in terms)
+    num_kept = sum(map(_needs_product, terms))
     return [workspace.take(("scratch", i), (rows, keys.shape[-2]), keys) for i in range(1 + num_kept)]
 
 
@@ -161,7 +171,7 @@ def _client_loss(
     slope.scatter_add_(1, targets, torch.full_like(weights, -1.0))
     kept = iter(products)
     for term, into in zip(terms, gradients, strict=True):
-        _term_gradients(slope, weights, term, None if term[2] is None else next(kept), into, rows)
+        _term_gradients(slope, weights, term, next(kept) if _needs_product(term) else None, into, rows)
     return loss
 
 
@@ -169,6 +179,9 @@ def _write_logits(terms: list[_Parts], logits: Tensor, products: list[Tensor], r
     """sum of scale * product into ``logits``; products of scaled terms stay in ``products``: the scale needs them."""
     kept = iter(products)
     for place, (queries, keys, scale, constants) in enumerate(terms):
+        if isinstance(constants, SparseScores):
+            _write_sparse(constants, queries, keys, scale, logits, kept, place)
+            continue
         given = None if constants is None else constants[:rows]
         if queries is None or keys is None:
             given = cast(Tensor, given)
@@ -194,6 +207,30 @@ def _write_logits(terms: list[_Parts], logits: Tensor, products: list[Tensor], r
             torch.mul(product, scale, out=logits)
 
 
+def _write_sparse(
+    constants: SparseScores,
+    queries: Tensor | None,
+    keys: Tensor | None,
+    scale: Tensor | None,
+    logits: Tensor,
+    kept: Iterator[Tensor],
+    place: int,
+) -> None:
+    """One term with sparse constants: its entries alone are touched, after the product where there is one."""
+    if queries is None or keys is None:
+        constants.add_to(logits, None if scale is None else scale.unsqueeze(0))
+        return
+    own = queries[: len(logits)]
+    if scale is None:
+        constants.add_to(torch.addmm(logits, own, keys.mT, beta=min(place, 1), out=logits), None)
+        return
+    product = constants.add_to(torch.mm(own, keys.mT, out=next(kept)), None)
+    if place:
+        logits.addcmul_(product, scale)
+    else:
+        torch.mul(product, scale, out=logits)
+
+
 def _term_gradients(
     slope: Tensor, weights: Tensor, term: _Parts, product: Tensor | None, into: _Parts, rows: int
 ) -> None:
@@ -203,8 +240,12 @@ def _term_gradients(
     The scale's gradient is sum_r weight * slope * product, elementwise: no product over the width of the keys is needed
     for it. ``product`` is used up.
     """
-    queries, keys, scale, _ = term
+    queries, keys, scale, constants = term
     into_queries, into_keys, into_scale, _ = into
+    if scale is not None and product is None:
+        if into_scale is not None:
+            _sparse_scale_gradient(slope, weights, constants, into_scale)
+        return
     if product is not None:
         if into_scale is not None:
             torch.mv(product.mul_(slope).mT, weights.squeeze(1), out=into_scale)
@@ -214,6 +255,13 @@ def _term_gradients(
         into_queries[rows:] = 0.0
     if into_keys is not None:
         torch.mm(slope.mT, cast(Tensor, queries)[:rows] * weights, out=into_keys)
+
+
+def _sparse_scale_gradient(slope: Tensor, weights: Tensor, constants: SparseScores, into: Tensor) -> None:
+    """sum_r weight * slope * constant into ``into`` [N], from the entries alone."""
+    found = slope.view(-1).index_select(0, constants.places).mul_(constants.values)
+    found.mul_(weights.view(-1).index_select(0, constants.rows))
+    into.zero_().index_add_(0, constants.columns, found)
 
 
 def _penalty(excluded: Tensor, dtype: torch.dtype) -> Tensor:
