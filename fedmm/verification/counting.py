@@ -14,8 +14,13 @@ from fedmm.data.splits import training_popularity
 from fedmm.data.transitions import client_transition_counts, sum_transition_counts
 from fedmm.data.types import FloatArray, Queries, Ragged, Split
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
+from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.spectral_sketch import ColumnHash, client_degrees, client_sketch, sum_sketches
 from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.models.experts.transition import TransitionExpert, transition_scores
+from fedmm.models.experts.transition_rows import sparse_transition_scores
+from fedmm.models.recommender import Batch
+from fedmm.models.scores import SparseScores
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
 from fedmm.verification.world import histories, make_local
@@ -90,19 +95,27 @@ def own_counts(subject: Subject) -> Finding:
             others = counted([row for place, row in enumerate(rows) if place != client], SMALL_ITEMS)
             others[others < 1e-9] = 0.0
             step = local.steps(np.array([client]), 1).step(0, 1)
-            said = step.batch.constants["transition"][0]
+            said = _both_ways(local, step.batch, int(client))
             candidates = range(SMALL_ITEMS + 1) if step.batch.candidates is None else step.batch.candidates[0].tolist()
             length = step.batch.items.shape[2]
             for row, place in enumerate(step.batch.rows[0].tolist()):
                 window = step.batch.items[0, place // length, : place % length + 1].tolist()
                 for column, t in enumerate(candidates):
                     expected = 2 * math.log1p(yardstick(others, window, t) / softening)
-                    gaps.append((f"client {client}", abs(float(said[row, column]) - expected)))
+                    gaps += [(f"client {client}", abs(float(own[row, column]) - expected)) for own in said]
                     touched = max(touched, abs(yardstick(whole, window, t) / softening - math.expm1(expected / 2)))
     if touched < 1e-3:
         return at_most(math.inf, 1e-9, "taking nothing out would have made no difference: the world is too small")
     value, label = worst(gaps)
     return at_most(value, 1e-9, f"{len(gaps)} scores of {len(rows)} clients; largest: {label}")
+
+
+def _both_ways(local: LocalTraining, batch: Batch, client: int) -> list[torch.Tensor]:
+    """The expert's scores [R, N] of a client's step: those it trains with, and as dense and as sparse rows."""
+    (part,) = (own for own in local.recommender.parts.values() if isinstance(own, TransitionExpert))
+    asked = (part.counted, batch.items, batch.rows, batch.candidates, [local.train[client]])
+    every = (batch.constants[part.name], transition_scores(*asked), sparse_transition_scores(*asked))
+    return [(own.dense() if isinstance(own, SparseScores) else own)[0] for own in every]
 
 
 def pmi(counts: FloatArray) -> FloatArray:

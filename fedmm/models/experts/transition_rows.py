@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
-from fedmm.data.transitions import HALF_LIFE, WINDOW
+from fedmm.data.transitions import HALF_LIFE, WINDOW, transition_weight
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.models.scores import SparseScores
 
@@ -122,7 +122,7 @@ def own_pairs(histories: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArr
     found: list[tuple[IntArray, IntArray, IntArray, FloatArray]] = []
     for gap in range(1, min(WINDOW, max(map(len, histories), default=1) - 1) + 1):
         same = owner[:-gap] == owner[gap:]
-        weight = np.full(int(same.sum()), 0.5 ** (gap / HALF_LIFE))
+        weight = np.full(int(same.sum()), transition_weight(gap, HALF_LIFE))
         found.append((owner[gap:][same], items[:-gap][same], items[gap:][same], weight))
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
