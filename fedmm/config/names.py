@@ -16,7 +16,6 @@ SYNONYMS = {
     "numepochs": "federation.rounds",
     "numrounds": "federation.rounds",
     "iterations": "federation.rounds",
-    "localsteps": "federation.local_steps",
     "optimizer": "federation.local_optimizer",
     "optim": "federation.local_optimizer",
     "serveropt": "federation.server_optimizer",
@@ -58,8 +57,6 @@ SYNONYMS = {
     "gating": "model.gating_init",
     "file": "data.path",
     "csv": "data.path",
-    "images": "data.visual_features",
-    "texts": "data.text_features",
     "gpu": "runtime.device",
     "cuda": "runtime.device",
     "savedir": "runtime.output",
@@ -85,7 +82,7 @@ def nearest_setting(key: str, known: Sequence[str]) -> str | None:
     leaf = key.rpartition(".")[2].replace("-", "_")
     if leaf in by_leaf:
         return by_leaf[leaf]
-    meant = SYNONYMS.get(_plain(leaf))
+    meant = synonym(leaf)
     if meant in known:
         return meant
     slips = difflib.get_close_matches(key, known, n=1, cutoff=CLOSE)
@@ -93,6 +90,15 @@ def nearest_setting(key: str, known: Sequence[str]) -> str | None:
         return slips[0]
     near = nearest_name(leaf, list(by_leaf))
     return by_leaf[near] if near else None
+
+
+def synonym(word: str) -> str | None:
+    """The setting that other tools call ``word``.
+
+    >>> synonym("embedding-dim")
+    'model.hidden_dim'
+    """
+    return SYNONYMS.get(_plain(word))
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -167,6 +167,8 @@ def _again(study: Study, options: SweepOptions) -> str:
         words += ["--output", str(options.folder)]
     if options.storage is not None:
         words += ["--storage", redacted(options.storage)]
+    for file in part_files(study) or ():
+        words += ["--parts", file]
     return shlex.join(words)
 
 

@@ -1,0 +1,57 @@
+"""An unknown option is met with what it was probably meant to be, or with nothing, never with another word alike."""
+
+from __future__ import annotations
+
+import pytest
+from typer.main import get_command
+
+from fedmm.config.describe import known_settings
+from fedmm.config.names import SYNONYMS, nearest_name, nearest_setting
+from fedmm_cli.app import app, main
+from fedmm_cli.unknown_options import nearest_option
+
+MEANT = {
+    "--lr": "--learning-rate",
+    "--epochs": "--rounds",
+    "--dim": "--hidden-dim",
+    "--layers": "--num-blocks",
+    "--roundz": "--rounds",
+    "--learnin-rate": "--learning-rate",
+    "--hidden_size": "--hidden-dim",
+    "--dropout": "--set model.dropout=VALUE",
+    "--resum": "--resume",
+}
+
+
+@pytest.mark.parametrize(("typed", "meant"), MEANT.items())
+def test_the_option_that_was_meant_is_named(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", typed, "1"]) == 2
+    told = capsys.readouterr().err
+    assert told.splitlines()[0] == f"error: No such option: {typed}. The nearest is {meant}."
+
+
+@pytest.mark.parametrize("typed", ["--xyz", "--qq", "--foobar"])
+def test_nothing_is_named_where_nothing_is_near(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", typed, "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"error: No such option: {typed}."
+
+
+def test_a_command_without_settings_offers_its_own_options_alone() -> None:
+    compare = get_command(app).commands["compare"]  # type: ignore[attr-defined]
+    assert nearest_option("--metrics", compare) == "--metric"
+    assert nearest_option("--lr", compare) is None
+
+
+def test_every_synonym_means_a_setting_and_is_none_itself() -> None:
+    leaves = {key.rpartition(".")[2].replace("_", "") for key in known_settings()}
+    for word, key in SYNONYMS.items():
+        assert key in known_settings(), word
+        assert nearest_setting(word, list(known_settings())) == key
+        assert word not in leaves
+
+
+def test_what_is_known_is_nearest_to_itself() -> None:
+    known = list(known_settings())
+    for key in known:
+        assert nearest_setting(key, known) in (key, next(k for k in known if k.endswith(key.rpartition(".")[2])))
+        assert nearest_name(key, known) == key
