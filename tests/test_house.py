@@ -24,6 +24,7 @@ LAYERS = (
     ("federation",),
     ("engines", "evaluation"),
     ("experiment",),
+    ("recommendation",),
     ("runs",),
     ("comparison",),
     ("verification",),

@@ -106,6 +106,13 @@ def rank_queries(
     return Ranking(counts, num_items, tops)
 
 
+def best_items(scores: Tensor, excluded: Ragged, candidates: BoolArray | None, keep: int) -> Tensor:
+    """[n, keep] the best items of each row of scores [n, V], best first, 0 where candidates run out. ``excluded`` [n]
+    and items outside ``candidates`` take no part; level items stand as in ``Ranking.top_items``."""
+    allowed = _only_candidates(scores, excluded, candidates)
+    return _top(allowed, _hash_order(scores.shape[1]).to(scores.device), keep)
+
+
 def _on(values: IntArray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
 

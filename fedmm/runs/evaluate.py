@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from fedmm import __version__
 from fedmm.config import ExperimentConfig
-from fedmm.experiment import Experiment
-from fedmm.federation.snapshot import Snapshot
-from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.cold import cold_items_result
 from fedmm.runs.facts import dataset_facts
-from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
+from fedmm.runs.model import TrainedModel, with_runtime
 from fedmm.runs.observer import Observer
 from fedmm.runs.references import groups_result, measure_beside, measured, paired_result
 from fedmm.runs.result import EvaluateResult, Group, PairedTests, Splits, rows_by_name
@@ -33,14 +29,15 @@ def run_evaluation(
 
     Raises CheckpointError where the checkpoint cannot be read or does not fit the data.
     """
-    tensors, meta = load_checkpoint(checkpoint)
-    require_complete(meta, checkpoint)
-    config = _settings(meta, checkpoint, protocols, device, threads)
-    set_threads(config.runtime.threads)
-    experiment = Experiment.prepare(config, observer.stage)
-    params = restore(evaluated_params(tensors), meta, experiment, checkpoint)
+
+    def settle(config: ExperimentConfig) -> ExperimentConfig:
+        own = with_runtime(protocols, device, threads)(config)
+        set_threads(own.runtime.threads)
+        return own
+
+    trained = TrainedModel.load(checkpoint, change=settle, tell=observer.stage)
+    experiment, snapshot, config = trained.experiment, trained.snapshot, trained.config
     observer.stage(f"evaluating on {split}")
-    snapshot = Snapshot(params, int(meta["round"]), restore_clients(tensors, "clients", experiment, checkpoint))
     model = experiment.evaluate(snapshot, split)
     beside = measure_beside(experiment, snapshot, split, model)
     return EvaluateResult(
@@ -59,16 +56,3 @@ def run_evaluation(
         groups=Named[Named[tuple[Group, ...]]]({split: groups_result(experiment, model, beside, split)}),
         cold_items=cold_items_result(experiment, snapshot) if split == "test" else None,
     )
-
-
-def _settings(
-    meta: dict[str, Any], path: Path, protocols: tuple[str, ...] | None, device: str | None, threads: int | None
-) -> ExperimentConfig:
-    """The run's own settings with what was asked for in their place."""
-    tree = stored_settings(meta, path).model_dump()
-    if protocols is not None:
-        selection = f"{protocols[0]}/{tree['evaluation']['selection_metric'].partition('/')[2]}"
-        tree["evaluation"] |= {"protocols": protocols, "selection_metric": selection}
-    runtime = {"device": device, "threads": threads}
-    tree["runtime"] |= {key: value for key, value in runtime.items() if value is not None}
-    return ExperimentConfig.model_validate(tree)

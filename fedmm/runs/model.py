@@ -1,9 +1,11 @@
-"""A finished run and its model, read back from the run's folder."""
+"""A trained model, loaded: the one place that reads a checkpoint, restores it and prepares its data."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,16 @@ from numpy.typing import NDArray
 
 from fedmm.config import ExperimentConfig
 from fedmm.config.load import load_config
-from fedmm.experiment import Experiment
+from fedmm.data.negatives import all_negatives
+from fedmm.data.types import BoolArray, IntArray, Ragged
+from fedmm.errors import ConfigError, DataError
+from fedmm.evaluation.results import Protocols
+from fedmm.experiment import Experiment, Tell
 from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.recommendation.recommend import NOBODY, ItemId, Names, Recommendation, named, rank, score_all
 from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.facts import dataset_facts
 from fedmm.runs.folder import (
     CONFIG_FILE,
     RESULT_FILE,
@@ -26,57 +34,231 @@ from fedmm.runs.folder import (
     stored_settings,
 )
 from fedmm.runs.own_parts import require_parts_of
+from fedmm.runs.result import DatasetFacts, TrainResult, read_result
 from fedmm.utils.files import read_rounds
+
+Warn = Callable[[str], None]
+History = Sequence[ItemId]
+Changes = Callable[[ExperimentConfig], ExperimentConfig]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """The best round's model over its data."""
+    """A model as of one round over the data it was trained on. Ids are strings as in the data; integers are taken."""
 
     experiment: Experiment
     snapshot: Snapshot
+    path: Path | None = None
 
     @classmethod
-    def load(cls, path: Path) -> TrainedModel:
-        """The model of a checkpoint, or of a run folder's best round.
+    def load(cls, path: Path | str, *, change: Changes | None = None, tell: Tell | None = None) -> TrainedModel:
+        """The model of a run folder (its best round), of a checkpoint in it, or of a folder of checkpoints.
 
-        Raises CheckpointError where it cannot be read or does not fit the data.
+        ``change`` may alter settings that the model does not depend on (device, threads, protocols). ``tell`` hears
+        what is being done. Raises CheckpointError where the checkpoint cannot be read, or does not fit the data or the
+        model; ConfigError where it needs a part that nobody registers.
         """
+        path = Path(path)
         tensors, meta = load_checkpoint(path)
         require_complete(meta, path)
-        experiment = Experiment.prepare(stored_settings(meta, path))
+        config = stored_settings(meta, path)
+        experiment = Experiment.prepare(config if change is None else change(config), tell)
         params = restore(evaluated_params(tensors), meta, experiment, path)
         clients = restore_clients(tensors, "clients", experiment, path)
-        return cls(experiment, Snapshot(params, int(meta["round"]), clients))
+        return cls(experiment, Snapshot(params, int(meta["round"]), clients), path)
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The settings it was trained with."""
+        return self.experiment.config
+
+    @property
+    def round(self) -> int:
+        """After how many rounds it is taken."""
+        return self.snapshot.round
+
+    @property
+    def dataset(self) -> DatasetFacts:
+        """Name, sizes and digest of its data."""
+        return dataset_facts(self.experiment)
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """[V]: the real items' ids as in the data, in the order of all that this class returns."""
+        return tuple(map(str, self.experiment.dataset.interactions.item_ids[1:]))
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """[V]: the items' titles; "" where unknown."""
+        return tuple(map(str, self.experiment.dataset.titles[1:]))
 
     def item_embeddings(self) -> NDArray[np.float32]:
-        """[V, D]: the item table, row 0 the padding's."""
-        table: NDArray[np.float32] = self.snapshot.params[ITEM_TABLE].float().cpu().numpy()
-        return table
+        """[V, D]: the item table, a copy, in the order of ``item_ids``."""
+        table: NDArray[np.float32] = self.snapshot.params[ITEM_TABLE][1:].float().cpu().numpy()
+        return table.copy()
+
+    def evaluate(self, split: str = "test", protocols: Sequence[str] | None = None) -> Protocols:
+        """Metrics with 95% intervals on "test" or "validation", those of ``fedmm evaluate``.
+
+        ``protocols`` are some of full, uniform100 and popularity100; None takes the run's.
+        """
+        if split not in ("test", "validation"):
+            raise ConfigError(f"There is no split {split!r}.", "Take test or validation.")
+        experiment = self.experiment
+        if protocols is not None:
+            config = with_runtime(protocols=tuple(protocols))(self.config)
+            drawn = {name: all_negatives(config.evaluation, experiment.split, experiment.queries(name))
+                     for name in ("validation", "test")}  # fmt: skip
+            experiment = replace(experiment, config=config, negatives=drawn)
+        return experiment.evaluate(self.snapshot, split).protocols()
+
+    def score(
+        self, history: History | None = None, *, histories: Sequence[History] | None = None, warn: Warn | None = None
+    ) -> NDArray[np.float32]:
+        """[N, V]: the score of every item after each history, in the order of ``item_ids``; N is 1 for one ``history``.
+
+        Raises DataError for a history of which no item is known.
+        """
+        rows = self._rows(history, histories)
+        known, unknown = self._names.histories(rows)
+        _tell_unknown(unknown, warn)
+        users = np.full(len(known), NOBODY, np.int64)
+        experiment = self.experiment
+        return score_all(experiment.scorer(self.snapshot), users, known, experiment.split.num_items, experiment.device)
+
+    def recommend(
+        self,
+        history: History | None = None,
+        *,
+        histories: Sequence[History] | None = None,
+        user: ItemId | None = None,
+        users: Sequence[ItemId] | None = None,
+        k: int = 10,
+        exclude: Sequence[ItemId] = (),
+        only: Sequence[ItemId] | None = None,
+        keep_seen: bool = False,
+        warn: Warn | None = None,
+    ) -> Any:
+        """The ``k`` best items, best first, as ``Recommendation(item_id, score, title)``.
+
+        One ``history`` or ``user`` gives a list, several ``histories`` or ``users`` a list of lists. A user stands for
+        the whole of its history in the data and for its personal parameters where the run has them; a history is
+        exactly what is given. Items of the history are left out unless ``keep_seen``; ``exclude`` leaves out more,
+        ``only`` (a stock list) leaves out all others. Items held out as cold take part where ``only`` names them.
+        ``warn`` hears of unknown ids; by default a warning is raised for them.
+
+        Raises DataError for an unknown user and where no id of a history or of ``only`` is known, ConfigError unless
+        exactly one of the four ways to ask is taken.
+        """
+        if k < 1:
+            raise ConfigError(f"k cannot be {k}.", "Ask for at least one item.")
+        if sum(way is not None for way in (history, histories, user, users)) != 1:
+            raise ConfigError("One of history, histories, user and users is needed.", "Give exactly one of them.")
+        if user is not None or users is not None:
+            asked = self._names.users([user] if user is not None else list(users or ()))
+            rows = Ragged.from_rows([self.experiment.dataset.interactions.histories[index] for index in asked])
+        else:
+            rows, unknown = self._names.histories(self._rows(history, histories))
+            _tell_unknown(unknown, warn)
+            asked = np.full(len(rows), NOBODY, np.int64)
+        found = self._lists(asked, rows, k, exclude, only, keep_seen=keep_seen)
+        return found if history is None and user is None else found[0]
+
+    def _lists(
+        self,
+        users: IntArray,
+        rows: Ragged,
+        k: int,
+        exclude: Sequence[ItemId],
+        only: Sequence[ItemId] | None,
+        *,
+        keep_seen: bool,
+    ) -> list[list[Recommendation]]:
+        more, _ = self._names.items(exclude)
+        excluded = Ragged.from_rows([[*([] if keep_seen else dict.fromkeys(row.tolist())), *more] for row in rows])
+        items, scores = rank(
+            self.experiment.scorer(self.snapshot),
+            users,
+            rows,
+            min(k, self.experiment.split.num_items),
+            excluded=excluded,
+            candidates=self._candidates(only),
+            device=self.experiment.device,
+        )
+        return [self._names.listed(*pair) for pair in zip(items, scores, strict=True)]
+
+    def _candidates(self, only: Sequence[ItemId] | None) -> BoolArray | None:
+        if only is None:
+            return self.experiment.split.candidates
+        known, unknown = self._names.items(only)
+        if not known:
+            raise DataError(f"None of the items to choose from is known ({named(unknown)}).", "Give ids of the data.")
+        mask = np.zeros(self.experiment.split.num_items + 1, dtype=bool)
+        mask[known] = True
+        return mask
+
+    def _rows(self, history: History | None, histories: Sequence[History] | None) -> Sequence[History]:
+        if (history is None) == (histories is None):
+            raise ConfigError("One of history and histories is needed.", "Give exactly one of them.")
+        return [history] if history is not None else histories or []
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self.experiment.dataset)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run."""
+    """A finished run, read back from its folder."""
 
     folder: Path
     config: ExperimentConfig
-    result: Any
+    result: TrainResult
 
     @classmethod
-    def load(cls, folder: Path) -> Run:
-        """The run in ``folder``. Raises DataError where it holds no finished run."""
+    def load(cls, folder: Path | str) -> Run:
+        """The run in ``folder``.
+
+        Raises DataError where it holds no finished run, ConfigError where it used a part that is not registered.
+        """
+        folder = Path(folder)
         require_parts_of(folder, CONFIG_FILE)
-        return cls(
-            folder, load_config([folder / CONFIG_FILE]), json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        )
+        result = read_result(folder / RESULT_FILE)
+        return cls(folder, load_config([folder / CONFIG_FILE]), result)
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """What was known after each round."""
-        return read_rounds(self.folder)
+        """What was known after each round: the learning curve."""
+        return list(read_rounds(self.folder))
 
-    @property
+    @cached_property
     def model(self) -> TrainedModel:
-        """The best round's model."""
+        """The best round's model; data and parameters load when it is first asked for."""
         return TrainedModel.load(self.folder)
+
+
+def with_runtime(
+    protocols: tuple[str, ...] | None = None, device: str | None = None, threads: int | None = None
+) -> Changes:
+    """A change of stored settings: what is measured and where, never what the model is."""
+
+    def change(config: ExperimentConfig) -> ExperimentConfig:
+        tree = config.model_dump()
+        if protocols is not None:
+            selection = f"{protocols[0]}/{config.evaluation.selection_metric.partition('/')[2]}"
+            tree["evaluation"] |= {"protocols": protocols, "selection_metric": selection}
+        runtime = {"device": device, "threads": threads}
+        tree["runtime"] |= {key: value for key, value in runtime.items() if value is not None}
+        return ExperimentConfig.model_validate(tree)
+
+    return change
+
+
+def _tell_unknown(unknown: Sequence[str], warn: Warn | None) -> None:
+    if not unknown:
+        return
+    text = f"{len(unknown)} unknown item ids are passed over: {named(unknown)}."
+    if warn is None:
+        warnings.warn(text, stacklevel=4)
+    else:
+        warn(text)

@@ -21,10 +21,9 @@ from fedmm.errors import CheckpointError, FedmmError
 from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
-from fedmm.experiment import Experiment
-from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.checkpoint import load_checkpoint
-from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE, evaluated_params, restore, restore_clients
+from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE
+from fedmm.runs.model import TrainedModel
 from fedmm.runs.references import measure_beside
 from fedmm.runs.running import set_threads
 from fedmm.study import Study
@@ -110,17 +109,15 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
     folder = Path(run.folder)
     try:
         _require_own(study, run)
-        tensors, meta = load_checkpoint(folder)
+        load_checkpoint(folder)  # the settings are the study's, so that a folder of another machine is told apart
     except FedmmError as error:
         raise CheckpointError(
             f"The checkpoint of the winner (trial {trial.number}) is not in {folder} on this machine ({error.message})",
             "Finish the study on the machine that ran it, or train the winner: fedmm train --config best.toml.",
         ) from error
-    experiment = Experiment.prepare(study.configure(trial.params, run.seed))
-    params = restore(evaluated_params(tensors), meta, experiment, folder)
-    snapshot = Snapshot(params, int(meta["round"]), restore_clients(tensors, "clients", experiment, folder))
-    found = experiment.evaluate(snapshot, "test")
-    beside = measure_beside(experiment, snapshot, "test", found)
+    trained = TrainedModel.load(folder, change=lambda _: study.configure(trial.params, run.seed))
+    found = trained.experiment.evaluate(trained.snapshot, "test")
+    beside = measure_beside(trained.experiment, trained.snapshot, "test", found)
     rows = {"baselines": beside.baselines, "parts": beside.parts}
     shown = {kind: {name: row.to_json() for name, row in own.items()} for kind, own in rows.items()}
     return {"metrics": found.to_json(), **shown}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
-from fedmm.runs.checkpoint import load_checkpoint
-from fedmm.runs.folder import evaluated_params, require_complete, restore, stored_settings
+from fedmm.runs.model import TrainedModel
 from fedmm.verification.subject import Subject
 
 
@@ -22,8 +21,6 @@ def subject_of_checkpoint(path: Path, *, full: bool) -> Subject:
 
     Raises CheckpointError where the checkpoint cannot be read, or was trained on other data or by another model.
     """
-    tensors, meta = load_checkpoint(path)
-    require_complete(meta, path)
-    config = stored_settings(meta, path)
-    params = restore(evaluated_params(tensors), meta, Experiment.prepare(config), path)
-    return Subject(config, {name: value.cpu() for name, value in params.items()}, only_own_model=True, full=full)
+    trained = TrainedModel.load(path)
+    params = {name: value.cpu() for name, value in trained.snapshot.params.items()}
+    return Subject(trained.config, params, only_own_model=True, full=full)
