@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedmm.config.expert_kinds import EXPERT_TRAITS, ExpertTraits, kinds_that
 from fedmm.config.parts import KINDS
 from fedmm.config.schema import ExperimentConfig
 
@@ -45,8 +46,23 @@ def _has_experts(config: ExperimentConfig) -> bool:
     return config.model.fusion != "backbone"
 
 
-def _experts_among(*kinds: str) -> Condition:
-    return lambda config: _has_experts(config) and _among("expert", config.model.experts, kinds)
+def _experts_that(can: Callable[[ExpertTraits], bool]) -> Condition:
+    """Whether there are experts of which ``can`` holds; of a user's own it may."""
+
+    def holds(config: ExperimentConfig) -> bool:
+        kind = EXPERT_TRAITS.get(config.model.experts)
+        return _has_experts(config) and (kind is None or can(kind))
+
+    return holds
+
+
+def _of_experts(*keys: str) -> _Reader:
+    """Settings that some kinds of experts read."""
+
+    def reads(kind: ExpertTraits) -> bool:
+        return kind.reads(keys[0])
+
+    return _Reader(keys, _experts_that(reads), f"model.experts {kinds_that(reads)}")
 
 
 def _server_among(*optimizers: str) -> Condition:
@@ -63,7 +79,7 @@ def _samples_negatives(config: ExperimentConfig) -> bool:
     """Whether training sees a sample of the items: asked for, or what an unset number means beside the rest."""
     if config.federation.num_negatives is not None:
         return config.federation.num_negatives > 0
-    return config.federation.loss != "softmax" or _experts_among("memory")(config)
+    return config.federation.loss != "softmax" or _experts_that(lambda kind: not kind.factorises)(config)
 
 
 def _sums_counts(config: ExperimentConfig) -> bool:
@@ -109,16 +125,10 @@ READERS = (
         lambda config: _among("fusion", config.model.fusion, ("competitive",)),
         'model.fusion "competitive"',
     ),
-    _Reader(("model.pooling_decay",), _experts_among("hybrid", "pooled"), 'model.experts "hybrid" or "pooled"'),
-    _Reader(
-        ("model.neighbors.count", "model.neighbors.sharpness", "model.neighbors.decay"),
-        _experts_among("hybrid", "neighbors"),
-        'model.experts "hybrid" or "neighbors"',
-    ),
-    _Reader(
-        ("model.memory.size", "model.memory.num_heads", "model.memory.surprise_weight", "model.memory.recency_weight"),
-        _experts_among("memory"),
-        'model.experts "memory"',
+    _of_experts("model.pooling_decay"),
+    _of_experts("model.neighbors.count", "model.neighbors.sharpness", "model.neighbors.decay"),
+    _of_experts(
+        "model.memory.size", "model.memory.num_heads", "model.memory.surprise_weight", "model.memory.recency_weight"
     ),
     _Reader(
         ("model.alignment_temperature",),

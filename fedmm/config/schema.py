@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, Weight
+from fedmm.config.expert_kinds import EXPERT_TRAITS, kinds_that
 from fedmm.config.federation import FederationConfig as FederationConfig
 from fedmm.config.parts import KINDS, named, sees_single_updates
 
@@ -157,26 +158,30 @@ class ModelConfig(Section):
     def _consistent(self) -> Self:
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
-        if self.fusion != "backbone" and self.experts == "memory" and self.hidden_dim % self.memory.num_heads:
+        kind = EXPERT_TRAITS.get(self.experts)  # None: a user's own, which is asked when the model is built
+        fused, remembers = self.fusion != "backbone", kind is not None and kind.reads("model.memory")
+        if fused and remembers and self.hidden_dim % self.memory.num_heads:
             raise ValueError(
                 f"hidden_dim {self.hidden_dim} is not a multiple of memory.num_heads {self.memory.num_heads}"
             )
-        if self.memory.num_prototypes and (self.fusion == "backbone" or self.experts != "memory"):
+        if self.memory.num_prototypes and not (fused and remembers):
             raise ValueError(
                 f"memory.num_prototypes {self.memory.num_prototypes} has no effect without memory experts: "
-                'set experts "memory" and another fusion than "backbone", or memory.num_prototypes 0'
+                f'set experts {kinds_that(lambda own: own.reads("model.memory"))} and another fusion than "backbone", '
+                "or memory.num_prototypes 0"
             )
-        if self.scoring == "cosine" and self.fusion != "backbone" and self.experts != "memory":
-            raise ValueError('scoring "cosine" needs experts "memory" (the others have no representation to normalise)')
+        if self.scoring == "cosine" and fused and kind is not None and not kind.represents:
+            named = kinds_that(lambda own: own.represents)
+            raise ValueError(f'scoring "cosine" needs experts {named} (the others have no representation to normalise)')
         if self.alignment_weight and self.fusion == "backbone":
             raise ValueError(
                 f'alignment_weight {self.alignment_weight} has no effect on fusion "backbone", which has no features: '
                 'set alignment_weight 0 or fusion "residual"'
             )
-        if self.alignment_weight and self.experts == "neighbors":
+        if self.alignment_weight and kind is not None and not kind.projects:
             raise ValueError(
-                f'alignment_weight {self.alignment_weight} has no effect on experts "neighbors", which project no '
-                'features: set alignment_weight 0 or experts "pooled"'
+                f'alignment_weight {self.alignment_weight} has no effect on experts "{self.experts}", which project no '
+                f"features: set alignment_weight 0 or experts {kinds_that(lambda own: own.projects)}"
             )
         if self.personal_gate and self.fusion != "residual":
             raise ValueError(

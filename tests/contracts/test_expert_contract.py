@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from fedmm.config import ModelConfig
+from fedmm.config.expert_kinds import EXPERT_TRAITS
+from fedmm.config.parts import KINDS as KINDS_OF_SETTINGS
 from fedmm.config.parts import register_part, unregister_part
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import Ragged
 from fedmm.engines import vectorized
+from fedmm.errors import ConfigError
 from fedmm.models.experts import EXPERTS, DenseScores, Expert
 from fedmm.models.features import FeatureTable, gather_candidates
 from fedmm.models.fusion import GATE
@@ -244,6 +247,21 @@ def test_the_engines_agree(kind, negatives):
     assert local.fits_local_tables == (bool(negatives) and KINDS[kind].local_tables)
     dense = (vectorized.train_block(local, params, block, 1) for block in vectorized.cut_blocks(local, cohort, 32))
     assert small.update_gap(expected, small.by_client(dense)) < 1e-9
+
+
+@pytest.mark.parametrize("kind", sorted(OUTSIDE))
+@pytest.mark.parametrize("asked", [{"scoring": "cosine"}, {"alignment_weight": 0.1}], ids=str)
+def test_what_an_outside_kind_cannot_do_is_refused_by_its_name(kind, asked):
+    with pytest.raises(ConfigError, match=kind):
+        build(kind, **asked)
+
+
+@pytest.mark.parametrize("kind", sorted(EXPERT_TRAITS))
+def test_settings_know_it_as_it_is(kind):
+    traits = EXPERT_TRAITS[kind]
+    for name in ("represents", "projects", "factorises"):
+        assert getattr(traits, name) == getattr(EXPERTS[kind], name)
+    assert set(EXPERT_TRAITS) == set(KINDS_OF_SETTINGS["expert"].built_in)
 
 
 @EVERY
