@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fedmm.errors import ConfigError
 from fedmm.tuning.liveness import Silences, WorkerId, WorkerLock, is_lost, keep_beating
+from fedmm.tuning.optuna_internals import add_running
 from fedmm.tuning.queue import WORKER, end_trial
 
 SEATS = ":leaders"  # after a study's name: a study whose running trials are those who lead or want to
@@ -30,11 +31,7 @@ def leading(storage: BaseStorage, study: str, workers: Path, note: Callable[[str
     lock = WorkerLock(workers)
     stop = keep_beating(seats, lock.worker)
     try:
-        own = seats._storage.create_new_trial(
-            seats._study_id,
-            optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: lock.worker.to_json()}),
-        )
-        number = seats._storage.get_trial(own).number
+        number = add_running(seats, {WORKER: lock.worker.to_json()})
         try:
             _wait_for_those_before(seats, number, study, note)
             yield

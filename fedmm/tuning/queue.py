@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -20,10 +19,10 @@ from fedmm.errors import ConfigError
 from fedmm.study import Study, dump_study
 from fedmm.study.records import RunRecord, State, TrialRecord
 from fedmm.tuning.liveness import Silences, WorkerId, is_lost
+from fedmm.tuning.optuna_internals import fail, fixed_values, live_trial, start
 from fedmm.tuning.sampling import ORIGIN, SeededSampler, begun_as, make_pruner
 from fedmm.utils.seeding import derive
 
-FIXED = "fixed_params"  # Optuna's own name for what enqueue_trial fixes
 DIGEST, DEFINITION, PARENT_RUN = "digest", "definition", "parent_run_id"
 WORKER, REASON, RUNS, CONTINUES = "worker", "reason", "runs", "continues"
 CONFIRMATION = ":confirmation"  # after a study's name: its winner and its default on fresh seeds
@@ -86,9 +85,10 @@ def fill_queue(trials: optuna.Study, study: Study) -> int:
 
     Returns how many were queued. One process at a time may call it.
     """
-    mine = [t for t in trials.get_trials(deepcopy=False) if FIXED in t.system_attrs and CONTINUES not in t.user_attrs]
+    everything = trials.get_trials(deepcopy=False)
+    mine = [t for t in everything if fixed_values(t) is not None and CONTINUES not in t.user_attrs]
     if study.plan.sampler == "grid":
-        there = {_key(trial.system_attrs[FIXED]) for trial in mine}
+        there = {_key(fixed_values(trial) or {}) for trial in mine}
         wanted = [point for point in study.grid() if _key(point) not in there]
     else:
         free: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def queue_confirmation(
     trials: optuna.Study, study: Study, configurations: Iterable[Mapping[str, Any]], num: int
 ) -> None:
     """Queues each configuration once for every one of ``num`` fresh seeds, unless that has been done."""
-    there = {(_key(t.system_attrs[FIXED]), tuple(t.user_attrs[SEEDS])) for t in trials.get_trials(deepcopy=False)}
+    there = {(_key(fixed_values(t) or {}), tuple(t.user_attrs[SEEDS])) for t in trials.get_trials(deepcopy=False)}
     for index in range(num):
         seeds = [derive(study.plan.seed, "confirmation", index)]  # the same ones for all: their differences count
         for values in configurations:
@@ -118,11 +118,10 @@ def claim(trials: optuna.Study, worker: WorkerId) -> Trial | None:
     """
     while waiting := trials.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         for trial in sorted(waiting, key=begun_as):
-            if not _take(trials, trial, worker):
+            if not start(trials, trial, {WORKER: worker.to_json()}):
                 continue
             if not _is_duplicate(trials, trial):
-                trials._thread_local.cached_all_trials = None  # what its sampler is to look at is read anew
-                return Trial(trials, trial._trial_id)
+                return live_trial(trials, trial)
             end_trial(trials, trial.number, DUPLICATE)
     return None
 
@@ -163,7 +162,7 @@ def mend_queue(trials: optuna.Study) -> None:
     continued = {trial.user_attrs.get(CONTINUES) for trial in everything}
     for trial in everything:
         given_back = trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) in (LOST, INTERRUPTED)
-        if not given_back or trial.number in continued or FIXED not in trial.system_attrs:
+        if not given_back or trial.number in continued or fixed_values(trial) is None:
             continue
         if trial.user_attrs[REASON] == INTERRUPTED or _losses(trials, trial) < MOST_LOSSES:
             _queue_successor(trials, trial)
@@ -198,7 +197,7 @@ def _record(trial: FrozenTrial, continued: bool) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=STATES[trial.state],
-        params=dict(trial.params) or dict(trial.system_attrs.get(FIXED, {})),
+        params=dict(trial.params) or fixed_values(trial) or {},
         values=tuple(trial.values) if complete else None,
         curve=dict(trial.intermediate_values),
         runs=tuple(RunRecord(**run) for run in attributes.get(RUNS, ())),
@@ -212,33 +211,16 @@ def _lacking(mine: list[FrozenTrial], study: Study) -> int:
     return max(0, study.plan.trials - len(mine))
 
 
-def _take(trials: optuna.Study, trial: FrozenTrial, worker: WorkerId) -> bool:
-    """Whether the waiting trial is now this worker's."""
-    try:
-        if not trials._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-            return False
-        trials._storage.set_trial_user_attr(trial._trial_id, WORKER, worker.to_json())
-    except UpdateFinishedTrialError:
-        return False
-    return True
-
-
 def end_trial(trials: optuna.Study, number: int, reason: str) -> bool:
     """Marks a trial failed; False where it had ended before."""
-    trial_id = trials.get_trials(deepcopy=False)[number]._trial_id
-    storage = trials._storage
-    try:
-        storage.set_trial_user_attr(trial_id, REASON, reason)
-        return bool(storage.set_trial_state_values(trial_id, TrialState.FAIL))
-    except UpdateFinishedTrialError:
-        return False
+    return fail(trials, trials.get_trials(deepcopy=False)[number], {REASON: reason})
 
 
 def _queue_successor(trials: optuna.Study, trial: FrozenTrial) -> None:
     attributes = {CONTINUES: trial.number, ORIGIN: begun_as(trial)}
     if SEEDS in trial.user_attrs:
         attributes[SEEDS] = trial.user_attrs[SEEDS]
-    trials.enqueue_trial({**trial.system_attrs.get(FIXED, {}), **trial.params}, user_attrs=attributes)
+    trials.enqueue_trial({**(fixed_values(trial) or {}), **trial.params}, user_attrs=attributes)
 
 
 def _is_duplicate(trials: optuna.Study, trial: FrozenTrial) -> bool:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Container
-from typing import Any, cast
+from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study as OptunaStudy
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from fedmm.study import Choices, Study
+from fedmm.tuning.optuna_internals import HyperbandWith, study_with
 from fedmm.utils.seeding import derive
 
 STARTUP_TRIALS = 10  # random ones before TPE (Bergstra et al., NeurIPS 2011) has something to learn from
 JUDGES = 5  # complete trials before the median rule says anything
 SEED_LIMIT = 2**32
-NO_BRACKET = -1
 ORIGIN = "origin"  # trial attribute: the number under which a trial that was given back was begun
 
 
@@ -55,30 +54,15 @@ class SeededSampler(BaseSampler):
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As the sampler behind it."""
-        return self._of(trial).sample_relative(_as_begun(study), _renumbered(trial), search_space)
+        return self._of(trial).sample_relative(study_with(study, _renumbered), _renumbered(trial), search_space)
 
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As the sampler behind it."""
-        return self._of(trial).sample_independent(_as_begun(study), _renumbered(trial), param_name, param_distribution)
-
-
-class _AsBegun:
-    """A study in which trials that were given back stand where they were begun: TPE gives old trials less weight, and
-    an interruption must not make one younger."""
-
-    def __init__(self, study: OptunaStudy) -> None:
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        found = self._study._get_trials(deepcopy, states, use_cache)
-        return sorted(map(_renumbered, found), key=lambda trial: trial.number)
+        return self._of(trial).sample_independent(
+            study_with(study, _renumbered), _renumbered(trial), param_name, param_distribution
+        )
 
 
 def begun_as(trial: FrozenTrial) -> int:
@@ -86,24 +70,14 @@ def begun_as(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(ORIGIN, trial.number))
 
 
-def _as_begun(study: OptunaStudy) -> OptunaStudy:
-    return cast("OptunaStudy", _AsBegun(study))
-
-
 def _renumbered(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that was given back as when it was begun: TPE gives old trials less weight, and an interruption must not
+    make one younger; Hyperband has it in the bracket in which it was begun, and it competes once."""
     if ORIGIN not in trial.user_attrs:
         return trial
     twin = copy.copy(trial)
     twin.number = begun_as(trial)
     return twin
-
-
-class SteadyHyperband(HyperbandPruner):
-    """Hyperband in which a trial that was given back is in the bracket in which it was begun, and competes once: what
-    it left behind, a failed trial like any other, is in no bracket."""
-
-    def _get_bracket_id(self, study: OptunaStudy, trial: FrozenTrial) -> int:
-        return NO_BRACKET if trial.state == TrialState.FAIL else super()._get_bracket_id(study, _renumbered(trial))
 
 
 def make_pruner(study: Study) -> BasePruner:
@@ -115,7 +89,7 @@ def make_pruner(study: Study) -> BasePruner:
     if study.plan.pruner == "median":
         return MedianPruner(n_startup_trials=JUDGES, n_warmup_steps=warmup + 1)
     # Li et al. (JMLR 2018) take 3 or 4. A long warm-up leaves few rounds to judge in, and 4 makes the most of them.
-    return SteadyHyperband(warmup + 1, study.largest_rounds(), reduction_factor=4)
+    return HyperbandWith(warmup + 1, study.largest_rounds(), 4, _renumbered)
 
 
 def suggest(study: Study, trial: Trial) -> dict[str, Any]:

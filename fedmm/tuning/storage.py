@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.storages.journal._file import get_lock_file
 
 from fedmm.errors import ConfigError, FedmmError
 from fedmm.tracking.mlflow_store import database_lock, database_path, redacted
+from fedmm.tuning.optuna_internals import journal_locked
 from fedmm.utils import locks
 from fedmm.utils.files import storage_error
 
@@ -116,7 +116,7 @@ def _open_journal(path: Path) -> BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = JournalLock(path)
         backend = JournalFileBackend(str(path), lock_obj=lock)
-        with get_lock_file(lock):
+        with journal_locked(lock):
             for line in path.read_bytes().splitlines()[-1:]:  # Optuna reads on over a last line that it cannot read
                 json.loads(line)
         return JournalStorage(backend)

@@ -18,9 +18,9 @@ from fedmm.errors import ConfigError
 from fedmm.study.files import read_study
 from fedmm.tuning import queue as module
 from fedmm.tuning.liveness import Silences
+from fedmm.tuning.optuna_internals import fixed_values
 from fedmm.tuning.queue import (
     CONTINUES,
-    FIXED,
     INTERRUPTED,
     LOST,
     MOST_LOSSES,
@@ -77,18 +77,18 @@ def test_every_point_of_a_grid_is_queued_once_and_filling_again_adds_nothing(tmp
     assert fill_queue(trials, study) == 5
     drain(trials, tmp_path)
     assert fill_queue(trials, study) == 0
-    points = sorted(json.dumps(t.system_attrs[FIXED], sort_keys=True) for t in frozen(trials))
+    points = sorted(json.dumps(fixed_values(t), sort_keys=True) for t in frozen(trials))
     assert points == sorted(json.dumps(point, sort_keys=True) for point in study.grid())
 
 
 def test_trial_0_is_the_default_and_a_larger_budget_adds_only_what_it_lacks(tmp_path: Path) -> None:
     trials = opened(study_of("trials = 3"), tmp_path)
     assert fill_queue(trials, study_of("trials = 3")) == 3
-    assert frozen(trials)[0].system_attrs[FIXED] == study_of().default_values()
+    assert fixed_values(frozen(trials)[0]) == study_of().default_values()
     drain(trials, tmp_path)
     assert fill_queue(trials, study_of("trials = 5")) == 2
     assert fill_queue(trials, study_of("trials = 4")) == 0
-    assert [t.system_attrs[FIXED] for t in frozen(trials)[1:]] == [{}] * 4
+    assert [fixed_values(t) for t in frozen(trials)[1:]] == [{}] * 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -114,7 +114,7 @@ def test_a_successor_that_was_queued_twice_counts_once_even_if_its_worker_dies(t
         first = must_claim(trials, who)
     give_back(trials, first.number, LOST)
     (twin,) = waiting(trials)
-    trials.enqueue_trial(dict(twin.system_attrs[FIXED]), user_attrs=twin.user_attrs)
+    trials.enqueue_trial(dict(fixed_values(twin)), user_attrs=twin.user_attrs)
     duplicate = frozen(trials)[2]
     assert trials._storage.set_trial_state_values(duplicate._trial_id, TrialState.RUNNING)  # claimed by one that dies
     clock = Clock()
