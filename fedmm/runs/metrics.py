@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fedmm.runs.result import TrainResult
+
+OWN = ("best/", "test/")  # the model's own numbers: columns of a list of runs
 
 
 def flat_metrics(result: TrainResult) -> dict[str, float]:
@@ -23,3 +27,21 @@ def flat_metrics(result: TrainResult) -> dict[str, float]:
         for metric, test in tests.items():
             flat |= {f"paired/{opponent}/{metric}/{name}": test[name] for name in ("difference", "p_value")}
     return flat
+
+
+def summary_metrics(flat: Mapping[str, float]) -> dict[str, float]:
+    """The model's own final metrics, which are tracked as metrics.
+
+    >>> summary_metrics({"test/full/hr_at_10": 0.25, "baseline/popularity/full/hr_at_10": 0.125})
+    {'test/full/hr_at_10': 0.25}
+    """
+    return {name: value for name, value in flat.items() if name.startswith(OWN)}
+
+
+def reference_tags(flat: Mapping[str, float]) -> dict[str, str]:
+    """What the model is compared with, which is tracked as tags: as metrics each would be a chart of one point.
+
+    >>> reference_tags({"test/full/hr_at_10": 0.25, "baseline/popularity/full/hr_at_10": 0.125})
+    {'baseline/popularity/full/hr_at_10': '0.125'}
+    """
+    return {name: f"{value:.6g}" for name, value in flat.items() if not name.startswith(OWN)}

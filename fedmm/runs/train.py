@@ -35,7 +35,7 @@ from fedmm.runs.folder import (
     save_state,
     write_result,
 )
-from fedmm.runs.metrics import flat_metrics
+from fedmm.runs.metrics import flat_metrics, reference_tags, summary_metrics
 from fedmm.runs.observer import Observer as Observer
 from fedmm.runs.pace import ROUND_0, Pace
 from fedmm.runs.references import (
@@ -144,7 +144,9 @@ def _train_and_report(run: Running, state: TrainState, progress: Progress) -> Tr
             state, progress = _train(run, state, progress, tracker, pace)
             result = report(run, state, progress, tracker.run_id, pace, known)
             with tracked():
-                tracker.log_summary(flat_metrics(result))
+                flat = flat_metrics(result)
+                tracker.log_summary(summary_metrics(flat))
+                tracker.set_tags(reference_tags(flat))
                 kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
                 for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
                     if path.exists():

@@ -32,6 +32,7 @@ from fedmm.tracking.mlflow_store import (
     resolve_uri,
     source_tags,
 )  # fmt: skip
+from fedmm.tracking.mlflow_views import RUN_LIST
 from fedmm.tracking.tracker import LocalTracker, RoundRecord, StoreTracker, Tracker
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowRun", "Status", "Tracker", "open_named", "open_tracker", "preload"]
 
-ROUND_METRIC = "train/loss"  # every training round has it: tells which rounds a reopened run has
+# Every training round has the first, every step of a study the second: they tell which steps a reopened run has.
+STEP_METRICS = ("train/loss", "best/value")
 ARTIFACTS = "mlruns"  # folder beside a database file, MLflow's own default
 MAX_PARAM_LENGTH = 6000  # this and the next four: MLflow's limits
 MAX_TAG_LENGTH = 8000
@@ -131,6 +133,7 @@ class MlflowRun:
         self._start_time = time.time_ns() // 1_000_000
         self._client: MlflowClient | None = None
         self._params: dict[str, str] = {}  # that the run has: MLflow refuses to change one
+        self._metrics: dict[str, float] = {}  # the latest of each
 
     def connect(self) -> None:
         """Reaches the store and has a run there, or raises whatever stood in the way.
@@ -158,7 +161,7 @@ class MlflowRun:
             case Tags(values):
                 _send_tags(client, run_id, values)
             case Metrics():
-                _send_metrics(client, run_id, message)
+                self._send_metrics(client, run_id, message)
             case DatasetInput():
                 _send_dataset(client, run_id, message)
             case Artifact(path, folder) if Path(path).is_dir():
@@ -205,7 +208,7 @@ class MlflowRun:
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
             try:
-                return str(client.create_experiment(self._experiment, self._artifact_location()))
+                return str(client.create_experiment(self._experiment, self._artifact_location(), RUN_LIST))
             except MlflowException as error:
                 experiment = client.get_experiment_by_name(self._experiment)  # another machine may have made it
                 if experiment is None:
@@ -216,6 +219,8 @@ class MlflowRun:
                 f'The MLflow experiment "{self._experiment}" is deleted.',
                 f"Restore it ({restore}) or choose another: --set tracking.experiment=NAME.",
             )
+        for key in RUN_LIST.keys() - experiment.tags.keys():
+            client.set_experiment_tag(experiment.experiment_id, key, RUN_LIST[key])
         return str(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
@@ -242,8 +247,9 @@ class MlflowRun:
             self._wanted_run_id = None
             return False
         self._params = dict(run.data.params)
-        if ROUND_METRIC in run.data.metrics:
-            self.last_step = max(metric.step for metric in client.get_metric_history(run_id, ROUND_METRIC))
+        self._metrics = dict(run.data.metrics)
+        for name in self._metrics.keys() & set(STEP_METRICS):
+            self.last_step = max(metric.step for metric in client.get_metric_history(run_id, name))
         client.update_run(run_id, status="RUNNING")
         self.run_id = run_id
         return True
@@ -259,6 +265,21 @@ class MlflowRun:
         if changed:  # a resumed run with, say, more rounds: MLflow's params cannot change, tags can
             _send_tags(client, run_id, changed)
         self._params |= new
+
+    def _send_metrics(self, client: MlflowClient, run_id: str, message: Metrics) -> None:
+        """Sends what is news. A final value that the last step has already, or a sum that a resumed run draws up
+        again, would stand in a curve twice."""
+        from mlflow.entities import Metric
+
+        values = {name: float(value) for name, value in message.values.items()}
+        if message.step <= self.last_step:  # compared as text, in which NaN equals NaN
+            had = {name: repr(value) for name, value in self._metrics.items()}
+            values = {name: value for name, value in values.items() if had.get(name) != repr(value)}
+        metrics = [Metric(name, value, message.time, message.step) for name, value in values.items()]
+        for chunk in _chunks(metrics, MAX_METRICS_PER_CALL):
+            client.log_batch(run_id, metrics=chunk)
+        self._metrics |= values
+        self.last_step = max(self.last_step, message.step)
 
 
 def _make_database(uri: str) -> None:
@@ -283,14 +304,6 @@ def _send_tags(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> 
     tags = [RunTag(key, _shortened(value, MAX_TAG_LENGTH)) for key, value in values.items()]
     for chunk in _chunks(tags, MAX_PARAMS_PER_CALL):
         client.log_batch(run_id, tags=chunk)
-
-
-def _send_metrics(client: MlflowClient, run_id: str, message: Metrics) -> None:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(key, float(value), message.time, message.step) for key, value in message.values.items()]
-    for chunk in _chunks(metrics, MAX_METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=chunk)
 
 
 def _send_dataset(client: MlflowClient, run_id: str, message: DatasetInput) -> None:

@@ -23,13 +23,13 @@ from typing import TextIO
 
 from fedmm.errors import ConfigError, FedmmError, StorageError
 from fedmm.tracking.mlflow_store import database_path, prepare_environment, probe, redacted
+from fedmm.tracking.mlflow_views import runs_page
 
 START_SECONDS = 90.0  # a cold import of MLflow's server takes 5 to 20 seconds
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 HIGHEST_PORT = 65535
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # addresses that are listened on, but that no browser opens
-RUNS_PAGE = "#/experiments/{experiment}/runs?workflowType=machine_learning"
 RUN_PAGE = "#/experiments/{experiment}/runs/{run}?workflowType=machine_learning"
 
 
@@ -154,12 +154,13 @@ def find_page(uri: str, experiment: str | None, study: str | None, usual: str) -
 
     try:
         client = MlflowClient(tracking_uri=uri)
-        ids = {found.name: found.experiment_id for found in client.search_experiments()}
+        experiments = {found.name: found for found in client.search_experiments()}
+        ids = {name: found.experiment_id for name, found in experiments.items()}
         if experiment is not None and experiment not in ids:
             raise ConfigError(f"There is no experiment {experiment!r} in the store.", f"It has {_names(ids)}.")
         if study is None:
             wanted = experiment or usual
-            return RUNS_PAGE.format(experiment=ids[wanted]) if wanted in ids else "#/experiments"
+            return runs_page(ids[wanted], experiments[wanted].tags) if wanted in ids else "#/experiments"
         places = [ids[experiment]] if experiment is not None else list(ids.values())
         query = "tags.`fedmm.kind` = 'study'"
         runs = client.search_runs(places, query, order_by=["attributes.start_time DESC"]) if places else []

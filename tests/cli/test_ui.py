@@ -89,7 +89,8 @@ def test_the_server_answers_at_the_printed_address_and_goes_with_the_command(sto
 
 
 def test_pages(store):
-    assert find_page(store, "trials & errors", None, "fedmm") == "#/experiments/1/runs?workflowType=machine_learning"
+    page = find_page(store, "trials & errors", None, "fedmm")
+    assert page == "#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=fedmm"
     assert find_page(store, None, None, "trials & errors") == find_page(store, "trials & errors", None, "fedmm")
     assert find_page(store, None, None, "fedmm") == "#/experiments"
     run = find_page(store, None, "s'1", "fedmm")

@@ -33,6 +33,18 @@ def test_a_run_that_ends_well_is_finished_and_its_result_is_handed_over_last(
     assert names == ["config.toml", *counts, *drawn, "metrics.jsonl", "best", "result.json"]
 
 
+def test_curves_are_steps_and_references_are_tags(data: Path, tmp_path: Path, memory_store: MemoryStore) -> None:
+    """A baseline has one value: as a metric it would be a chart of one point."""
+    result = train(tiny(data, tmp_path / "run", TRACKED))
+    *rounds, summary = [message for message in memory_store.messages if isinstance(message, Metrics)]
+    assert len(rounds) == ROUNDS
+    assert {name.partition("/")[0] for name in summary.values} == {"best", "test"}
+    popularity = result["baselines"]["popularity"]["test"]["full"]["hr_at_10"]
+    assert float(memory_store.tags["baseline/popularity/full/hr_at_10"]) == pytest.approx(popularity, rel=1e-5)
+    kinds = {name.partition("/")[0] for name in memory_store.tags if "/" in name}
+    assert kinds == {"baseline", "part", "paired"}
+
+
 def test_a_run_that_diverges_has_failed(data: Path, tmp_path: Path, memory_store: MemoryStore) -> None:
     rates = {"federation.learning_rate": 1e30, "federation.server_learning_rate": 1e30, "federation.clip_norm": None}
     with pytest.raises(DivergenceError):
