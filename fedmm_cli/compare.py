@@ -103,13 +103,14 @@ def _write_files(
 
 def _show(comparison: Comparison, judged: Sequence[Judged] | None, address: str | None, *, as_json: bool) -> None:
     """The comparison on stdout, for people or for programs."""
+    from fedmm.comparison.result import CompareResult
     from fedmm.comparison.tables import to_json
     from fedmm_cli.compare_report import print_comparison
     from fedmm_cli.output import print_json
 
     if as_json:
         verdicts = None if judged is None else [one.to_json() for one in judged]
-        print_json({**to_json(comparison), "claims": verdicts, "mlflow": address})
+        print_json(CompareResult.from_json({**to_json(comparison), "claims": verdicts, "mlflow": address}))
     else:
         print_comparison(comparison, judged, address)
 

@@ -16,6 +16,7 @@ from fedmm import __version__
 from fedmm.config.toml import dump_toml
 from fedmm.errors import CheckpointError, DataError
 from fedmm.report.study_text import readings
+from fedmm.report.sweep_result import SweepResult
 from fedmm.study import Study, dump_study
 from fedmm.study.marginals import mapping_of, marginals
 from fedmm.study.records import TrialRecord
@@ -33,6 +34,7 @@ from fedmm.tuning.queue import counting, read_trials
 from fedmm.tuning.storage import JOURNAL
 from fedmm.tuning.test_log import looks_of, make_look, record_look, write_looks
 from fedmm.utils.files import write_atomically
+from fedmm.utils.records import plain
 
 if TYPE_CHECKING:
     from fedmm.tuning.sweep import SweepObserver, SweepOptions
@@ -51,7 +53,7 @@ def finish(
     options: SweepOptions,
     observer: SweepObserver,
     started: float,
-) -> dict[str, Any]:
+) -> SweepResult:
     """Confirms and evaluates the winner, writes and logs everything; returns the result object."""
     records = counting(read_trials(trials))
     best = best_trial(records)
@@ -62,27 +64,29 @@ def finish(
     write_looks(trials, options.folder)
     weights = importances(trials)
     found = marginals(study, records)
-    result = {
-        "version": __version__,
-        "status": "finished" if over else "stopped",
-        "study": study.name,
-        "study_digest": study.digest,
-        "storage": str(options.folder / JOURNAL) if options.storage is None else redacted(options.storage),
-        "folder": str(options.folder),
-        "metric": study.metric,
-        "trials": dict(summary_of(records)),
-        "best": None if best is None else _best(best, options.folder),
-        "verdict": verdict(study, best, confirmation),
-        "confirmation": None if confirmation is None else confirmation.to_json(),
-        "test": test,
-        "test_looks": len(looks_of(trials)),
-        "reading": readings(study, records, found),
-        "marginals": mapping_of(found),
-        "importances": weights,
-        "pareto": [_point(trial) for trial in pareto_front(records)] if study.plan.minimize else None,
-        "parent_run_id": tracker.run_id,
-        "seconds": time.monotonic() - started,
-    }
+    result = SweepResult.from_json(
+        {
+            "version": __version__,
+            "status": "finished" if over else "stopped",
+            "study": study.name,
+            "study_digest": study.digest,
+            "storage": str(options.folder / JOURNAL) if options.storage is None else redacted(options.storage),
+            "folder": str(options.folder),
+            "metric": study.metric,
+            "trials": summary_of(records),
+            "best": None if best is None else _best(best, options.folder),
+            "verdict": verdict(study, best, confirmation),
+            "confirmation": None if confirmation is None else confirmation.to_json(),
+            "test": test,
+            "test_looks": len(looks_of(trials)),
+            "reading": readings(study, records, found),
+            "marginals": mapping_of(found),
+            "importances": weights,
+            "pareto": [_point(trial) for trial in pareto_front(records)] if study.plan.minimize else None,
+            "parent_run_id": tracker.run_id,
+            "seconds": time.monotonic() - started,
+        }
+    )
     observer.stage("drawing figures and writing the report")
     for path in _write(study, records, weights, result, options.folder):
         tracker.log_artifact(path, FIGURES if path.parent.name == FIGURES else None)
@@ -274,4 +278,4 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, allow_nan=False) + ("\n" if indent else "")
+    return json.dumps(plain(value), indent=indent, allow_nan=False) + ("\n" if indent else "")

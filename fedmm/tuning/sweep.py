@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import optuna
 
 from fedmm.errors import ConfigError
+from fedmm.report.sweep_result import JoinedResult, SweepResult
 from fedmm.runs.own_parts import write_origins
 from fedmm.study import Study
 from fedmm.study.own_parts import part_files, settings_named
@@ -114,7 +115,7 @@ class _Sweep:
     num_tracked: int = 0  # ended trials when best/... was last logged
 
 
-def run_sweep(study: Study, options: SweepOptions, observer: SweepObserver) -> dict[str, Any]:
+def run_sweep(study: Study, options: SweepOptions, observer: SweepObserver) -> SweepResult | JoinedResult:
     """Runs the study to its end, or on to it where it was stopped; returns the result object.
 
     Raises Interrupted on Ctrl-C and SIGTERM, when every worker has saved and given its trial back; ConfigError where
@@ -134,7 +135,7 @@ def run_sweep(study: Study, options: SweepOptions, observer: SweepObserver) -> d
 
 def _run(
     study: Study, options: SweepOptions, observer: SweepObserver, storage: optuna.storages.BaseStorage
-) -> dict[str, Any]:
+) -> SweepResult | JoinedResult:
     trials = open_trials(study, storage)
     give_back_lost(trials, Silences())
     if options.join:
@@ -172,7 +173,9 @@ def _again(study: Study, options: SweepOptions) -> str:
     return shlex.join(words)
 
 
-def _to_the_end(sweep: _Sweep, storage: optuna.storages.BaseStorage, trials: optuna.Study) -> dict[str, Any]:
+def _to_the_end(
+    sweep: _Sweep, storage: optuna.storages.BaseStorage, trials: optuna.Study
+) -> SweepResult | JoinedResult:
     study, options = sweep.study, sweep.options
     deadline = None if options.timeout is None else sweep.started + options.timeout
     in_time = _run_queue(sweep, trials, deadline)
@@ -193,7 +196,9 @@ def _to_the_end(sweep: _Sweep, storage: optuna.storages.BaseStorage, trials: opt
     return finish(study, trials, confirmed, sweep.tracker, options, sweep.observer, sweep.started)
 
 
-def _help(study: Study, options: SweepOptions, observer: SweepObserver, trials: optuna.Study) -> dict[str, Any]:
+def _help(
+    study: Study, options: SweepOptions, observer: SweepObserver, trials: optuna.Study
+) -> SweepResult | JoinedResult:
     """Works on a study that another process leads, until nothing waits."""
     sweep = _make(study, options, observer, None, trials.user_attrs.get(PARENT_RUN))
     deadline = None if options.timeout is None else sweep.started + options.timeout
@@ -201,12 +206,14 @@ def _help(study: Study, options: SweepOptions, observer: SweepObserver, trials: 
         _run_queue(sweep, trials, deadline)
     except (Stop, Interrupted) as stop:
         raise Interrupted(stop.signal_number, remedy="Its trials are saved and given back.") from None
-    return {
-        "status": "joined",
-        "study": study.name,
-        "trials": dict(summary_of(read_trials(trials))),
-        "parent_run_id": trials.user_attrs.get(PARENT_RUN),
-    }
+    return JoinedResult.from_json(
+        {
+            "status": "joined",
+            "study": study.name,
+            "trials": summary_of(read_trials(trials)),
+            "parent_run_id": trials.user_attrs.get(PARENT_RUN),
+        }
+    )
 
 
 def _prepare(study: Study, options: SweepOptions, observer: SweepObserver, trials: optuna.Study) -> None:

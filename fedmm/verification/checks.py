@@ -11,6 +11,7 @@ import torch
 
 from fedmm import __version__
 from fedmm.config import ExperimentConfig
+from fedmm.verification.result import CheckResult, VerifyResult
 from fedmm.verification.subject import Subject
 
 Level = Literal["quick", "full"]
@@ -128,13 +129,13 @@ def choose(checks: Iterable[Check], level: Level, groups: Sequence[str]) -> list
     ]
 
 
-def summary(results: Sequence[Result], config: ExperimentConfig, level: Level) -> dict[str, Any]:
-    """The whole outcome as plain values."""
-    return {
-        "version": __version__,
-        "level": level,
-        "passed": all(result.passed for result in results),
-        "config_digest": config.digest,
-        "seconds": round(sum(result.seconds for result in results), 3),
-        "checks": [result.to_json() for result in results],
-    }
+def summary(results: Sequence[Result], config: ExperimentConfig, level: Level) -> VerifyResult:
+    """The whole outcome."""
+    return VerifyResult(
+        version=__version__,
+        level=level,
+        passed=all(result.passed for result in results),
+        config_digest=config.digest,
+        seconds=round(sum(result.seconds for result in results), 3),
+        checks=tuple(CheckResult.from_json(result.to_json()) for result in results),
+    )

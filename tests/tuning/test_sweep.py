@@ -12,12 +12,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow.parquet as parquet
 import pytest
 
 from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
 from fedmm.experiment import Experiment
+from fedmm.report.schemas import result_schemas
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.train import run_training
 from fedmm.study import load_study, read_study
@@ -67,6 +69,7 @@ def test_a_sweep_counts_chooses_and_its_best_toml_trains_to_the_same_bits(data: 
         assert not set(confirmed["seeds"]) & {run.seed for record in records for run in record.runs}
     kept = json.loads((tmp_path / "tiny" / RESULT_FILE).read_text())
     assert kept == json.loads(json.dumps(result))
+    jsonschema.validate(kept, result_schemas()["sweep"])
 
 
 def test_the_winner_meets_test_with_its_clients_personal_parameters(data: Path, tmp_path: Path) -> None:

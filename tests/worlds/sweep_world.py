@@ -146,7 +146,7 @@ def sweep(study: Study, folder: Path, watcher: Recorder | None = None, **options
     own = watcher or Recorder()
     result = run_sweep(study, SweepOptions(folder=folder, **options), own)
     assert watcher is not None or own.warnings == []
-    return result
+    return result.to_json()
 
 
 def trials_of(
