@@ -1,7 +1,8 @@
 """All benchmarks one after the other, each in a process of its own, each with its JSON file in one folder; then the
 summary.
 
-    python tests/benchmarks/everything.py [--only engines sampled] [--folder docs/benchmarks] [--readme README.md]
+    python tests/benchmarks/everything.py [--only engines sampled] [--folder docs/benchmarks]
+        [--page docs/explanation/speed.md] [--readme README.md]
 
 Twenty minutes to half an hour on two cores; nothing else should run. ``peers`` builds three environments first and is
 left out unless it is named (``nox -s peers``).
@@ -34,7 +35,8 @@ def main() -> None:
         "--only", nargs="+", choices=SCRIPTS, default=[name for name in SCRIPTS if name not in LEFT_OUT]
     )
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"))
-    parser.add_argument("--readme", type=Path, help="write the summary's table there")
+    parser.add_argument("--page", type=Path, help="write the summary's tables there")
+    parser.add_argument("--readme", type=Path, help="write three figures there")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
@@ -43,8 +45,9 @@ def main() -> None:
         target = arguments.folder / f"{name}.json"
         subprocess.run([sys.executable, str(HERE / script), *options, "--json", str(target)], check=True)
     print("== summary", flush=True)
-    readme = ["--readme", str(arguments.readme)] if arguments.readme else []
-    subprocess.run([sys.executable, str(HERE / "summary.py"), "--folder", str(arguments.folder), *readme], check=True)
+    pages = {"--page": arguments.page, "--readme": arguments.readme}
+    options = [word for flag, path in pages.items() if path for word in (flag, str(path))]
+    subprocess.run([sys.executable, str(HERE / "summary.py"), "--folder", str(arguments.folder), *options], check=True)
 
 
 if __name__ == "__main__":

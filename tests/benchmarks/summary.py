@@ -1,9 +1,10 @@
-"""The figures of all benchmarks, from their JSON files: a Markdown table, and one picture of the curves.
+"""The figures of all benchmarks, from their JSON files: Markdown tables, and one picture of the curves.
 
-    python tests/benchmarks/summary.py [--folder docs/benchmarks] [--readme README.md]
+    python tests/benchmarks/summary.py [--folder docs/benchmarks] [--page docs/explanation/speed.md]
+        [--readme README.md]
 
-With ``--readme`` the table replaces what stands between the markers ``<!-- speed -->`` and ``<!-- /speed -->`` there.
-Files that are not in the folder are left out, and said so.
+With ``--page`` all tables replace the text between the markers ``<!-- speed -->`` and ``<!-- /speed -->`` there, with
+``--readme`` a table of three figures does. Files that are not in the folder are left out, and said so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "fedmm"  # the same data give the same file
 
 OPEN, CLOSE = "<!-- speed -->", "<!-- /speed -->"
-Row = tuple[str, str, str]  # what, measured, command
+Row = tuple[str, str]  # what, measured
 AXES = {
     "cohort": ("cohort", "clients that train"),
     "population": ("clients", "clients in all"),
@@ -32,36 +33,27 @@ AXES = {
 INK, BLUE = "#333333", "#0072b2"
 
 
-def command(script: str, options: str = "") -> str:
-    """A benchmark's command as a table cell."""
-    return f"`python tests/benchmarks/{script}.py{' ' + options if options else ''}`"
-
-
 def engines(found: dict[str, Any]) -> Iterable[Row]:
     """Rows of ``engines.json``."""
     backbone, residual = found["backbone"], found["residual"]
-    run = command("engines")
     for name, own in (("backbone alone, dropout 0", backbone), ("residual, two pooled experts, dropout .2", residual)):
         ratio = own["sequential"] / own["vectorized"]
         yield (
             f"a client's local training, {name}: vectorized / sequential",
             f"{own['vectorized']:.1f} / {own['sequential']:.1f} ms, **{ratio:.1f}x**",
-            run,
         )
     loop = backbone["plain loop"]
     yield (
-        "the same, backbone: sequential / plain PyTorch loop",
+        "a client's local training, backbone alone: sequential / plain PyTorch loop",
         f"{backbone['sequential']:.1f} / {loop:.1f} ms, {backbone['sequential'] / loop:.2f}x",
-        run,
     )
-    yield "useful share of a tall-skinny product's rate", f"{found['useful_share_of_tall_skinny']:.0%}", run
+    yield "useful share of a tall-skinny product's rate", f"{found['useful_share_of_tall_skinny']:.0%}"
 
 
 def peers(found: dict[str, Any]) -> Iterable[Row]:
     """Rows of ``peers.json``: each system by its best way that counts."""
-    run = command("peers/compare")
     if found["unequal"]:
-        yield "outputs that differ, times left out", ", ".join(map(str, found["unequal"])), run
+        yield "outputs that differ, times left out", ", ".join(map(str, found["unequal"]))
     best: dict[str, dict[str, Any]] = {}
     for way in found["ways"]:
         if way["counts"] and (
@@ -72,9 +64,8 @@ def peers(found: dict[str, Any]) -> Iterable[Row]:
     for way in best.values():
         each, ratio = way["ms_per_client"]["median"], way["ms_per_client"]["median"] / ours
         yield (
-            f"a client a round against others, equal outputs: {way['way']}",
+            way["way"],
             f"{each:.1f} ms, {ratio:.1f}x; start-up {way['start_up_seconds']['median']:.1f} s",
-            run,
         )
 
 
@@ -86,18 +77,15 @@ def sampled(found: dict[str, Any]) -> Iterable[Row]:
             f"{point['model']}",
             f"{point['sampled_wall_seconds']:.2f} / {point['full_wall_seconds']:.2f} s a round of "
             f"{found['clients']} clients, **{point['wall_ratio']:.1f}x**",
-            command("sampled"),
         )
 
 
 def evaluation(found: dict[str, Any]) -> Iterable[Row]:
     """Rows of one evaluation file."""
-    size = f"--users {found['users']} --items {found['items']} --experts {' '.join(found['ways'])}"
     for experts, way in found["ways"].items():
         yield (
             f"full-ranking evaluation, {found['users']:,} users x {found['items']:,} items, {experts} experts",
             f"{way['seconds']:.2f} s, {way['extra_peak_bytes'] / 1e6:.0f} MB",
-            command("evaluation", size),
         )
 
 
@@ -111,7 +99,6 @@ def scale(found: dict[str, Any]) -> Iterable[Row]:
             f"seconds a round as {what} grow from {first[along]:,} to {last[along]:,}",
             f"{first['seconds_a_round']:.1f} to {last['seconds_a_round']:.1f} s, size ^ {curve['exponent']:.2f}; "
             f"peak {last['peak_gigabytes']:.2f} GB",
-            command("scale", f"--curve {name}"),
         )
 
 
@@ -121,14 +108,12 @@ def data(found: dict[str, Any]) -> Iterable[Row]:
     yield (
         f"reading and filtering {found['rows']:,} interactions ({found['format']})",
         f"{seconds:.1f} s, {found['peak_bytes'] / 1e9:.2f} GB",
-        command("data"),
     )
     if "again" in found:
         again = found["again"]
         yield (
-            "the same file at the next start, from what was kept",
+            "reading that file at the next start, from the cache of prepared data",
             f"{again['seconds']:.2f} s, {again['peak_bytes'] / 1e9:.2f} GB",
-            command("data"),
         )
 
 
@@ -138,20 +123,23 @@ def whole_run(found: dict[str, Any]) -> Iterable[Row]:
     yield (
         "`fedmm train` on the bundled data, 30 rounds, from the start of the process to its result",
         f"**{statistics.median(seconds):.0f} s** ({min(seconds):.0f} to {max(seconds):.0f})",
-        command("whole_run"),
     )
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], Iterable[Row]]] = {
-    "whole_run": whole_run,
-    "engines": engines,
-    "peers": peers,
-    "sampled": sampled,
-    "evaluation": evaluation,
-    "evaluation_large": evaluation,
-    "scale": scale,
-    "data": data,
-}
+Section = tuple[str, str, Callable[[dict[str, Any]], Iterable[Row]]]
+TABLES: dict[str, Section] = {  # file -> title, command, rows
+    "whole_run": ("A whole run", "whole_run.py", whole_run),
+    "engines": ("Local training", "engines.py", engines),
+    "peers": ("Beside other frameworks: a client a round, equal outputs", "peers/compare.py", peers),
+    "sampled": ("Sampled negatives", "sampled.py", sampled),
+    "evaluation": ("Evaluation", "evaluation.py --users 943 --items 1682", evaluation),
+    "evaluation_large": (
+        "Evaluation of a large world", "evaluation.py --users 20000 --items 12000 --experts pooled", evaluation
+    ),
+    "scale": ("Scale", "scale.py", scale),
+    "data": ("Reading", "data.py", data),
+}  # fmt: skip
+GLANCE = {"whole_run": 0, "engines": 1, "peers": -1}  # file -> the row that the README shows
 
 
 def headline_of(folder: Path) -> str:
@@ -167,17 +155,51 @@ def headline_of(folder: Path) -> str:
     return ""
 
 
-def table(folder: Path) -> str:
-    """Markdown."""
-    lines = [headline_of(folder), "", "| what | measured | command |", "|---|---|---|"]
-    for name, rows in TABLES.items():
+def measured(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files that are there, in the order of ``TABLES``."""
+    found = {}
+    for name in TABLES:
         path = folder / f"{name}.json"
-        if not path.is_file():
+        if path.is_file():
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        else:
             print(f"no {path}")
-            continue
-        found = json.loads(path.read_text(encoding="utf-8"))
-        lines += [f"| {what} | {measured} | {run} |" for what, measured, run in rows(found)]
-    return "\n".join(lines)
+    return found
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """A table of two columns."""
+    return "\n".join(["| what | measured |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in rows)])
+
+
+def tables(folder: Path) -> str:
+    """Everything, a table a benchmark under its command."""
+    parts = [headline_of(folder)]
+    for name, found in measured(folder).items():
+        title, script, rows = TABLES[name]
+        parts.append(f"### {title}\n\n    python tests/benchmarks/{script}\n\n{markdown(rows(found))}")
+    return "\n\n".join(parts)
+
+
+def glance(folder: Path) -> str:
+    """Three figures."""
+    rows = []
+    for name, found in measured(folder).items():
+        if name in GLANCE:
+            what, figure = list(TABLES[name][2](found))[GLANCE[name]]
+            rows.append(
+                (f"a client a round, against the vectorized engine: {what}" if name == "peers" else what, figure)
+            )
+    return f"{markdown(rows)}\n\n{headline_of(folder)}"
+
+
+def write_between(page: Path, text: str) -> None:
+    """Puts ``text`` between the markers of ``page``."""
+    head, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
+    _, found, tail = rest.partition(CLOSE)
+    if not found:
+        raise SystemExit(f"{page} has no {OPEN} ... {CLOSE}")
+    page.write_text(f"{head}{OPEN}\n\n{text}\n\n{CLOSE}{tail}", encoding="utf-8")
 
 
 def draw(curves: dict[str, Any], path: Path) -> None:
@@ -210,23 +232,20 @@ def short(size: float) -> str:
 
 
 def main() -> None:
-    """Prints the table, draws the picture, writes the README's part."""
+    """Prints the tables, draws the picture, writes the documents' parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument("--page", type=Path)
     parser.add_argument("--readme", type=Path)
     arguments = parser.parse_args()
-    text = table(arguments.folder)
-    print(text)
+    print(tables(arguments.folder))
     curves = arguments.folder / "scale.json"
     if curves.is_file():
         draw(json.loads(curves.read_text(encoding="utf-8"))["curves"], arguments.folder / "scale.svg")
+    if arguments.page:
+        write_between(arguments.page, tables(arguments.folder))
     if arguments.readme:
-        readme = arguments.readme.read_text(encoding="utf-8")
-        head, _, rest = readme.partition(OPEN)
-        _, found, tail = rest.partition(CLOSE)
-        if not found:
-            raise SystemExit(f"{arguments.readme} has no {OPEN} ... {CLOSE}")
-        arguments.readme.write_text(f"{head}{OPEN}\n{text}\n{CLOSE}{tail}", encoding="utf-8")
+        write_between(arguments.readme, glance(arguments.folder))
 
 
 if __name__ == "__main__":

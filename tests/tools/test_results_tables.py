@@ -1,4 +1,4 @@
-"""The README's tables of results: their figures are those of the rows, their verdicts follow the stated rules."""
+"""The documents' tables of results: their figures are those of the rows, their verdicts follow the stated rules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from results.cold import VARIANTS
 from results.commands import PAIRS, TABLES, between, main, rebuild, write_csv
 from results.defaults import STUDIES, defaults_table
 from results.groups import GROUPED, SHOWN
+from results.headline import headline_table
 from results.pairs import OPPONENTS, PAIR_COLUMNS
 from results.runs import COLUMNS
 from results.tables import (
-    BARS,
     DEFAULTS,
+    FROZEN,
     HR50,
     NDCG,
     PRICED,
@@ -28,7 +29,6 @@ from results.tables import (
     Interval,
     Results,
     failsafe_table,
-    headline_table,
     parts_table,
     price_table,
 )
@@ -109,13 +109,14 @@ def test_a_part_that_the_defaults_have_is_judged_by_its_absence() -> None:
     table = parts_table(Results(runs, [*pairs, pair("parts", "base", "", NDCG, 0.1, 0.01)]))
     cells = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     assert [(row[0], row[1], *row[4:]) for row in cells] == [
-        ("spectral start", "default", "earns its keep", "2.00x", "0.50x"),
-        ("width 128", "option", "earns its keep", "3.00x", "0.50x"),
-        ("heat cap 2", "option", "cannot be told apart", "1.00x", "1.00x"),
-        ("median", "option", "does not", "1.00x", "1.00x"),
+        ("spectral start", "yes", "raises it", "2.00x", "0.50x"),
+        ("width 128", "no", "raises it", "3.00x", "0.50x"),
+        ("heat cap 2", "no", "cannot be told apart", "1.00x", "1.00x"),
+        ("median", "no", "lowers it", "1.00x", "1.00x"),
     ]
-    assert "\n\nmovielens-small, 15 rounds, validation, seeds 0, 1, 2; the base, pooled" in table
-    assert "has 0.1000 [0.0900, 0.1100]. What" in table
+    assert "\n\nmovielens-small, 15 rounds, validation, seeds 0, 1, 2. The base has pooled" in table
+    assert "its NDCG@10 is 0.1000 [0.0900, 0.1100]. Each" in table
+    assert table.startswith("    fedmm sweep --study parts\n\n| part |")
     assert cells[0][2] == "+0.0200 [+0.0150, +0.0250]"
     assert cells[0][3] == "0.0040", "Holm: the smallest of four"
 
@@ -132,49 +133,56 @@ def quality() -> Results:
     return Results(runs, pairs)
 
 
-def test_the_headline_has_means_intervals_bars_and_what_stands_beside() -> None:
+def test_the_headline_has_the_command_means_intervals_and_reference_models() -> None:
     table = headline_table(quality())
-    first = next(line for line in table.splitlines() if "**fedmm**" in line)
-    assert "seeds 11, 12, 13" in first
-    assert "**0.212 / 0.212** [0.192, 0.232]" in first
-    assert "100 negatives HR@10 0.2120: 0.71 not met, 0.73 not met" in first
-    assert "full NDCG@10 0.2120: 0.097 met, 0.105 met" in first
-    assert "`fedmm train --dataset ml-100k --seed N --set model.dropout=0.2`" in first
-    assert "| round 0 | 0.100 / 0.100 |" in table
+    assert table.startswith(
+        "### ML-100K, the default\n\n    fedmm train --dataset ml-100k --seed N --set model.dropout=0.2"
+    )
+    assert "    # N: 11, 12, 13\n\n| model | HR@10 | NDCG@10 | HR@50 | HR@10 of 100 | NDCG@10 of 100 |" in table
+    assert "| **fedmm** | **0.212** [0.192, 0.232] | **0.212** | " in table
+    assert "| round 0 | 0.100 | 0.100 | " in table
 
 
-def test_where_the_bar_is_hr_at_50_the_row_shows_it() -> None:
+def test_paired_tests_have_difference_interval_p_and_verdict() -> None:
+    found = quality()
+    pairs = [pair("quality", "residual", "round_0", NDCG, 0.1, 0.02, 0.01)]
+    pairs += [pair("quality", "residual", "transition_counts", NDCG, -0.01, 0.02, 0.3)]
+    table = headline_table(Results(found.runs, [*found.pairs, *pairs]))
+    assert "| ML-100K, the default | round 0 | +0.1000 | +0.0800 to +0.1200 | 0.0100 | better |" in table
+    assert "| transition counts | -0.0100 | -0.0300 to +0.0100 | 0.3000 | cannot be told apart |" in table
+
+
+def test_where_hr_at_50_was_measured_the_table_has_it() -> None:
     name, facts = "5core, best", {"data": "movielens-small-5core", "test/round_0/full/hr_at_50": 0.3}
     runs = [run("quality", name, seed, 0.1, **facts, **{"test/full/hr_at_50": 0.4}) for seed in (11, 12)]
     table = headline_table(Results(runs, [pair("quality", name, "", HR50, 0.4, 0.03)]))
-    first = next(line for line in table.splitlines() if "**fedmm**" in line)
-    assert first.startswith("| movielens-small-5core, best, seeds 11, 12: **fedmm** | ")
-    assert "; HR@50 **0.400** [0.370, 0.430] | " in first
-    assert "| full HR@50 0.4000: 0.37 met, 0.42 not met | " in first
-    assert "| round 0 | 0.050 / 0.050; HR@50 0.300 |" in table
-    assert "HR@50" not in "".join(line for line in headline_table(quality()).splitlines() if line.startswith("| ML"))
+    assert table.startswith("### movielens-small-5core, with the transition expert\n")
+    assert "| model | HR@10 | NDCG@10 | HR@50 |" in table
+    assert "| round 0 | 0.050 | 0.050 | 0.300 |" in table
+    plain = [run("quality", name, seed, 0.1, **{"test/full/hr_at_50": ""}) for seed in (11, 12)]
+    assert "HR@50" not in headline_table(Results(plain, []))
 
 
 def test_the_fail_safe_holds_where_the_lower_end_is_above_its_bar() -> None:
     lines = [line for line in failsafe_table(quality()).splitlines() if line.startswith("| quality")]
     assert [line.split(" | ")[1] for line in lines] == ["real", "noise", "shuffled across items"]
     assert [line.strip("| ").split(" | ")[-1] for line in lines] == ["holds", "holds", "not shown"]
-    assert all("| 0.1: 0.100 (0.100) |" in line for line in lines)
+    assert all("| 0.1 | 0.100 (0.100) |" in line for line in lines)
     assert "ML-100K, 30 rounds, test" in failsafe_table(quality())
 
 
 def test_the_price_is_a_share_of_the_centralised_model_of_the_same_kind() -> None:
     found = quality()
     table = price_table(found)
-    assert "-0.0100 [-0.0120, -0.0080] | 96.2%: 97% not met |" in table
+    assert "-0.0100 [-0.0120, -0.0080] | 96.2% |" in table
     assert "80.9%" in table
-    assert "| best |" not in table
+    assert "with the transition expert" not in table
     levels = {"best, centralized": 0.1, "best, 100 rounds": 0.3, "best": 0.05}
     facts = {"settings": "federation.rounds=70"}
     best = [run("quality", name, seed, own, **facts) for name, own in levels.items() for seed in (11, 12, 13)]
     table = price_table(Results([*found.runs, *best], found.pairs))
-    own = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| best")]
-    shares = ["", "278.6%: 97% met", "55.4%"]
+    own = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| with the")]
+    shares = ["100%", "278.6%", "55.4%"]
     assert [(row[1], row[5]) for row in own] == [
         (f"{words}, 70 {unit}", share)
         for (words, unit), share in zip(
@@ -189,8 +197,9 @@ def test_the_defaults_stand_beside_what_they_were_chosen_over() -> None:
     pairs = [pair("defaults", name, "", NDCG, level, 0.01) for name, level in levels.items()]
     pairs.append(pair("defaults", "pooled experts", "base", NDCG, -0.1, 0.02, 0.03))
     table = defaults_table(Results(runs, pairs))
-    assert "| ML-100K | **the defaults** | 0.2000 [0.1900, 0.2100] |  |" in table
-    assert "| pooled experts | 0.1000 [0.0900, 0.1100] | -0.1000 [-0.1200, -0.0800], p = 0.0300 |" in table
+    assert table.startswith("### ML-100K\n\n    fedmm sweep --study defaults\n\n| model |")
+    assert "| **the defaults** | `model.dropout=0.2` | 0.2000 [0.1900, 0.2100] |  |  |" in table
+    assert "| 0.1000 [0.0900, 0.1100] | -0.1000 [-0.1200, -0.0800] | 0.0300 |" in table
     assert "seeds 0, 1, 2" in table
     assert defaults_table(Results([], [])) == UNMEASURED
 
@@ -202,17 +211,17 @@ def test_tables_replace_what_is_between_their_markers_and_nothing_else(tmp_path:
     write_csv(tmp_path / PAIRS, PAIR_COLUMNS, found.pairs)
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- results:price -->\nold\n<!-- /results:price -->\nz\n")
-    assert main(["tables", "--readme", str(readme), "--folder", str(tmp_path)]) == 0
+    assert main(["tables", "--pages", str(readme), "--folder", str(tmp_path)]) == 0
     once = readme.read_text()
-    assert once.startswith("a\n<!-- results:price -->\n| model | training |")
+    assert once.startswith("a\n<!-- results:price -->\n\n    fedmm sweep --study quality\n\n| model | training |")
     assert once.endswith("<!-- /results:price -->\nz\n")
     assert "old" not in once
     assert price_table(found) in once
-    rebuild(readme, tmp_path)
+    rebuild([readme], tmp_path)
     assert readme.read_text() == once
     text = (tmp_path / "quality.csv").read_text().replace("0.263", "0.463")
     (tmp_path / "quality.csv").write_text(text)
-    rebuild(readme, tmp_path)
+    rebuild([readme], tmp_path)
     assert readme.read_text() != once, "the figures come from the file"
 
 
@@ -229,7 +238,7 @@ def test_every_row_names_a_variant_of_the_shipped_studies() -> None:
     assert set(STUDIES) <= {study.name for study in list_studies()}
     assert {"residual", "noise", "shuffle", "backbone"} <= variants["quality"]
     assert {name for _, central, others in PRICED for name in (central, *others)} <= variants["quality"]
-    assert set(BARS) | set(VARIANTS) | set(GROUPED) | {SHOWN} <= variants["quality"]
+    assert set(FROZEN) | set(VARIANTS) | set(GROUPED) | {SHOWN} <= variants["quality"]
     assert set(OPPONENTS) <= variants["claims"] | variants["quality"] | variants["parts"]
     assert {*REFERENCES, *REFERENCES.values()} <= variants["parts"]
     assert set(REFERENCES.values()) <= set(OPPONENTS)

@@ -17,7 +17,7 @@ from scipy import stats
 from fedmm.evaluation.significance import holm
 
 from .pairs import SAMPLED
-from .tables import ALPHA, HR, NDCG, UNIFORM, UNMEASURED, Interval, Results, markdown
+from .tables import ALPHA, HR, NDCG, UNIFORM, UNMEASURED, Interval, Results, markdown, under
 
 SMALL, LARGE = "claims", "claims_large"
 OLD_BEST = 0.3849
@@ -186,7 +186,7 @@ def claims_table(found: Results) -> str:
         "figure lies in its range, did not hold where the whole interval lies outside, and cannot be told apart "
         "otherwise; where a claim is of a direction, the whole interval must agree for it to have held."
     )
-    return markdown(HEAD, rows, note)
+    return under(f"fedmm sweep --study {SMALL}    # the last two rows: --study {LARGE}", markdown(HEAD, rows, note))
 
 
 def verdict(measured: Interval, low: float, high: float) -> str:

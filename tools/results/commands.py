@@ -1,7 +1,7 @@
-"""Results of studies as small CSV files, and the README's tables from them.
+"""Results of studies as small CSV files, and the documents' tables from them.
 
     python -m tools.results collect sweeps/claims sweeps/claims_large --to docs/results/claims.csv
-    python -m tools.results tables --readme README.md
+    python -m tools.results tables
 
 ``collect`` writes one row a finished run, also of a study that still runs, and beside it (``--pairs``, by default
 pairs.csv in the same folder) every variant's mean with its 95% interval over users and seeds and the paired tests that
@@ -9,9 +9,9 @@ the tables show: they need per-user counts, which the rows do not have. Likewise
 metrics by groups of users and of targets. Rows of other studies there are kept. Folders that are given together are
 tested against each other where they were asked the same.
 
-``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, for each of glance,
-headline, claims, defaults, parts, failsafe, price, cold and groups that the file has markers for, and draws groups.svg
-beside the CSV files. All figures come from these files alone.
+``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` on ``--pages`` (by
+default the README and all of docs/), for each of glance, headline, claims, defaults, parts, failsafe, price, cold and
+groups that a page has markers for, and draws groups.svg beside the CSV files. All figures come from these files alone.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from .cold import cold_table
 from .defaults import defaults_table
 from .glance import glance_table
 from .groups import GROUP_COLUMNS, draw_results, group_rows, groups_table
+from .headline import headline_table
 from .pairs import PAIR_COLUMNS, measure_pairs
 from .runs import COLUMNS, find_runs, row_of
-from .tables import Results, failsafe_table, headline_table, parts_table, price_table
+from .tables import Results, failsafe_table, parts_table, price_table
 
 PAIRS, GROUPS, PICTURE = "pairs.csv", "groups.csv", "groups.svg"
 TABLES = {
@@ -68,16 +69,23 @@ def collect(folders: Sequence[Path], to: Path, pairs: Path, groups: Path) -> Non
     print(f"{to}: {len(runs)} runs of {', '.join(sorted(studies))}")
 
 
-def rebuild(readme: Path, folder: Path) -> None:
-    """Rewrites the tables that ``readme`` has markers for from the CSV files in ``folder``, and the picture there."""
+def rebuild(pages: Sequence[Path], folder: Path) -> None:
+    """Rewrites the tables that ``pages`` have markers for from the CSV files in ``folder``, and the picture there."""
     files = [path for path in sorted(folder.glob("*.csv")) if path.name not in (PAIRS, GROUPS)]
     runs = [row for path in files for row in read_csv(path)]
     found = Results(runs, read_csv(folder / PAIRS), read_csv(folder / GROUPS))
-    text = readme.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        text = between(text, name, lambda table=table: table(found))
-    write_atomically(readme, text.encode())
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for name, table in TABLES.items():
+            text = between(text, name, lambda table=table: table(found))
+        write_atomically(page, text.encode())
     draw_results(found, folder / PICTURE)
+
+
+def all_pages() -> list[Path]:
+    """The README and the pages of the site that have a marker."""
+    pages = (Path("README.md"), *sorted(Path("docs").rglob("*.md")))
+    return [page for page in pages if "<!-- results:" in page.read_text(encoding="utf-8")]
 
 
 def between(text: str, name: str, content: object) -> str:
@@ -89,7 +97,8 @@ def between(text: str, name: str, content: object) -> str:
     if start < 0 or end < start or text.count(opened) > 1 or text.count(closed) > 1:
         raise DataError(f"The markers of {name} do not enclose one place.", f"Write {opened} and, below it, {closed}.")
     assert callable(content)
-    return f"{text[:start]}{opened}\n{content().strip()}\n{text[end:]}"
+    content_text = content().strip("\n")
+    return f"{text[:start]}{opened}\n\n{content_text}\n\n{text[end:]}"
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -118,8 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collecting.add_argument("--to", type=Path, required=True, metavar="FILE.csv")
     collecting.add_argument("--pairs", type=Path, metavar="FILE.csv")
     collecting.add_argument("--groups", type=Path, metavar="FILE.csv")
-    rebuilding = commands.add_parser("tables", help="the README's tables from the rows")
-    rebuilding.add_argument("--readme", type=Path, default=Path("README.md"))
+    rebuilding = commands.add_parser("tables", help="the documents' tables from the rows")
+    rebuilding.add_argument("--pages", type=Path, nargs="+", metavar="PAGE.md")
     rebuilding.add_argument("--folder", type=Path, default=Path("docs/results"))
     options = parser.parse_args(arguments)
     try:
@@ -127,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             beside = (options.pairs or options.to.with_name(PAIRS), options.groups or options.to.with_name(GROUPS))
             collect(options.folders, options.to, *beside)
         else:
-            rebuild(options.readme, options.folder)
+            rebuild(options.pages or all_pages(), options.folder)
     except FedmmError as error:
         print(error)
         return error.exit_code

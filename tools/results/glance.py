@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from .tables import BARS, NDCG, QUALITY, UNIFORM, UNMEASURED, Results, markdown
+from .tables import FROZEN, MODELS, NDCG, QUALITY, UNIFORM, UNMEASURED, Results, markdown
 
 CENTRALIZED = {"residual": "centralized", "best": "best, centralized"}  # the twins that pooled data trained
-MODELS = {"residual": "the default", "best": "with the transition expert"}
 BESIDE = ("popularity", "transition_counts", "round_0")
 HEAD = ("test split", "popularity", "transition counts", "round 0, before training", "**fedmm**", "centralised")
 
 
 def glance_table(found: Results) -> str:
-    """Full-ranking NDCG@10 and HR@10 among 100 uniform negatives of each and of what stands beside it."""
-    measured = [variant for variant in BARS if variant in found.variants(QUALITY)]
+    """Full-ranking NDCG@10 and HR@10 among 100 uniform negatives of each and of its reference models."""
+    measured = [variant for variant in FROZEN if variant in found.variants(QUALITY)]
     if not measured:
         return UNMEASURED
     rows = [
         (
-            f"{found.data((QUALITY, variant))}, {MODELS[BARS[variant][0]]}",
+            f"{found.data((QUALITY, variant))}, {MODELS[FROZEN[variant]]}",
             *(_cell(found, variant, f"test/{name}") for name in BESIDE),
             f"**{_cell(found, variant, 'test')}**",
             _cell(found, CENTRALIZED.get(variant, ""), "test"),

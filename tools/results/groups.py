@@ -1,4 +1,4 @@
-"""Where the gain is: NDCG@10 by users' histories and by targets' holders, as rows, as the README's table, as a figure.
+"""Where the gain is: NDCG@10 by users' histories and by targets' holders, as rows, as a table, as a figure.
 
 The groups and their means are those of ``result.json`` (``fedmm/evaluation/groups.py``), on test.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from fedmm.runs.figures_groups import TITLES, draw_groups
 
 from .runs import Run
-from .tables import HR, NDCG, QUALITY, UNMEASURED, Results, extent, markdown
+from .tables import HR, NDCG, QUALITY, UNMEASURED, Results, extent, markdown, under
 
 GROUP_COLUMNS = ("study", "variant", "seed", "kind", "group", "row", "n", HR, NDCG)
 GROUPED = ("residual", "best")  # the variants whose groups are kept
@@ -42,18 +42,23 @@ def groups_table(found: Results) -> str:
     measured = _measured(found)
     if not measured:
         return UNMEASURED
-    rows = []
-    for (kind, group), own in measured.items():
-        means = {row: f"{statistics.fmean(own[row].values()):.3f}" if row in own else "" for row in ROWS}
-        shown = (means["model"], means["backbone"], _difference(own), means["transition_counts"], means["popularity"])
-        rows.append((f"{TITLES[KINDS[kind]]}: {group}", extent(_sizes(found, kind, group), "d"), *shown))
-    head = ("group", "n", "model", "its backbone alone", "difference", "transition counts", "popularity")
     place = QUALITY, SHOWN
+    tables = []
+    for kind, name in KINDS.items():
+        rows = []
+        for group, own in ((group, own) for (other, group), own in measured.items() if other == kind):
+            means = {row: f"{statistics.fmean(own[row].values()):.3f}" if row in own else "" for row in ROWS}
+            baselines = means["transition_counts"], means["popularity"]
+            sizes = extent(_sizes(found, kind, group), "d")
+            rows.append((group, sizes, means["model"], means["backbone"], _difference(own), *baselines))
+        head = (TITLES[name], "users", "model", "backbone alone", "difference", "transition counts", "popularity")
+        tables.append(markdown(head, rows))
     note = (
         f"{found.setup(place)}, test, full NDCG@10, means over seeds {found.seeds(*place)}, the difference with its "
-        f"range over them; {found.command(*place)}."
+        "range over them."
     )
-    return markdown(head, rows, note)
+    command = f"{found.command(*place)}    # N: {found.seeds(*place)}"
+    return under(command, "\n\n".join([*(table for table in tables if table.count("\n") > 1), note]))
 
 
 def draw_results(found: Results, path: Path) -> None:

@@ -1,29 +1,26 @@
-"""The README's tables of results: which variant of which study each row shows. Every figure comes from the rows."""
+"""Tables of results in the documents: parts, fail-safe and price. Every figure comes from the rows of the CSV files."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedmm.config import ExperimentConfig
 from fedmm.evaluation.significance import holm
 
-from .runs import BESIDE
-
 ALPHA = 0.05
 NDCG, HR, HR50, UNIFORM = "full/ndcg_at_10", "full/hr_at_10", "full/hr_at_50", "uniform100/hr_at_10"
-WORDS = {NDCG: "full NDCG@10", HR: "full HR@10", HR50: "full HR@50", UNIFORM: "100 negatives HR@10"}
 QUALITY, PARTS = "quality", "parts"
 DATA = {"ml-100k": "ML-100K"}  # as people call it, where that is not its name
-Bars = Mapping[str, tuple[float, float]]  # metric -> must, aim
-BARS: Mapping[str, tuple[str, Bars]] = {  # variant of quality -> which model, its bars
-    "bundled": ("residual", {UNIFORM: (0.65, 0.69), HR: (0.175, 0.195), NDCG: (0.092, 0.105)}),
-    "residual": ("residual", {UNIFORM: (0.71, 0.73), HR: (0.185, 0.200), NDCG: (0.097, 0.105)}),
-    "best": ("best", {UNIFORM: (0.735, 0.76), HR: (0.215, 0.230), NDCG: (0.115, 0.125)}),
-    "5core": ("residual", {HR50: (0.37, 0.42)}),
-    "5core, best": ("best", {HR50: (0.37, 0.42)}),
+FROZEN = {  # variant of quality -> its model
+    "bundled": "residual",
+    "residual": "residual",
+    "best": "best",
+    "5core": "residual",
+    "5core, best": "best",
 }
+MODELS = {"residual": "the default", "best": "with the transition expert"}
 # What a variant of parts takes out of the defaults; other variants put something in.
 TAKEN_OUT = {
     "backbone": "two pooled experts",
@@ -42,11 +39,9 @@ REFERENCES = {
     "BPR, 256 negatives": "256 negatives",
     "memory, 16 prototypes": "memory experts",
 }
-PARTS_ALONE = {"backbone": "its backbone alone"}
-PARTS_ALONE |= {name: f"its {name} expert alone" for name in ("visual", "semantic", "transition")}
-OPPONENTS = {"round_0": "round 0", "transition_counts": "transition counts", "backbone": "a backbone trained alone"}
+PARTS_ALONE = {"backbone": "the backbone alone"}
+PARTS_ALONE |= {name: f"the {name} expert alone" for name in ("visual", "semantic", "transition")}
 FAIL_SAFE = -0.005  # NDCG@10 that the residual model may be below its backbone, by the lower end of the interval
-PRICE = 0.97  # of the centralised model's NDCG@10
 PRICED = (  # a model: the variants of quality that train it centrally and federated
     ("residual", "centralized", ("100 rounds", "residual")),
     ("best", "best, centralized", ("best, 100 rounds", "best")),
@@ -121,7 +116,7 @@ class Results:
         options = self.settings(study, variant)
         data = [f"--dataset {part.partition('=')[2]}" for part in options if part.startswith("data.name=")]
         others = [f"--set {part}" for part in options if not part.startswith("data.name=")]
-        return f"`{' '.join(['fedmm train', *data, '--seed N', *others])}`"
+        return " ".join(["fedmm train", *data, "--seed N", *others])
 
     def seeds(self, study: str, variant: str) -> str:
         """``11, 12, 13``."""
@@ -151,66 +146,15 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) ->
     return "\n\n".join(["\n".join(lines), *notes])
 
 
-def headline_table(found: Results) -> str:
-    """The frozen configurations on test, what stands beside them, and the bars."""
-    head = ("data and model", "full ranking HR@10 / NDCG@10", "100 uniform negatives", "bars: must, aim", "command")
-    rows = [row for variant in BARS if variant in found.variants(QUALITY) for row in _headline(found, variant)]
-    note = (
-        "Test, means over the seeds; in brackets the 95% interval of HR@10 (or of HR@50) over users and seeds. Parts "
-        "alone are those of the trained model, round 0 is the model before any training."
-    )
-    return markdown(head, rows, note)
+def under(command: str, table: str) -> str:
+    """A table below the one command that makes it."""
+    return f"    {command}\n\n{table}"
 
 
-def _headline(found: Results, variant: str) -> Iterator[Sequence[str]]:
-    model, bars = BARS[variant]
-    title = f"{found.data((QUALITY, variant))}, {model}"
-    full, uniform = _shares(found, variant, "test")
-    full = f"**{full}**{_spread(found, variant, HR)}"
-    if HR50 in bars:
-        full += f"; HR@50 **{_at_50(found, variant, 'test')}**{_spread(found, variant, HR50)}"
-    seeds = found.seeds(QUALITY, variant)
-    command = found.command(QUALITY, variant)
-    yield f"{title}, seeds {seeds}: **fedmm**", full, uniform, _bars(found, variant, bars), command
-    for name in BESIDE:
-        full, uniform = _shares(found, variant, f"test/{name}")
-        if full:
-            at_50 = _at_50(found, variant, f"test/{name}") if HR50 in bars else ""
-            alone = PARTS_ALONE.get(name, name)
-            yield alone.replace("_", " "), f"{full}; HR@50 {at_50}" if at_50 else full, uniform, "", "the same"
-    for opponent, called in OPPONENTS.items():
-        test = found.interval(QUALITY, variant, opponent, NDCG)
-        if test is not None:
-            words = f"{title} minus {called}, NDCG@10"
-            yield words, f"{test.signed}, p = {test.p:.4f}", "", _verdict(test), "the same"
-
-
-def _spread(found: Results, variant: str, metric: str) -> str:
-    own = found.interval(QUALITY, variant, "", metric)
-    return f" [{own.low:.3f}, {own.high:.3f}]" if own else ""
-
-
-def _at_50(found: Results, variant: str, place: str) -> str:
-    value = found.mean(QUALITY, variant, f"{place}/{HR50}")
-    return "" if value is None else f"{value:.3f}"
-
-
-def _shares(found: Results, variant: str, place: str) -> tuple[str, str]:
-    texts = []
-    for protocol in ("full", "uniform100"):
-        values = [found.mean(QUALITY, variant, f"{place}/{protocol}/{name}_at_10") for name in ("hr", "ndcg")]
-        texts.append("" if None in values else " / ".join(f"{value:.3f}" for value in values))
-    return texts[0], texts[1]
-
-
-def _bars(found: Results, variant: str, bars: Bars) -> str:
-    cells = []
-    for metric, (must, aim) in bars.items():
-        value = found.mean(QUALITY, variant, f"test/{metric}")
-        if value is not None:
-            must_met, aim_met = ("met" if value >= bar else "not met" for bar in (must, aim))
-            cells.append(f"{WORDS[metric]} {value:.4f}: {must:g} {must_met}, {aim:g} {aim_met}")
-    return "; ".join(cells)
+def shares(found: Results, study: str, variant: str, place: str, metrics: Sequence[str]) -> list[str] | None:
+    """The means of ``metrics`` ("full/hr_at_10") at ``place`` ("test", "test/round_0"); None where one is missing."""
+    values = [found.mean(study, variant, f"{place}/{metric}") for metric in metrics]
+    return None if None in values else [f"{value:.3f}" for value in values]
 
 
 def parts_table(found: Results) -> str:
@@ -226,27 +170,26 @@ def parts_table(found: Results) -> str:
     rows = []
     for name, test in measured.items():
         difference = test.flipped if name in TAKEN_OUT else test
-        words = ("does not", "cannot be told apart", "earns its keep")
+        words = ("lowers it", "cannot be told apart", "raises it")
         word = words[1] if adjusted[name] >= ALPHA else words[2 if difference.value > 0 else 0]
         costs = [_cost(found, name, against[name], column) for column in ("uplink_bytes", "seconds")]
-        where = "default" if name in DEFAULTS else "option"
+        where = "yes" if name in DEFAULTS else "no"
         part = TAKEN_OUT.get(name, name) + (f", against {against[name]}" if name in REFERENCES else "")
         shown = (part, where, difference.signed, f"{adjusted[name]:.4f}", word, *costs)
         rows.append((difference.value, shown))
-    head = ("part", "is a", "adds to NDCG@10", "p (Holm)", "verdict", "uplink bytes", "training seconds")
+    head = ("part", "by default", "adds to NDCG@10", "p (Holm)", "verdict", "bytes sent up", "training time")
     own = found.interval(PARTS, base, "", NDCG, "validation")
     setup = found.setup(*((PARTS, name) for name in (base, *measured)))
     note = (
-        f"{setup}, validation, seeds {found.seeds(PARTS, base)}; the base, pooled experts, "
-        "federated averaging and no average over rounds, has "
-        f"{own}. What a part adds is the model "
-        "with it minus the model without it, with a 95% interval over users and seeds; it earns its keep, or does not, "
-        f"where the paired test says so at {ALPHA:g} after Holm's correction over the table. Bytes and seconds are "
-        "means of the model with the part over those of the model without it, up to the end of training; seconds also "
-        "depend on what else the machine did. The transition expert comes with the gate and rate of its best "
-        "configuration; the default server is an Adam, too, at another rate than the option's."
+        f"{setup}, validation, seeds {found.seeds(PARTS, base)}. The base has pooled experts, federated averaging and "
+        f"no average over rounds; its NDCG@10 is {own}. Each row is the model with the part minus the model without "
+        f"it, with a 95% interval over users and seeds. A part raises or lowers NDCG@10 where the paired test says so "
+        f"at {ALPHA:g} after Holm's correction over the table. Bytes and time are ratios of means, with the part over "
+        "without it; time also depends on what else the machine did. The transition expert has the gate and rate of "
+        'its best configuration. The default server is an Adam, too, at another rate than the row "server adam".'
     )
-    return markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
+    table = markdown(head, [row for _, row in sorted(rows, key=lambda row: -row[0])], note)
+    return under(f"fedmm sweep --study {PARTS}", table)
 
 
 def _cost(found: Results, name: str, base: str, column: str) -> str:
@@ -273,23 +216,18 @@ def failsafe_table(found: Results) -> str:
             gates = found.column(study, variant, "gate")
             held = "holds" if test.low > FAIL_SAFE else "does not hold" if test.high < FAIL_SAFE else "not shown"
             features = {"residual": "real", "noise": "noise", "shuffle": "shuffled across items"}[kind]
-            shown = f"{_first_gate(found, study, variant):g}: {gate:.3f} ({extent(gates, '.3f')})"
-            rows.append((study, features, test.signed, f"{test.p:.4f}", shown, held))
-    head = (
-        "study",
-        "features",
-        "minus the backbone, NDCG@10",
-        "p",
-        "first gate: gate at the best round",
-        "fail-safe",
-    )
+            shown = f"{gate:.3f} ({extent(gates, '.3f')})"
+            first = f"{_first_gate(found, study, variant):g}"
+            rows.append((study, features, test.signed, f"{test.p:.4f}", first, shown, held))
+    head = ("study", "features", "NDCG@10 minus backbone", "p", "first gate", "gate at the best round", "fail-safe")
     if not rows:
         return UNMEASURED
     note = (
         f"{found.setup(*places)}, test, paired over users and seeds. The fail-safe holds where the lower end of the "
-        f"95% interval is above {FAIL_SAFE:g}. The gate's mean and range over the seeds."
+        f"95% interval is above {FAIL_SAFE:g}. The gate is the mean over the seeds, with its range."
     )
-    return markdown(head, rows, note)
+    studies = ", ".join(dict.fromkeys(study for study, _ in places))
+    return under(f"fedmm sweep --study {QUALITY}    # the rows' studies: {studies}", markdown(head, rows, note))
 
 
 def _first_gate(found: Results, study: str, variant: str) -> float:
@@ -308,32 +246,31 @@ def price_table(found: Results) -> str:
             if value is None:
                 continue
             places.append((QUALITY, variant))
-            share = "" if variant == central else f"{value / reference:.1%}"
-            if share and variant.endswith("100 rounds"):
-                share += f": {PRICE:.0%} {'met' if value / reference >= PRICE else 'not met'}"
-            rows.append((model, *_priced(found, variant, central, share)))
-    head = ("model", "training", "full HR@10 / NDCG@10", "100 uniform negatives", "NDCG@10 minus centralised")
+            share = "100%" if variant == central else f"{value / reference:.1%}"
+            rows.append((MODELS[model], *_priced(found, variant, central, share)))
+    head = ("model", "training", "HR@10", "NDCG@10", "minus centralised", "share", "sent")
     if not rows:
         return UNMEASURED
     note = (
-        f"{found.data(*places)}, test, means over seeds {found.seeds(*places[0])}. The bar is {PRICE:.0%} of the "
-        "centralised NDCG@10 at 100 rounds. Each run is measured at its best round by validation."
+        f"{found.data(*places)}, test, full ranking, means over seeds {found.seeds(*places[0])}. Each run is measured "
+        "at its best round by validation. The difference of NDCG@10 has its 95% interval over users and seeds; sent "
+        "are the messages of all clients, both ways."
     )
-    return markdown((*head, "share of it", "bytes", "command"), rows, note)
+    return under(f"fedmm sweep --study {QUALITY}", markdown(head, rows, note))
 
 
 def _priced(found: Results, variant: str, central: str, share: str) -> Sequence[str]:
-    full, uniform = _shares(found, variant, "test")
+    full = shares(found, QUALITY, variant, "test", (HR, NDCG)) or ["", ""]
     test = found.interval(QUALITY, variant, central, NDCG)
     most = dict(part.split("=", 1) for part in found.settings(QUALITY, variant)).get("federation.rounds")
     rounds = most or str(ExperimentConfig().federation.rounds)
     label = f"centralised, {rounds} epochs" if variant == central else f"federated, {rounds} rounds"
     sent = sum(found.mean(QUALITY, variant, f"{way}link_bytes") or 0.0 for way in ("up", "down"))
-    difference = test.signed if test else ""
-    return label, full, uniform, difference, share, f"{sent / 1e6:.0f} MB", found.command(QUALITY, variant)
+    return label, *full, test.signed if test else "", share, f"{sent / 1e9:.1f} GB"
 
 
-def _verdict(test: Interval) -> str:
+def verdict_of(test: Interval) -> str:
+    """Better, worse, or cannot be told apart, at ``ALPHA``."""
     if test.p is None or test.p >= ALPHA:
         return "cannot be told apart"
     return "better" if test.value > 0 else "worse"
