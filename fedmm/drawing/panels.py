@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedmm.drawing.schemes import for_both_schemes
 from fedmm.utils.files import write_atomically
 
 if TYPE_CHECKING:
@@ -122,14 +123,17 @@ def write_png(panels: Sequence[Panel], path: Path, columns: int = COLUMNS) -> Pa
 
 
 def write_svg(panels: Sequence[Panel], path: Path, columns: int = COLUMNS) -> Path:
-    """The same sheet as an SVG file on white paper, its text as outlines, the same bytes for the same panels. Raises
-    StorageError."""
+    """The same sheet as an SVG file, its text as outlines, on white paper or dark as the reader's screen is; the same
+    bytes for the same panels. Raises StorageError."""
     import matplotlib
 
+    content = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": _SALT}):
-        return _write(
-            _sheet(panels, columns), path, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None}
+        _sheet(panels, columns).savefig(
+            content, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None}
         )
+    write_atomically(path, for_both_schemes(content.getvalue(), VARIABLES).encode())
+    return path
 
 
 def _sheet(panels: Sequence[Panel], columns: int) -> Figure:

@@ -13,15 +13,13 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.axes import Axes
 
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "fedmm"  # the same data give the same file
+from fedmm.drawing.panels import BLUE, Panel, frame, write_svg
 
 OPEN, CLOSE = "<!-- speed -->", "<!-- /speed -->"
 Row = tuple[str, str]  # what, measured
@@ -30,7 +28,6 @@ AXES = {
     "population": ("clients", "clients in all"),
     "catalogue": ("items", "items"),
 }
-INK, BLUE = "#333333", "#0072b2"
 
 
 def engines(found: dict[str, Any]) -> Iterable[Row]:
@@ -203,24 +200,31 @@ def write_between(page: Path, text: str) -> None:
 
 
 def draw(curves: dict[str, Any], path: Path) -> None:
-    """Seconds of a round along each curve of ``scale.json``, both axes logarithmic."""
-    figure = Figure(figsize=(9.6, 3.0), layout="constrained")
-    axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-    for place, (name, curve) in zip(axes, curves.items(), strict=True):
-        along, what = AXES[name]
-        sizes = [point[along] for point in curve["points"]]
-        place.loglog(sizes, [point["seconds_a_round"] for point in curve["points"]], "o-", color=BLUE, ms=4)
-        place.set_xlabel(what, color=INK)
-        place.set_title(f"size ^ {curve['exponent']:.2f}", fontsize=10, color=INK)
-        place.grid(alpha=0.25)
-        place.spines[["top", "right"]].set_visible(False)
-        place.set_xticks(sizes, minor=False)
-        place.set_xticks([], minor=True)
-        place.xaxis.set_major_formatter(FuncFormatter(lambda size, _: short(size)))
-        place.tick_params(axis="x", labelsize=8)
-    axes[0].set_ylabel("seconds a round", color=INK)
-    axes[0].set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
-    figure.savefig(path, metadata={"Date": None})
+    """Seconds of a round along each curve of ``scale.json``, both axes logarithmic, for light and dark screens."""
+    panels = [
+        Panel(
+            f"size ^ {curve['exponent']:.2f}",
+            partial(draw_curve, name, curve["points"], at == 0),
+            width=3.3,
+            height=2.7,
+        )
+        for at, (name, curve) in enumerate(curves.items())
+    ]
+    write_svg(panels, path)
+
+
+def draw_curve(name: str, points: list[dict[str, Any]], first: bool, axes: Axes) -> None:
+    """One curve; the same limits along y for all."""
+    along, what = AXES[name]
+    sizes = [point[along] for point in points]
+    frame(axes, x=what, y="seconds a round" if first else "", grid="both")
+    axes.loglog(sizes, [point["seconds_a_round"] for point in points], "o-", color=BLUE, ms=4)
+    axes.set_xticks(sizes, labels=[short(size) for size in sizes])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(1, 25)
+    axes.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
+    axes.set_yticks([], minor=True)
+    axes.tick_params(axis="x", labelsize=7.5)
 
 
 def short(size: float) -> str:
