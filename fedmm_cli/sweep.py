@@ -27,57 +27,78 @@ def _option(*names: str, help: str, metavar: str | None = None, panel: str = STU
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
+StudyOption = Annotated[
+    str | None, _option("--study", metavar="NAME|FILE", help="A shipped study or a TOML file. Default: default.")
+]
+SearchOption = Annotated[
+    list[str] | None,
+    _option("--search", metavar="KEY=SPACE", help="model.hidden_dim=32,64 or federation.learning_rate=1e-3:1:log."),
+]
+TrialsOption = Annotated[
+    int | None, _option("--trials", metavar="INT", help="Configurations to try. Default: the study's.")
+]
+SamplerOption = Annotated[str | None, _option("--sampler", metavar="WORD", help="tpe, random or grid.")]
+PrunerOption = Annotated[str | None, _option("--pruner", metavar="WORD", help="hyperband, median or none.")]
+MetricOption = Annotated[
+    str | None, _option("--metric", metavar="WORD", help="The validation metric that decides: full/ndcg_at_10.")
+]
+MinimizeOption = Annotated[
+    str | None, _option("--minimize", metavar="WORD", help="A second objective: communication (bytes).")
+]
+SeedOption = Annotated[
+    int | None, _option("--seed", metavar="INT", help="The study's seed: of its draws and of every trial's.")
+]
+SeedsOption = Annotated[
+    int | None, _option("--seeds", metavar="INT", help="Runs a configuration; their mean is its score.")
+]
+ConfirmOption = Annotated[
+    int | None,
+    _option("--confirm", metavar="INT", help="Fresh seeds on which the winner meets the default at the end."),
+]
+NameOption = Annotated[
+    str | None, _option("--name", metavar="TEXT", help="What the study is called. Default: its file's name.")
+]
+ListAllOption = Annotated[bool, _option("--list", help="Show the shipped studies.")]
+JobsOption = Annotated[
+    int, _option("--jobs", metavar="INT", help="Worker processes; threads are divided among them.", panel=RUN)
+]
+TimeoutOption = Annotated[
+    float | None, _option("--timeout", metavar="NUMBER", help="Seconds after which no more is tried.", panel=RUN)
+]
+StorageOption = Annotated[
+    str | None, _option("--storage", metavar="URL", help="An Optuna database that machines share.", panel=RUN)
+]
+JoinOption = Annotated[bool, _option("--join", help="Help a study that another process began.", panel=RUN)]
+ResumeOption = Annotated[bool, _option("--resume", help="Go on with a study as it was begun.", panel=RUN)]
+RetryFailedOption = Annotated[bool, _option("--retry-failed", help="Try failed trials again.", panel=RUN)]
+OutputOption = Annotated[
+    Path | None, _option("--output", metavar="FOLDER", help="The study's folder. Default: sweeps/NAME.", panel=RUN)
+]
+
+
 @takes_settings(SWEEP_FLAGS)
 def sweep(
     given: Given,
     *,
-    study: Annotated[
-        str | None, _option("--study", metavar="NAME|FILE", help="A shipped study or a TOML file. Default: default.")
-    ] = None,
-    search: Annotated[
-        list[str] | None,
-        _option("--search", metavar="KEY=SPACE", help="model.hidden_dim=32,64 or federation.learning_rate=1e-3:1:log."),
-    ] = None,
-    trials: Annotated[
-        int | None, _option("--trials", metavar="INT", help="Configurations to try. Default: the study's.")
-    ] = None,
-    sampler: Annotated[str | None, _option("--sampler", metavar="WORD", help="tpe, random or grid.")] = None,
-    pruner: Annotated[str | None, _option("--pruner", metavar="WORD", help="hyperband, median or none.")] = None,
-    metric: Annotated[
-        str | None, _option("--metric", metavar="WORD", help="The validation metric that decides: full/ndcg_at_10.")
-    ] = None,
-    minimize: Annotated[
-        str | None, _option("--minimize", metavar="WORD", help="A second objective: communication (bytes).")
-    ] = None,
-    seed: Annotated[
-        int | None, _option("--seed", metavar="INT", help="The study's seed: of its draws and of every trial's.")
-    ] = None,
-    seeds: Annotated[
-        int | None, _option("--seeds", metavar="INT", help="Runs a configuration; their mean is its score.")
-    ] = None,
-    confirm: Annotated[
-        int | None,
-        _option("--confirm", metavar="INT", help="Fresh seeds on which the winner meets the default at the end."),
-    ] = None,
-    name: Annotated[
-        str | None, _option("--name", metavar="TEXT", help="What the study is called. Default: its file's name.")
-    ] = None,
-    list_all: Annotated[bool, _option("--list", help="Show the shipped studies.")] = False,
-    jobs: Annotated[
-        int, _option("--jobs", metavar="INT", help="Worker processes; threads are divided among them.", panel=RUN)
-    ] = 1,
-    timeout: Annotated[
-        float | None, _option("--timeout", metavar="NUMBER", help="Seconds after which no more is tried.", panel=RUN)
-    ] = None,
-    storage: Annotated[
-        str | None, _option("--storage", metavar="URL", help="An Optuna database that machines share.", panel=RUN)
-    ] = None,
-    join: Annotated[bool, _option("--join", help="Help a study that another process began.", panel=RUN)] = False,
-    resume: Annotated[bool, _option("--resume", help="Go on with a study as it was begun.", panel=RUN)] = False,
-    retry_failed: Annotated[bool, _option("--retry-failed", help="Try failed trials again.", panel=RUN)] = False,
-    output: Annotated[
-        Path | None, _option("--output", metavar="FOLDER", help="The study's folder. Default: sweeps/NAME.", panel=RUN)
-    ] = None,
+    study: StudyOption = None,
+    search: SearchOption = None,
+    trials: TrialsOption = None,
+    sampler: SamplerOption = None,
+    pruner: PrunerOption = None,
+    metric: MetricOption = None,
+    minimize: MinimizeOption = None,
+    seed: SeedOption = None,
+    seeds: SeedsOption = None,
+    confirm: ConfirmOption = None,
+    name: NameOption = None,
+    list_all: ListAllOption = False,
+    jobs: JobsOption = 1,
+    timeout: TimeoutOption = None,
+    storage: StorageOption = None,
+    join: JoinOption = False,
+    resume: ResumeOption = False,
+    retry_failed: RetryFailedOption = False,
+    output: OutputOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -100,22 +121,21 @@ def sweep(
     else:
         chosen = _chosen(given, study, search or [], plan)
     _require_store(chosen)
+    how = {"storage": storage, "timeout": timeout, "join": join, "retry_failed": retry_failed}
+    _run(chosen, output, jobs, how, as_json=as_json, quiet=quiet)
+
+
+def _run(chosen: Study, output: Path | None, jobs: int, how: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Runs the study in its folder and prints what came of it; ``how`` are further ``SweepOptions``."""
     from fedmm.tuning.storage import require_storage
     from fedmm.tuning.sweep import SWEEPS, SweepOptions, run_sweep
     from fedmm_cli.output import print_json
     from fedmm_cli.sweep_report import print_sweep
     from fedmm_cli.sweep_screen import make_observer
 
-    require_storage(storage)
-    options = SweepOptions(
-        folder=output or SWEEPS / chosen.name,
-        storage=storage,
-        jobs=jobs,
-        threads=chosen.base.runtime.threads or max(1, _available_threads() // jobs),
-        timeout=timeout,
-        join=join,
-        retry_failed=retry_failed,
-    )
+    require_storage(how["storage"])
+    threads = chosen.base.runtime.threads or max(1, _available_threads() // jobs)
+    options = SweepOptions(folder=output or SWEEPS / chosen.name, jobs=jobs, threads=threads, **how)
     with make_observer(quiet=quiet, stream=sys.stderr) as observer:
         result = run_sweep(chosen, options, observer)
     if as_json:

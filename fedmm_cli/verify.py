@@ -17,28 +17,35 @@ if TYPE_CHECKING:
 LEVELS: dict[str, Level] = {"quick": "quick", "full": "full"}
 
 
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", metavar="PATH", help="Verify the model of this checkpoint or run folder."),
+]
+ConfigOption = Annotated[
+    list[Path] | None, typer.Option("--config", metavar="FILE", help="Verify the model of these settings (TOML).")
+]
+AssignmentsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as in fedmm train.")
+]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", metavar="NAME", help="On this named dataset rather than the bundled one.")
+]
+LevelOption = Annotated[str, typer.Option("--level", metavar="WORD", help="quick (under a minute) or full.")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="GROUP", help="architecture, federation, honesty, statistics or data; repeatable."),
+]
+ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")]
+
+
 def verify(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", metavar="PATH", help="Verify the model of this checkpoint or run folder."),
-    ] = None,
-    config: Annotated[
-        list[Path] | None, typer.Option("--config", metavar="FILE", help="Verify the model of these settings (TOML).")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as in fedmm train.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="On this named dataset rather than the bundled one.")
-    ] = None,
-    level: Annotated[str, typer.Option("--level", metavar="WORD", help="quick (under a minute) or full.")] = "quick",
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only", metavar="GROUP", help="architecture, federation, honesty, statistics or data; repeatable."
-        ),
-    ] = None,
-    threads: Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")] = None,
+    checkpoint: CheckpointOption = None,
+    config: ConfigOption = None,
+    assignments: AssignmentsOption = None,
+    dataset: DatasetOption = None,
+    level: LevelOption = "quick",
+    only: OnlyOption = None,
+    threads: ThreadsOption = None,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,16 +54,9 @@ def verify(
     """Prove the architecture, the federation, the honesty of the numbers and the data; exit 0 only if all holds."""
     del debug
     use_parts(parts)
-    from fedmm.errors import ConfigError
-
-    if level not in LEVELS:
-        raise ConfigError(f"--level cannot be {level!r}.", f"--level takes one of {', '.join(LEVELS)}.")
-    if checkpoint is not None and (config or assignments or dataset):
-        raise ConfigError(
-            f"--checkpoint {checkpoint} brings its own settings; --config, --set and --dataset do not go with it.",
-            "Give one or the other.",
-        )
+    _require(level, checkpoint, own_settings=bool(config or assignments or dataset))
     from fedmm.config.load import load_config
+    from fedmm.errors import ConfigError
 
     flags = {"data.name": dataset, "runtime.threads": threads}
     names = {"data.name": "--dataset", "runtime.threads": "--threads"}
@@ -91,5 +91,17 @@ def verify(
         print_json(outcome)
     else:
         report.close(outcome)
-    if not outcome["passed"]:
+    if not outcome.passed:
         raise typer.Exit(1)
+
+
+def _require(level: str, checkpoint: Path | None, *, own_settings: bool) -> None:
+    from fedmm.errors import ConfigError
+
+    if level not in LEVELS:
+        raise ConfigError(f"--level cannot be {level!r}.", f"--level takes one of {', '.join(LEVELS)}.")
+    if checkpoint is not None and own_settings:
+        raise ConfigError(
+            f"--checkpoint {checkpoint} brings its own settings; --config, --set and --dataset do not go with it.",
+            "Give one or the other.",
+        )

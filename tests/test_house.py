@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CODE = ("fedmm", "fedmm_cli", "tools")
 LONGEST = 400
+LONGEST_FUNCTION = 60  # no function has so many lines
 
 # Lowest first. A module imports from layers below its own and from its own package, never from above or beside.
 LAYERS = (
@@ -212,6 +213,16 @@ def test_randomness_comes_from_named_streams(path):
 def test_files_stay_small():
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources(*CODE, "tests")}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_functions_stay_short():
+    lengths = {
+        f"{name_of(path)}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in sources(*CODE)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: length for name, length in lengths.items() if length >= LONGEST_FUNCTION} == {}
 
 
 @pytest.mark.parametrize("path", sources("fedmm", "fedmm_cli"), ids=name_of)

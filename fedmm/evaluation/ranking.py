@@ -92,13 +92,7 @@ def rank_queries(
     num_items = found[-1][1] if found else 0
     if queries.candidates is not None:
         num_items = int(queries.candidates.sum())
-    num_diverged = sum(diverged for diverged, _ in found)
-    if num_diverged:
-        raise DivergenceError(
-            f"the scores of {num_diverged} of {len(queries)} users are NaN or infinite.",
-            "Training has diverged: lower federation.learning_rate, federation.server_learning_rate "
-            "or federation.clip_norm.",
-        )
+    _refuse_diverged(sum(diverged for diverged, _ in found), len(queries))
     counts = {
         protocol: RankCounts(better[protocol], tied[protocol], _num_candidates(protocol, queries, negatives, num_items))
         for protocol in protocols
@@ -115,6 +109,15 @@ def best_items(scores: Tensor, excluded: Ragged, candidates: BoolArray | None, k
 
 def _on(values: IntArray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
+
+
+def _refuse_diverged(num_diverged: int, num_users: int) -> None:
+    if num_diverged:
+        raise DivergenceError(
+            f"the scores of {num_diverged} of {num_users} users are NaN or infinite.",
+            "Training has diverged: lower federation.learning_rate, federation.server_learning_rate "
+            "or federation.clip_norm.",
+        )
 
 
 def _num_diverged(scores: Tensor) -> int:
