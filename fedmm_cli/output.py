@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import shutil
 import signal
@@ -18,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 import typer
+
+from fedmm.utils.trees import plain
 
 USAGE, CTRL_C, TERMINATED = 2, 130, 143
 STORAGE_ERRORS = (
@@ -90,16 +91,8 @@ def fail(code: str, message: str, remedy: str, exit_code: int, as_json: bool) ->
 
 def print_json(value: Mapping[str, Any]) -> None:
     """The one object that a command with ``--json`` prints on stdout; numbers that JSON lacks become null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _failure(error: Exception, as_json: bool, debug: bool) -> int:

@@ -164,6 +164,20 @@ def test_files_are_locked_in_one_place():
     assert users == set()
 
 
+@pytest.mark.parametrize(
+    ("what", "home"),
+    [
+        (r"MlflowClient\(", "fedmm/tracking/mlflow_client.py"),
+        (r"def (holm|.*bonferroni)\(", "fedmm/utils/statistics.py"),
+        (r"def _?flatten\(", "fedmm/utils/trees.py"),
+        (r'"sgd": torch\.optim', "fedmm/federation/optimizers.py"),
+    ],
+)
+def test_what_several_need_has_one_home(what, home):
+    found = {name_of(path) for path in sources(*CODE) if re.search(what, path.read_text(encoding="utf-8"))}
+    assert found == {home}
+
+
 def test_what_optuna_keeps_private_is_touched_in_one_place():
     names = r"system_attrs|\._(storage|study_id|trial_id|thread_local|get_trials|get_bracket_id)\b|optuna[\w.]*\._\w"
     found = {name_of(path) for path in sources(*CODE) if re.search(names, path.read_text(encoding="utf-8"))}

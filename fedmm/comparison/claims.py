@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedmm.comparison.types import Comparison, Group
 from fedmm.errors import ConfigError
-from fedmm.study.values import flatten, known
+from fedmm.study.values import known
+from fedmm.utils.trees import flatten
 
 ClaimVerdict = Literal["held", "did not hold", "cannot be told apart", "not measured"]
 SHIPPED = {"old-document": "claims_old_document.toml"}

@@ -10,8 +10,9 @@ import numpy as np
 from fedmm.comparison.grouping import differing_settings, group_runs, make_groups, per_user, trainings
 from fedmm.comparison.types import ComparedRun, Comparison, Group, Pair, Verdict
 from fedmm.errors import ConfigError, DataError
-from fedmm.evaluation.significance import PairedTest, holm, paired_test
+from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.utils.seeding import derive, numpy_stream
+from fedmm.utils.statistics import holm
 from fedmm.utils.text import counted, listed, metric_words, probability
 
 ALPHA = 0.05

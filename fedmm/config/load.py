@@ -19,6 +19,7 @@ from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, s
 from fedmm.config.schema import ExperimentConfig
 from fedmm.config.toml import dump_toml
 from fedmm.errors import ConfigError
+from fedmm.utils.trees import flatten
 
 __all__ = ["dump_toml", "load_config"]
 
@@ -83,7 +84,7 @@ def _read_file(path: Path) -> Tree:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{str(path)!r} cannot be read: {reason}.", remedy) from None
     try:
-        return _flatten(tomllib.loads(text.replace("\r\n", "\n")))
+        return flatten(tomllib.loads(text.replace("\r\n", "\n")))
     except (ValueError, RecursionError) as error:
         reason = str(error).rstrip(".")
         raise ConfigError(f"{path} is not TOML: {reason}.", "Mend it; `fedmm config init` writes an example.") from None
@@ -215,10 +216,3 @@ def _put(tree: Tree, key: str, value: Any) -> None:
     for parent in parents:
         tree = tree.setdefault(parent, {})
     tree[leaf] = value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    flat: Tree = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

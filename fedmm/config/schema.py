@@ -17,6 +17,7 @@ from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, 
 from fedmm.config.expert_kinds import EXPERT_TRAITS, kinds_that
 from fedmm.config.federation import FederationConfig as FederationConfig
 from fedmm.config.parts import KINDS, named, sees_single_updates
+from fedmm.utils.trees import flatten
 
 Protocol = Literal["full", "uniform100", "popularity100"]
 METRIC_NAMES = tuple(KINDS["metric"].built_in)
@@ -301,7 +302,7 @@ class ExperimentConfig(Section):
 
     def flat(self) -> dict[str, Any]:
         """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""
-        return _flatten(self.model_dump(mode="json"))
+        return flatten(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
@@ -327,13 +328,3 @@ LATER: Mapping[str, Any] = {
     "data.columns": None,
     "data.header": None,
 }
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -5,7 +5,7 @@ It is written to be read and to be the oracle of the others: no fused loss, no s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,17 +13,11 @@ import torch
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
-from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, TORCH_OPTIMIZERS
 from fedmm.federation.schedules import scheduled
 from fedmm.models.losses.softmax import masked_logits
 from fedmm.models.recommender import Output
 from fedmm.utils.params import Params, stack_for_clients
-
-OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
 
 
 def train_cohort(local: LocalTraining, params: Params, cohort: IntArray, round_number: int) -> Iterator[UpdateBlock]:
@@ -75,9 +69,9 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
 
 def _optimizer(trained: Params, config: FederationConfig) -> torch.optim.Optimizer | _Stacked:
     """torch's own optimizer, or a registered one, which only the stacked form knows."""
-    if config.local_optimizer not in OPTIMIZERS:
+    if config.local_optimizer not in TORCH_OPTIMIZERS:
         return _Stacked(trained, config)
-    kind = OPTIMIZERS[config.local_optimizer]
+    kind = TORCH_OPTIMIZERS[config.local_optimizer]
     return kind(trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 

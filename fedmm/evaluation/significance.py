@@ -138,17 +138,6 @@ def mean_intervals(
     return intervals
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the number of tests, in the order given (Holm, 1979): who rejects those below alpha risks
-    any false rejection among them with probability alpha at most, whatever their dependence."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    steps = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.maximum.accumulate(steps)
-    return [float(value) for value in adjusted]
-
-
 def _oriented(differences: FloatArray) -> tuple[FloatArray, float]:
     """The [U] differences sorted, in the direction in which their sum is positive, and the sign that was taken out.
 

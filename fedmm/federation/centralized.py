@@ -20,6 +20,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation.local_training import LocalTraining, Step, StepStream
+from fedmm.federation.optimizers import TORCH_OPTIMIZERS
 from fedmm.federation.prototypes import move_prototypes, prototype_sums
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, smaller_clip
 from fedmm.federation.schedules import scheduled
@@ -28,8 +29,6 @@ from fedmm.models.workspace import Workspace
 from fedmm.utils.params import Params, expand_for_clients, norm, subtract
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.timing import OFF, Timer
-
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def run_epoch(state: ServerState, federation: Federation, timer: Timer = OFF) -> tuple[ServerState, RoundStatistics]:
@@ -111,7 +110,7 @@ def _shares(step: Step) -> Tensor:
 
 def _optimizer(trained: Params, kept: Params, config: FederationConfig) -> torch.optim.Optimizer:
     """The optimizer as the last epoch left it. ``kept`` is named "<kind>/<parameter>"."""
-    optimizer: torch.optim.Optimizer = OPTIMIZERS[config.local_optimizer](
+    optimizer: torch.optim.Optimizer = TORCH_OPTIMIZERS[config.local_optimizer](
         trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     for key, value in kept.items():

@@ -5,7 +5,7 @@ Each starts afresh every round: no optimizer state stays with a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,12 @@ from fedmm.utils.registry import Registry
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
+# Those that torch has: of the reference engine, and of pooled training, whose state lasts over epochs.
+TORCH_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 Update = Callable[[Tensor, Tensor, str, int, int], None]
 

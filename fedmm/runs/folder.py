@@ -33,12 +33,11 @@ from fedmm.runs.checkpoint import (
 )
 from fedmm.runs.continuing import require_same_settings
 from fedmm.runs.own_parts import part_origins, require_parts, write_origins
-from fedmm.study.values import flatten
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils import locks
 from fedmm.utils.files import METRICS_FILE, storage_error, write_atomically
 from fedmm.utils.params import Params
-from fedmm.utils.records import plain
+from fedmm.utils.trees import flatten, plain
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.toml"

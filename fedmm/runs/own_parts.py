@@ -11,8 +11,8 @@ from typing import Any
 
 from fedmm.config.parts import KINDS, is_known, own_parts_of
 from fedmm.errors import ConfigError
-from fedmm.study.values import flatten
 from fedmm.utils.files import write_atomically
+from fedmm.utils.trees import flatten
 
 OWN_PARTS_FILE = "own_parts.json"
 Origins = dict[str, dict[str, dict[str, str | None]]]  # kind -> name -> module, file, the file's sha256

@@ -15,17 +15,8 @@ from fedmm.study.definition import Plan, Study, Variant
 from fedmm.study.parameters import read_space
 from fedmm.study.search_option import SEARCH, parse_search
 from fedmm.study.space import VARIANT, Parameter
-from fedmm.study.values import (
-    Flat,
-    as_typed,
-    build,
-    fit,
-    flatten,
-    require_common,
-    require_known,
-    require_variable,
-    shown,
-)
+from fedmm.study.values import Flat, as_typed, build, fit, require_common, require_known, require_variable, shown
+from fedmm.utils.trees import flatten
 
 TABLES = ("study", "base", "space", "variants")
 ONE = "Take it out of one of the two."

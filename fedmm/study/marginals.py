@@ -24,6 +24,7 @@ from fedmm.study.definition import Study
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials
 from fedmm.study.space import Parameter, Range
+from fedmm.utils.statistics import holm_of_known
 from fedmm.utils.text import setting
 
 FOOTNOTE = (
@@ -82,19 +83,8 @@ def marginals(study: Study, trials: Sequence[TrialRecord]) -> tuple[Marginal, ..
     complete = complete_trials(trials)
     pruned = [trial for trial in trials if trial.state == "pruned" and not trial.superseded]
     found = [_marginal(study, parameter, complete, pruned) for parameter in study.space]
-    adjusted = holm([one.p_value for one in found])
+    adjusted = holm_of_known([one.p_value for one in found])
     return tuple(replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979) of those that are known."""
-    order = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, at) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p))
-        adjusted[at] = largest
-    return adjusted
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -160,7 +150,7 @@ def _compared(study: Study, one: Marginal, values: FloatArray, places: IntArray)
         rng = numpy_stream(study.plan.seed, "marginal", one.parameter.name, *rows)
         return permutation_p(values[kept], places[kept], rng)
 
-    adjusted = holm([p_of([best, at]) for at in others])
+    adjusted = holm_of_known([p_of([best, at]) for at in others])
     alike = tuple(one.rows[at].label for at, p in zip(others, adjusted, strict=True) if p is None or p >= ALPHA)
     return replace(one, p_value=p_of(known), alike=alike)
 

@@ -12,7 +12,8 @@ from fedmm.config.describe import known_settings, sections
 from fedmm.errors import ConfigError
 from fedmm.study.definition import Variant, variant_parameter
 from fedmm.study.space import VARIANT, Choices, Condition, Parameter, Range
-from fedmm.study.values import Flat, fit, flatten, known, number, require_known, require_variable, shown
+from fedmm.study.values import Flat, fit, known, number, require_known, require_variable, shown
+from fedmm.utils.trees import flatten
 
 MOST_STEPS = 100_000
 LARGEST = 2**53  # integers are numbers to samplers, exact up to here

@@ -119,14 +119,6 @@ def as_typed(flat: Mapping[str, Any], keep: Container[str] = ()) -> Flat:
     return typed
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Flat:
-    """``{"model": {"memory": {"size": 4}}}`` -> ``{"model.memory.size": 4}``; dotted keys may stand there already."""
-    flat: Flat = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def shown(value: Any) -> str:
     """A value for a message, on one line and not too long."""
     text = repr(value)

@@ -6,7 +6,6 @@ MlflowClient is used throughout: it has no active run and no global tracking URI
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from fedmm import __version__
 from fedmm.config import ExperimentConfig, TrackingConfig
 from fedmm.errors import ConfigError
 from fedmm.tracking.messages import Artifact, DatasetInput, Finish, Message, Metrics, Params, Status, Tags
+from fedmm.tracking.mlflow_client import open_client, quieten
 from fedmm.tracking.mlflow_store import (
     DEFAULT_URI,
     database_lock,
@@ -184,15 +184,13 @@ class MlflowRun:
         """A client and the id of the experiment, which is made if need be."""
         prepare_environment()
         probe(self.uri)
-        from mlflow import MlflowClient
         from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
-        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries are not news
+        quieten()
         try:
             with database_lock(self.uri):
                 _make_database(self.uri)
-                client = MlflowClient(tracking_uri=self.uri)
+                client = open_client(self.uri)
                 return client, self._find_experiment(client)
         except UnsupportedModelRegistryStoreURIException:
             kinds = "sqlite:///mlflow.db, or the http(s) address of an MLflow server"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fedmm.errors import ConfigError
-from fedmm.tracking.mlflow_store import database_path, prepare_environment, probe, redacted, resolve_uri
+from fedmm.tracking.mlflow_client import open_client
+from fedmm.tracking.mlflow_store import database_path, redacted, resolve_uri
 from fedmm.tracking.mlflow_study import CONFIRMATION_TAG, PARENT_TAG, STUDY_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ class TrackedRuns:
         path = database_path(self.uri)
         if path is not None and not path.exists():
             raise ConfigError(f"There is no MLflow store at {path}.", "Train first, or name it: --tracking-uri URI.")
-        prepare_environment()
         self._client = self._reach()
 
     def named(self, text: str) -> list[TrackedRun]:
@@ -93,10 +93,7 @@ class TrackedRuns:
 
     def _reach(self) -> MlflowClient:
         try:
-            probe(self.uri)
-            from mlflow import MlflowClient
-
-            client = MlflowClient(tracking_uri=self.uri)
+            client = open_client(self.uri)
             client.search_experiments(max_results=1)
         except Exception as error:  # of whatever kind: the store's, the network's, the database's
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]

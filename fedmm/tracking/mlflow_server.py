@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TextIO
 
 from fedmm.errors import ConfigError, FedmmError, StorageError
+from fedmm.tracking.mlflow_client import open_client
 from fedmm.tracking.mlflow_store import database_path, prepare_environment, probe, redacted
 from fedmm.tracking.mlflow_views import runs_page
 
@@ -148,12 +149,10 @@ def find_page(uri: str, experiment: str | None, study: str | None, usual: str) -
     Without ``experiment`` a study is looked for in all of them, and the page is that of ``usual``, or where there is no
     such experiment the list of all. Raises ConfigError where there is none of the name given.
     """
-    prepare_environment()
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        client = MlflowClient(tracking_uri=uri)
+        client = open_client(uri)
         experiments = {found.name: found for found in client.search_experiments()}
         ids = {name: found.experiment_id for name, found in experiments.items()}
         if experiment is not None and experiment not in ids:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Collection
 
 from fedmm.config import TrackingConfig
-from fedmm.tracking.mlflow_store import database_path, prepare_environment, probe, redacted, resolve_uri
+from fedmm.tracking.mlflow_client import open_client
+from fedmm.tracking.mlflow_store import database_path, redacted, resolve_uri
 
 STUDY_TAG, TRIAL_TAG, CONFIRMATION_TAG = "fedmm.study", "fedmm.trial", "fedmm.confirmation"
 PARENT_TAG = "mlflow.parentRunId"
@@ -28,12 +29,8 @@ def close_orphans(
     path = database_path(uri)
     if path is not None and not path.exists():
         return 0
-    prepare_environment()
     try:
-        probe(uri)
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri)
+        client = open_client(uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
             return 0

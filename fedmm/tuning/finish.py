@@ -34,7 +34,7 @@ from fedmm.tuning.queue import counting, read_trials
 from fedmm.tuning.storage import JOURNAL
 from fedmm.tuning.test_log import looks_of, make_look, record_look, write_looks
 from fedmm.utils.files import write_atomically
-from fedmm.utils.records import plain
+from fedmm.utils.trees import plain
 
 if TYPE_CHECKING:
     from fedmm.tuning.sweep import SweepObserver, SweepOptions

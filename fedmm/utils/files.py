@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedmm.errors import StorageError
+from fedmm.utils.trees import plain
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -67,7 +67,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     """Adds one JSON object as one line. A line that an earlier crash cut short is ended first. Raises OSError."""
-    line = json.dumps(_plain(entry), allow_nan=False) + "\n"
+    line = json.dumps(plain(entry), allow_nan=False) + "\n"
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -93,7 +93,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
     """Replaces a JSON-lines file atomically; without entries the file goes. Raises StorageError."""
-    lines = [json.dumps(_plain(entry), allow_nan=False) for entry in entries]
+    lines = [json.dumps(plain(entry), allow_nan=False) for entry in entries]
     if lines:
         write_atomically(path, ("\n".join(lines) + "\n").encode())
     else:
@@ -114,14 +114,3 @@ def read_rounds(run_folder: Path) -> list[dict[str, Any]]:
 def truncate_rounds(run_folder: Path, last_round: int) -> None:
     """Forgets every round after ``last_round``, so that a resumed run records them anew. Raises StorageError."""
     write_lines(run_folder / METRICS_FILE, (entry for entry in read_rounds(run_folder) if entry["round"] <= last_round))
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null, and whoever reads them leaves a gap."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -6,26 +6,14 @@ A record has its fields as attributes and is a mapping of the same names: ``resu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from fedmm.utils.trees import plain
+
 V = TypeVar("V")
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: dicts, lists, strings, numbers; NaN and infinities are None.
-
-    >>> plain({"ci95": (0.1, float("nan"))})
-    {'ci95': [0.1, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(own) for own in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _closed(schema: dict[str, Any], record: type[Record]) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from fedmm.data.types import FloatArray
 from fedmm.evaluation.intervals import bootstrap_intervals
-from fedmm.evaluation.significance import holm, mean_intervals, paired_test
-from fedmm.study.marginals import holm as study_holm
+from fedmm.evaluation.significance import mean_intervals, paired_test
 from fedmm.study.marginals import permutation_p, t_interval
 from fedmm.utils.seeding import numpy_stream
+from fedmm.utils.statistics import holm, holm_of_known
 from fedmm.verification.checks import Check, Finding, at_most, within, worst
 from fedmm.verification.subject import Subject
 
@@ -197,10 +197,12 @@ def holm_gap(subject: Subject) -> Finding:
     for case in cases:
         expected = closed_testing(case)
         gaps.append(("comparisons", max(abs(f - e) for f, e in zip(holm(case), expected, strict=True))))
-        of_study = [value if value is not None else math.inf for value in study_holm(case)]
+        of_study = [value if value is not None else math.inf for value in holm_of_known(case)]
         gaps.append(("studies", max(abs(f - e) for f, e in zip(of_study, expected, strict=True))))
-        known = study_holm([None, *case])
-        gaps.append(("studies, one unknown", 0.0 if known[0] is None and known[1:] == study_holm(case) else math.inf))
+        known = holm_of_known([None, *case])
+        gaps.append(
+            ("studies, one unknown", 0.0 if known[0] is None and known[1:] == holm_of_known(case) else math.inf)
+        )
     value, label = worst(gaps)
     return at_most(value, 1e-12, f"{len(cases)} families of tests; largest: {label}")
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmm.data.types import FloatArray
-from fedmm.evaluation.significance import ASSUMED_SEED_SD, holm, mean_intervals, paired_test
+from fedmm.evaluation.significance import ASSUMED_SEED_SD, mean_intervals, paired_test
 from fedmm.utils.seeding import numpy_stream
+from fedmm.utils.statistics import holm
 
 FEW = {"num_permutations": 400, "num_resamples": 400}
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmm.study import load_study
-from fedmm.study.marginals import ALPHA, holm, mapping_of, marginals, permutation_p, t_interval
+from fedmm.study.marginals import ALPHA, mapping_of, marginals, permutation_p, t_interval
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials
+from fedmm.utils.statistics import holm_of_known
 from worlds.study_world import studies, study_of
 from worlds.trials_world import trials_of
 
@@ -83,7 +84,7 @@ def test_the_interval_is_students(values):
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8))
 def test_holm_is_the_slow_definition(p_values):
-    adjusted = holm(p_values)
+    adjusted = holm_of_known(p_values)
     known = sorted(p for p in p_values if p is not None)
     for p, own in zip(p_values, adjusted, strict=True):
         if p is None:

@@ -8,6 +8,7 @@ from fedmm.evaluation import baselines, groups, intervals, significance
 from fedmm.federation import candidates, cohorts, local_training, spectral_sketch, spectral_start
 from fedmm.models.experts import transition
 from fedmm.study import marginals, selection
+from fedmm.utils import statistics as utils_statistics
 from worlds.planting import Fault, constant, edited
 
 PROTOCOLS = "each protocol's negatives follow the distribution that it names"
@@ -232,12 +233,14 @@ FAULTS = (
         (POWER, FLIPS),
         edited(significance.paired_test, "difference * (1 - ROUNDING)", "-difference * (1 - ROUNDING)"),
     ),
-    Fault("Holm is not monotone", (HOLM,), edited(significance.holm, "np.maximum.accumulate(steps)", "steps")),
-    Fault("Holm is Bonferroni", (HOLM,), edited(significance.holm, "np.arange(len(p), 0, -1)", "len(p)")),
+    Fault("Holm is not monotone", (HOLM,), edited(utils_statistics.holm, "max(largest, ", "max(0.0, ")),
+    Fault("Holm is Bonferroni", (HOLM,), edited(utils_statistics.holm, "(len(order) - rank)", "len(order)")),
     Fault(
-        "a study's Holm is not monotone",
+        "a study's Holm counts what is unknown",
         (HOLM,),
-        edited(marginals.holm, "max(largest, min(1.0, (len(order) - rank) * p))", "min(1.0, (len(order) - rank) * p)"),
+        edited(
+            utils_statistics.holm_of_known, "[p for p in p_values if p is not None]", "[p or 1.0 for p in p_values]"
+        ),
     ),
     Fault("90% intervals of a study", (STUDY_TESTS,), edited(marginals.t_interval, "0.975", "0.95")),
     Fault(
