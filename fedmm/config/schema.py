@@ -75,7 +75,8 @@ class DataConfig(Section):
         if twice or not {"user", "item"} <= set(roles):
             fault = f"{twice[0]} twice" if twice else "no user" if "user" not in roles else "no item"
             raise ValueError(f"columns {self.columns!r} has {fault}: give for example user,item,-,timestamp")
-        named = next((role for role in ROLES if getattr(self, f"{role}_column") is not None), None)
+        given = (self.user_column, self.item_column, self.rating_column, self.timestamp_column)
+        named = next((role for role, column in zip(ROLES, given, strict=True) if column is not None), None)
         if named:
             raise ValueError(f"columns {self.columns!r} and {named}_column both say which column is which: give one")
         return self

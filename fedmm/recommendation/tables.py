@@ -12,7 +12,7 @@ from typing import Any
 from fedmm.errors import ConfigError
 from fedmm.recommendation.recommend import Recommendation
 from fedmm.utils.files import write_atomically
-from fedmm.utils.records import plain
+from fedmm.utils.trees import plain
 
 COLUMNS = ("user_id", "rank", "item_id", "score", "title")
 FORMATS = (".csv", ".parquet", ".json")

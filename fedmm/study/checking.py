@@ -17,6 +17,7 @@ from fedmm.study.values import build
 # validators share joins their settings in one group: a group is built on the base without the others' values.
 INTERACTING = (
     ("data.cold_item_fraction", "data.cold_item_seed"),
+    ("data.columns", "data.user_column", "data.item_column", "data.rating_column", "data.timestamp_column"),
     (
         "model.hidden_dim",
         "model.num_heads",

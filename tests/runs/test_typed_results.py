@@ -15,7 +15,8 @@ from fedmm.evaluation.results import Metrics
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.result import EvaluateResult, PairedTests, TrainResult, read_result
 from fedmm.runs.train import run_training
-from fedmm.utils.records import Named, plain
+from fedmm.utils.records import Named
+from fedmm.utils.trees import plain
 from worlds.run_world import Watcher, tiny
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from fedmm.evaluation.significance import holm
+from fedmm.utils.statistics import holm
 
 from .pairs import SAMPLED
 from .tables import ALPHA, HR, NDCG, UNIFORM, UNMEASURED, Interval, Results, markdown, under

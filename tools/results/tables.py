@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedmm.config import ExperimentConfig
-from fedmm.evaluation.significance import holm
+from fedmm.utils.statistics import holm
 
 ALPHA = 0.05
 NDCG, HR, HR50, UNIFORM = "full/ndcg_at_10", "full/hr_at_10", "full/hr_at_50", "uniform100/hr_at_10"
