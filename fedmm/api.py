@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedmm.data.types import Dataset
     from fedmm.runs.model import Run
     from fedmm.runs.observer import Observer
+    from fedmm.runs.result import EvaluateResult
     from fedmm.runs.watching import Callback
     from fedmm.study import Study
     from fedmm.tuning.sweep import SweepObserver
@@ -121,7 +122,7 @@ def train(
     >>> import fedmm, fedmm.testing
     >>> losses = []
     >>> run = fedmm.train(fedmm.testing.tiny_config(), callbacks=[lambda report: losses.append(report.loss)])
-    >>> len(losses), run.result["rounds"], 0.0 <= run.result["metrics"]["test"]["full"]["ndcg_at_10"] <= 1.0
+    >>> len(losses), run.result.rounds, 0.0 <= run.result.metrics.test.full.ndcg_at_10 <= 1.0
     (2, 2, True)
     """
     stop_if_only_read()
@@ -134,7 +135,7 @@ def train(
         chosen = chosen.model_copy(update={"runtime": chosen.runtime.model_copy(update={"output": Path(output)})})
     watching = WithCallbacks(observer or LogObserver(), callbacks)
     result = run_training(chosen, watching, resume=resume, tags=tags)
-    return Run.load(Path(result["output"]))
+    return Run.load(Path(result.output))
 
 
 def load_run(folder: PathLike) -> Run:
@@ -147,8 +148,8 @@ def load_run(folder: PathLike) -> Run:
     where the run used a part that is not registered.
 
     >>> import fedmm, fedmm.testing
-    >>> folder = fedmm.train(fedmm.testing.tiny_config()).folder
-    >>> fedmm.load_run(folder).result["seed"]
+    >>> folder = fedmm.testing.tiny_run().folder
+    >>> fedmm.load_run(folder).result.seed
     0
     """
     from fedmm.runs.model import Run
@@ -162,7 +163,7 @@ def evaluate(
     *,
     protocols: Sequence[str] | None = None,
     observer: Observer | None = None,
-) -> Mapping[str, Any]:
+) -> EvaluateResult:
     """Evaluates a run's best round again, under other ``protocols`` or on the other ``split`` of the same data.
 
     ``run`` is a run, its folder or a checkpoint in it; ``protocols`` some of full, uniform100 and popularity100. What
@@ -171,9 +172,9 @@ def evaluate(
     Raises CheckpointError where the checkpoint cannot be read or does not fit the data.
 
     >>> import fedmm, fedmm.testing
-    >>> run = fedmm.train(fedmm.testing.tiny_config())
+    >>> run = fedmm.testing.tiny_run()
     >>> again = fedmm.evaluate(run, "validation", protocols=["full"])
-    >>> again["metrics"]["validation"]["full"] == run.result["metrics"]["validation"]["full"]
+    >>> again.metrics.validation.full.hr_at_10 == run.result.metrics.validation.full.hr_at_10
     True
     """
     stop_if_only_read()
@@ -197,8 +198,8 @@ def compare(*runs: Run | PathLike, by: Sequence[str] = (), metrics: Sequence[str
     not have.
 
     >>> import fedmm, fedmm.testing
-    >>> first, second = (fedmm.train(fedmm.testing.tiny_config(aggregation=rule)) for rule in ("mean", "heat"))
-    >>> comparison = fedmm.compare(first, second, metrics=["full/ndcg_at_10"])
+    >>> other = fedmm.train(fedmm.testing.tiny_config(aggregation="mean"))
+    >>> comparison = fedmm.compare(fedmm.testing.tiny_run(), other, metrics=["full/ndcg_at_10"])
     >>> comparison.differing, [pair.metric for pair in comparison.pairs]
     (('federation.aggregation',), ['full/ndcg_at_10'])
     """

@@ -44,7 +44,13 @@ Changes = Callable[[ExperimentConfig], ExperimentConfig]
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A model as of one round over the data it was trained on. Ids are strings as in the data; integers are taken."""
+    """A model as of one round over the data it was trained on. Ids are strings as in the data; integers are taken.
+
+    >>> import fedmm.testing
+    >>> model = fedmm.testing.tiny_run().model
+    >>> model.round <= 2, len(model.item_ids), model.dataset.num_users
+    (True, 30, 16)
+    """
 
     experiment: Experiment
     snapshot: Snapshot
@@ -57,6 +63,10 @@ class TrainedModel:
         ``change`` may alter settings that the model does not depend on (device, threads, protocols). ``tell`` hears
         what is being done. Raises CheckpointError where the checkpoint cannot be read, or does not fit the data or the
         model; ConfigError where it needs a part that nobody registers.
+
+        >>> import fedmm, fedmm.testing
+        >>> fedmm.TrainedModel.load(fedmm.testing.tiny_run().folder).config.model.hidden_dim
+        8
         """
         path = Path(path)
         tensors, meta = load_checkpoint(path)
@@ -69,31 +79,61 @@ class TrainedModel:
 
     @property
     def config(self) -> ExperimentConfig:
-        """The settings it was trained with."""
+        """The settings it was trained with.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.config.federation.rounds
+        2
+        """
         return self.experiment.config
 
     @property
     def round(self) -> int:
-        """After how many rounds it is taken."""
+        """After how many rounds it is taken.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.round in (1, 2)
+        True
+        """
         return self.snapshot.round
 
     @property
     def dataset(self) -> DatasetFacts:
-        """Name, sizes and digest of its data."""
+        """Name, sizes and digest of its data.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.dataset.num_items
+        30
+        """
         return dataset_facts(self.experiment)
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """[V]: the real items' ids as in the data, in the order of all that this class returns."""
+        """[V]: the real items' ids as in the data, in the order of all that this class returns.
+
+        >>> import fedmm.testing
+        >>> sorted(fedmm.testing.tiny_run().model.item_ids)[:2]
+        ['i0', 'i1']
+        """
         return tuple(map(str, self.experiment.dataset.interactions.item_ids[1:]))
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """[V]: the items' titles; "" where unknown."""
+        """[V]: the items' titles; "" where unknown.
+
+        >>> import fedmm.testing
+        >>> set(fedmm.testing.tiny_run().model.titles)
+        {''}
+        """
         return tuple(map(str, self.experiment.dataset.titles[1:]))
 
     def item_embeddings(self) -> NDArray[np.float32]:
-        """[V, D]: the item table, a copy, in the order of ``item_ids``."""
+        """[V, D]: the item table, a copy, in the order of ``item_ids``.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.item_embeddings().shape
+        (30, 8)
+        """
         table: NDArray[np.float32] = self.snapshot.params[ITEM_TABLE][1:].float().cpu().numpy()
         return table.copy()
 
@@ -101,6 +141,11 @@ class TrainedModel:
         """Metrics with 95% intervals on "test" or "validation", those of ``fedmm evaluate``.
 
         ``protocols`` are some of full, uniform100 and popularity100; None takes the run's.
+
+        >>> import fedmm.testing
+        >>> metrics = fedmm.testing.tiny_run().model.evaluate("test", ["full"])
+        >>> metrics.full.hr_at_10 == fedmm.testing.tiny_run().result.metrics.test.full.hr_at_10
+        True
         """
         if split not in ("test", "validation"):
             raise ConfigError(f"There is no split {split!r}.", "Take test or validation.")
@@ -118,6 +163,10 @@ class TrainedModel:
         """[N, V]: the score of every item after each history, in the order of ``item_ids``; N is 1 for one ``history``.
 
         Raises DataError for a history of which no item is known.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.score(["i3", "i4"]).shape
+        (1, 30)
         """
         rows = self._rows(history, histories)
         known, unknown = self._names.histories(rows)
@@ -149,6 +198,12 @@ class TrainedModel:
 
         Raises DataError for an unknown user and where no id of a history or of ``only`` is known, ConfigError unless
         exactly one of the four ways to ask is taken.
+
+        >>> import fedmm.testing
+        >>> model = fedmm.testing.tiny_run().model
+        >>> best = model.recommend(["i3", "i4"], k=3, only=["i5", "i6", "i7", "i3"])
+        >>> len(best), sorted(one.item_id for one in best)
+        (3, ['i5', 'i6', 'i7'])
         """
         if k < 1:
             raise ConfigError(f"k cannot be {k}.", "Ask for at least one item.")
@@ -209,7 +264,13 @@ class TrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run, read back from its folder."""
+    """A finished run, read back from its folder.
+
+    >>> import fedmm.testing
+    >>> run = fedmm.testing.tiny_run()
+    >>> run.config.federation.rounds, run.result.status, len(run.rounds)
+    (2, 'finished', 2)
+    """
 
     folder: Path
     config: ExperimentConfig
@@ -220,6 +281,10 @@ class Run:
         """The run in ``folder``.
 
         Raises DataError where it holds no finished run, ConfigError where it used a part that is not registered.
+
+        >>> import fedmm, fedmm.testing
+        >>> fedmm.Run.load(fedmm.testing.tiny_run().folder).result.seed
+        0
         """
         folder = Path(folder)
         require_parts_of(folder, CONFIG_FILE)
@@ -228,12 +293,22 @@ class Run:
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """What was known after each round: the learning curve."""
+        """What was known after each round: the learning curve.
+
+        >>> import fedmm.testing
+        >>> [entry["round"] for entry in fedmm.testing.tiny_run().rounds]
+        [1, 2]
+        """
         return list(read_rounds(self.folder))
 
     @cached_property
     def model(self) -> TrainedModel:
-        """The best round's model; data and parameters load when it is first asked for."""
+        """The best round's model; data and parameters load when it is first asked for.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.round == fedmm.testing.tiny_run().result.best_round
+        True
+        """
         return TrainedModel.load(self.folder)
 
 

@@ -18,7 +18,7 @@ from fedmm.testing.federation_parts import (
     check_server_optimizer,
 )
 from fedmm.testing.model_parts import check_expert, check_fusion, check_loss
-from fedmm.testing.worlds import check_metric, registered, tiny_config
+from fedmm.testing.worlds import check_metric, registered, tiny_config, tiny_run
 
 __all__ = [
     "check_aggregation",
@@ -32,4 +32,5 @@ __all__ = [
     "check_server_optimizer",
     "registered",
     "tiny_config",
+    "tiny_run",
 ]

@@ -20,6 +20,7 @@ from fedmm.config.parts import register_part, unregister_part
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
+from fedmm.runs.model import Run
 from fedmm.testing.laws import require
 from fedmm.utils.seeding import numpy_stream
 
@@ -60,6 +61,20 @@ def tiny_config(folder: Path | str | None = None, **settings: Any) -> Experiment
         "tracking.enabled": False,
     }
     return load_config(flags={**flags, **full_keys(settings)})
+
+
+@functools.cache
+def tiny_run() -> Run:
+    """A finished run of ``tiny_config()``, trained once in a process: something to read, ask and compare.
+
+    >>> import fedmm.testing
+    >>> fedmm.testing.tiny_run().result.rounds
+    2
+    """
+    from fedmm.runs.train import run_training
+    from fedmm.runs.watching import LogObserver
+
+    return Run.load(Path(run_training(tiny_config(), LogObserver()).output))
 
 
 @contextmanager
