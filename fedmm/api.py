@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from fedmm.comparison.types import Comparison
     from fedmm.config import ExperimentConfig
     from fedmm.data.types import Dataset
+    from fedmm.report.sweep_result import SweepResult
     from fedmm.runs.model import Run
     from fedmm.runs.observer import Observer
     from fedmm.runs.result import EvaluateResult
     from fedmm.runs.watching import Callback
     from fedmm.study import Study
     from fedmm.tuning.sweep import SweepObserver
+    from fedmm.verification.result import VerifyResult
 
 SPLIT_SETTINGS = ("split", "temporal_fraction", "cold_item_fraction", "cold_item_seed")  # asked of data, not part of it
 OWN_TO_TRIALS = ("runtime.seed", "runtime.output", "tracking.run_name")
@@ -233,7 +235,7 @@ def sweep(
     jobs: int = 1,
     observer: SweepObserver | None = None,
     **plan: Any,
-) -> Mapping[str, Any]:
+) -> SweepResult:
     """Searches settings: many runs, judged on validation, whose winner meets test once.
 
     ``study`` names one that ships or a TOML file. Without it ``space`` says what is searched: dotted keys with a list
@@ -253,10 +255,11 @@ def sweep(
     ...     config=config,
     ...     output=config.runtime.output,
     ... )
-    >>> result["trials"]["complete"], result["best"]["params"].keys()
-    (2, dict_keys(['federation.aggregation']))
+    >>> result.trials.complete, list(result.best.params)
+    (2, ['federation.aggregation'])
     """
     stop_if_only_read()
+    from fedmm.report.sweep_result import SweepResult
     from fedmm.runs.watching import LogObserver
     from fedmm.tuning.sweep import SWEEPS, SweepOptions, run_sweep
 
@@ -264,7 +267,9 @@ def sweep(
     chosen = _study(study, space, config, {key: value for key, value in given.items() if value is not None})
     threads = chosen.base.runtime.threads or 1
     options = SweepOptions(Path(output) if output is not None else SWEEPS / chosen.name, jobs=jobs, threads=threads)
-    return run_sweep(chosen, options, observer or LogObserver())
+    result = run_sweep(chosen, options, observer or LogObserver())
+    assert isinstance(result, SweepResult)  # only one who joins another process's study gets something else
+    return result
 
 
 def verify(
@@ -272,7 +277,7 @@ def verify(
     *,
     level: Literal["quick", "full"] = "quick",
     only: Sequence[str] = (),
-) -> Mapping[str, Any]:
+) -> VerifyResult:
     """Measures the claims of the architecture, the federation, the honesty of the numbers and the data.
 
     With a ``config`` the model of these settings is verified, else every kind of model. ``only`` names groups of
@@ -283,7 +288,7 @@ def verify(
 
     >>> import fedmm, fedmm.testing
     >>> outcome = fedmm.verify(fedmm.testing.tiny_config(), only=["data"])
-    >>> outcome["passed"], {check["group"] for check in outcome["checks"]}
+    >>> outcome.passed, {check.group for check in outcome.checks}
     (True, {'data'})
     """
     stop_if_only_read()

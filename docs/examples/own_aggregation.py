@@ -19,7 +19,7 @@ if __name__ == "__main__":
     runs = [fedmm.train(own, output="runs/clipped"), fedmm.train(plain, output="runs/mean")]
     fedmm.train(own, output="runs/clipped", resume=True)  # goes on where a run was stopped; this one had finished
     space = {"federation.aggregation": ["mean", "clipped_mean"]}
-    best = fedmm.sweep(space=space, sampler="grid", config=own, output="sweeps/aggregation")["best"]
-    print("the sweep's best:", best["params"])
+    best = fedmm.sweep(space=space, sampler="grid", config=own, output="sweeps/aggregation").best
+    print("the sweep's best:", dict(best.params))
     for pair in fedmm.compare(*runs, metrics=["full/ndcg_at_10"]).pairs:
         print(f"{pair.metric}: {pair.difference:+.4f}, {pair.verdict}")

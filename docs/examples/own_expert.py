@@ -33,7 +33,7 @@ if __name__ == "__main__":
     runs = [fedmm.train(own, output="runs/last_item"), fedmm.train(pooled, output="runs/pooled")]
     fedmm.train(own, output="runs/last_item", resume=True)
     space = {"model.experts": ["pooled", "last_item"]}
-    best = fedmm.sweep(space=space, sampler="grid", config=own, output="sweeps/experts")["best"]
-    print("the sweep's best:", best["params"])
+    best = fedmm.sweep(space=space, sampler="grid", config=own, output="sweeps/experts").best
+    print("the sweep's best:", dict(best.params))
     for pair in fedmm.compare(*runs, metrics=["full/ndcg_at_10"]).pairs:
         print(f"{pair.metric}: {pair.difference:+.4f}, {pair.verdict}")

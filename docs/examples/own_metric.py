@@ -17,7 +17,7 @@ if __name__ == "__main__":
     runs = [fedmm.train(first, output="runs/fast"), fedmm.train(second, output="runs/slow")]
     fedmm.train(first, output="runs/fast", resume=True)
     space = {"federation.learning_rate": [0.1, 0.3]}
-    best = fedmm.sweep(space=space, sampler="grid", config=first, output="sweeps/rates")["best"]
-    print("the sweep's best:", best["params"])
+    best = fedmm.sweep(space=space, sampler="grid", config=first, output="sweeps/rates").best
+    print("the sweep's best:", dict(best.params))
     for pair in fedmm.compare(*runs, metrics=["full/rbp_at_10"]).pairs:
         print(f"{pair.metric}: {pair.difference:+.4f}, {pair.verdict}")

@@ -100,8 +100,8 @@ class Loud(NeighborExpert):
     def constants(self, items: Any, rows: Any, candidates: Any, histories: Any) -> Any:
         return super().constants(items, rows, candidates, histories) + 1.0  # type: ignore[operator]
 
-    def present(self, tables: Any) -> Any:
-        return torch.ones_like(super().present(tables))
+    def present(self, *given: Any) -> Any:
+        return torch.ones_like(super().present(*given))
 
 
 WRONG: list[tuple[str, Callable[[], None], str]] = [
