@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from fedmm_cli import compare, config, data, evaluate, recommend, sweep, train, ui, verify
+from fedmm_cli import compare, config, data, evaluate, recommend, runs, sweep, train, ui, verify
 from fedmm_cli.options import SettingsCommand
 from fedmm_cli.output import help_if_alone, run_command
 
@@ -28,6 +28,7 @@ app.command("verify")(verify.verify)
 app.command("ui")(ui.ui)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
 
 
 def _show_version(value: bool) -> None:

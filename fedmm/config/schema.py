@@ -47,6 +47,7 @@ class DataConfig(Section):
     )
     header: bool | None = Field(None, description="whether the first line holds names of columns (unset: recognised)")
     min_rating: Finite | None = Field(None, description="drop ratings below this")
+    exclude_users: tuple[str, ...] = Field((), description="ids of users whose rows are left out from the start")
     min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
     min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
     feature_corruption: Literal["none", "noise", "shuffle"] = Field(
@@ -326,6 +327,7 @@ LATER: Mapping[str, Any] = {
     "model.succession": None,
     "evaluation.extra_metrics": [],
     "data.repeats": "first",
+    "data.exclude_users": [],
     "data.columns": None,
     "data.header": None,
 }

@@ -46,14 +46,16 @@ class RawInteractions:
 def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tuple[str, ...]]:
     """Interactions and the notes that name and count what was dropped.
 
-    In this order: ratings below ``min_rating`` go, of a repeated (user, item) pair the earliest stays (or what
-    ``repeats`` says), then users and items with too few interactions go until none is left (k-core). Indices follow
-    the ids (numbers by value, other strings by code point), so the order of the file's rows decides nothing but ties
-    under ``tie_order = "file"`` and time itself where there are no timestamps.
+    In this order: rows of users in ``exclude_users`` go, as if they had never been in the file, then ratings below
+    ``min_rating``, of a repeated (user, item) pair the earliest stays (or what ``repeats`` says), then users and items
+    with too few interactions go until none is left (k-core). Indices follow the ids (numbers by value, other strings by
+    code point), so the order of the file's rows decides nothing but ties under ``tie_order = "file"`` and time itself
+    where there are no timestamps.
 
     Raises DataError when a filter needs a column that is not there or leaves nothing.
     """
     notes = list(raw.notes)
+    raw = _drop_users(raw, config, notes)
     if raw.timestamps is None:
         if config.split == "temporal":
             raise DataError(
@@ -68,6 +70,22 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
     raw = _drop_repeats(raw, config, notes)
     raw = _core(raw, config, notes)
     return _index(raw, config), tuple(notes)
+
+
+def _drop_users(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
+    """Without the rows of users that are not to be there, before anything else looks at the data."""
+    if not config.exclude_users:
+        return raw
+    unknown = sorted(set(config.exclude_users) - set(raw.user_ids.tolist()))
+    if unknown:
+        raise DataError(
+            f"{raw.source}: exclude_users names {unknown[0]!r}, and there is no such user.",
+            "Give ids as they stand in the data.",
+        )
+    keep = ~np.isin(raw.user_ids, np.array(config.exclude_users, dtype=np.str_))[raw.users]
+    number = len(set(config.exclude_users))
+    notes.append(f"left out {number} of the users ({int((~keep).sum())} interactions): exclude_users")
+    return raw.take(keep)
 
 
 def _drop_ratings(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:

@@ -55,6 +55,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.columns": Case("-,-,rating,-,user,item,-,timestamp"),
     "data.header": Case(False, {"data.columns": "user,item,-,-,-,-,-,-", "data.min_user_interactions": 1}),
     "data.min_rating": Case(2.0),
+    "data.exclude_users": Case(("1",)),
     "data.min_user_interactions": Case(8),
     "data.min_item_interactions": Case(3),
     "data.feature_corruption": Case("shuffle"),

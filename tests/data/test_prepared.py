@@ -133,6 +133,8 @@ def another(field: FieldInfo) -> Any:
         return not field.default
     if isinstance(field.default, (int, float)):
         return field.default + 1
+    if field.annotation == tuple[str, ...]:
+        return ("another",)
     if field.annotation == bool | None:
         return True
     return "another" if field.annotation in (str, str | None) else 1.5
