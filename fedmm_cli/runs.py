@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,7 +132,7 @@ def forget(
     print_forgotten(forgotten, None if result is None else place)
 
 
-def _retrain(folder: Path, user: str, output: Path, *, quiet: bool) -> dict[str, Any]:
+def _retrain(folder: Path, user: str, output: Path, *, quiet: bool) -> Mapping[str, Any]:
     """The run anew, without the client's data."""
     from fedmm.config.load import load_config
     from fedmm.runs.folder import CONFIG_FILE
