@@ -81,7 +81,7 @@ def verdict(own: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[s
     return f"The model's {metric_label(name)} is {_share(values[name])} in {PROTOCOLS.get(protocol, protocol)}{claims}."
 
 
-def rows_beside(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+def reference_rows(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
     """Label -> what belongs to it: the baselines that are known by name, then each part of the model alone."""
     known = {label: baselines[key] for key, label in BASELINES.items() if key in baselines}
     return known | {f"{name} alone": own for name, own in parts.items()}
@@ -92,7 +92,7 @@ def _print_metrics(console: Console, result: Mapping[str, Any], split: str, prot
     values = result["metrics"][split][protocol]
     rows = {
         label: found[split][protocol]
-        for label, found in rows_beside(result["baselines"], result.get("parts", {})).items()
+        for label, found in reference_rows(result["baselines"], result.get("parts", {})).items()
         if protocol in found.get(split, {})
     }
     what = f"{split.capitalize()}, {PROTOCOLS.get(protocol, protocol)}: {counted(values['num_users'], 'user')}"

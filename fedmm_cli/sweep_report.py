@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fedmm.utils.text import in_bytes, in_time
 from fedmm_cli.lines import hanging, print_facts
-from fedmm_cli.render import PROTOCOLS, print_rows, rows_beside
+from fedmm_cli.render import PROTOCOLS, print_rows, reference_rows
 from fedmm_cli.sweep_screen import params_of, short
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _print_test(console: Console, result: Mapping[str, Any]) -> None:
     name = "best trial" if result["verdict"]["winner"] is None else "winner"
     runs = "one run" if test["num_runs"] == 1 else f"the mean of {test['num_runs']} runs"
     protocol, values = next(iter(test["metrics"].items()))
-    beside = rows_beside(test["baselines"], test.get("parts", {}))
+    beside = reference_rows(test["baselines"], test.get("parts", {}))
     rows = {label: found[protocol] for label, found in beside.items() if protocol in found}
     console.print()
     users = f"{values['num_users']:,.0f} users"
@@ -121,10 +121,10 @@ def _places(result: Mapping[str, Any]) -> dict[str, str]:
         places["again"] = f"fedmm train --config {result['best']['config_path']}"
     if result["parent_run_id"]:
         places["see it"] = f"fedmm ui --study {result['study']}"
-    from fedmm.tuning.test_log import LOOKS_FILE
+    from fedmm.tuning.test_log import TEST_LOG
 
     looks = result["test_looks"]
     if looks > 1:
-        places["test"] = f"looked at {looks} times in this study, each of them a line of {LOOKS_FILE}"
+        places["test"] = f"looked at {looks} times in this study, each of them a line of {TEST_LOG}"
     places["time"] = in_time(result["seconds"])
     return places

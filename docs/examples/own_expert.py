@@ -6,7 +6,7 @@ import torch
 
 import fedmm
 from fedmm.models.experts import Expert
-from fedmm.models.features import gather_candidates
+from fedmm.models.features import rows_of
 from fedmm.models.layers import pick_rows
 
 
@@ -22,7 +22,7 @@ class LastItem(Expert):
         table = asked.tables[self.name]
         last = pick_rows(table.at(asked.items).values, asked.rows)
         scale = params[f"{self.name}.scale"].view(-1, 1, 1)
-        return scale * last, gather_candidates(table.values, asked.candidates)
+        return scale * last, rows_of(table.values, asked.candidates)
 
 
 fedmm.register_expert("last_item", LastItem)

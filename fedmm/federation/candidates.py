@@ -45,7 +45,7 @@ def draw_negatives(history: IntArray, num_items: int, num_negatives: int, stream
     return drawn
 
 
-def gather_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntArray]) -> Candidates:
+def collect_candidates(targets: Tensor, row_weights: Tensor, negatives: list[IntArray]) -> Candidates:
     """The step's own targets, each once, followed by the negatives. ``targets`` [C, R], 0-weight rows are padding."""
     own_targets = targets.cpu().numpy()
     real = row_weights.cpu().numpy() > 0

@@ -11,7 +11,7 @@ import torch
 
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray, Ragged
-from fedmm.federation.candidates import draw_negatives, exclude_own, exclude_seen, gather_candidates, shares_drawn
+from fedmm.federation.candidates import collect_candidates, draw_negatives, exclude_own, exclude_seen, shares_drawn
 from fedmm.federation.client_data import Examples, Windows, collate, plan_cohort
 from fedmm.federation.client_states import NO_STATES, Carried, ClientStates
 from fedmm.federation.dropout import step_dropout
@@ -238,7 +238,7 @@ class StepStream:
             power = self.target_power(num_active)
             questions = Questions(examples.targets, examples.row_weights, mask, seen, target_power=power)
             return Step(Batch(examples.items, examples.rows, constants=constants), questions, dropout)
-        candidates = gather_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
+        candidates = collect_candidates(examples.targets, examples.row_weights, self.negatives(num_active))
         constants = self.constants(examples, candidates.items)
         batch = Batch(examples.items, examples.rows, candidates.items, candidates.mask, constants)
         seen = self._seen(histories, examples, candidates.target_index, candidates.distinct)

@@ -41,6 +41,6 @@ class FeatureTable:
         return FeatureTable(lookup(self.values, items), present)
 
 
-def gather_candidates(table: Tensor, candidates: Tensor | None) -> Tensor:
+def rows_of(table: Tensor, candidates: Tensor | None) -> Tensor:
     """Rows of a shared table [V, ...] for candidates [C, N]: [C, N, ...]; the whole table where candidates is None."""
     return table if candidates is None else table[candidates]

@@ -18,7 +18,7 @@ from fedmm.models import sasrec
 from fedmm.models.alignment import alignment_loss
 from fedmm.models.cosine import cosine, mixture_cosine
 from fedmm.models.experts import EXPERTS, Asked, Expert, Source
-from fedmm.models.features import MODALITIES, FeatureTable, gather_candidates
+from fedmm.models.features import MODALITIES, FeatureTable, rows_of
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
 from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
 from fedmm.models.personal import USER_VECTOR, apart
@@ -176,14 +176,14 @@ class Recommender:
         The router reads item features, so it works for items never trained, or the item embedding, as the kind of
         expert has it.
         """
-        present = torch.stack([gather_candidates(mask, candidates) for mask in self._presence], dim=-1)
+        present = torch.stack([rows_of(mask, candidates) for mask in self._presence], dim=-1)
         if FUSIONS[self.config.fusion].routes_backbone:
             present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
         if self._routes_by_items:
             return route(params, item_keys, present)
         if not self.tables:
             return route(params, item_keys, present)  # a router without inputs
-        inputs = [gather_candidates(table.values, candidates) for table in self.tables.values()]
+        inputs = [rows_of(table.values, candidates) for table in self.tables.values()]
         return route(params, torch.cat(inputs, dim=-1) / math.sqrt(self._router_width), present)
 
     def gating_weight(self, params: Mapping[str, Tensor]) -> float | None:
@@ -253,7 +253,7 @@ class Recommender:
         tables = {own: table for own, table in self.tables.items() if own == name}
         alone = replace(self, tables=tables, parts={name: self.parts[name]})
         (present,) = alone._presence
-        own = gather_candidates(present, candidates).to(item_keys.dtype).expand(item_keys.shape[:-1])
+        own = rows_of(present, candidates).to(item_keys.dtype).expand(item_keys.shape[:-1])
         return alone, Mixture(torch.zeros_like(own), (own,))
 
     @property

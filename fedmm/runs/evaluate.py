@@ -10,7 +10,7 @@ from fedmm.runs.cold import cold_items_result
 from fedmm.runs.facts import dataset_facts
 from fedmm.runs.model import TrainedModel, with_runtime
 from fedmm.runs.observer import Observer
-from fedmm.runs.references import groups_result, measure_beside, measured, paired_result
+from fedmm.runs.references import groups_result, measure_references, measured, paired_result
 from fedmm.runs.result import EvaluateResult, Group, PairedTests, Splits, rows_by_name
 from fedmm.runs.running import set_threads
 from fedmm.utils.records import Named
@@ -39,7 +39,7 @@ def run_evaluation(
     experiment, snapshot, config = trained.experiment, trained.snapshot, trained.config
     observer.stage(f"evaluating on {split}")
     model = experiment.evaluate(snapshot, split)
-    beside = measure_beside(experiment, snapshot, split, model)
+    beside = measure_references(experiment, snapshot, split, model)
     return EvaluateResult(
         version=__version__,
         status="finished",

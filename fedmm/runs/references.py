@@ -25,7 +25,7 @@ NUM_BASELINES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class References:
     """One split's rows by name, in the order in which they are shown."""
 
     baselines: Mapping[str, Evaluation]
@@ -38,7 +38,7 @@ class Beside:
         return {**self.baselines, **self.parts}
 
 
-def measure_beside(
+def measure_references(
     experiment: Experiment,
     snapshot: Snapshot,
     split: str,
@@ -46,7 +46,7 @@ def measure_beside(
     *,
     intervals: bool = True,
     known: Mapping[str, Evaluation] | None = None,
-) -> Beside:
+) -> References:
     """Evaluates what stands beside ``model``, the evaluation of ``snapshot`` on ``split``: the same queries, candidates
     and resamples; rows in ``known`` are taken as they are. Tests are on the selection metric's measure, under every
     protocol; one training is one seed, so the seed effect is assumed (``evaluation/significance.py``)."""
@@ -67,7 +67,7 @@ def measure_beside(
         for name in (*(name for name in FIRST if name in rows), *(name for name in rows if name not in FIRST))
         if len(model.users) > 1
     }
-    return Beside(baselines, parts, paired)
+    return References(baselines, parts, paired)
 
 
 def num_rows(experiment: Experiment) -> int:
@@ -103,16 +103,18 @@ def model_counts(experiment: Experiment, found: Evaluation, split: str) -> UserC
     return _counts_of(experiment, found.counts, split)
 
 
-def beside_counts(experiment: Experiment, beside: Beside, split: str) -> UserCounts:
+def reference_counts(experiment: Experiment, beside: References, split: str) -> UserCounts:
     """The same of what stands beside the model, ``round_0/full`` and so on in place of the protocols."""
     rows = beside.rows.items()
     counts = {f"{name}/{protocol}": own for name, row in rows for protocol, own in row.counts.items()}
     return _counts_of(experiment, counts, split)
 
 
-def groups_result(experiment: Experiment, found: Evaluation, beside: Beside, split: str) -> Named[tuple[Group, ...]]:
+def groups_result(
+    experiment: Experiment, found: Evaluation, beside: References, split: str
+) -> Named[tuple[Group, ...]]:
     """The model and what stands beside it by groups of users and of targets (``evaluation/groups.py``)."""
-    model, others = model_counts(experiment, found, split), beside_counts(experiment, beside, split)
+    model, others = model_counts(experiment, found, split), reference_counts(experiment, beside, split)
     config = experiment.config
     seed = derive(config.runtime.seed, "bootstrap")
     samples = config.evaluation.bootstrap_samples

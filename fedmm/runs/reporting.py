@@ -21,16 +21,16 @@ from fedmm.runs.cold import cold_items_result
 from fedmm.runs.facts import dataset_facts, model_facts, peak_rss_bytes
 from fedmm.runs.figures import learning_curve
 from fedmm.runs.figures_groups import draw_groups
-from fedmm.runs.folder import BESIDE_FILES, COUNTS_FILES, CURVE_FILE, GROUPS_FILE, Progress
+from fedmm.runs.folder import COUNTS_FILES, CURVE_FILE, GROUPS_FILE, REFERENCE_FILES, Progress
 from fedmm.runs.pace import Pace, seconds_by_part
 from fedmm.runs.references import (
-    Beside,
-    beside_counts,
+    References,
     groups_result,
-    measure_beside,
+    measure_references,
     measured,
     model_counts,
     paired_result,
+    reference_counts,
 )
 from fedmm.runs.result import (
     Advice,
@@ -57,7 +57,7 @@ class _Measured:
     """All that is measured at the end of a run, by split."""
 
     found: Mapping[str, Evaluation]  # the model
-    beside: Mapping[str, Beside]  # empty where the run does not meet test
+    beside: Mapping[str, References]  # empty where the run does not meet test
     groups: Mapping[str, Groups]
     cold: ColdItems | None
 
@@ -102,20 +102,22 @@ def _measure(run: Running, best: Snapshot, pace: Pace, known: Mapping[str, Evalu
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
     with run.timer.stage("final evaluation"):
         found = {split: experiment.evaluate(best, split) for split in splits}
-    beside: dict[str, Beside] = {}
+    beside: dict[str, References] = {}
     if run.test:
         left = in_time(pace.evaluation * (pace.num_final - len(splits)))
         run.observer.stage(f"evaluating the baselines and each part of the model alone, about {left}")
         with run.timer.stage("baselines"):
             beside = {
-                split: measure_beside(experiment, best, split, outcome, known=known if split == "validation" else {})
+                split: measure_references(
+                    experiment, best, split, outcome, known=known if split == "validation" else {}
+                )
                 for split, outcome in found.items()
             }
     with run.timer.stage("per-user counts"):
         for split, outcome in found.items():
             save_user_counts(model_counts(experiment, outcome, split), run.folder / COUNTS_FILES[split])
         for split, rows in beside.items():
-            save_user_counts(beside_counts(experiment, rows, split), run.folder / BESIDE_FILES[split])
+            save_user_counts(reference_counts(experiment, rows, split), run.folder / REFERENCE_FILES[split])
     groups = {split: groups_result(experiment, found[split], rows, split) for split, rows in beside.items()}
     cold = None
     if run.test and experiment.split.cold is not None:

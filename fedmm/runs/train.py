@@ -18,11 +18,11 @@ from fedmm.runs.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.runs.continuing import keep_settings
 from fedmm.runs.facts import SHORT_NAMES, announce_sizes, dataset_facts
 from fedmm.runs.folder import (
-    BESIDE_FILES,
     CONFIG_FILE,
     COUNTS_FILES,
     CURVE_FILE,
     GROUPS_FILE,
+    REFERENCE_FILES,
     RESULT_FILE,
     Progress,
     discard,
@@ -147,7 +147,7 @@ def _train_and_report(run: Running, state: TrainState, progress: Progress) -> Tr
                 flat = flat_metrics(result)
                 tracker.log_summary(summary_metrics(flat))
                 tracker.set_tags(reference_tags(flat))
-                kept = (*COUNTS_FILES.values(), *BESIDE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
+                kept = (*COUNTS_FILES.values(), *REFERENCE_FILES.values(), CURVE_FILE, GROUPS_FILE, METRICS_FILE)
                 for path in (_shareable_settings(run), *(run.folder / name for name in kept)):
                     if path.exists():
                         tracker.log_artifact(path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from fedmm.config.names import nearest_name
 from fedmm.errors import ConfigError
 from fedmm.study.definition import Study
 from fedmm.study.files import Changes, read_study
@@ -57,8 +57,8 @@ def _names() -> list[str]:
 def _shipped(name: str) -> Traversable:
     names = sorted(_names())
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        nearest = f"The nearest is {near[0]}. " if near else ""
+        near = nearest_name(name, names)
+        nearest = f"The nearest is {near}. " if near else ""
         shipped = ", ".join(names)
         raise ConfigError(f"There is no study {name!r}.", f"{nearest}Shipped are {shipped}; a file ends in {SUFFIX}.")
     return studies_folder() / f"{name}{SUFFIX}"

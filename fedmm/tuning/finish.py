@@ -32,7 +32,7 @@ from fedmm.tuning.outcome import (
 )
 from fedmm.tuning.queue import counting, read_trials
 from fedmm.tuning.storage import JOURNAL
-from fedmm.tuning.test_log import looks_of, make_look, record_look, write_looks
+from fedmm.tuning.test_log import entries_of, make_entry, record_entry, write_entries
 from fedmm.utils.files import write_atomically
 from fedmm.utils.trees import plain
 
@@ -61,7 +61,7 @@ def finish(
     over = not summary_of(records)["waiting"]  # or the best so far would meet test, and another winner after it
     meets_test = study.plan.test_winner and not study.plan.test_every_run and over
     test = _test(study, trials, best, options, observer) if meets_test and best is not None else None
-    write_looks(trials, options.folder)
+    write_entries(trials, options.folder)
     weights = importances(trials)
     found = marginals(study, records)
     result = SweepResult.from_json(
@@ -78,7 +78,7 @@ def finish(
             "verdict": verdict(study, best, confirmation),
             "confirmation": None if confirmation is None else confirmation.to_json(),
             "test": test,
-            "test_looks": len(looks_of(trials)),
+            "test_looks": len(entries_of(trials)),
             "reading": readings(study, records, found),
             "marginals": mapping_of(found),
             "importances": weights,
@@ -172,7 +172,7 @@ def _test(
         return None
     trials.set_user_attr(TEST, found)
     for run in best.runs:
-        record_look(trials, options.folder, make_look(study, best.number, best.params, run.seed))
+        record_entry(trials, options.folder, make_entry(study, best.number, best.params, run.seed))
     return found
 
 

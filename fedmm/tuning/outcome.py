@@ -24,7 +24,7 @@ from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE
 from fedmm.runs.model import TrainedModel
-from fedmm.runs.references import measure_beside
+from fedmm.runs.references import measure_references
 from fedmm.runs.running import set_threads
 from fedmm.study import Study
 from fedmm.study.records import RunRecord, TrialRecord
@@ -117,7 +117,7 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
         ) from error
     trained = TrainedModel.load(folder, change=lambda _: study.configure(trial.params, run.seed))
     found = trained.experiment.evaluate(trained.snapshot, "test")
-    beside = measure_beside(trained.experiment, trained.snapshot, "test", found)
+    beside = measure_references(trained.experiment, trained.snapshot, "test", found)
     rows = {"baselines": beside.baselines, "parts": beside.parts}
     shown = {kind: {name: row.to_json() for name, row in own.items()} for kind, own in rows.items()}
     return {"metrics": found.to_json(), **shown}

@@ -18,12 +18,12 @@ from fedmm.study import Study
 from fedmm.study.space import VARIANT
 from fedmm.utils.files import append_line, read_lines, storage_error
 
-LOOKS_FILE = "test_looks.jsonl"
+TEST_LOG = "test_looks.jsonl"
 PREFIX = "test_look:"  # of a study attribute; the digest of the run's settings, seed included, follows
 
 
 @dataclass(frozen=True)
-class Look:
+class Entry:
     """One model on test."""
 
     time: str  # UTC, ISO 8601
@@ -34,13 +34,13 @@ class Look:
     config_digest: str
 
 
-def make_look(study: Study, trial: int, values: Mapping[str, Any], seed: int) -> Look:
+def make_entry(study: Study, trial: int, values: Mapping[str, Any], seed: int) -> Entry:
     """A look now, at the run of ``trial`` with ``values`` under ``seed``."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return Look(now, study.name, trial, values.get(VARIANT), seed, study.configure(values, seed).digest)
+    return Entry(now, study.name, trial, values.get(VARIANT), seed, study.configure(values, seed).digest)
 
 
-def record_look(trials: optuna.Study, folder: Path, look: Look) -> None:
+def record_entry(trials: optuna.Study, folder: Path, look: Entry) -> None:
     """Counts and logs the look, unless that model has been looked at before: it gives the same numbers again. Raises
     StorageError where the folder cannot be written."""
     key = f"{PREFIX}{look.config_digest}"
@@ -49,22 +49,22 @@ def record_look(trials: optuna.Study, folder: Path, look: Look) -> None:
         _append(folder, look)
 
 
-def looks_of(trials: optuna.Study) -> list[Look]:
+def entries_of(trials: optuna.Study) -> list[Entry]:
     """Every look of the study, on whatever machine, the earliest first."""
-    found = [Look(**value) for key, value in trials.user_attrs.items() if key.startswith(PREFIX)]
+    found = [Entry(**value) for key, value in trials.user_attrs.items() if key.startswith(PREFIX)]
     return sorted(found, key=lambda look: (look.time, look.trial, look.seed))
 
 
-def write_looks(trials: optuna.Study, folder: Path) -> None:
+def write_entries(trials: optuna.Study, folder: Path) -> None:
     """Appends the lines that are not in the folder's log: of other machines, and of workers that died before theirs."""
-    there = {line.get("config_digest") for line in read_lines(folder / LOOKS_FILE)}
-    for look in looks_of(trials):
+    there = {line.get("config_digest") for line in read_lines(folder / TEST_LOG)}
+    for look in entries_of(trials):
         if look.config_digest not in there:
             _append(folder, look)
 
 
-def _append(folder: Path, look: Look) -> None:
-    path = folder / LOOKS_FILE
+def _append(folder: Path, look: Entry) -> None:
+    path = folder / TEST_LOG
     try:
         append_line(path, asdict(look))
     except OSError as error:

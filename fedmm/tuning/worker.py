@@ -35,7 +35,7 @@ from fedmm.tuning.liveness import WorkerId, WorkerLock, keep_beating
 from fedmm.tuning.queue import INTERRUPTED, REASON, RUNS, SEEDS, claim, give_back, open_trials
 from fedmm.tuning.sampling import ORIGIN, suggest
 from fedmm.tuning.storage import open_storage
-from fedmm.tuning.test_log import make_look, record_look
+from fedmm.tuning.test_log import make_entry, record_entry
 from fedmm.utils.files import read_rounds
 from fedmm.utils.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
 
@@ -213,7 +213,7 @@ def _objectives(
         result = run_training(config, watch, resume=(output / CONFIG_FILE).exists(), test=test, tags=tags)
         if test:
             with interrupts.shielded():
-                record_look(trials, Path(job.folder), make_look(study, trial.number, values, seed))
+                record_entry(trials, Path(job.folder), make_entry(study, trial.number, values, seed))
         protocol, name = study.metric.split("/")
         value = float(result["metrics"]["validation"][protocol][name])
         runs.append(RunRecord(seed, str(output), result["run_id"], value))

@@ -15,7 +15,7 @@ from fedmm.data.types import Ragged
 from fedmm.engines import vectorized
 from fedmm.errors import ConfigError
 from fedmm.models.experts import EXPERTS, DenseScores, Expert
-from fedmm.models.features import FeatureTable, gather_candidates
+from fedmm.models.features import FeatureTable, rows_of
 from fedmm.models.fusion import GATE
 from fedmm.models.layers import pick_rows
 from fedmm.models.recommender import Batch, Recommender
@@ -40,7 +40,7 @@ class LastItem(Expert):
     def term(self, params, asked):
         table = asked.tables[self.name]
         last = pick_rows(table.at(asked.items).values, asked.rows)
-        return params[f"{self.name}.scale"].view(-1, 1, 1) * last, gather_candidates(table.values, asked.candidates)
+        return params[f"{self.name}.scale"].view(-1, 1, 1) * last, rows_of(table.values, asked.candidates)
 
 
 class FavouredItems(Expert):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmm.federation.candidates import draw_negatives, exclude_seen, gather_candidates
+from fedmm.federation.candidates import collect_candidates, draw_negatives, exclude_seen
 from fedmm.models.losses.softmax import Questions, masked_logits
 from fedmm.models.scores import Scores
 from fedmm.utils.seeding import numpy_stream
@@ -44,7 +44,7 @@ def test_every_item_outside_is_drawn_alike() -> None:
 def test_targets_come_first_once_each_then_the_negatives() -> None:
     targets = torch.tensor([[4, 9, 4, 0], [3, 0, 0, 0]])
     weights = torch.tensor([[0.4, 0.3, 0.3, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    found = gather_candidates(targets, weights, [np.array([1, 7]), np.array([2, 5, 6])])
+    found = collect_candidates(targets, weights, [np.array([1, 7]), np.array([2, 5, 6])])
     assert found.items.tolist() == [[4, 9, 1, 7], [3, 2, 5, 6]]
     assert found.mask.all()
     picked = found.items.gather(1, found.target_index)
@@ -90,7 +90,7 @@ def test_seen_items_are_left_out_of_sampled_candidates(world: tuple[list[np.ndar
     targets = torch.tensor([[int(own[place + 1]) for place in row] for own, row in zip(histories, places, strict=True)])
     negatives = [draw_negatives(own, NUM_ITEMS, 4, numpy_stream(seed, "negatives")) for own in histories]
     weights = torch.full(targets.shape, 1 / 3)
-    candidates = gather_candidates(targets, weights, negatives)
+    candidates = collect_candidates(targets, weights, negatives)
     exclusions = exclude_seen(histories, places, candidates.distinct, torch.device("cpu"))
     questions = Questions(candidates.target_index, weights, candidates.mask, exclusions)
     logits = masked_logits(Scores((), torch.zeros(*targets.shape, candidates.items.shape[1])), questions)

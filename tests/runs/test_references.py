@@ -11,7 +11,7 @@ import pytest
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.runs.evaluate import run_evaluation
-from fedmm.runs.folder import BESIDE_FILES, COUNTS_FILES
+from fedmm.runs.folder import COUNTS_FILES, REFERENCE_FILES
 from fedmm.runs.train import run_training
 from worlds.run_world import Watcher, tiny
 
@@ -37,7 +37,7 @@ def test_every_part_has_its_row_on_both_splits(result: dict[str, Any]) -> None:
 
 def test_rows_are_the_means_of_the_stored_counts(result: dict[str, Any], folder: Path) -> None:
     for split in SPLITS:
-        record = load_user_counts(folder / BESIDE_FILES[split])
+        record = load_user_counts(folder / REFERENCE_FILES[split])
         for name, row in (result["parts"] | result["baselines"]).items():
             for protocol, values in row[split].items():
                 found = per_query(record.counts[f"{name}/{protocol}"], (10,))
@@ -56,7 +56,7 @@ def test_a_paired_difference_is_the_difference_of_the_two_rows(result: dict[str,
                 assert test["difference"] == pytest.approx(own - rows[opponent][split][protocol][name], abs=1e-12)
                 assert test["ci95"][0] <= test["difference"] <= test["ci95"][1]
                 assert 0 < test["p_value"] <= 1
-    own, beside = (load_user_counts(folder / files["test"]) for files in (COUNTS_FILES, BESIDE_FILES))
+    own, beside = (load_user_counts(folder / files["test"]) for files in (COUNTS_FILES, REFERENCE_FILES))
     assert np.array_equal(own.users, beside.users)
 
 

@@ -16,7 +16,7 @@ from fedmm.runs.folder import RESULT_FILE
 from fedmm.study import Study
 from fedmm.tuning.queue import open_trials
 from fedmm.tuning.storage import open_storage
-from fedmm.tuning.test_log import LOOKS_FILE, looks_of, make_look, record_look, write_looks
+from fedmm.tuning.test_log import TEST_LOG, entries_of, make_entry, record_entry, write_entries
 from fedmm.tuning.worker import Watch
 from worlds.sweep_world import Recorder, sweep, tiny_study, trials_of
 
@@ -36,7 +36,7 @@ def measured(data: Path) -> Study:
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / LOOKS_FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / TEST_LOG).read_text().splitlines()]
 
 
 def test_every_run_is_measured_on_test_and_logged_once(data: Path, tmp_path: Path) -> None:
@@ -86,17 +86,17 @@ def test_a_study_that_goes_on_counts_no_look_twice(data: Path, tmp_path: Path, m
 def test_the_log_lacks_no_line_of_another_machine(data: Path, tmp_path: Path) -> None:
     study = measured(data)
     trials = open_trials(study, open_storage(None, tmp_path))
-    first, second = (make_look(study, 0, {"variant": "plain"}, seed) for seed in (5, 6))
+    first, second = (make_entry(study, 0, {"variant": "plain"}, seed) for seed in (5, 6))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    record_look(trials, elsewhere, first)
-    record_look(trials, tmp_path, second)
-    record_look(trials, tmp_path, replace(second, time="later"))
+    record_entry(trials, elsewhere, first)
+    record_entry(trials, tmp_path, second)
+    record_entry(trials, tmp_path, replace(second, time="later"))
     assert lines_of(tmp_path) == [asdict(second)]
     for _ in range(2):
-        write_looks(trials, tmp_path)
+        write_entries(trials, tmp_path)
         assert lines_of(tmp_path) == [asdict(second), asdict(first)]
-    assert looks_of(trials) == [first, second]
+    assert entries_of(trials) == [first, second]
 
 
 def test_the_winners_looks_are_those_of_its_runs(data: Path, tmp_path: Path) -> None:
@@ -119,4 +119,4 @@ def test_a_study_may_keep_off_test(data: Path, tmp_path: Path, monkeypatch: pyte
     result = sweep(tiny_study(data, "trials = 2\ntest_winner = false"), tmp_path / "tiny")
     assert (result["test"], result["test_looks"]) == (None, 0)
     assert set(asked) == {"validation"}
-    assert not (tmp_path / "tiny" / LOOKS_FILE).exists()
+    assert not (tmp_path / "tiny" / TEST_LOG).exists()

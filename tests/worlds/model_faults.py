@@ -229,7 +229,7 @@ def candidates_meet_others_features(patch: pytest.MonkeyPatch) -> None:
     def crossed(table: Any, wanted: Any) -> Any:
         return table if wanted is None else table[wanted.flip(-1)]
 
-    everywhere(patch, model_features.gather_candidates, crossed)
+    everywhere(patch, model_features.rows_of, crossed)
 
 
 def memory_without_content(patch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from fedmm.data.types import FloatArray
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.significance import mean_intervals, paired_test
 from fedmm.evaluation.user_counts import UserCounts, load_user_counts
-from fedmm.runs.folder import BESIDE_FILES, COUNTS_FILES
+from fedmm.runs.folder import COUNTS_FILES, REFERENCE_FILES
 from fedmm.runs.references import FIXED
 from fedmm.utils.seeding import numpy_stream
 
@@ -64,7 +64,7 @@ def _against_what_stands_beside(key: tuple[str, str], group: Group) -> Iterator[
         return
     full, sampled = (_stacked(group, "test", metric) for metric in ("full/hr_at_10", "uniform100/hr_at_10"))
     yield _tested(key, SAMPLED, "test", "full/hr_at_10", full, sampled)
-    there = _load(group[0].folder / BESIDE_FILES["test"]).counts
+    there = _load(group[0].folder / REFERENCE_FILES["test"]).counts
     for opponent, name in ALONE.items():
         for metric in TESTED if f"{name}/full" in there else ():
             other = _stacked(group, "test", metric, beside=name)
@@ -113,7 +113,7 @@ def _stacked(group: Group, split: str, metric: str, beside: str | None = None) -
         if beside is None:
             one = _counts(run, split).counts[protocol]
         else:
-            one = _load(run.folder / BESIDE_FILES[split]).counts[f"{beside}/{protocol}"]
+            one = _load(run.folder / REFERENCE_FILES[split]).counts[f"{beside}/{protocol}"]
         found.append(per_query(one, [cutoff])[name])
     return np.stack(found)
 

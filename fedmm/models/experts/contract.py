@@ -89,7 +89,7 @@ class Expert:
 
     >>> import torch
     >>> from fedmm.models.experts import Asked, Expert
-    >>> from fedmm.models.features import gather_candidates
+    >>> from fedmm.models.features import rows_of
     >>> from fedmm.models.layers import pick_rows
     >>> class LastItem(Expert):
     ...     local_tables = True  # reads items' features through ``asked.tables`` alone
@@ -101,7 +101,7 @@ class Expert:
     ...         table = asked.tables[self.name]
     ...         last = pick_rows(table.at(asked.items).values, asked.rows)
     ...         scale = params[f"{self.name}.scale"].view(-1, 1, 1)
-    ...         return scale * last, gather_candidates(table.values, asked.candidates)
+    ...         return scale * last, rows_of(table.values, asked.candidates)
 
     The same over three items, asked after item 1 and after items 1 and 2:
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedmm.config import MemoryConfig, ModelConfig
 from fedmm.models import prototypes
 from fedmm.models.experts.contract import Asked, Expert
-from fedmm.models.features import FeatureTable, gather_candidates
+from fedmm.models.features import FeatureTable, rows_of
 from fedmm.models.layers import NORM_EPSILON, linear
 from fedmm.models.prototypes import global_entries
 from fedmm.utils.params import Params
@@ -89,7 +89,7 @@ class MemoryExpert(Expert):
         table, candidates = asked.tables[self.name], asked.candidates
         if candidates is None:
             candidates = torch.arange(self.source.num_items + 1, device=asked.item_keys.device).unsqueeze(0)
-        inputs = gather_candidates(table.values, asked.candidates) if self._asks_by_features else asked.item_keys
+        inputs = rows_of(table.values, asked.candidates) if self._asks_by_features else asked.item_keys
         heads = self.source.config.memory.num_heads
         return memory_representation(params, self.name, table, self.entries(asked), inputs, candidates, heads)
 

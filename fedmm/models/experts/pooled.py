@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedmm.config import ModelConfig
 from fedmm.models.experts.contract import Asked, Expert
-from fedmm.models.features import FeatureTable, gather_candidates
+from fedmm.models.features import FeatureTable, rows_of
 from fedmm.models.layers import layer_norm, linear, pick_rows
 from fedmm.utils.params import Params
 
@@ -37,7 +37,7 @@ class PooledExpert(Expert):
         """Queries [C, R, F] and the candidates' features."""
         table = asked.tables[self.name]
         queries = pooled_queries(params, self.name, table, asked.items, asked.rows)
-        return queries, gather_candidates(table.values, asked.candidates)
+        return queries, rows_of(table.values, asked.candidates)
 
     def project(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
         """W f."""
