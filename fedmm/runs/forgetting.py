@@ -22,7 +22,7 @@ from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.user_counts import load_user_counts, save_user_counts
 from fedmm.federation.client_states import CLIENTS
 from fedmm.runs.checkpoint import FOLDER, load_checkpoint, save_checkpoint
-from fedmm.runs.folder import BESIDE_FILES, COUNTS_FILES, held, stored_settings
+from fedmm.runs.folder import COUNTS_FILES, REFERENCE_FILES, held, stored_settings
 
 STATES = ("clients", "best_clients")  # prefixes of what stays with clients, among the tensors of a checkpoint
 
@@ -61,7 +61,7 @@ def forget_client(folder: Path, user: str) -> Forgotten:
             if removed:
                 save_checkpoint(path.parent, path.name, kept, own)
             states += removed
-        rows = sum(_drop_rows(folder / name, user) for name in (*COUNTS_FILES.values(), *BESIDE_FILES.values()))
+        rows = sum(_drop_rows(folder / name, user) for name in (*COUNTS_FILES.values(), *REFERENCE_FILES.values()))
     return Forgotten(user, states, rows, _remains(meta))
 
 

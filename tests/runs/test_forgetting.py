@@ -16,13 +16,13 @@ from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.federation.client_states import CLIENTS
 from fedmm.runs.checkpoint import load_checkpoint
-from fedmm.runs.folder import BESIDE_FILES, COUNTS_FILES
+from fedmm.runs.folder import COUNTS_FILES, REFERENCE_FILES
 from fedmm.runs.forgetting import forget_client, without_client, without_states
 from worlds.run_world import assert_same, outcome, tiny, train
 
 USER = "u35"  # every item of it is another one's, too: the rows of a feature file keep their places
 OWN: dict[str, Any] = {"federation.local_algorithm": "scaffold", "model.user_vector": True}
-FILES = (*COUNTS_FILES.values(), *BESIDE_FILES.values())
+FILES = (*COUNTS_FILES.values(), *REFERENCE_FILES.values())
 
 
 def states(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
