@@ -54,6 +54,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site in site/: generated pages are up to date, every link leads somewhere."""
+    session.install(*CONSTRAINTS, ".[docs]")
+    session.run("python", "-m", "tools.docs", "--check")
+    session.run("mkdocs", "build", "--strict")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Builds the wheel, installs it elsewhere and trains with it outside the checkout."""
     session.install(*CONSTRAINTS, "build")

@@ -1,0 +1,1 @@
+"""Reference pages that the code writes itself: settings, the command line, parts, and the schemas of results."""
