@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from .api import api_page
 from .commands import commands_page
 from .parts import parts_page
 from .schemas import schemas_page
@@ -13,6 +14,7 @@ from .settings import settings_page
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "cli.md": commands_page,
+    "api.md": api_page,
     "parts.md": parts_page,
     "results-json.md": schemas_page,
 }
