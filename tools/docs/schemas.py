@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedmm.runs.result import EvaluateResult, TrainResult
+from fedmm.report.schemas import result_schemas
 
 HEAD = """# Results as JSON
 
 `--json` prints one object; `result.json` in a run's folder is the same object, and `run.result` in Python has the same
-names as attributes: `run.result.metrics.test.full.ndcg_at_10`, `ci95` beside it. Numbers that are not finite are `null`.
+names as attributes: `run.result.metrics.test.full.ndcg_at_10`, `ci95` beside it. Numbers that are not finite are
+`null`.
 
 This page is generated: `python -m tools.docs`.
 """
-OBJECTS: Mapping[str, Any] = {"fedmm train": TrainResult, "fedmm evaluate": EvaluateResult}
 
 
 def schemas_page() -> str:
     """Markdown."""
     text = [HEAD]
     seen: dict[str, Mapping[str, Any]] = {}
-    for command, kind in OBJECTS.items():
-        schema = kind.model_json_schema()
+    for command, schema in result_schemas().items():
         seen |= schema.get("$defs", {})
-        text.append(f"## {command}\n\n{_table(schema)}\n")
+        text.append(f"## fedmm {command}\n\n{_table(schema)}\n")
     text += [f"## {name}\n\n{told}{_table(schema)}\n" for name, schema, told in _parts(seen)]
     return "\n".join(text)
 
