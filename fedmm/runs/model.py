@@ -210,7 +210,7 @@ class TrainedModel:
         if sum(way is not None for way in (history, histories, user, users)) != 1:
             raise ConfigError("One of history, histories, user and users is needed.", "Give exactly one of them.")
         if user is not None or users is not None:
-            asked = self._names.users([user] if user is not None else list(users or ()))
+            asked = self._names.users([user] if user is not None else [] if users is None else users)
             rows = Ragged.from_rows([self.experiment.dataset.interactions.histories[index] for index in asked])
         else:
             rows, unknown = self._names.histories(self._rows(history, histories))
@@ -255,7 +255,7 @@ class TrainedModel:
     def _rows(self, history: History | None, histories: Sequence[History] | None) -> Sequence[History]:
         if (history is None) == (histories is None):
             raise ConfigError("One of history and histories is needed.", "Give exactly one of them.")
-        return [history] if history is not None else histories or []
+        return [history] if history is not None else [] if histories is None else histories
 
     @cached_property
     def _names(self) -> Names:

@@ -65,6 +65,7 @@ def test_a_user_is_its_whole_history_and_its_own_parameters(ran: Ran) -> None:
         by_user = model.recommend(users=users, k=5)
         by_history = model.recommend(histories=[ids(model, row) for row in interactions.histories], k=5)
         assert (by_user == by_history) == (kind == "plain")
+        assert model.recommend(users=interactions.user_ids, k=5) == by_user  # an array will do
         alone = model.recommend(user=users[3], k=5)
         assert [one.item_id for one in alone] == [one.item_id for one in by_user[3]]
         assert [one.score for one in alone] == pytest.approx([one.score for one in by_user[3]], rel=1e-5)
