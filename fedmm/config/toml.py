@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from fedmm.config.describe import Setting, known_settings
+from fedmm.config.old_defaults import OLD_DEFAULTS
 from fedmm.config.schema import ExperimentConfig
 
 OBVIOUS = ("a number", "a number, or none", "true or false")  # from the value itself
@@ -15,7 +16,8 @@ OBVIOUS = ("a number", "a number, or none", "true or false")  # from the value i
 def dump_toml(config: ExperimentConfig, *, only_non_default: bool = False, comments: bool = False) -> str:
     """The settings as TOML that ``load_config`` reads back as equal.
 
-    An unset setting is left out; where unset is not the default it is written as ``"none"``. ``only_non_default``
+    An unset setting is left out; where unset is not the default, or was not
+    that of runs of before, it is written as ``"none"``. ``only_non_default``
     keeps what differs from the defaults, ``comments`` puts above each setting what it is and takes, and shows unset
     ones commented out.
     """
@@ -30,7 +32,7 @@ def dump_toml(config: ExperimentConfig, *, only_non_default: bool = False, comme
             lines += ["", *_comment(setting)]
         if flat[key] is not None:
             lines.append(f"{leaf} = {toml_value(flat[key])}")
-        elif setting.default is not None:
+        elif setting.default is not None or OLD_DEFAULTS.get(key) is not None:
             lines.append(f'{leaf} = "none"')
         elif comments:
             lines.append(f"# {leaf} =")

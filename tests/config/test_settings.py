@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import OLD_DEFAULTS, ExperimentConfig
 from fedmm.config.describe import Setting, known_settings, nearest
 from fedmm.config.load import dump_toml, load_config
 from fedmm.errors import ConfigError
@@ -81,6 +81,13 @@ def test_toml_reads_back_as_the_settings_it_was_written_from(
     for options in ({}, {"comments": True}, {"only_non_default": True}):
         path.write_bytes(dump_toml(config, **options).encode())
         assert load_config([path]) == config
+
+
+def test_settings_that_a_run_writes_are_its_own_below_the_defaults_of_before(tmp_path: Path) -> None:
+    """Whatever is unset there was unset, and is not silent: a resumed run reads its file above ``OLD_DEFAULTS``."""
+    path = tmp_path / "config.toml"
+    path.write_text(dump_toml(ExperimentConfig()))
+    assert load_config([path], implied=OLD_DEFAULTS) == ExperimentConfig() != load_config(implied=OLD_DEFAULTS)
 
 
 def test_only_non_default_keeps_exactly_what_differs() -> None:
