@@ -30,6 +30,7 @@ from fedmm.verification.world import (
     with_states,
 )
 
+COHORT = (0, 2, 3, 6, 7)  # of the small world: one window, several, and several of unequal length
 RATES = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01}
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
 # Together these reach every optimizer, fusion, kind of expert, scoring and option of local training at least once.
@@ -116,10 +117,10 @@ def _label(case: Case) -> str:
     return ", ".join(f"{key}={value}" for part in case for key, value in part.items())
 
 
-def engine_gap(case: Case, block_sizes: Sequence[int] = (1, 3, 32)) -> float:
+def engine_gap(case: Case, block_sizes: Sequence[int]) -> float:
     """Vectorized against sequential, client by client, for several block sizes; some clients have states already."""
     local, params = make_local(*case)
-    cohort, number = local.windows.trainable, local.config.warmup_rounds + 1
+    cohort, number = local.windows.trainable[list(COHORT)], local.config.warmup_rounds + 1
     local = with_states(local, params, number)
     reference = all_by_client(sequential.train_cohort(local, params, cohort, number))
     return max(
@@ -131,7 +132,9 @@ def engine_gap(case: Case, block_sizes: Sequence[int] = (1, 3, 32)) -> float:
 def engines_agree(subject: Subject) -> Finding:
     """float64, every optimizer, dropout on."""
     cases = cases_of(subject)
-    value, label = worst((label, engine_gap(case)) for label, case in cases)
+    # Blocks of 3 have clients that end early beside others; every other size takes its turn.
+    sizes = [(3, (1, 32)[place % 2]) if place % 4 < 2 else (3,) for place in range(len(cases))]
+    value, label = worst((label, engine_gap(case, own)) for (label, case), own in zip(cases, sizes, strict=True))
     return at_most(value, 1e-9, f"{len(cases)} settings, float64, blocks of 1, 3 and 32; largest: {label}")
 
 
@@ -229,7 +232,13 @@ def one_step_gap(subject: Subject) -> Finding:
 CHECKS: Sequence[Check] = (
     Check("federation", "vectorized equals sequential", engines_agree),
     Check("federation", "vectorized equals sequential in float32", engines_agree_in_float32),
-    Check("federation", "vectorized equals sequential on the configured data", engines_agree_on_the_data, "full"),
+    Check(
+        "federation",
+        "vectorized equals sequential on the configured data",
+        engines_agree_on_the_data,
+        "full",
+        threads=True,
+    ),
     Check("federation", "cohort, order and block do not touch a client's update", order_gap),
     Check("federation", "one client, one full-batch step, server SGD 1.0 is plain SGD", one_step_gap),
 )

@@ -260,11 +260,13 @@ def ir_measures_gap(subject: Subject) -> Finding:
     return at_most(gap, 1e-8, f"1,000 cases, {len(theirs)} metrics")
 
 
-QUICK = tuple(
-    Check("honesty", name, measure)
+SMALL = (
+    Check("honesty", "metrics equal their definition", tie_free_metrics),
+    Check("honesty", "ties: metrics equal the mean over all orders", tied_metrics),
+)
+OVER_DATA = tuple(
+    Check("honesty", name, measure, threads=True)
     for name, measure in (
-        ("metrics equal their definition", tie_free_metrics),
-        ("ties: metrics equal the mean over all orders", tied_metrics),
         ("constant scores stand at chance", constant_scores),
         ("NaN, +inf and -inf scores raise", not_finite_raises),
         ("full-ranking HR never exceeds sampled HR", full_above_sampled),
@@ -274,4 +276,8 @@ QUICK = tuple(
         ("the order of ties matters as much as this", tie_spread),
     )
 )
-CHECKS: Sequence[Check] = (*QUICK, Check("honesty", "metrics equal those of ir-measures", ir_measures_gap, "full"))
+CHECKS: Sequence[Check] = (
+    *SMALL,
+    *OVER_DATA,
+    Check("honesty", "metrics equal those of ir-measures", ir_measures_gap, "full"),
+)
