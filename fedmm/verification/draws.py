@@ -12,7 +12,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.negatives import evaluation_negatives
 from fedmm.data.types import IntArray, Queries, Ragged, Split
 from fedmm.federation.candidates import draw_negatives, shares_drawn
-from fedmm.federation.cohorts import cohort_size, sample_cohort
+from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size, rotating_cohort, sample_cohort
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import Subject
@@ -187,11 +187,30 @@ def cohorts(subject: Subject) -> Finding:
     return at_most(value, FURTHEST, f"in standard deviations, 1,200 cohorts; largest: {label}")
 
 
+def rotation(subject: Subject) -> Finding:
+    """The cohorts that take turns: in 14 rounds of 5 of 14 clients everybody 5 times, nobody twice before all once; the
+    order is the seed's; and there is no sampler of cohorts but this one and the uniform one."""
+    del subject
+    clients = np.arange(100, 114)
+    took = [rotating_cohort(clients, 5, 3, number).tolist() for number in range(1, 15)]
+    offences = [f"a sampler {name!r} has no check" for name in COHORT_SAMPLERS.built_in if name not in KNOWN_SAMPLERS]
+    for until in range(1, 15):
+        times = [sum(client in cohort for cohort in took[:until]) for client in clients.tolist()]
+        offences += [f"after {until} rounds: {times}"] if max(times) - min(times) > 1 else []
+        offences += [f"round {until}: {took[until - 1]}"] if len(set(took[until - 1])) != 5 else []
+    other = [rotating_cohort(clients, 5, 4, number).tolist() for number in range(1, 15)]
+    offences += ["another seed, the same order"] if other == took else []
+    offences += ["the order of the catalogue"] if took[0] == clients[:5].tolist() else []
+    return none_of(len(offences), "; ".join(offences[:2]) or "14 rounds of 5 of 14")
+
+
+KNOWN_SAMPLERS = ("uniform", "rotation")
 MEASURES: Sequence[tuple[str, str, Callable[[Subject], Finding]]] = (
     ("honesty", "each protocol's negatives follow the distribution that it names", protocols),
     ("honesty", "negatives: the rare last, never one's own, each draw its own", rare_items_last),
     ("honesty", "training negatives are uniform over what is outside", training_negatives),
     ("federation", "negatives are drawn as often as the settings say", fresh_negatives),
     ("federation", "everybody is in cohorts equally often", cohorts),
+    ("federation", "cohorts that take turns leave nobody out", rotation),
 )
 CHECKS: Sequence[Check] = tuple(Check(*entry) for entry in MEASURES)

@@ -72,7 +72,7 @@ def heat_by_hand(subject: Subject) -> Finding:
         "mean": torch.full((6,), mean, dtype=torch.float64),
         "heat": torch.tensor([1.0, 1.0, 3.0, 3.0, 2.0, 1.0], dtype=torch.float64) * mean,
     }
-    gaps = []
+    gaps = [(f"{name} has no definition here", math.inf) for name in AGGREGATIONS.built_in if name not in expected]
     for name, rows in expected.items():
         found = AGGREGATIONS[name](sum_updates(iter(blocks), train, 5), config)
         gaps.append((name, float((found[ITEM_TABLE] - rows.unsqueeze(1)).abs().max())))

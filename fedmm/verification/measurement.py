@@ -17,7 +17,7 @@ from fedmm.data.splits import make_split
 from fedmm.data.types import FloatArray, IntArray, Queries, Ragged
 from fedmm.errors import DataError, DivergenceError
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
-from fedmm.evaluation.metrics import per_query
+from fedmm.evaluation.metrics import METRICS, one_metric, per_query
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.evaluation.ranking import RankCounts, Scorer, rank_queries
 from fedmm.models.recommender import Recommender
@@ -62,6 +62,7 @@ def metric_gap(num_cases: int, *, tied: bool) -> float:
         for k in CUTOFFS:
             for name, expected in enumerated_metrics(values.tolist(), target, k).items():
                 gap = max(gap, abs(float(found[name][0]) - expected))
+                gap = max(gap, abs(float(one_metric(counts, name)[0]) - expected))
     return gap
 
 
@@ -80,6 +81,9 @@ def _one_query(target: int) -> Queries:
 def tie_free_metrics(subject: Subject) -> Finding:
     """1,000 random cases without ties."""
     del subject
+    unknown = set(METRICS.built_in) - {name.partition("_")[0] for name in enumerated_metrics([1.0], 0, 1)}
+    if unknown:
+        return at_most(math.inf, 1e-12, f"no definition here of {', '.join(sorted(unknown))}")
     return at_most(metric_gap(1000, tied=False), 1e-12, "1,000 random cases against the definition")
 
 

@@ -23,7 +23,7 @@ COMPUTED = {
 }  # fmt: skip
 SWAPPED_NAMES = {
     "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any",
-    "argmin": "argmax", "argmax": "argmin", "cos": "sin", "mean": "sum", "append": "extend", "floor": "ceil", "argsort": "sort",
+    "argmin": "argmax", "argmax": "argmin", "cos": "sin", "mean": "sum", "append": "extend", "floor": "ceil", "argsort": "sort",  # noqa: E501
 }  # fmt: skip
 SILENT = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
