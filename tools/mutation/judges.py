@@ -17,7 +17,7 @@ from .forks import functions_reached
 from .sites import Mutant
 
 ROOT = Path(__file__).parents[2]
-MOST_TESTS = 14  # files run on one mutant, those that name its module and function first
+MOST_TESTS = 10  # files run on one mutant, those that name its module and function first
 
 
 @dataclass(eq=False)

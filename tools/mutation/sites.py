@@ -25,6 +25,18 @@ SWAPPED_NAMES = {
     "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any",
     "argmin": "argmax", "argmax": "argmin", "cos": "sin", "mean": "sum", "append": "extend", "floor": "ceil", "argsort": "sort",  # noqa: E501
 }  # fmt: skip
+SYMMETRIC = (
+    "isinstance",
+    "zip",
+    "min",
+    "max",
+    "minimum",
+    "maximum",
+    "array_equal",
+    "equal",
+    "intersect1d",
+    "logical_and",
+)
 SILENT = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -163,7 +175,7 @@ def _constants(node: ast.Constant) -> Iterator[tuple[str, ast.AST]]:
 def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     starred = any(isinstance(own, ast.Starred) for own in node.args[:2])
     apart = len(node.args) >= 2 and ast.dump(node.args[0]) != ast.dump(node.args[1])
-    if apart and not starred and _named(node) not in ("isinstance", "zip"):
+    if apart and not starred and _named(node) not in SYMMETRIC:
         yield "swapped arguments", _with(node, args=[node.args[1], node.args[0], *node.args[2:]])
     name = _named(node)
     if name in SWAPPED_NAMES:
