@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
+from fedmm.data.types import Ragged
+from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.federation.client_states import ClientStates
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import ServerState, run_round
 from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import Subject
 from fedmm.verification.world import ENGINES, all_by_client, make_federation, make_local, update_gap, with_states
@@ -86,7 +90,43 @@ def _same(left: Params, right: Params) -> bool:
     return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
+def scored_as_oneself(subject: Subject) -> Finding:
+    """Users with states of their own: the gate with their offset, and their vector's product with the item on top; who
+    has none is scored as everybody is; a state that went through a checkpoint's tensors is the same."""
+    del subject
+    local, params = make_local({"personal_gate": True, "user_vector": True, "experts": "pooled"})
+    model, gaps = local.recommender, []
+    stream = numpy_stream(0, "verify personal")
+    kept = {
+        user: {
+            "personal.gate": torch.tensor(float(stream.normal()), dtype=torch.float64),
+            "personal.user_vector": torch.from_numpy(stream.normal(size=model.config.hidden_dim)),
+        }
+        for user in (1, 4)
+    }
+    states = ClientStates.from_tensors(ClientStates(kept).to_tensors())
+    users, cpu = np.array([0, 4, 1, 3]), torch.device("cpu")
+    asked = Ragged.from_rows([local.train[int(user)] for user in users])
+    found = model_scorer(model, params, cpu, experts=True, clients=states)(users, asked)
+    for place, user in enumerate(users.tolist()):
+        own = kept.get(user, {})
+        gate = params["fusion.gate"] + own.get("personal.gate", 0.0)
+        plain = model_scorer(model, {**params, "fusion.gate": gate}, cpu, experts=True)(users[:1], take(asked, place))[
+            0
+        ]
+        bias = params["backbone.item_embedding"] @ own.get("personal.user_vector", torch.zeros(1).double().expand(8))
+        gaps.append((f"user {user}", float((found[place] - plain - bias)[1:].abs().max())))
+    value, label = worst(gaps)
+    return at_most(value, 1e-9, f"four users, two of them with states; largest: {label}")
+
+
+def take(rows: Ragged, place: int) -> Ragged:
+    """One row alone."""
+    return Ragged.from_rows([rows[place]])
+
+
 CHECKS: Sequence[Check] = (
     Check("federation", "a client's state moves no other client", others_stay),
     Check("federation", "personal parameters are in no message and on no bill", nothing_personal_leaves),
+    Check("honesty", "users are scored with what is theirs", scored_as_oneself),
 )

@@ -242,8 +242,8 @@ def _router_gaps(run: LittleRun, params: Params) -> list[tuple[str, float]]:
 
 
 def cold_reported(subject: Subject) -> Finding:
-    """The cold items' section: the model and popularity among the cold items alone, and what stands in the file, in the
-    result and under the names that are tracked is the same."""
+    """The cold items' section: the model and popularity among the cold items alone; and what stands in the file, in the
+    result, under the names that are tracked and in an evaluation of the checkpoint is the same."""
     run = subject.little_run
     section = run.result["cold_items"]
     gaps = [("items", float(abs(section["num_items"] - len(run.cold))))]
@@ -269,6 +269,12 @@ def cold_reported(subject: Subject) -> Finding:
              for name, own in measured(asked["popularity"]).items()]  # fmt: skip
     same = all(run.written[key] == run.result[key] for key in ("metrics", "paired", "groups"))
     gaps.append(("the file's numbers", 0.0 if same else math.inf))
+    full, again = run.result["metrics"]["test"]["full"], run.again["metrics"]["test"]
+    gaps += [(f"{name}, evaluated again", abs(full[name] - again["full"][name])) for name in full if name != "ci95"]
+    gaps.append(("protocols, evaluated again", 0.0 if list(again) == ["full"] else math.inf))
+    gaps.append(
+        ("groups, evaluated again", 0.0 if run.again["groups"]["test"] == run.result["groups"]["test"] else 1.0)
+    )
     flat = flat_metrics(run.result)
     gaps += [
         (name, abs(flat[name] - value))

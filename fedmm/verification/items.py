@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmm.data.corruption import CORRUPTIONS, corrupt
 from fedmm.data.datasets import BUNDLED
 from fedmm.data.feature_files import read_feature_file
 from fedmm.data.transitions import sum_transition_counts, symmetrise
@@ -129,6 +130,33 @@ def _nearest(row: FloatArray) -> set[int]:
     return {int(item) for item in top if row[item] > 0}
 
 
+def corruptions(subject: Subject) -> Finding:
+    """Corrupted features: a shuffle has every row once, on other items; noise has each dimension's mean and spread and
+    nothing of the rows; neither touches what is absent, and both are the same at every call."""
+    del subject
+    stream = numpy_stream(0, "verify corruption")
+    values = stream.normal(size=(400, 3)).astype(np.float32) * np.array([1.0, 5.0, 0.2], np.float32) + 2
+    present = np.arange(400) % 4 > 0
+    features, offences = {"visual": ItemFeatures(values, present)}, [
+        f"{kind!r} has no definition here" for kind in CORRUPTIONS if kind not in ("none", "shuffle", "noise")
+    ]  # fmt: skip
+    for kind in ("none", "shuffle", "noise"):
+        found, again = (corrupt(features, kind)["visual"] for _ in range(2))
+        own, before = found.values[present], values[present]
+        offences += [f"{kind}: absent rows"] if not np.array_equal(found.values[~present], values[~present]) else []
+        offences += [f"{kind}: present"] if not np.array_equal(found.present, present) else []
+        offences += [f"{kind}: not the same twice"] if not np.array_equal(found.values, again.values) else []
+        moved = float((own != before).any(axis=1).mean())
+        offences += [f"{kind}: {moved:.0%} of rows moved"] if (moved > 0.9) != (kind != "none") else []
+        same = np.array_equal(np.sort(own, axis=0), np.sort(before, axis=0))
+        rows = {row.tobytes() for row in own} == {row.tobytes() for row in before}
+        offences += [f"{kind}: other rows"] if rows != (kind != "noise") or same != rows else []
+        errors = np.abs(own.mean(0) - before.mean(0)) / (before.std(0) / 300**0.5)
+        spread = np.abs(own.std(0) / before.std(0) - 1)
+        offences += [f"{kind}: mean or spread"] if errors.max() > 6 or spread.max() > 0.2 else []
+    return none_of(len(offences), "; ".join(offences[:3]) or "shuffle and noise of 300 rows")
+
+
 CHECKS: Sequence[Check] = tuple(
     Check("data", name, measure)
     for name, measure in (
@@ -137,6 +165,7 @@ CHECKS: Sequence[Check] = tuple(
         ("coverage", coverage),
         ("few duplicated rows", duplicated_rows),
         ("few constant columns", constant_columns),
+        ("corrupted features are what they say", corruptions),
         ("neighbours in features are neighbours in consumption", neighbourhood_agreement),
     )
 )

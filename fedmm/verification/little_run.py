@@ -12,6 +12,7 @@ import torch
 
 from fedmm.experiment import Experiment, RoundReport, TrainState
 from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.folder import evaluated_params
 from fedmm.runs.result import TrainResult
 from fedmm.runs.train import run_training
@@ -44,6 +45,7 @@ class LittleRun:
     states: Sequence[TrainState]  # of the same run, once more
     reports: Sequence[RoundReport]
     rows: Sequence[Sequence[int]]  # every user's items, by index
+    again: Mapping[str, Any]  # what ``fedmm evaluate`` says of the checkpoint, under the full ranking on test
 
     @property
     def cold(self) -> frozenset[int]:
@@ -77,6 +79,7 @@ def little_run() -> LittleRun:
             tensors, _ = load_checkpoint(config.runtime.output)
             written = json.loads((config.runtime.output / "result.json").read_text())
             rounds = list(read_rounds(config.runtime.output))
+            again = run_evaluation(config.runtime.output, _Nobody(), protocols=("full",))
             experiment = Experiment.prepare(config)
         steps = list(experiment.rounds(experiment.initial_state()))
     finally:
@@ -84,4 +87,4 @@ def little_run() -> LittleRun:
     place = {str(name): index for index, name in enumerate(experiment.dataset.interactions.item_ids)}
     rows = [[place[f"i{item:03d}"] for item in row] for row in histories()]
     states, reports = zip(*steps, strict=True)
-    return LittleRun(result, written, rounds, evaluated_params(tensors), experiment, states, reports, rows)
+    return LittleRun(result, written, rounds, evaluated_params(tensors), experiment, states, reports, rows, again)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from fedmm.comparison import claims, compare, grouping
-from fedmm.data import cold_items, negatives, splits, transitions
-from fedmm.evaluation import baselines, groups, intervals, significance
-from fedmm.federation import candidates, cohorts, local_training, spectral_sketch, spectral_start
+from fedmm.data import cold_items, corruption, negatives, splits, transitions
+from fedmm.evaluation import baselines, groups, intervals, model_scorer, significance
+from fedmm.federation import (
+    candidates,
+    client_states,
+    cohorts,
+    count_sums,
+    local_training,
+    spectral_sketch,
+    spectral_start,
+)
 from fedmm.models.experts import transition
+from fedmm.runs import evaluate
 from fedmm.study import marginals, selection
 from fedmm.utils import statistics as utils_statistics
 from worlds.planting import Fault, constant, edited
@@ -18,6 +27,7 @@ OFTEN = "negatives are drawn as often as the settings say"
 COHORTS = "everybody is in cohorts equally often"
 COUNTS = "counts, popularity and the yardstick equal counting by hand"
 OWN = "a client in training sees no count of its own"
+SUMS = "counts are summed alike in all three ways, at the price of their messages"
 SPECTRAL = "the spectral start equals its definition, whole and sketched"
 HELD_OUT = "popularity counts training histories alone"
 SPLITS = "both splits ask what they say, question by question"
@@ -302,6 +312,65 @@ FAULTS = (
             marginals._marginal,
             "Row(label, low, high, len(values), num_pruned",
             "Row(label, low, high, len(values) + num_pruned, 0",
+        ),
+    ),
+    Fault(
+        "cohorts take turns by the catalogue",
+        ("cohorts that take turns leave nobody out",),
+        edited(cohorts.rotating_cohort, 'numpy_stream(seed, "cohort order").permutation(clients)', "clients"),
+    ),
+    Fault(
+        "turns overlap",
+        ("cohorts that take turns leave nobody out",),
+        edited(cohorts.rotating_cohort, "(round_number - 1) * size", "(round_number - 1) * (size - 1)"),
+    ),
+    Fault(
+        "a client pays for one try of its table",
+        (SUMS,),
+        edited(count_sums.sum_in_groups, "len(clients) * table_message_bytes(form)", "table_message_bytes(form)"),
+    ),
+    Fault(
+        "the farthest pairs are sent",
+        (SUMS,),
+        edited(count_sums.client_pairs, "range(1, WINDOW + 1)", "range(WINDOW, 0, -1)"),
+    ),
+    Fault(
+        "counts come back in single precision",
+        (SUMS,),
+        edited(count_sums.sparse_message_bytes, "torch.float16", "torch.float32"),
+    ),
+    Fault(
+        "large catalogues are summed densely",
+        ("how counts are summed goes by the size of the catalogue",),
+        constant(count_sums, "DENSE_ITEMS", 10**9),
+    ),
+    Fault(
+        "everybody is scored as the first user",
+        ("users are scored with what is theirs",),
+        edited(client_states.ClientStates.of, "self.entries.get(int(client), {})", "self.entries.get(1, {})"),
+    ),
+    Fault(
+        "personal vectors are not scored",
+        ("users are scored with what is theirs",),
+        edited(model_scorer.model_scorer, "if zeros and personal.entries", "if False"),
+    ),
+    Fault(
+        "shuffled features come twice",
+        ("corrupted features are what they say",),
+        edited(corruption.shuffle, "stream.permutation(places)", "stream.choice(places, len(places))"),
+    ),
+    Fault(
+        "noise at the wrong scale",
+        ("corrupted features are what they say",),
+        edited(corruption.noise, "* own.std(axis=0)", "* own.var(axis=0)"),
+    ),
+    Fault(
+        "a checkpoint is evaluated on the other split",
+        ("a run reports cold items, files and tracked names alike",),
+        edited(
+            evaluate.run_evaluation,
+            "experiment.evaluate(snapshot, split)",
+            "experiment.evaluate(snapshot, 'validation')",
         ),
     ),
 )
