@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import sys
 import textwrap
@@ -34,18 +36,25 @@ def everywhere(patch: pytest.MonkeyPatch, original: Any, replacement: Any) -> No
     assert places, f"{original} is imported nowhere"
 
 
-def edited(target: Any, old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """A fault that rewrites a function where it stands, so that whoever has imported it meets the fault: ``old``, which
-    its source has once, becomes ``new``. Properties, class methods and methods are taken for their functions."""
+def edited(target: str, old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault that rewrites the function ``target`` ("module:Class.method") where it stands, so that whoever has
+    imported it meets the fault: ``old``, which its source has once, becomes ``new``. Properties and class methods are
+    taken for their functions."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        function = plain_function(target)
+        module, _, names = target.partition(":")
+        function = plain_function(functools.reduce(member, names.split("."), importlib.import_module(module)))
         source = textwrap.dedent(inspect.getsource(function))
         assert source.count(old) == 1, f"{function.__qualname__} has {old!r} {source.count(old)} times"
         code = code_of(compile(source.replace(old, new), "<fault>", "exec"), function.__name__)
         patch.setattr(function, "__code__", code)
 
     return plant
+
+
+def member(owner: Any, name: str) -> Any:
+    """What a module or a class has under a name, a class as it was written down."""
+    return vars(owner)[name]
 
 
 def plain_function(target: Any) -> Any:
@@ -61,16 +70,6 @@ def code_of(code: types.CodeType, name: str) -> types.CodeType:
     return found
 
 
-def also(*plants: Callable[[pytest.MonkeyPatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    """Several changes that make one fault."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        for one in plants:
-            one(patch)
-
-    return plant
-
-
-def constant(module: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
+def constant(module: str, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault in a constant of a module."""
-    return lambda patch: patch.setattr(module, name, value)
+    return lambda patch: patch.setattr(importlib.import_module(module), name, value)

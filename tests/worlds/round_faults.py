@@ -2,29 +2,8 @@
 
 from __future__ import annotations
 
-from fedmm import experiment
-from fedmm.evaluation import model_scorer, ranking, results
-from fedmm.federation import (
-    averaging,
-    centralized,
-    client_data,
-    ledger,
-    local_training,
-    prototypes,
-    robust_aggregation,
-    rounds,
-    scaffold,
-    schedules,
-    server_optimizers,
-)
-from fedmm.federation.aggregation import AGGREGATIONS
-from fedmm.models import alignment
-from fedmm.models.losses import batched, pairwise, softmax
-from fedmm.models.recommender import Recommender
-from fedmm.runs import cold, metrics, references, train
 from worlds.planting import Fault, edited
 
-Experiment = experiment.Experiment
 KEPT = "the best validated round is kept, and patience ends a run"
 AVERAGE = "the moving average equals its definition"
 IN_RUNS = "a run validates and reports the average of its rounds"
@@ -48,59 +27,67 @@ FAULTS = (
     Fault(
         "the worst round is kept as the best",
         (KEPT, BEST),
-        edited(Experiment._keep_best, "value <= state.best.value", "value >= state.best.value"),
+        edited("fedmm.experiment:Experiment._keep_best", "value <= state.best.value", "value >= state.best.value"),
     ),
     Fault(
         "the last of equal rounds is kept",
         (KEPT,),
-        edited(Experiment._keep_best, "value <= state.best.value", "value < state.best.value"),
+        edited("fedmm.experiment:Experiment._keep_best", "value <= state.best.value", "value < state.best.value"),
     ),
     Fault(
         "patience is never reset",
         (KEPT,),
-        edited(Experiment._keep_best, "stale=0", "stale=state.stale"),
+        edited("fedmm.experiment:Experiment._keep_best", "stale=0", "stale=state.stale"),
     ),
     Fault(
         "patience ends a round late",
         (KEPT,),
-        edited(experiment.TrainState.exhausted, "self.stale >= patience", "self.stale > patience"),
+        edited("fedmm.experiment:TrainState.exhausted", "self.stale >= patience", "self.stale > patience"),
     ),
     Fault(
         "the last round is not validated",
         (KEPT, BEST),
-        edited(Experiment._validates, " or round_number == ", " or 0 == "),
+        edited("fedmm.experiment:Experiment._validates", " or round_number == ", " or 0 == "),
     ),
     Fault(
         "the newest parameters are kept, not those validated",
         (KEPT, BEST),
         edited(
-            Experiment._keep_best, "replace(state.snapshot, ", "replace(state.snapshot, params=state.server.params, "
+            "fedmm.experiment:Experiment._keep_best",
+            "replace(state.snapshot, ",
+            "replace(state.snapshot, params=state.server.params, ",
         ),
     ),
     Fault(
         "the best round's clients are left behind",
         (KEPT,),
-        edited(Experiment._keep_best, "state.clients.personal()", "type(state.clients)()"),
+        edited("fedmm.experiment:Experiment._keep_best", "state.clients.personal()", "type(state.clients)()"),
     ),
-    Fault("the average leans on its start", (AVERAGE,), edited(averaging.moved, " / (1 - decay**number)", "")),
+    Fault(
+        "the average leans on its start",
+        (AVERAGE,),
+        edited("fedmm.federation.averaging:moved", " / (1 - decay**number)", ""),
+    ),
     Fault(
         "experts are averaged from the first round on",
         (AVERAGE, IN_RUNS),
-        edited(averaging.averaged, " - config.warmup_rounds", ""),
+        edited("fedmm.federation.averaging:averaged", " - config.warmup_rounds", ""),
     ),
     Fault(
-        "the average begins a round late", (AVERAGE, IN_RUNS), edited(averaging.averaged, "trained > 1", "trained > 2")
+        "the average begins a round late",
+        (AVERAGE, IN_RUNS),
+        edited("fedmm.federation.averaging:averaged", "trained > 1", "trained > 2"),
     ),
     Fault(
         "the average forgets the new",
         (AVERAGE,),
-        edited(averaging.moved, "lerp(value, average, share)", "lerp(average, value, share)"),
+        edited("fedmm.federation.averaging:moved", "lerp(value, average, share)", "lerp(average, value, share)"),
     ),
     Fault(
         "the newest parameters are validated, not the average",
         (IN_RUNS, BEST),
         edited(
-            Experiment.rounds,
+            "fedmm.experiment:Experiment.rounds",
             "self.validate(state.snapshot)",
             "self.validate(replace(state.snapshot, params=state.server.params))",
         ),
@@ -108,40 +95,52 @@ FAULTS = (
     Fault(
         "schedules begin a round early",
         (SCHEDULES,),
-        edited(schedules.scheduled, "(round_number - 1)", "(round_number)"),
+        edited("fedmm.federation.schedules:scheduled", "(round_number - 1)", "(round_number)"),
     ),
-    Fault("a whole cosine", (SCHEDULES,), edited(schedules.cosine, "math.pi * progress", "2 * math.pi * progress")),
-    Fault("linear is constant", (SCHEDULES,), edited(schedules.linear, "1.0 - progress", "1.0 - 0 * progress")),
+    Fault(
+        "a whole cosine",
+        (SCHEDULES,),
+        edited("fedmm.federation.schedules:cosine", "math.pi * progress", "2 * math.pi * progress"),
+    ),
+    Fault(
+        "linear is constant",
+        (SCHEDULES,),
+        edited("fedmm.federation.schedules:linear", "1.0 - progress", "1.0 - 0 * progress"),
+    ),
     Fault(
         "the optimizer of centralised training forgets",
         (CENTRAL,),
-        edited(centralized._optimizer, "if name in trained", "if name in ()"),
+        edited("fedmm.federation.centralized:_optimizer", "if name in trained", "if name in ()"),
     ),
     Fault(
         "centralised training weighs clients alike",
         (CENTRAL,),
-        edited(centralized._shares, "counts / counts.sum()", "counts.clamp(max=1) / len(counts)"),
+        edited("fedmm.federation.centralized:_shares", "counts / counts.sum()", "counts.clamp(max=1) / len(counts)"),
     ),
     Fault(
         "minibatches overlap",
         (CENTRAL,),
-        edited(centralized.minibatches, "order[begin : begin + ", "order[max(0, begin - 1) : begin + "),
+        edited(
+            "fedmm.federation.centralized:minibatches", "order[begin : begin + ", "order[max(0, begin - 1) : begin + "
+        ),
     ),
     Fault(
         "client weights swapped",
         (WEIGHTS, SERVER),
-        edited(local_training.LocalTraining.weights, '== "uniform"', '!= "uniform"'),
+        edited("fedmm.federation.local_training:LocalTraining.weights", '== "uniform"', '!= "uniform"'),
     ),
     Fault(
         "weights of windows, not of positions",
         (WEIGHTS,),
-        edited(client_data.Windows.num_positions, "np.cumsum(self.length)", "np.cumsum(self.length > 0)"),
+        edited(
+            "fedmm.federation.client_data:Windows.num_positions", "np.cumsum(self.length)", "np.cumsum(self.length > 0)"
+        ),
     ),
     Fault(
         "the server's rate is one after warm-up",
         (SERVER,),
         edited(
-            rounds.run_round,
+            "fedmm.federation.rounds:run_round",
             "negate(aggregate), state.optimizer, config)",
             "negate(aggregate), state.optimizer, config if number <= config.warmup_rounds or "
             "config.server_learning_rate else config.model_copy(update={'server_learning_rate': 1.0}))",
@@ -150,51 +149,67 @@ FAULTS = (
     Fault(
         "heat divides by everybody that sent",
         (SERVER,),
-        edited(AGGREGATIONS["heat"], "total.holders > 0, factor", "total.holders < 0, factor"),
+        edited(
+            "fedmm.federation.aggregation:heat_normalised_mean",
+            "total.holders > 0, factor",
+            "total.holders < 0, factor",
+        ),
     ),
     Fault(
         "momentum of a server is lost",
         (SERVER,),
-        edited(server_optimizers._momentum, "config.server_beta1 * state.get(key, torch.zeros_like(gradient)) + ", ""),
+        edited(
+            "fedmm.federation.server_optimizers:_momentum",
+            "config.server_beta1 * state.get(key, torch.zeros_like(gradient)) + ",
+            "",
+        ),
     ),
     Fault(
         "the median takes one vote too few",
         (SERVER,),
-        edited(robust_aggregation.median, "(votes - 1) // 2", "(votes - 2) // 2"),
+        edited("fedmm.federation.robust_aggregation:median", "(votes - 1) // 2", "(votes - 2) // 2"),
     ),
     Fault(
         "the loss told is unweighted",
         (SERVER,),
-        edited(rounds.run_round, "float(total.loss / total.weight)", "float(total.loss / total.num_clients)"),
+        edited(
+            "fedmm.federation.rounds:run_round",
+            "float(total.loss / total.weight)",
+            "float(total.loss / total.num_clients)",
+        ),
     ),
     Fault(
         "the server's control moves by the cohort's share",
         (SERVER,),
-        edited(scaffold.moved, "change / num_clients", "change / (num_clients - 1)"),
+        edited("fedmm.federation.scaffold:moved", "change / num_clients", "change / (num_clients - 1)"),
     ),
     Fault(
-        "clients keep the server's control", (SERVER,), edited(scaffold.new_controls, ".add_(own)", ".add_(0 * own)")
+        "clients keep the server's control",
+        (SERVER,),
+        edited("fedmm.federation.scaffold:new_controls", ".add_(own)", ".add_(0 * own)"),
     ),
     Fault(
         "prototypes are means of one round",
         (PROTOTYPES,),
-        edited(prototypes.move_prototypes, "after = before + added", "after = 0 * before + added"),
+        edited("fedmm.federation.prototypes:move_prototypes", "after = before + added", "after = 0 * before + added"),
     ),
     Fault(
         "warm-up moves prototypes",
         (PROTOTYPES,),
-        edited(prototypes.prototype_sums, "local.warming_up(round_number) or not names", "not names"),
+        edited(
+            "fedmm.federation.prototypes:prototype_sums", "local.warming_up(round_number) or not names", "not names"
+        ),
     ),
     Fault(
         "the ledger's directions are swapped",
         (BILL,),
-        edited(rounds._traffic_of_all, "return uplink, downlink", "return downlink, uplink"),
+        edited("fedmm.federation.rounds:_traffic_of_all", "return uplink, downlink", "return downlink, uplink"),
     ),
     Fault(
         "the run adds its rounds the wrong way round",
         (WHOLE_BILL,),
         edited(
-            Experiment.rounds,
+            "fedmm.experiment:Experiment.rounds",
             "statistics.uplink_bytes, statistics.downlink_bytes",
             "statistics.downlink_bytes, statistics.uplink_bytes",
         ),
@@ -202,46 +217,52 @@ FAULTS = (
     Fault(
         "requests are free",
         (BILL,),
-        edited(rounds.traffic, "0 if rows is None else message_bytes(request_message(rows))", "0"),
+        edited("fedmm.federation.rounds:traffic", "0 if rows is None else message_bytes(request_message(rows))", "0"),
     ),
     Fault(
-        "control variates are free", (BILL,), edited(rounds.traffic, "travelling |= scaffold.named(travelling)", "pass")
+        "control variates are free",
+        (BILL,),
+        edited("fedmm.federation.rounds:traffic", "travelling |= scaffold.named(travelling)", "pass"),
     ),
     Fault(
         "prototypes are paid for in warm-up",
         (BILL,),
-        edited(rounds.traffic, "if federation.local.warming_up(round_number) else", "if False else"),
+        edited("fedmm.federation.rounds:traffic", "if federation.local.warming_up(round_number) else", "if False else"),
     ),
     Fault(
         "holders are eight bytes each",
         (BILL,),
-        edited(ledger.update_message, "else rows, dtype=torch.int32", "else rows, dtype=torch.int64"),
+        edited(
+            "fedmm.federation.ledger:update_message", "else rows, dtype=torch.int32", "else rows, dtype=torch.int64"
+        ),
     ),
     Fault(
         "all rows come down to everybody",
         (BILL,),
-        edited(rounds.traffic, "None if federation.local.reads_all_rows(round_number) else rows", "None"),
+        edited(
+            "fedmm.federation.rounds:traffic", "None if federation.local.reads_all_rows(round_number) else rows", "None"
+        ),
     ),
     Fault(
         "only trainable clients send counts",
         (START,),
-        edited(Experiment._start_ledger, "len(self.split.train)", "len(self.federation.clients)"),
+        edited("fedmm.experiment:Experiment._start_ledger", "len(self.split.train)", "len(self.federation.clients)"),
     ),
     Fault(
         "the sum of counts comes back for free",
         (START,),
-        edited(Experiment._start_ledger, "message if expert else 0", "0"),
+        edited("fedmm.experiment:Experiment._start_ledger", "message if expert else 0", "0"),
     ),
     Fault(
         "centralised training is billed",
         (START,),
-        edited(Experiment._start_ledger, "if self.centralized:", "if False:"),
+        edited("fedmm.experiment:Experiment._start_ledger", "if self.centralized:", "if False:"),
     ),
     Fault(
         "metrics are cut one place early",
         (WORTH,),
         edited(
-            results.evaluate,
+            "fedmm.evaluation.results:evaluate",
             "per_query(ranking.counts[protocol], cutoffs)",
             "{f'{n.rsplit(chr(95), 1)[0]}_{int(n.rsplit(chr(95), 1)[1]) + 1}': v for n, v in "
             "per_query(ranking.counts[protocol], [k - 1 for k in cutoffs]).items()}",
@@ -250,13 +271,17 @@ FAULTS = (
     Fault(
         "histories are read from their start",
         (WORTH,),
-        edited(model_scorer.last_windows, "(histories.offsets[1:] - lengths)", "(histories.offsets[:-1])"),
+        edited(
+            "fedmm.evaluation.model_scorer:last_windows",
+            "(histories.offsets[1:] - lengths)",
+            "(histories.offsets[:-1])",
+        ),
     ),
     Fault(
         "other items of the user are candidates",
         (WORTH,),
         edited(
-            ranking._only_candidates,
+            "fedmm.evaluation.ranking:_only_candidates",
             "_on(excluded.values, scores)] = -torch.inf",
             "_on(excluded.values, scores)] -= 0.0",
         ),
@@ -264,13 +289,13 @@ FAULTS = (
     Fault(
         "cold items are ranked among the others",
         (WORTH,),
-        edited(ranking._only_candidates, "if candidates is not None", "if False"),
+        edited("fedmm.evaluation.ranking:_only_candidates", "if candidates is not None", "if False"),
     ),
     Fault(
         "lists show too much of the catalogue",
         (WORTH,),
         edited(
-            results.evaluate,
+            "fedmm.evaluation.results:evaluate",
             "item_coverage(ranking.top_items, ranking.num_items",
             "item_coverage(ranking.top_items, ranking.num_items - 1",
         ),
@@ -278,28 +303,38 @@ FAULTS = (
     Fault(
         "validation is reported as test",
         (WORTH,),
-        edited(Experiment.queries, 'self.split.test if split == "test"', 'self.split.validation if split == "test"'),
+        edited(
+            "fedmm.experiment:Experiment.queries",
+            'self.split.test if split == "test"',
+            'self.split.validation if split == "test"',
+        ),
     ),
     Fault(
         "the gain has the wrong sign",
         (BESIDE,),
-        edited(references._test, "for found in (model, other)", "for found in (other, model)"),
+        edited("fedmm.runs.references:_test", "for found in (model, other)", "for found in (other, model)"),
     ),
     Fault(
         "the backbone alone has its experts",
         (BESIDE,),
-        edited(Experiment.parts, '"backbone": build(experts=False)', '"backbone": build(experts=True)'),
+        edited(
+            "fedmm.experiment:Experiment.parts", '"backbone": build(experts=False)', '"backbone": build(experts=True)'
+        ),
     ),
     Fault(
         "an expert alone is weighed",
         (BESIDE,),
-        edited(Recommender._alone, "expand(item_keys.shape[:-1])", "expand(item_keys.shape[:-1]) * -1.0"),
+        edited(
+            "fedmm.models.recommender:Recommender._alone",
+            "expand(item_keys.shape[:-1])",
+            "expand(item_keys.shape[:-1]) * -1.0",
+        ),
     ),
     Fault(
         "round 0 is the last one",
         (BESIDE,),
         edited(
-            Experiment.baselines,
+            "fedmm.experiment:Experiment.baselines",
             "self.initial_state().server.params",
             "{k: 1.5 * v for k, v in self.initial_state().server.params.items()}",
         ),
@@ -307,50 +342,74 @@ FAULTS = (
     Fault(
         "bytes reported of the round, not so far",
         (WHOLE_BILL, BEST),
-        edited(Experiment._report, "state.ledger.uplink_bytes", "statistics.uplink_bytes"),
+        edited("fedmm.experiment:Experiment._report", "state.ledger.uplink_bytes", "statistics.uplink_bytes"),
     ),
     Fault(
         "the gate reported is the newest",
         (IN_RUNS,),
-        edited(Experiment._report, "params, number = state.server.evaluated", "params, number = state.server.params"),
+        edited(
+            "fedmm.experiment:Experiment._report",
+            "params, number = state.server.evaluated",
+            "params, number = state.server.params",
+        ),
     ),
     Fault(
         "weights of experts count items without any",
         (BEST,),
-        edited(Recommender.expert_weights, "shares.sum(-1) > 0", "shares.sum(-1) > -1"),
+        edited("fedmm.models.recommender:Recommender.expert_weights", "shares.sum(-1) > 0", "shares.sum(-1) > -1"),
     ),
-    Fault("cold popularity is better than chance", (COLD,), edited(cold.chance, "lengths - 1)", "lengths - 2)")),
+    Fault(
+        "cold popularity is better than chance",
+        (COLD,),
+        edited("fedmm.runs.cold:chance", "lengths - 1)", "lengths - 2)"),
+    ),
     Fault(
         "tracked numbers are of the other split",
         (COLD,),
-        edited(metrics.flat_metrics, 'entry["test"]', 'entry["validation"]'),
+        edited("fedmm.runs.metrics:flat_metrics", 'entry["test"]', 'entry["validation"]'),
     ),
     Fault(
         "train losses are logged as load balance",
         (BEST,),
-        edited(train.round_metrics, '"train/loss": report.loss', '"train/loss": report.load_balance_loss'),
+        edited("fedmm.runs.train:round_metrics", '"train/loss": report.loss', '"train/loss": report.load_balance_loss'),
     ),
     Fault(
         "softmax forgets the target",
         (LOSSES,),
-        edited(softmax.cross_entropy, "torch.logsumexp(logits, dim=-1) - taken", "torch.logsumexp(logits, dim=-1)"),
+        edited(
+            "fedmm.models.losses.softmax:cross_entropy",
+            "torch.logsumexp(logits, dim=-1) - taken",
+            "torch.logsumexp(logits, dim=-1)",
+        ),
     ),
-    Fault("gBCE divides by its negatives alone", (LOSSES,), edited(pairwise._gbce, "(1.0 + _count", "(0.0 + _count")),
-    Fault("BPR the wrong way round", (LOSSES,), edited(pairwise._bpr, "target - negatives", "negatives - target")),
+    Fault(
+        "gBCE divides by its negatives alone",
+        (LOSSES,),
+        edited("fedmm.models.losses.pairwise:_gbce", "(1.0 + _count", "(0.0 + _count"),
+    ),
+    Fault(
+        "BPR the wrong way round",
+        (LOSSES,),
+        edited("fedmm.models.losses.pairwise:_bpr", "target - negatives", "negatives - target"),
+    ),
     Fault(
         "catalogues skip nothing",
         (LOSSES,),
-        edited(batched.CatalogueQuestions.mask_logits, "if self.met_at is not None", "if False"),
+        edited("fedmm.models.losses.batched:CatalogueQuestions.mask_logits", "if self.met_at is not None", "if False"),
     ),
-    Fault("gBCE is never calibrated", (CALIBRATED,), edited(pairwise.gbce_power, "calibration *", "0 * calibration *")),
+    Fault(
+        "gBCE is never calibrated",
+        (CALIBRATED,),
+        edited("fedmm.models.losses.pairwise:gbce_power", "calibration *", "0 * calibration *"),
+    ),
     Fault(
         "log-Q with the other sign",
         (CALIBRATED,),
-        edited(local_training.StepStream.offsets, "return -self._shares", "return self._shares"),
+        edited("fedmm.federation.local_training:StepStream.offsets", "return -self._shares", "return self._shares"),
     ),
     Fault(
         "alignment in one direction",
         (ALIGNED,),
-        edited(alignment.contrast, "(similarities, similarities.mT)", "(similarities, similarities)"),
+        edited("fedmm.models.alignment:contrast", "(similarities, similarities.mT)", "(similarities, similarities)"),
     ),
 )
