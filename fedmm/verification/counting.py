@@ -3,6 +3,7 @@ baselines made of them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from fedmm.models.experts.transition import TransitionExpert, transition_scores
 from fedmm.models.experts.transition_rows import sparse_transition_scores
 from fedmm.models.recommender import Batch
 from fedmm.models.scores import SparseScores
+from fedmm.models.succession import Succession, default_weight
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
 from fedmm.verification.world import histories, make_local
@@ -47,6 +49,49 @@ def yardstick(counts: FloatArray, history: Sequence[int], t: int) -> float:
     last = list(history)[::-1][:10]
     found = sum(0.8**age * counts[item, t] for age, item in enumerate(last))
     return float(found / math.sqrt(total)) if total > 0 else 0.0
+
+
+def kernel(rows: Sequence[Sequence[int]], num_items: int) -> FloatArray:
+    """K [V, V]: what follows an item up to ten places on, and a quarter of what precedes it, over n_i^.4 n_t^.3, in
+    tenths of its mean entry."""
+    onward = np.zeros((num_items + 1, num_items + 1))
+    for row in rows:
+        for at, item in enumerate(row):
+            for gap, other in enumerate(row[at + 1 : at + 11], 1):
+                onward[item, other] += 0.5 ** (gap / 5)
+    total = onward.sum(0) + onward.sum(1)
+    found = np.zeros_like(onward)
+    for i, t in itertools.product(range(num_items + 1), repeat=2):
+        if onward[i, t] or onward[t, i]:
+            found[i, t] = (onward[i, t] + 0.25 * onward[t, i]) / (total[i] ** 0.4 * total[t] ** 0.3)
+    return np.asarray(found / (0.1 * found[found > 0].mean()))
+
+
+def followed(table: FloatArray, history: Sequence[int], t: int, weight: float) -> float:
+    """weight times ln(1 + sum over the last ten items, the newest first, of 0.8^age K[item, t])."""
+    last = list(history)[::-1][:10]
+    return weight * math.log1p(sum(0.8**age * float(table[item, t]) for age, item in enumerate(last)))
+
+
+def succession(subject: Subject) -> Finding:
+    """What is added to a model's scores for what has followed recent items, item by item; and when it is by default."""
+    del subject
+    rows = [row.tolist() for row in histories()]
+    rows[3] = [*rows[3], rows[3][0]]
+    train, table = Ragged.from_rows(rows), kernel(rows, SMALL_ITEMS)
+    found = (
+        Succession.build(sum_transition_counts(train, SMALL_ITEMS), 0.7).scores(Ragged.from_rows(rows[2:5])).toarray()
+    )
+    gaps = [
+        (f"item {t} after history {place}", abs(float(found[place, t]) - followed(table, row, t, 0.7)))
+        for place, row in enumerate(rows[2:5])
+        for t in range(SMALL_ITEMS + 1)
+    ]
+    short, long = Ragged.from_rows([[1] * 20, [1] * 20, [1] * 40]), Ragged.from_rows([[1] * 21, [1] * 21, [1] * 2])
+    weights = [default_weight(short, 5001), default_weight(short, 5000), default_weight(long, 5001)]
+    gaps.append((f"default weights {weights}", 0.0 if weights == [8.0, 0.0, 0.0] else math.inf))
+    value, label = worst(gaps)
+    return at_most(value, 1e-9, f"three histories, the whole catalogue; largest: {label}")
 
 
 def baselines(subject: Subject) -> Finding:
@@ -183,6 +228,7 @@ CHECKS: Sequence[Check] = tuple(
     Check(group, name, measure)
     for group, name, measure in (
         ("honesty", "counts, popularity and the yardstick equal counting by hand", baselines),
+        ("honesty", "what has followed recent items is added by definition", succession),
         ("honesty", "a client in training sees no count of its own", own_counts),
         ("federation", "the spectral start equals its definition, whole and sketched", spectral),
         ("honesty", "popularity counts training histories alone", popularity_without_held_out),

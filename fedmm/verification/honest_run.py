@@ -12,11 +12,12 @@ from fedmm.runs.metrics import flat_metrics
 from fedmm.utils.params import Params
 from fedmm.verification import naive
 from fedmm.verification.checks import Check, Finding, at_most, worst
-from fedmm.verification.counting import counted, yardstick
-from fedmm.verification.little_run import LittleRun
+from fedmm.verification.counting import counted, followed, kernel, yardstick
+from fedmm.verification.little_run import SETTINGS, LittleRun
 from fedmm.verification.subject import Subject
 
 SIZES = (3, 10)
+PARTS = ("backbone", "visual", "semantic", "succession")
 Score = Callable[[list[int], Sequence[int]], list[float]]  # known items, candidates -> their scores
 Values = dict[str, list[float]]  # metric -> by query
 
@@ -74,6 +75,7 @@ def ranked(run: LittleRun, score: Score, split: str, protocol: str) -> Values:
 def model_score(run: LittleRun, params: Params, *, only: str | None = None) -> Score:
     """Scores by the oracle, from the last items of the history that fit; ``only``: the backbone or one expert alone."""
     recommender, length = run.experiment.recommender, run.experiment.recommender.config.max_length
+    table, weight = kernel(run.train, run.experiment.split.num_items), float(SETTINGS["model.succession"])
 
     def score(known: list[int], candidates: Sequence[int]) -> list[float]:
         window = known[-length:]
@@ -81,13 +83,16 @@ def model_score(run: LittleRun, params: Params, *, only: str | None = None) -> S
         found = []
         for t in candidates:
             if only is None:
-                value = naive._score(recommender, params, window, states, t)
-            elif only == "backbone":
+                value = naive._score(recommender, params, window, states, t) + followed(table, known, t, weight)
+            elif only == "succession":
+                value = torch.tensor(followed(table, known, t, weight))
+            elif only.startswith("backbone"):
                 value = naive._norm(states[-1], params, "backbone.norm") @ params["backbone.item_embedding"][t]
             else:
                 value = naive._pooled_score(recommender, params, only, window, t)
                 value = value + naive._neighbor_score(recommender, only, window, t)
-            found.append(float(value))
+            # While only the backbone trains, what has followed is added to it all the same.
+            found.append(float(value) + (followed(table, known, t, weight) if only == "backbone and counts" else 0.0))
         return found
 
     return score
@@ -95,12 +100,10 @@ def model_score(run: LittleRun, params: Params, *, only: str | None = None) -> S
 
 def scores_beside(run: LittleRun) -> dict[str, Score]:
     """Who stands beside the model."""
-    train = [[item for item in row if item not in run.cold] for row in run.rows]
-    train = [row[:-2] if len(row) >= 3 else row for row in train]
-    counts = counted(train, run.experiment.split.num_items)
-    held = [sum(item in row for row in train) for item in range(run.experiment.split.num_items + 1)]
+    counts = counted(run.train, run.experiment.split.num_items)
+    held = [sum(item in row for row in run.train) for item in range(run.experiment.split.num_items + 1)]
     start = run.experiment.initial_state().server.params
-    parts = {name: model_score(run, run.best, only=name) for name in ("backbone", *run.experiment.recommender.tables)}
+    parts = {name: model_score(run, run.best, only=name) for name in PARTS}
     return {
         "popularity": lambda _, candidates: [float(held[t]) for t in candidates],
         "transition_counts": lambda known, candidates: [yardstick(counts, known, t) for t in candidates],
@@ -185,7 +188,7 @@ def round_reported(subject: Subject) -> Finding:
         gaps.append((f"round {report.round} validated", 0.0 if (report.validation is not None) == due else math.inf))
         if report.validation is not None:
             backbone_only = report.round <= 1
-            score = model_score(run, state.server.average, only="backbone" if backbone_only else None)
+            score = model_score(run, state.server.average, only="backbone and counts" if backbone_only else None)
             values = ranked(run, score, "validation", "full")
             validated[report.round] = statistics.fmean(values["ndcg_at_10"])
             gaps.append((f"round {report.round}", abs(report.validation["full/ndcg_at_10"] - validated[report.round])))

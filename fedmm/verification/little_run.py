@@ -29,6 +29,7 @@ SETTINGS: Mapping[str, Any] = {
     "evaluation.every": 2,
     "evaluation.negatives_seed": 3,
     "model.gating_init": 0.7,
+    "model.succession": 0.3,
     "data.cold_item_fraction": 0.2,
 }
 
@@ -52,6 +53,13 @@ class LittleRun:
         """Items that nobody trains on."""
         cold = self.experiment.split.cold
         return frozenset() if cold is None or cold.candidates is None else frozenset(np.flatnonzero(cold.candidates))
+
+    @property
+    def train(self) -> list[list[int]]:
+        """What every client trains on: all but its last two items that are not cold, all where they are fewer than
+        three."""
+        warm = [[item for item in row if item not in self.cold] for row in self.rows]
+        return [row[:-2] if len(row) >= 3 else row for row in warm]
 
 
 class _Nobody:

@@ -11,6 +11,7 @@ OFTEN = "negatives are drawn as often as the settings say"
 COHORTS = "everybody is in cohorts equally often"
 COUNTS = "counts, popularity and the yardstick equal counting by hand"
 OWN = "a client in training sees no count of its own"
+SUCCESSION = "what has followed recent items is added by definition"
 SUMS = "counts are summed alike in all three ways, at the price of their messages"
 SPECTRAL = "the spectral start equals its definition, whole and sketched"
 HELD_OUT = "popularity counts training histories alone"
@@ -133,7 +134,7 @@ FAULTS = (
     Fault(
         "near pairs count as far ones",
         (COUNTS,),
-        edited("fedmm.data.transitions:transition_weight", "gap / half_life", "half_life / gap"),
+        edited("fedmm.data.transitions:transition_weight", "(0.5 ** (gap / half_life))", "(0.5 ** (half_life / gap))"),
     ),
     Fault("the yardstick reads nine items", (COUNTS,), constant("fedmm.evaluation.baselines", "RECENT", 9)),
     Fault(
@@ -187,8 +188,8 @@ FAULTS = (
         (SPLITS,),
         edited(
             "fedmm.data.splits:_queries",
-            "prefixes(own, places), own.values[at]",
-            "prefixes(own, places - (places == own.lengths - 1)), own.values[at]",
+            "Queries(users, prefixes(own, places), ",
+            "Queries(users, prefixes(own, places - (places == own.lengths - 1)), ",
         ),
     ),
     Fault(
@@ -405,6 +406,16 @@ FAULTS = (
             "Row(label, low, high, len(values), num_pruned",
             "Row(label, low, high, len(values) + num_pruned, 0",
         ),
+    ),
+    Fault(
+        "what followed is added as it is",
+        (SUCCESSION,),
+        edited("fedmm.models.succession:Succession.scores", "np.log1p(found.data)", "found.data"),
+    ),
+    Fault(
+        "what preceded counts in full",
+        (SUCCESSION, "a run reports what its kept parameters are worth"),
+        constant("fedmm.models.succession", "BACKWARD", 1.0),
     ),
     Fault(
         "cohorts take turns by the catalogue",

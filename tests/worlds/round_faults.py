@@ -246,24 +246,24 @@ FAULTS = (
     Fault(
         "only trainable clients send counts",
         (START,),
-        edited("fedmm.experiment:Experiment._start_ledger", "len(self.split.train)", "len(self.federation.clients)"),
+        edited("fedmm.federation.count_uses:start_ledger", "len(sums.train)", "len(sums.train) - 1"),
     ),
     Fault(
         "the sum of counts comes back for free",
         (START,),
-        edited("fedmm.experiment:Experiment._start_ledger", "message if expert else 0", "0"),
+        edited("fedmm.federation.count_uses:start_ledger", "sums.downlink_bytes(counts=received)", "0"),
     ),
     Fault(
         "centralised training is billed",
         (START,),
-        edited("fedmm.experiment:Experiment._start_ledger", "if self.centralized:", "if False:"),
+        edited("fedmm.federation.count_uses:start_ledger", 'if config.federation.mode == "centralized":', "if False:"),
     ),
     Fault(
         "metrics are cut one place early",
         (WORTH,),
         edited(
             "fedmm.evaluation.results:evaluate",
-            "per_query(ranking.counts[protocol], cutoffs)",
+            "per_query(ranking.counts[protocol], cutoffs, extra_metrics)",
             "{f'{n.rsplit(chr(95), 1)[0]}_{int(n.rsplit(chr(95), 1)[1]) + 1}': v for n, v in "
             "per_query(ranking.counts[protocol], [k - 1 for k in cutoffs]).items()}",
         ),
