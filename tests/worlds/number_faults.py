@@ -307,9 +307,7 @@ FAULTS = (
         ),
     ),
     Fault("Holm is not monotone", (HOLM,), edited("fedmm.utils.statistics:holm", "max(largest, ", "max(0.0, ")),
-    Fault(
-        "Holm is Bonferroni", (HOLM,), edited("fedmm.utils.statistics:holm", "(len(order) - rank)", "len(order)")
-    ),
+    Fault("Holm is Bonferroni", (HOLM,), edited("fedmm.utils.statistics:holm", "(len(order) - rank)", "len(order)")),
     Fault(
         "a study's Holm counts what is unknown",
         (HOLM,),
