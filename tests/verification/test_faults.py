@@ -6,10 +6,18 @@ from fedmm.config import ExperimentConfig
 from fedmm.verification.catalogue import CHECKS
 from fedmm.verification.checks import run_checks
 from fedmm.verification.subject import Subject
-from worlds import federation_faults, honesty_faults, model_faults, number_faults, round_faults
+from worlds import (
+    federation_faults,
+    honesty_faults,
+    model_faults,
+    number_faults,
+    reading_faults,
+    report_faults,
+    round_faults,
+)
 from worlds.planting import Fault
 
-LATER = (*round_faults.FAULTS, *number_faults.FAULTS)
+LATER = (*round_faults.FAULTS, *report_faults.FAULTS, *number_faults.FAULTS, *reading_faults.FAULTS)
 FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS, *LATER)
 BY_NAME = {check.name: check for check in CHECKS}
 
