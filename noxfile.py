@@ -62,6 +62,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def documents(session: nox.Session) -> None:
+    """Everything that the README, the tutorials and the notebook tell a reader to type, with short trainings."""
+    session.install(*CONSTRAINTS, ".[test]")
+    session.run("pytest", "-n", "0", "-m", "slow or not slow", "tests/docs", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Builds the wheel, installs it elsewhere and trains with it outside the checkout."""
     session.install(*CONSTRAINTS, "build")
