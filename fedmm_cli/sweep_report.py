@@ -91,7 +91,7 @@ def _print_marginals(console: Console, study: Study, found: Sequence[Mapping[str
 def _print_test(console: Console, result: Mapping[str, Any]) -> None:
     """The best trial on test, below what it stands beside; ``winner`` it is called only where there is one."""
     test = result["test"]
-    name = "best trial" if result["verdict"]["winner"] is None else "winner"
+    name = "winner" if result["verdict"]["winner"] is True else "best trial"
     runs = "one run" if test["num_runs"] == 1 else f"the mean of {test['num_runs']} runs"
     protocol, values = next(iter(test["metrics"].items()))
     beside = reference_rows(test["baselines"], test.get("parts", {}))

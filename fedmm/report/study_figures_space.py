@@ -91,16 +91,15 @@ def _draw_slice(complete: Sequence[TrialRecord], one: Marginal, metric: str, axe
     if not tried:
         say(axes, "no complete trial has it")
         return
-    jitter = 0.0 if scale.continuous else 0.16 * scale.step
-    xs = [scale.position(t.params[one.parameter.name]) + jitter * _unrest(t.number) for t in tried]
+    xs = [scale.position(t.params[one.parameter.name]) for t in tried]
     ys = [trial.value or 0.0 for trial in tried]
     axes.plot(xs, ys, "o", color=BLUE, alpha=0.5, markersize=5, markeredgewidth=0)
     if not scale.continuous:
         for row in one.rows:
             if row.ci95 is not None and row.mean is not None:
-                at = scale.position(row.low) + 0.28 * scale.step
-                axes.plot([at, at], row.ci95, color=BLACK, linewidth=1.6)
-                axes.plot(at, row.mean, "o", color=BLACK, markersize=4.5)
+                at = scale.position(row.low)
+                axes.plot([at, at], row.ci95, color=BLACK, linewidth=1.6, zorder=1.5)
+                axes.plot(at, row.mean, "_", color=BLACK, markersize=13, markeredgewidth=1.6, zorder=1.5)
     best = max(range(len(ys)), key=lambda at: ys[at])
     axes.plot(xs[best], ys[best], "*", color=ORANGE, markersize=13, markeredgewidth=0)
     _label_axis(axes, scale)
@@ -118,11 +117,6 @@ def _label_axis(axes: Axes, scale: Scale, vertical: bool = False) -> None:
     crowded = sum(len(label) for label in labels) > 34
     axes.set_xticks(places, labels, rotation=35 if crowded else 0, ha="right" if crowded else "center")
     axes.set_xlim(-margin, 1 + margin)
-
-
-def _unrest(number: int) -> float:
-    """From -1 to 1, spread evenly over consecutive numbers (multiples of the golden ratio), to part equal values."""
-    return 2 * math.modf(number * (math.sqrt(5) - 1) / 2)[0] - 1
 
 
 def _draw_contour(complete: Sequence[TrialRecord], a: Parameter, b: Parameter, axes: Axes) -> None:

@@ -127,13 +127,14 @@ def _test(summary: Mapping[str, Any]) -> Html:
     own: Mapping[str, Mapping[str, Any]] = test["metrics"]
     beside = {str(name).replace("_", " "): values for name, values in (test.get("baselines") or {}).items()}
     beside |= {f"{name} alone": values for name, values in (test.get("parts") or {}).items()}
+    called = "the winner" if (summary.get("verdict") or {}).get("winner") is True else "the best trial"
     tables = []
     for protocol, values in own.items():
         names = [name for name in PREFERRED if name in values]
         head = ["On test", *(metric_words(f"{protocol}/{name}").partition(",")[0] for name in names)]
         rows = [
             [title, *(_measured(found.get(protocol, {}), name) for name in names)]
-            for title, found in {"the winner": own, **beside}.items()
+            for title, found in {called: own, **beside}.items()
         ]
         tables.append(table(head, rows, caption=f"On test, {PROTOCOLS.get(protocol, protocol)}."))
     note = paragraph(f"Selection never read the numbers on test.{again}", kind="note")
@@ -184,7 +185,7 @@ def _tables(study: Study, found: Sequence[Marginal]) -> Html:
             for row in one.rows
         ]
         test = (
-            "too few trials to compare"
+            "one trial a value, which is too few to compare"
             if one.p_adjusted is None
             else f"p = {probability(one.p_adjusted)} after Holm's correction"
         )
@@ -197,7 +198,8 @@ def _tables(study: Study, found: Sequence[Marginal]) -> Html:
 def _interval(row: Row) -> Html | str:
     if row.mean is None:
         return "none"
-    interval = "too few" if row.ci95 is None else f"[{share(row.ci95[0])}, {share(row.ci95[1])}]"
+    interval = "one trial" if row.ci95 is None else f"[{share(row.ci95[0])}, {share(row.ci95[1])}]"
+    interval += f" over {counted(row.num_seeds, 'seed')}" if row.num_seeds else ""
     return joined([share(row.mean), " ", element("small", interval)])
 
 

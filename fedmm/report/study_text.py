@@ -36,6 +36,7 @@ def readings(study: Study, trials: Sequence[TrialRecord], found: Sequence[Margin
         _against_default(study, complete, best),
         _against_seeds(complete, best),
         *(parameter_reading(one, best) for one in found),
+        _edges(found, best, len(complete)),
         _noise(found, len(complete)),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -65,7 +66,8 @@ def parameter_reading(one: Marginal, best: TrialRecord) -> str:
     known = sum(other.ci95 is not None for other in one.rows)
     if len(one.alike) == known - 1:
         return f"{short(name)}: its values differ, but which one is best cannot be said yet."
-    stated = f"{short(name)} is best at {row.label} (mean {share(row.mean or 0.0)}{interval}, {row.num_trials} trials)"
+    units = f"{row.num_seeds} seeds" if row.num_seeds else f"{row.num_trials} trials"
+    stated = f"{short(name)} is best at {row.label} (mean {share(row.mean or 0.0)}{interval}, {units})"
     alike = f", though it cannot be told from {listed(one.alike)}" if one.alike else ""
     return f"{stated}{alike}.{_advice(one, best)}"
 
@@ -85,6 +87,28 @@ def at_edge(one: Marginal, best: TrialRecord) -> str:
     if high and not _is_bound(name, "at most", top):
         return "high"
     return "low" if low and not _is_bound(name, "at least", bottom) else ""
+
+
+def _edges(found: Sequence[Marginal], best: TrialRecord, num_complete: int) -> str:
+    """Where the best trial itself lies at an end of what was searched and too little was tried to test its parameter:
+    that is then all there is to know."""
+    ends = []
+    for one in found:
+        numbers, name = numeric_values(one.parameter), one.parameter.name
+        if numbers is None or name not in best.params or len(set(numbers)) < 2:
+            continue
+        if one.telling or (one.p_adjusted is not None and num_complete >= ENOUGH):
+            continue
+        domain, bottom, top, value = one.parameter.domain, min(numbers), max(numbers), float(best.params[name])
+        edge = EDGE if isinstance(domain, Range) else 0.0
+        place = _share_of(domain, value) if isinstance(domain, Range) else (value - bottom) / (top - bottom)
+        if place >= 1 - edge and not _is_bound(name, "at most", top):
+            ends.append(f"{short(name)} {setting(best.params[name])} (upper edge)")
+        elif place <= edge and not _is_bound(name, "at least", bottom):
+            ends.append(f"{short(name)} {setting(best.params[name])} (lower edge)")
+    if not ends:
+        return ""
+    return f"The best trial lies at the edge of what was searched: {listed(ends)}. Values beyond it were not tried."
 
 
 def _share_of(domain: Range, value: Any) -> float:

@@ -4,7 +4,8 @@ Such a table says less than it seems to. TPE (Bergstra et al., NeurIPS 2011) spe
 well, so the trials with one value are no random sample: their other parameters are better or worse chosen than those
 beside another value, and the trials are not independent of each other. Pruned trials are counted but have no part in a
 mean, which flatters values that were often pruned. On a full grid neither holds, and the tables are what they seem.
-Intervals are Student's t over the complete trials of a row; the test between rows is a permutation test of the
+Intervals are Student's t over the complete trials of a row, or over the seeds of its one trial where no row has two
+trials; the test between rows is a permutation test of the
 one-way F statistic (Fisher, 1935) with Holm's correction (1979) over the parameters.
 """
 
@@ -52,8 +53,9 @@ class Row:
     num_trials: int  # complete ones
     num_pruned: int
     mean: float | None  # None without complete trials
-    ci95: tuple[float, float] | None  # None below two complete trials
+    ci95: tuple[float, float] | None  # None below two complete trials, or seeds of the one trial
     best: float | None
+    num_seeds: int = 0  # runs of its one trial behind the interval; 0 where the interval is over trials
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Marginal:
 
     @property
     def best(self) -> Row | None:
-        """The row with the highest mean among those with two complete trials or more; None where there is none."""
+        """The row with the highest mean among those with an interval; None where there is none."""
         known = [row for row in self.rows if row.ci95 is not None]
         return max(known, key=lambda row: row.mean or 0.0, default=None)
 
@@ -123,23 +125,33 @@ def _marginal(
     stopped = [trial.params[parameter.name] for trial in pruned if parameter.name in trial.params]
     spans = _spans(parameter, [trial.params[parameter.name] for trial in tried] or stopped)
     places = [_place(parameter, spans, trial.params[parameter.name]) for trial in tried]
+    by_seed = len(set(places)) == len(places) and all(len(_seeds(trial)) > 1 for trial in tried)
+    units = [_seeds(trial) if by_seed else [trial.value or 0.0] for trial in tried]
     rows = []
     for at, (low, high) in enumerate(spans):
         values = [trial.value or 0.0 for trial, place in zip(tried, places, strict=True) if place == at]
+        measured = [value for own, place in zip(units, places, strict=True) if place == at for value in own]
         num_pruned = sum(_place(parameter, spans, value) == at for value in stopped)
         mean = statistics.fmean(values) if values else None
         label = setting(low) if low == high else f"{low:.3g} to {high:.3g}"
         best = max(values, default=None)
-        rows.append(Row(label, low, high, len(values), num_pruned, mean, t_interval(values), best))
-    measured = np.array([trial.value for trial in tried], np.float64)
-    return _compared(study, Marginal(parameter, tuple(rows), None, None), measured, np.array(places, np.int64))
+        seeds = len(measured) if by_seed else 0
+        rows.append(Row(label, low, high, len(values), num_pruned, mean, t_interval(measured), best, seeds))
+    flat = np.array([value for own in units for value in own], np.float64)
+    expanded = np.array([place for own, place in zip(units, places, strict=True) for _ in own], np.int64)
+    return _compared(study, Marginal(parameter, tuple(rows), None, None), flat, expanded)
+
+
+def _seeds(trial: TrialRecord) -> list[float]:
+    """The values of a trial's runs, one a seed."""
+    return [run.value for run in trial.runs if run.value is not None]
 
 
 def _compared(study: Study, one: Marginal, values: FloatArray, places: IntArray) -> Marginal:
-    """``one`` with its tests, over the rows with two trials or more; as it is where there are no two such rows."""
+    """``one`` with its tests, over the rows with two ``values`` or more; as it is where there are no two such rows."""
     from fedmm.utils.seeding import numpy_stream  # loads torch
 
-    known = [at for at, row in enumerate(one.rows) if row.num_trials > 1]
+    known = [at for at, row in enumerate(one.rows) if row.ci95 is not None]
     if len(known) < 2 or one.best is None:
         return one
     best = one.rows.index(one.best)
@@ -191,7 +203,7 @@ def mapping_of(found: Sequence[Marginal]) -> list[Mapping[str, Any]]:
             "p_adjusted": one.p_adjusted,
             "rows": [
                 {"low": row.low, "high": row.high, "trials": row.num_trials, "pruned": row.num_pruned,
-                 "mean": row.mean, "ci95": row.ci95, "best": row.best}
+                 "mean": row.mean, "ci95": row.ci95, "best": row.best, "seeds": row.num_seeds}
                 for row in one.rows
             ],
         }

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from fedmm.data.types import FloatArray
 from fedmm.errors import CheckpointError, FedmmError
 from fedmm.evaluation.metrics import one_metric
-from fedmm.evaluation.significance import PairedTest, paired_test
+from fedmm.evaluation.significance import PairedTest, mean_intervals, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE
@@ -97,12 +97,20 @@ def evaluate_on_test(study: Study, trial: TrialRecord, threads: int) -> dict[str
         "num_runs": len(found),
         "metrics": {
             protocol: {name: _mean([one[protocol][name] for one in metrics]) for name in values if name != "ci95"}
-            | ({"ci95": values["ci95"]} if len(found) == 1 else {})
+            | {"ci95": values["ci95"] if len(found) == 1 else _intervals(study, found, protocol)}
             for protocol, values in metrics[0].items()
         },
         "baselines": found[0]["baselines"],
         "parts": found[0]["parts"],
     }
+
+
+def _intervals(study: Study, found: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, list[float]]:
+    """95% intervals over users and seeds of what is measured user by user."""
+    names = found[0]["metrics"][protocol]["ci95"]
+    values = {name: np.stack([one_metric(one["counts"][protocol], name) for one in found]) for name in names}
+    drawn = mean_intervals(values, numpy_stream(study.plan.seed, "test intervals", protocol))
+    return {name: list(bounds) for name, bounds in drawn.items()}
 
 
 def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def _evaluate_run(study: Study, trial: TrialRecord, run: RunRecord) -> dict[str,
     beside = measure_references(trained.experiment, trained.snapshot, "test", found)
     rows = {"baselines": beside.baselines, "parts": beside.parts}
     shown = {kind: {name: row.to_json() for name, row in own.items()} for kind, own in rows.items()}
-    return {"metrics": found.to_json(), **shown}
+    return {"metrics": found.to_json(), "counts": found.counts, **shown}
 
 
 def _per_user(runs: Sequence[RunRecord], protocol: str, name: str, study: Study) -> FloatArray:

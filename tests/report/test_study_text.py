@@ -137,3 +137,19 @@ def test_a_study_that_is_measured_on_test_reads_no_winner():
     sentences = readings(study, trials_of(study, 3, pruned=0.0, failed=0.0))
     assert len(sentences) == 2
     assert "Nothing was selected" in sentences[1]
+
+
+def test_the_best_of_few_trials_at_the_edge_of_a_grid_is_said_to_lie_there():
+    study = study_of('[space."model.hidden_dim"]\nchoices = [16, 32, 64]\n')
+
+    def words(*values: float) -> str:
+        widths = zip((16, 32, 64), values, strict=True)
+        trials = [
+            TrialRecord(at, "complete", {"model.hidden_dim": width}, (value,), {}, (), 1.0)
+            for at, (width, value) in enumerate(widths)
+        ]
+        return " ".join(readings(study, trials))
+
+    assert "hidden_dim 64 (upper edge)" in words(0.1, 0.2, 0.3)
+    assert "hidden_dim 16 (lower edge)" in words(0.3, 0.2, 0.1)
+    assert "edge" not in words(0.1, 0.3, 0.2)

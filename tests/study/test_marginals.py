@@ -14,7 +14,7 @@ from scipy import stats
 
 from fedmm.study import load_study
 from fedmm.study.marginals import ALPHA, mapping_of, marginals, permutation_p, t_interval
-from fedmm.study.records import TrialRecord
+from fedmm.study.records import RunRecord, TrialRecord
 from fedmm.study.selection import complete_trials
 from fedmm.utils.statistics import holm_of_known
 from worlds.study_world import studies, study_of
@@ -139,3 +139,22 @@ def test_the_tables_as_json_say_the_same():
     for one, entry in zip(found, mapping_of(found), strict=True):
         assert entry["parameter"] == one.parameter.name
         assert [row["mean"] for row in entry["rows"]] == [row.mean for row in one.rows]
+
+
+def test_one_trial_a_value_is_told_apart_by_its_seeds() -> None:
+    """A grid of single trials with several seeds has intervals over seeds, and rows of one seed have none."""
+    study = study_of('[space."model.hidden_dim"]\nchoices = [32, 64]\n[study]\nsampler = "grid"\nseeds = 3\n')
+
+    def trial(number: int, width: int, values: list[float]) -> TrialRecord:
+        runs = tuple(RunRecord(seed, "x", None, value) for seed, value in enumerate(values))
+        return TrialRecord(number, "complete", {"model.hidden_dim": width}, (sum(values) / len(values),), {}, runs, 1.0)
+
+    (one,) = marginals(study, [trial(0, 32, [0.1, 0.11, 0.12]), trial(1, 64, [0.2, 0.21, 0.22])])
+    assert [row.num_seeds for row in one.rows] == [3, 3]
+    assert [row.num_trials for row in one.rows] == [1, 1]
+    assert one.rows[0].ci95 == t_interval([0.1, 0.11, 0.12])
+    assert one.best is one.rows[1]
+    assert one.p_value is not None
+    (bare,) = marginals(study, [trial(0, 32, [0.1]), trial(1, 64, [0.2])])
+    assert [(row.ci95, row.num_seeds) for row in bare.rows] == [(None, 0), (None, 0)]
+    assert bare.p_value is None
