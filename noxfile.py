@@ -82,6 +82,14 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """One small change of the code at a time: who notices, verify or the fast tests? Hours for all; `-- --sample 300
+    --seed 1` for a sample; stopped and called again it goes on."""
+    session.install(*CONSTRAINTS, ".[test]")
+    session.run("python", "-m", "tools.mutation", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Ratios measured in one run; figures are printed, nothing is asserted but equal outputs."""
     session.install(*CONSTRAINTS, ".")

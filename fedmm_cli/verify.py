@@ -35,6 +35,9 @@ OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="GROUP", help="architecture, federation, honesty, statistics or data; repeatable."),
 ]
+InventoryOption = Annotated[
+    bool, typer.Option("--inventory", help="List what decides a number, with the checks that hold it; check nothing.")
+]
 ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")]
 
 
@@ -46,6 +49,7 @@ def verify(
     level: LevelOption = "quick",
     only: OnlyOption = None,
     threads: ThreadsOption = None,
+    inventory: InventoryOption = False,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -54,6 +58,9 @@ def verify(
     """Prove the architecture, the federation, the honesty of the numbers and the data; exit 0 only if all holds."""
     del debug
     use_parts(parts)
+    if inventory:
+        _list_inventory(as_json=as_json)
+        return
     _require(level, checkpoint, own_settings=bool(config or assignments or dataset))
     from fedmm.config.load import load_config
     from fedmm.errors import ConfigError
@@ -93,6 +100,22 @@ def verify(
         report.close(outcome)
     if not outcome.passed:
         raise typer.Exit(1)
+
+
+def _list_inventory(*, as_json: bool) -> None:
+    from fedmm.verification.inventory import inventory
+    from fedmm_cli.output import print_json
+
+    entries = inventory()
+    if as_json:
+        print_json({"inventory": [entry.to_json() for entry in entries]})
+        return
+    for entry in entries:
+        typer.echo(f"{entry.kind}  {entry.name}")
+        for check in entry.checks:
+            typer.echo(f"    {check}")
+        if entry.reason:
+            typer.echo(f"    ({entry.reason})")
 
 
 def _require(level: str, checkpoint: Path | None, *, own_settings: bool) -> None:

@@ -97,7 +97,7 @@ def router_gap(model: Model) -> float:
     return gap
 
 
-def some_items(model: Model, count: int = 10) -> list[int]:
+def some_items(model: Model, count: int = 8) -> list[int]:
     """Items spread over the catalogue, the history's last two among them."""
     spread = torch.linspace(1, model.num_items, count - 2).round().long().tolist()
     return sorted({*spread, *model.history[0, 0, -2:].tolist()})

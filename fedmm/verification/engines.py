@@ -133,7 +133,7 @@ def engines_agree(subject: Subject) -> Finding:
     """float64, every optimizer, dropout on."""
     cases = cases_of(subject)
     # Blocks of 3 have clients that end early beside others; every other size takes its turn.
-    sizes = [(3, (1, 32)[place % 2]) if place % 4 < 2 else (3,) for place in range(len(cases))]
+    sizes = [(3, (1, 32)[place % 2]) if place % 6 < 2 else (3,) for place in range(len(cases))]
     value, label = worst((label, engine_gap(case, own)) for (label, case), own in zip(cases, sizes, strict=True))
     return at_most(value, 1e-9, f"{len(cases)} settings, float64, blocks of 1, 3 and 32; largest: {label}")
 

@@ -28,7 +28,7 @@ from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, largest_gap, none_of, within, worst
 from fedmm.verification.subject import Subject
 
-CANARY_ROUNDS = {"quick": 60, "full": 100}
+CANARY_ROUNDS = {"quick": 50, "full": 100}
 CANARY_CLIENTS = 90
 
 

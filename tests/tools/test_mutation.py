@@ -1,0 +1,46 @@
+"""Mutation testing: changes are small, they are made where they are said to be, and a fork alone meets them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from fedmm.federation import schedules
+from tools.mutation.commands import wilson
+from tools.mutation.forks import CAUGHT, SURVIVED, TIMED_OUT, tried
+from tools.mutation.sites import Mutant, mutants, mutated
+
+MODULE, PATH = "fedmm.federation.schedules", Path(str(schedules.__file__))
+FOUND = mutants(MODULE, PATH)
+
+
+@pytest.mark.parametrize("mutant", FOUND, ids=lambda mutant: f"{mutant.number}")
+def test_a_mutant_is_the_module_with_one_function_changed(mutant: Mutant) -> None:
+    before = {n.name: ast.dump(n) for n in ast.parse(PATH.read_text()).body if isinstance(n, ast.FunctionDef)}
+    after = {n.name: ast.dump(n) for n in mutated(PATH, mutant).body if isinstance(n, ast.FunctionDef)}
+    assert [name for name in before if before[name] != after[name]] == [mutant.function]
+
+
+def test_keys_are_distinct() -> None:
+    assert len({mutant.key for mutant in FOUND}) == len(FOUND) > 8
+
+
+def test_a_fork_meets_the_mutant_and_nobody_else() -> None:
+    mutant = next(m for m in FOUND if m.function == "linear" and m.before == "1.0 - progress" and m.kind == "operator")
+    outcome, who = tried(mutant, lambda: "changed" if schedules.linear(0.25) == 1.25 else "", 20)
+    assert (outcome, who) == (CAUGHT, "changed")
+    assert tried(mutant, lambda: "", 20)[0] == SURVIVED
+    assert schedules.linear(0.25) == 0.75
+
+
+def test_whatever_does_not_end_is_caught() -> None:
+    def forever() -> str:
+        while True:
+            pass
+
+    assert tried(FOUND[0], forever, 0.3)[0] == TIMED_OUT
+
+
+def test_a_share_has_its_interval() -> None:
+    low, high = wilson(220, 300)
+    assert (round(low, 3), round(high, 3)) == (0.681, 0.78)
