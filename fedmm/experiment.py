@@ -22,7 +22,7 @@ from fedmm.data.types import Dataset, Queries, Split
 from fedmm.engines import sequential, vectorized
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
-from fedmm.evaluation.model_scorer import model_scorer, succession_scorer, with_succession
+from fedmm.evaluation.model_scorer import Addition, addition_scorer, model_scorer, with_additions
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
 from fedmm.federation import scaffold
@@ -30,7 +30,7 @@ from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.count_sums import CountSums
-from fedmm.federation.count_uses import added_succession, count_notes, count_sums, start_ledger
+from fedmm.federation.count_uses import added_kinship, added_succession, count_notes, count_sums, start_ledger
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.reports import RoundReport as RoundReport
 from fedmm.federation.reports import TrainState as TrainState
@@ -154,8 +154,16 @@ class Experiment:
 
     @functools.cached_property
     def succession(self) -> Succession | None:
-        """What is added when the model scores; None where nothing is."""
+        """What has followed recent items, where that is added to the scores."""
         return added_succession(self.config, self.sums)
+
+    @functools.cached_property
+    def additions(self) -> Mapping[str, Addition]:
+        """What is added when the model scores, by name."""
+        counts = self.succession.weight if self.succession is not None else 0.0
+        kinship = added_kinship(self.config, self.dataset.attributes, counts)
+        found = {"succession": self.succession, "kinship": kinship}
+        return {name: part for name, part in found.items() if part is not None}
 
     @property
     def _receives_counts(self) -> bool:
@@ -233,7 +241,7 @@ class Experiment:
         """The scores of a model: the backbone's up to the last warm-up round, then the full fusion's."""
         experts = snapshot.round > self.config.federation.warmup_rounds
         model = model_scorer(self.recommender, snapshot.params, self.device, experts=experts, clients=snapshot.clients)
-        return with_succession(model, self.succession)
+        return with_additions(model, self.additions.values())
 
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
         """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone.
@@ -284,14 +292,14 @@ class Experiment:
         return {
             "popularity": popularity_scorer(self.split),
             "transition_counts": transition_scorer(self.split),
-            "round_0": with_succession(
-                model_scorer(self.recommender, start, self.device, experts=True), self.succession
+            "round_0": with_additions(
+                model_scorer(self.recommender, start, self.device, experts=True), self.additions.values()
             ),
         }
 
     def parts(self, snapshot: Snapshot) -> dict[str, Scorer]:
         """What a model is made of, each scoring alone: the backbone without experts, then every expert without gate,
-        router and backbone, and what has followed recent items. Nothing where the backbone is all there is.
+        router and backbone, and what is added to the scores. Nothing where the backbone is all there is.
 
         >>> import fedmm, fedmm.testing
         >>> config = fedmm.testing.tiny_config()
@@ -305,8 +313,7 @@ class Experiment:
             model_scorer, self.recommender, snapshot.params, self.device, clients=snapshot.clients
         )
         own: dict[str, Scorer] = {name: build(experts=True, only=name) for name in self.recommender.experts}
-        if self.succession is not None:
-            own["succession"] = succession_scorer(self.succession, self.dtype, self.device)
+        own |= {name: addition_scorer(part, self.dtype, self.device) for name, part in self.additions.items()}
         return {"backbone": build(experts=False), **own} if own else {}
 
     def _validates(self, round_number: int) -> bool:

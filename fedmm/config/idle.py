@@ -110,10 +110,16 @@ READERS = (
     _Reader(
         (
             "data.visual_features", "data.text_features", "data.feature_corruption", "model.experts",
-            "model.transition", "model.succession", "model.load_balance_weight", "federation.warmup_rounds",
+            "model.transition", "model.succession", "data.attributes", "model.load_balance_weight",
+            "federation.warmup_rounds",
         ),
         _has_experts,
         'experts, which model.fusion "backbone" has none of',
+    ),
+    _Reader(
+        ("model.kinship",),
+        lambda config: _has_experts(config) and config.data.attributes is not None,
+        'data.attributes, and another model.fusion than "backbone"',
     ),
     _Reader(
         ("model.gating_init", "model.learn_gating"),

@@ -57,6 +57,7 @@ SYNONYMS = {
     "gating": "model.gating_init",
     "file": "data.path",
     "csv": "data.path",
+    "categories": "data.attributes",
     "gpu": "runtime.device",
     "cuda": "runtime.device",
     "savedir": "runtime.output",

@@ -33,6 +33,9 @@ class DataConfig(Section):
     path: Path | None = Field(None, description="your own interactions file; replaces name")
     visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
     text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
+    attributes: Path | None = Field(
+        None, description="file of item attributes (categories, brands): .json of lists, or a .csv or .tsv table"
+    )
     user_column: str | None = Field(None, description="name of the user column (unset: recognised)")
     item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
     rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
@@ -130,6 +133,11 @@ class ModelConfig(Section):
         None,
         description="weight of what followed the recent items by all clients' counts, added when the model scores and "
         "unknown to training (unset: 8 beyond 5,000 items where the median history has at most 20, else 0)",
+    )
+    kinship: Weight | None = Field(
+        None,
+        description="weight of what items have in common by data.attributes, added when the model scores (unset: twice "
+        "that of the counts in succession, 2 without them)",
     )
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
@@ -325,6 +333,8 @@ LATER: Mapping[str, Any] = {
     "federation.cohort_sampler": "uniform",
     "federation.count_sums": "auto",
     "model.succession": None,
+    "data.attributes": None,
+    "model.kinship": None,
     "evaluation.extra_metrics": [],
     "data.repeats": "first",
     "data.exclude_users": [],

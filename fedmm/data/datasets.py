@@ -75,7 +75,21 @@ def load_dataset(config: DataConfig) -> Dataset:
     features = corrupt(features, config.feature_corruption)
     if config.feature_corruption != "none":
         feature_notes.append(f"features corrupted: {config.feature_corruption}")
-    return Dataset(name, interactions, features, titles_of, prepared.digest, (*notes, *feature_notes))
+    attributes = None
+    if config.attributes is not None:
+        from fedmm.data.attributes import load_attributes  # scipy, which listing datasets does not need
+
+        attributes, remarks = load_attributes(config.attributes.expanduser(), interactions.item_ids)
+        feature_notes += remarks
+    return Dataset(
+        name,
+        interactions,
+        features,
+        titles_of,
+        prepared.digest,
+        (*notes, *feature_notes),
+        attributes=attributes,
+    )
 
 
 def list_datasets() -> tuple[DatasetInfo, ...]:

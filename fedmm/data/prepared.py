@@ -20,7 +20,9 @@ from fedmm.data.prepared_store import PreparedStore
 from fedmm.data.types import Interactions, Ragged
 
 FORMAT = 1
-NOT_DECIDING = frozenset({"path", "visual_features", "text_features", "feature_corruption", "temporal_fraction"})
+NOT_DECIDING = frozenset(
+    {"path", "visual_features", "text_features", "attributes", "feature_corruption", "temporal_fraction"}
+)
 """Settings that are read after the interactions are prepared. Every other one is part of the key, also where it decides
 nothing for this file: too long a key costs a second preparation, too short a one gives wrong numbers."""
 

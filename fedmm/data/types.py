@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.config import DataConfig
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -101,6 +105,7 @@ class Dataset:
     digest: str  # of users, items, order and timestamps: equal digests mean equal interactions
     notes: tuple[str, ...] = field(default=())
     settings: DataConfig | None = None  # those it was loaded with, where ``fedmm.load_dataset`` did
+    attributes: csr_matrix | None = None  # [V, A] of ones: which attributes items have; None: there is no file of them
 
 
 @dataclass(frozen=True, eq=False)

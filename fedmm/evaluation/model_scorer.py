@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fedmm.data.types import IntArray, Ragged
@@ -12,7 +16,6 @@ from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Batch, Recommender
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.models.succession import Succession
 from fedmm.utils.params import Params, expand_for_clients
 
 
@@ -45,26 +48,38 @@ def model_scorer(
     return score
 
 
-def succession_scorer(succession: Succession, dtype: torch.dtype, device: torch.device) -> Scorer:
-    """Scores by what has followed the recent items alone."""
+class Addition(Protocol):
+    """Scores without parameters that are added when a model scores (``models.succession``, ``models.kinship``)."""
+
+    def scores(self, histories: Ragged) -> csr_matrix:
+        """[n, V] after each of the ``histories``; what is not stored is 0."""
+        ...
+
+
+def addition_scorer(addition: Addition, dtype: torch.dtype, device: torch.device) -> Scorer:
+    """Scores by an addition alone."""
 
     def score(users: IntArray, histories: Ragged) -> Tensor:
         del users
-        return torch.from_numpy(succession.scores(histories).toarray()).to(device=device, dtype=dtype)
+        return torch.from_numpy(addition.scores(histories).toarray()).to(device=device, dtype=dtype)
 
     return score
 
 
-def with_succession(scorer: Scorer, succession: Succession | None) -> Scorer:
-    """``scorer`` with the scores of what has followed the recent items added; itself where there is none."""
-    if succession is None:
+def with_additions(scorer: Scorer, additions: Iterable[Addition]) -> Scorer:
+    """``scorer`` with the scores of ``additions`` added; itself where there are none."""
+    added = tuple(additions)
+    if not added:
         return scorer
 
     def score(users: IntArray, histories: Ragged) -> Tensor:
-        total, added = scorer(users, histories), succession.scores(histories).tocoo()
-        places = torch.from_numpy(np.stack([added.row, added.col]).astype(np.int64)).to(total.device)
-        values = torch.from_numpy(added.data).to(total)
-        return total.index_put((places[0], places[1]), values, accumulate=True)
+        total = scorer(users, histories)
+        for addition in added:
+            found = addition.scores(histories).tocoo()
+            places = torch.from_numpy(np.stack([found.row, found.col]).astype(np.int64)).to(total.device)
+            values = torch.from_numpy(found.data).to(total)
+            total = total.index_put((places[0], places[1]), values, accumulate=True)
+        return total
 
     return score
 

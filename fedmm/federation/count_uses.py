@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from scipy.sparse import csr_matrix
+
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
+from fedmm.models import kinship
+from fedmm.models.kinship import Kinship
 from fedmm.models.succession import Succession, default_weight
 
 
@@ -23,6 +27,15 @@ def added_succession(config: ExperimentConfig, sums: CountSums) -> Succession | 
     if weight is None and config.federation.spectral_sketch_size is None:
         weight = default_weight(sums.train, sums.num_items)
     return Succession.build(sums.clients, weight) if weight and config.model.fusion != "backbone" else None
+
+
+def added_kinship(config: ExperimentConfig, attributes: csr_matrix | None, counts: float) -> Kinship | None:
+    """What items have in common, beside counts of weight ``counts``; None without attributes, or at weight 0."""
+    if attributes is None or config.model.fusion == "backbone":
+        return None
+    weight = config.model.kinship
+    weight = kinship.default_weight(counts) if weight is None else weight
+    return Kinship.build(attributes, weight) if weight else None
 
 
 def start_ledger(config: ExperimentConfig, sums: CountSums, *, received: bool) -> Ledger:

@@ -54,7 +54,7 @@ class Succession:
 
     def scores(self, histories: Ragged) -> csr_matrix:
         """s [n, V] after each of the ``histories``; what is not stored is 0."""
-        found = (_recency(histories, self.kernel.shape[0]) @ self.kernel).tocsr()
+        found = (recency(histories, self.kernel.shape[0]) @ self.kernel).tocsr()
         found.data = self.weight * np.log1p(found.data)
         return found
 
@@ -72,8 +72,8 @@ def _power(totals: FloatArray, exponent: float) -> FloatArray:
     return np.asarray(np.power(totals, exponent, out=np.zeros_like(totals), where=totals > 0), dtype=np.float64)
 
 
-def _recency(histories: Ragged, size: int) -> csr_matrix:
-    """[n, V]: the weight of each item of the recent history."""
+def recency(histories: Ragged, size: int) -> csr_matrix:
+    """[n, V = size]: the weight of each item of the recent history."""
     age = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.values))
     recent = age < RECENT
     entries = histories.row_of_value[recent], histories.values[recent]

@@ -29,6 +29,7 @@ _SAME_FOR_ALL = {
     "evaluation.": "Trials must be measured alike; fix it in [base].",
     "data.visual_features": "",
     "data.text_features": "",
+    "data.attributes": "",
     "data.feature_corruption": "",
     "data.": "Trials on different data cannot be compared; fix it in [base] and make a study for each, or measure "
     "variants without selecting among them: test_every_run = true.",

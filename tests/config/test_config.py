@@ -74,6 +74,8 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.experts": Case("memory"),
     "model.transition": Case(True),
     "model.succession": Case(4.0),
+    "data.attributes": Case("attributes.json"),
+    "model.kinship": Case(0.5, {"data.attributes": "attributes.json"}),
     "model.scoring": Case("cosine", MEMORY),
     "model.gating_init": Case(0.5),
     "model.learn_gating": Case(False),

@@ -58,6 +58,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "data.visual_features": [BACKBONE],
     "data.text_features": [BACKBONE],
     "data.feature_corruption": [BACKBONE],
+    "data.attributes": [BACKBONE],
     "data.rating_column": [{}],
     "federation.warmup_rounds": [BACKBONE, {**BACKBONE, "model.user_vector": True}],
     "federation.client_fraction": [{"federation.cohort_size": 3}],

@@ -14,7 +14,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import Ragged
 from fedmm.errors import ConfigError
-from fedmm.evaluation.model_scorer import succession_scorer, with_succession
+from fedmm.evaluation.model_scorer import addition_scorer, with_additions
 from fedmm.experiment import Experiment
 from fedmm.federation.ledger import counts_message_bytes
 from fedmm.models.succession import MANY_ITEMS, SHORT_HISTORY, Succession, default_weight
@@ -60,12 +60,12 @@ def test_the_sum_lies_between_the_model_and_the_counts() -> None:
     counts, fixed = sum_transition_counts(train, 12), torch.from_numpy(stream.standard_normal((30, 13)))
     model = lambda users, histories: fixed[users]  # noqa: E731
     users = np.arange(30)
-    assert with_succession(model, None) is model
-    alone = succession_scorer(Succession.build(counts, 3.0), torch.float64, CPU)(users, train)
-    summed = with_succession(model, Succession.build(counts, 3.0))(users, train)
+    assert with_additions(model, ()) is model
+    alone = addition_scorer(Succession.build(counts, 3.0), torch.float64, CPU)(users, train)
+    summed = with_additions(model, [Succession.build(counts, 3.0)])(users, train)
     torch.testing.assert_close(summed, fixed + alone, rtol=0, atol=1e-12)
     assert torch.equal(fixed, model(users, train)), "the model's own scores are not written to"
-    sharp = with_succession(model, Succession.build(counts, 1e9))(users, train)
+    sharp = with_additions(model, [Succession.build(counts, 1e9)])(users, train)
     order = alone.argsort(dim=1, descending=True, stable=True)
     first = alone.gather(1, order)
     apart = (first[:, :-1] - first[:, 1:] > 1e-6).flatten()

@@ -44,6 +44,8 @@ def write_world(folder: Path) -> None:
                 row = (user, item, rating, time, (user + place // 3) % NUM_USERS, (item + place) % 35)
                 lines.append(",".join(map(str, (*row, other_rating, other_time))))
         (folder / name).write_text("\n".join(lines) + "\n")
+    attributes = {item: [f"kind {item % 5}", item % 3] for item in range(NUM_ITEMS)}
+    (folder / "attributes.json").write_text(json.dumps(attributes))
     for name, width in (("visual.npz", 5), ("text.npz", 4)):
         present = stream.random(NUM_ITEMS) < (0.6 if name == "visual.npz" else 0.9)
         values = stream.normal(size=(NUM_ITEMS, width)).astype(np.float32)
@@ -58,7 +60,7 @@ def settings_of(world: Path, given: Given) -> ExperimentConfig:
         "data.text_features": "text.npz",
     }
     flags = {**files, **BASE, **given}
-    for key in files:
+    for key in (*files, *({"data.attributes"} & set(flags))):
         flags[key] = flags[key] if flags[key] == "none" else str(world / flags[key])
     return load_config(flags=flags)
 
