@@ -54,7 +54,7 @@ def test_start_up_loads_nothing_heavy() -> None:
 
 
 def test_every_flag_sets_its_setting(run) -> None:
-    words = {"--eval": "full", "--hidden-dim": "66", "--local-epochs": "3"}
+    words = {"--eval": "full", "--hidden-dim": "66", "--local-epochs": "3", "--columns": "user,item,-,timestamp"}
     for flag in FLAGS:
         setting = known_settings()[flag.key]
         if flag.constant is not None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fedmm.config import FederationConfig
-from fedmm.engines.sequential import OPTIMIZERS
-from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, clip_factors
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, TORCH_OPTIMIZERS, clip_factors
 from fedmm.utils.params import client_norms
 from fedmm.utils.seeding import torch_stream
 
@@ -46,7 +45,7 @@ def test_each_client_moves_as_under_torch(name, weight_decay):
     found = run(name, draw("params"), steps(), weight_decay=weight_decay)
     for client in range(3):
         leaves = {key: value[client].clone().requires_grad_() for key, value in draw("params").items()}
-        reference = OPTIMIZERS[name](leaves.values(), lr=0.05, weight_decay=weight_decay)
+        reference = TORCH_OPTIMIZERS[name](leaves.values(), lr=0.05, weight_decay=weight_decay)
         for num_active, step in zip(ACTIVE, steps(), strict=True):
             if client < num_active:
                 for key, leaf in leaves.items():

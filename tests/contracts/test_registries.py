@@ -25,7 +25,6 @@ from fedmm.data.corruption import CORRUPTIONS
 from fedmm.data.feature_files import MODALITY_KEYS
 from fedmm.data.negatives import SampledProtocol
 from fedmm.data.types import ItemFeatures
-from fedmm.engines.sequential import OPTIMIZERS
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.cohorts import COHORT_SAMPLERS
@@ -61,7 +60,7 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
         (DataConfig, "feature_corruption", CORRUPTIONS),
         (FederationConfig, "server_optimizer", SERVER_OPTIMIZERS),
         (FederationConfig, "local_optimizer", LOCAL_OPTIMIZERS),
-        (FederationConfig, "local_optimizer", OPTIMIZERS),
+        (FederationConfig, "local_optimizer", TORCH_OPTIMIZERS),
         (FederationConfig, "loss", LOSSES),
         (RuntimeConfig, "engine", ENGINES),
     ],
