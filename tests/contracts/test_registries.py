@@ -28,7 +28,7 @@ from fedmm.data.types import ItemFeatures
 from fedmm.evaluation.metrics import METRICS
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.cohorts import COHORT_SAMPLERS
-from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
+from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, TORCH_OPTIMIZERS
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
