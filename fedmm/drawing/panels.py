@@ -111,8 +111,8 @@ def room(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = min(finite), max(finite)
     span = high - low
-    if span <= 1e-9 * max(abs(low), abs(high)):
-        span = abs(high) or 1.0
+    if span <= 1e-9 * max(abs(low), abs(high), 1e-290):
+        span = abs(high) if abs(high) > 1e-290 else 1.0  # a quarter of a smaller number is none
         return low - span / 4, high + span / 4
     return low - share * span, high + share * span
 
