@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from fedmm.tracking.mlflow_store import prepare_environment, probe
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+_LOADING = threading.Lock()
+
+
+def load_mlflow() -> None:
+    """Imports mlflow, one thread at a time: a second one would find a half-loaded module."""
+    with _LOADING:
+        import mlflow.tracking  # noqa: F401
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -20,6 +30,7 @@ def open_client(uri: str) -> MlflowClient:
     """
     prepare_environment()
     probe(uri)
+    load_mlflow()
     from mlflow import MlflowClient
 
     quieten()

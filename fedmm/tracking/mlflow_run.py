@@ -20,7 +20,7 @@ from fedmm import __version__
 from fedmm.config import ExperimentConfig, TrackingConfig
 from fedmm.errors import ConfigError
 from fedmm.tracking.messages import Artifact, DatasetInput, Finish, Message, Metrics, Params, Status, Tags
-from fedmm.tracking.mlflow_client import open_client, quieten
+from fedmm.tracking.mlflow_client import load_mlflow, open_client, quieten
 from fedmm.tracking.mlflow_store import (
     DEFAULT_URI,
     database_lock,
@@ -103,7 +103,7 @@ def preload() -> threading.Thread:
 
     def load() -> None:
         prepare_environment()
-        import mlflow.tracking  # noqa: F401
+        load_mlflow()
 
     thread = threading.Thread(target=load, name="preload-mlflow")
     thread.start()
@@ -184,6 +184,7 @@ class MlflowRun:
         """A client and the id of the experiment, which is made if need be."""
         prepare_environment()
         probe(self.uri)
+        load_mlflow()
         from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
         quieten()
@@ -286,6 +287,7 @@ def _make_database(uri: str) -> None:
     path = database_path(uri)
     if path is None or (path.exists() and path.stat().st_size):
         return
+    load_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     for stale in path.parent.glob(f"{path.name}.*.new*"):
