@@ -4,11 +4,11 @@ import ast
 from pathlib import Path
 
 import pytest
+from mutation.commands import wilson
+from mutation.forks import CAUGHT, SURVIVED, TIMED_OUT, tried
+from mutation.sites import Mutant, mutants, mutated
 
 from fedmm.federation import schedules
-from tools.mutation.commands import wilson
-from tools.mutation.forks import CAUGHT, SURVIVED, TIMED_OUT, tried
-from tools.mutation.sites import Mutant, mutants, mutated
 
 MODULE, PATH = "fedmm.federation.schedules", Path(str(schedules.__file__))
 FOUND = mutants(MODULE, PATH)
