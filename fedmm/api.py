@@ -87,7 +87,7 @@ def load_config(
     (128, 10)
     >>> fedmm.load_config(lr=0.1)
     Traceback (most recent call last):
-    fedmm.errors.ConfigError: There is no setting 'lr'. The nearest known one is federation.learning_rate.
+    fedmm.errors.ConfigError: There is no setting 'lr'. Did you mean federation.learning_rate?
     """
     from fedmm.config import load
     from fedmm.config.short import full_keys

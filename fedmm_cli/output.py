@@ -118,11 +118,11 @@ def _usage(error: Exception, as_json: bool) -> int:
     command = context.command_path if context is not None else "fedmm"
     message, name = explain(), getattr(error, "option_name", None)
     if name is not None and context is not None and hasattr(error, "possibilities"):  # the parser's own guess misleads
+        from fedmm.config.names import suggestion
         from fedmm_cli.unknown_options import nearest_option
 
-        near = nearest_option(name, context.command)
-        message = f"No such option: {name}. {f'The nearest is {near}.' if near else ''}".strip()
-    stop = "" if message.endswith((".", ")")) else "."
+        message = f"No such option: {name}. {suggestion(nearest_option(name, context.command))}".strip()
+    stop = "" if message.endswith((".", ")", "?")) else "."
     return fail("usage", f"{message}{stop}", f"See {command} --help", USAGE, as_json)
 
 

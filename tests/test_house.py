@@ -170,6 +170,7 @@ def test_files_are_locked_in_one_place():
         (r"MlflowClient\(", "fedmm/tracking/mlflow_client.py"),
         (r"def (holm|.*bonferroni)\(", "fedmm/utils/statistics.py"),
         (r"def _?flatten\(", "fedmm/utils/trees.py"),
+        (r"import difflib|get_close_matches|\bDid you mean \{", "fedmm/config/names.py"),
         (r'"sgd": torch\.optim', "fedmm/federation/optimizers.py"),
     ],
 )

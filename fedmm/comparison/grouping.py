@@ -10,7 +10,7 @@ import numpy as np
 
 from fedmm.comparison.types import ComparedRun, Group
 from fedmm.config import UNDIGESTED
-from fedmm.config.describe import known_settings, nearest
+from fedmm.config.describe import known_settings, setting_hint
 from fedmm.data.types import FloatArray
 from fedmm.errors import ConfigError
 from fedmm.evaluation.metrics import one_metric
@@ -55,9 +55,7 @@ def group_runs(runs: Sequence[ComparedRun], by: Sequence[str], differing: Sequen
     """
     for key in by:
         if key not in known_settings():
-            near = nearest(key)
-            remedy = f"The nearest known one is {near}." if near else "`fedmm config show` lists all settings."
-            raise ConfigError(f"--group-by names {key!r}, which is no setting.", remedy)
+            raise ConfigError(f"--group-by names {key!r}, which is no setting.", setting_hint(key))
     groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
         groups.setdefault(repr([run.settings.get(key) for key in by or differing]), []).append(run)

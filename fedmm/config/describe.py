@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedmm.config.names import nearest_name, nearest_setting
+from fedmm.config.names import nearest_name, nearest_setting, suggestion
 from fedmm.config.parts import KINDS
 from fedmm.config.schema import ExperimentConfig
 
@@ -74,15 +74,20 @@ def nearest(key: str) -> str | None:
     return nearest_setting(key, list(known_settings()))
 
 
+def setting_hint(key: str) -> str:
+    """The hint for a ``key`` that no setting has: the one that was probably meant, else where all are listed."""
+    return suggestion(nearest(key), "`fedmm config show` lists all settings.")
+
+
 def remedy_of(setting: Setting, value: Any) -> str:
     """What a setting takes, for who gave it ``value``; for one that names a part also how to bring a part of one's
     own."""
     takes = f"{setting.key} takes {setting.allowed}."
     if setting.part is None:
         return takes
-    near = nearest_name(str(value), setting.choices)
+    meant = suggestion(nearest_name(str(value), setting.choices))
     return (
-        f"{takes} {f'The nearest is {near}. ' if near else ''}A part of your own must be registered: name its file "
+        f"{takes} {meant}{' ' if meant else ''}A part of your own must be registered: name its file "
         "or module with --parts or FEDMM_PARTS, or install its package."
     )
 

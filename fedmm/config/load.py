@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, sections
+from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, sections, setting_hint
+from fedmm.config.names import missing_file_hint, suggestion
 from fedmm.config.schema import ExperimentConfig
 from fedmm.config.toml import dump_toml
 from fedmm.errors import ConfigError
@@ -75,7 +76,7 @@ def _read_file(path: Path) -> Tree:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"There is no file {str(path)!r}.", remedy) from None
+        raise ConfigError(f"There is no file {str(path)!r}.", missing_file_hint(path, remedy)) from None
     except IsADirectoryError:
         raise ConfigError(f"{str(path)!r} is a folder.", remedy) from None
     except UnicodeDecodeError as error:
@@ -169,12 +170,10 @@ def _unknown(key: str, source: str) -> ConfigError:
             f"{key!r} (from {source}) is a group of settings.", f"Give one of them, such as {members[0]}."
         )
     near = nearest(key)
-    variable = source.upper().startswith(PREFIX)
-    if near is None:
-        remedy = "`fedmm config show` lists all settings."
-    else:
-        remedy = f"The nearest known one is {known_settings()[near].variable if variable else near}."
-    return ConfigError(f"There is no setting {source if variable else f'{key!r} (from {source})'}.", remedy)
+    if not source.upper().startswith(PREFIX):
+        return ConfigError(f"There is no setting {key!r} (from {source}).", setting_hint(key))
+    remedy = suggestion(known_settings()[near].variable) if near else setting_hint(key)
+    return ConfigError(f"There is no setting {source}.", remedy)
 
 
 def _explain(errors: Sequence[ErrorDetails], given: Given) -> ConfigError:

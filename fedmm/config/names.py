@@ -1,10 +1,11 @@
-"""Which known name an unknown one was probably meant to be. The one home of suggestions for settings and parts."""
+"""Which known name an unknown one was probably meant to be, and the hint that says so. The one home of suggestions."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 # What other tools call a setting's last word. A word stands here without dashes and underscores.
 SYNONYMS = {
@@ -72,6 +73,7 @@ SYNONYMS = {
     "protocol": "evaluation.protocols",
 }
 CLOSE = 0.8  # of difflib's ratio: a slip of the finger, not another word
+ALIKE = 0.6  # of names that people make up, where any near one helps: files, columns, data sets
 
 
 def nearest_setting(key: str, known: Sequence[str]) -> str | None:
@@ -86,9 +88,9 @@ def nearest_setting(key: str, known: Sequence[str]) -> str | None:
     meant = synonym(leaf)
     if meant in known:
         return meant
-    slips = difflib.get_close_matches(key, known, n=1, cutoff=CLOSE)
-    if slips:
-        return slips[0]
+    slip = _slip(key, known, CLOSE)
+    if slip is not None:
+        return slip
     near = nearest_name(leaf, list(by_leaf))
     return by_leaf[near] if near else None
 
@@ -102,8 +104,10 @@ def synonym(word: str) -> str | None:
     return SYNONYMS.get(_plain(word))
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
+def nearest_name(name: str, known: Iterable[str], cutoff: float = CLOSE) -> str | None:
     """The one of ``known`` that ``name`` was probably meant to be; None where nothing is near enough to help.
+
+    Equal letters come first, then spelling as alike as ``cutoff`` (difflib's ratio), then shared words.
 
     >>> nearest_name("trimed_mean", ["mean", "heat", "trimmed_mean"])
     'trimmed_mean'
@@ -117,9 +121,9 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     typed = _plain(name)
     if typed in plain:
         return plain[typed]
-    alike = difflib.get_close_matches(typed, plain, n=1, cutoff=CLOSE)
-    if alike:
-        return plain[alike[0]]
+    slip = _slip(typed, list(plain), cutoff)
+    if slip is not None:
+        return plain[slip]
     words = set(_words(name))
     shared = [candidate for candidate in names if words and words <= set(_words(candidate))]
     if not shared and len(typed) >= 3:
@@ -131,9 +135,35 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return None
 
 
+def suggestion(near: str | Path | None, otherwise: str = "") -> str:
+    """The hint of an error: what was probably meant, else what helps ``otherwise``.
+
+    >>> suggestion(nearest_name("heet", ["mean", "heat"], ALIKE), "Known are mean, heat.")
+    'Did you mean heat?'
+    >>> suggestion(None, "Known are mean, heat.")
+    'Known are mean, heat.'
+    """
+    return otherwise if near is None else f"Did you mean {near}?"
+
+
+def missing_file_hint(path: Path, otherwise: str = "Check the path.") -> str:
+    """The hint for a file that is not there: the file beside it of nearly that name, else ``otherwise``."""
+    try:
+        siblings = sorted(other.name for other in path.parent.iterdir())
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        siblings = []
+    near = nearest_name(path.name, siblings, ALIKE)
+    return suggestion(near and path.parent / near, otherwise)
+
+
+def _slip(typed: str, known: Sequence[str], cutoff: float) -> str | None:
+    """The one of ``known`` whose spelling is most alike, where it is as alike as ``cutoff``."""
+    return next(iter(difflib.get_close_matches(typed, known, n=1, cutoff=cutoff)), None)
+
+
 def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+    return re.sub(r"[\W_]", "", text.lower())
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
+    return [word for word in re.split(r"[\W_]+", text.lower()) if word]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedmm.config.names import missing_file_hint
 from fedmm.errors import ConfigError, FedmmError
 
 VARIABLE = "FEDMM_PARTS"  # files and modules, separated as in PATH
@@ -36,7 +37,10 @@ def load_parts(source: str) -> None:
     if key in _loaded or (is_file and key in _imported_files()):
         return
     if is_file and not path.is_file():
-        raise ConfigError(f"There is no file of parts {source!r}.", "Give a Python file or a module with --parts.")
+        raise ConfigError(
+            f"There is no file of parts {source!r}.",
+            missing_file_hint(path, "Give a Python file or a module with --parts."),
+        )
     with _reading(source):
         _import_file(path.resolve()) if is_file else importlib.import_module(source)
     _loaded.add(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedmm.config.describe import known_settings, nearest
+from fedmm.config.describe import known_settings, setting_hint
 from fedmm.errors import ConfigError
 
 
@@ -23,8 +23,6 @@ def full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
         dotted = name.replace("__", ".")
         key = dotted if dotted in known_settings() else by_word.get(name, "")
         if not key:
-            near = nearest(dotted)
-            remedy = f"The nearest known one is {near}." if near else "`fedmm config show` lists all settings."
-            raise ConfigError(f"There is no setting {name!r}.", remedy)
+            raise ConfigError(f"There is no setting {name!r}.", setting_hint(dotted))
         found[key] = "none" if value is None else value
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from fedmm.config.names import missing_file_hint
 from fedmm.data.preparation import StrArray
 from fedmm.errors import DataError
 
@@ -53,7 +54,10 @@ def load_attributes(path: Path, item_ids: StrArray) -> tuple[csr_matrix, list[st
 def _read(path: Path) -> Iterable[tuple[str, list[str]]]:
     """Items and their attributes' names."""
     if not path.is_file():
-        raise DataError(f"There is no file {path} of item attributes.", "Check data.attributes (--attributes).")
+        raise DataError(
+            f"There is no file {path} of item attributes.",
+            missing_file_hint(path, "Check data.attributes (--attributes)."),
+        )
     kind = path.suffix.lower()
     try:
         if kind == ".json":

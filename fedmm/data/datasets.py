@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.config import DataConfig
+from fedmm.config.names import ALIKE, nearest_name, suggestion
 from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
 from fedmm.data.preparation import RawInteractions
@@ -100,11 +100,10 @@ def list_datasets() -> tuple[DatasetInfo, ...]:
 def _named(name: str) -> _Named:
     if name in _NAMED:
         return _NAMED[name]
-    near = difflib.get_close_matches(name.lower(), _NAMED, n=1, cutoff=0.4)
-    hint = f"Did you mean {near[0]}? " if near else ""
+    meant = suggestion(nearest_name(name, _NAMED, ALIKE))
     raise DataError(
         f"There is no dataset called {name!r}; known are {', '.join(_NAMED)}.",
-        f"{hint}Your own file is given with data.path (--data FILE).",
+        f"{meant} Your own file is given with data.path (--data FILE).".strip(),
     )
 
 

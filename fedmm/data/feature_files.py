@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmm.config.names import missing_file_hint
 from fedmm.data.preparation import StrArray
 from fedmm.data.types import BoolArray, IntArray
 from fedmm.errors import DataError
@@ -48,9 +48,7 @@ def read_feature_file(path: Path, modality: str) -> FeatureRows:
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a file of {modality} features.", "Give the file's path.")
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _siblings(path), n=1)
-        hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
-        raise DataError(f"There is no file {path} of {modality} features.", hint)
+        raise DataError(f"There is no file {path} of {modality} features.", missing_file_hint(path))
     if read is None:
         raise DataError(
             f"{path}: {path.suffix or 'no extension'} is not a known kind of feature file.",
@@ -82,13 +80,6 @@ def describe(ids: StrArray) -> str:
     """The first few ids, for messages."""
     shown = ", ".join(repr(str(one)) for one in ids[:3])
     return shown + (", ..." if len(ids) > 3 else "")
-
-
-def _siblings(path: Path) -> list[str]:
-    try:
-        return [other.name for other in path.parent.iterdir()]
-    except OSError:
-        return []
 
 
 def _rows(arrays: Mapping[str, Any], path: Path, modality: str) -> FeatureRows:

@@ -7,7 +7,7 @@ import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from fedmm.config.names import nearest_name
+from fedmm.config.names import nearest_name, suggestion
 from fedmm.errors import ConfigError
 from fedmm.study.definition import Study
 from fedmm.study.files import Changes, read_study
@@ -57,10 +57,9 @@ def _names() -> list[str]:
 def _shipped(name: str) -> Traversable:
     names = sorted(_names())
     if name not in names:
-        near = nearest_name(name, names)
-        nearest = f"The nearest is {near}. " if near else ""
-        shipped = ", ".join(names)
-        raise ConfigError(f"There is no study {name!r}.", f"{nearest}Shipped are {shipped}; a file ends in {SUFFIX}.")
+        shipped = f"Shipped are {', '.join(names)}; a file ends in {SUFFIX}."
+        meant = suggestion(nearest_name(name, names))
+        raise ConfigError(f"There is no study {name!r}.", f"{meant} {shipped}".strip())
     return studies_folder() / f"{name}{SUFFIX}"
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedmm.config import ExperimentConfig
-from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, sections
+from fedmm.config.describe import Setting, known_settings, remedy_of, sections, setting_hint
 from fedmm.config.load import load_config
-from fedmm.config.names import nearest_name
+from fedmm.config.names import nearest_name, suggestion
 from fedmm.config.toml import toml_value
 from fedmm.errors import ConfigError
 
@@ -42,8 +42,7 @@ def require_known(names: Iterable[str], known: Sequence[str], place: str, source
     """Raises ConfigError for a name that is not ``known``, with the nearest that is."""
     for name in names:
         if name not in known:
-            near = nearest_name(name, known)
-            remedy = f"The nearest known one is {near}." if near else f"Known are {', '.join(known)}."
+            remedy = suggestion(nearest_name(name, known), f"Known are {', '.join(known)}.")
             raise ConfigError(f"There is no key {name!r} in {place} (from {source}).", remedy)
 
 
@@ -55,9 +54,7 @@ def known(key: str, source: str) -> Setting:
     if key in sections():
         member = next(name for name in known_settings() if name.rpartition(".")[0] == key)
         raise ConfigError(f"{key!r} (from {source}) is a group of settings.", f"Give one of them, such as {member}.")
-    near = nearest(key)
-    remedy = f"The nearest known one is {near}." if near else "`fedmm config show` lists all settings."
-    raise ConfigError(f"There is no setting {key!r} (from {source}).", remedy)
+    raise ConfigError(f"There is no setting {key!r} (from {source}).", setting_hint(key))
 
 
 def require_variable(key: str, source: str, *, selects: bool = True) -> None:

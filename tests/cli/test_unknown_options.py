@@ -27,7 +27,7 @@ MEANT = {
 def test_the_option_that_was_meant_is_named(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", typed, "1"]) == 2
     told = capsys.readouterr().err
-    assert told.splitlines()[0] == f"error: No such option: {typed}. The nearest is {meant}."
+    assert told.splitlines()[0] == f"error: No such option: {typed}. Did you mean {meant}?"
 
 
 @pytest.mark.parametrize("typed", ["--xyz", "--qq", "--foobar"])

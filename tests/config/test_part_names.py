@@ -64,7 +64,7 @@ def test_a_metric_is_named_beside_those_that_ship() -> None:
 
 
 def test_the_nearest_part_is_offered() -> None:
-    with pytest.raises(ConfigError, match=r"The nearest is trimmed_mean\."):
+    with pytest.raises(ConfigError, match=r"Did you mean trimmed_mean\?"):
         load_config(assignments=["federation.aggregation=trimed-mean"])
 
 

@@ -162,7 +162,7 @@ def test_they_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gatings", "The nearest is gating"),
+        ("gatings", "Did you mean gating"),
         ("zzz", "Shipped are capacity"),
         ("missing.toml", "Give a study's file"),
         ("a\0b.toml", "Give a study's file"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from fedmm.config import DataConfig
+from fedmm.config.names import missing_file_hint
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.delimited import read_delimited
 from fedmm.data.readers.objects import holds_objects, read_objects
@@ -60,10 +60,7 @@ def _content(path: Path) -> bytes:
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, not a file of interactions.", "Give the file's path.") from None
     except FileNotFoundError:
-        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
-        raise DataError(f"There is no file {path}.", hint) from None
+        raise DataError(f"There is no file {path}.", missing_file_hint(path)) from None
     except PermissionError:
         raise DataError(f"{path} may not be read.", "Change its permissions.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedmm.config import DataConfig
+from fedmm.config.names import ALIKE, nearest_name, suggestion
 from fedmm.errors import DataError
 
 # In order of preference, spelled without case and punctuation.
@@ -111,8 +111,7 @@ def _place(role: str, names: Sequence[str], wanted: str | None, path: Path) -> i
             for spelling in (wanted, wanted.lower()):
                 if spelling in spellings:
                     return spellings.index(spelling)
-        near = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Set {OPTIONS[role]} to one of them."
+        hint = suggestion(nearest_name(wanted, plain, ALIKE), f"Set {OPTIONS[role]} to one of them.")
         raise DataError(f"{path} has no column {wanted!r} for the {role}; it has {_listed(names)}.", hint)
     known = [bare(name) for name in names]
     return next((known.index(name) for name in SYNONYMS[role] if name in known), None)
