@@ -39,6 +39,14 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def privacy(session: nox.Session) -> None:
+    """The accountant against dp-accounting in 20 settings. Its own environment: dp-accounting asks for an older attrs
+    than constraints.txt has."""
+    session.install("dp-accounting==0.6.0")
+    session.run("python", "tests/oracles/dp_accounting_oracle.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style."""
     session.install(*CONSTRAINTS, "ruff")

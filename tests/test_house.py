@@ -22,6 +22,7 @@ LAYERS = (
     ("config",),
     ("drawing", "tracking", "data", "encoders"),
     ("models", "study"),
+    ("privacy",),
     ("federation",),
     ("engines", "evaluation"),
     ("experiment",),

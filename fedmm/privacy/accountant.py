@@ -1,0 +1,77 @@
+"""The accountant: what a run has released about its clients so far, and the epsilon that this comes to.
+
+    spent([Release("counts", 2.0), Release("updates", 1.0, "poisson", rate=0.2, times=30)], delta=1e-3)
+
+Rényi differential privacy by hand (``renyi.py``); the oracle of the tests is Google's dp-accounting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedmm.privacy import renyi
+from fedmm.privacy.renyi import ORDERS, FloatArray, Sampling, epsilon_of
+
+ACCOUNTANT = "RDP"
+TOLERANCE = 1e-9  # of a noise multiplier that is looked for, relative
+
+
+@dataclass(frozen=True)
+class Release:
+    """Something that left the clients as a noisy sum, ``times`` times over.
+
+    >>> round(spent([Release("updates", 1.0, "poisson", rate=0.2, times=30)], delta=1e-3), 3)
+    6.637
+    """
+
+    name: str
+    noise_multiplier: float  # standard deviation of the noise over the sensitivity
+    sampling: Sampling = "none"  # how the clients behind it were drawn
+    rate: float = 1.0  # their share of the population
+    times: int = 1
+
+    def curve(self) -> FloatArray:
+        """The Rényi curve [orders] of all the times together."""
+        if self.sampling == "poisson":
+            once = renyi.poisson_sampled(self.noise_multiplier, self.rate)
+        elif self.sampling == "fixed":
+            once = renyi.sampled_without_replacement(self.noise_multiplier, self.rate)
+        else:
+            once = renyi.gaussian(self.noise_multiplier)
+        return once * self.times if self.times else np.zeros(len(ORDERS))
+
+
+def spent(releases: Sequence[Release], delta: float) -> float:
+    """The epsilon of all ``releases`` together at ``delta``; 0 where there are none, infinite without noise."""
+    return epsilon_of(sum((release.curve() for release in releases), np.zeros(len(ORDERS))), delta)
+
+
+def noise_for(epsilon: float, delta: float, planned: Callable[[float], Sequence[Release]]) -> float:
+    """The smallest noise multiplier z at which ``planned(z)`` stays within ``epsilon``, to nine digits and never above
+    ``epsilon``. More noise must never cost more. Raises ValueError where epsilon is not positive.
+
+    >>> z = noise_for(8.0, 1e-3, lambda z: [Release("updates", z, "poisson", rate=0.2, times=30)])
+    >>> round(z, 2), spent([Release("updates", z, "poisson", rate=0.2, times=30)], 1e-3) <= 8.0
+    (0.93, True)
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon {epsilon} is not positive")
+    low, high = 0.0, 1.0
+    while spent(planned(high), delta) > epsilon:
+        low, high = high, 2 * high
+    while high - low > TOLERANCE * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(planned(middle), delta) > epsilon else (low, middle)
+    return high
+
+
+def default_delta(num_clients: int) -> float:
+    """delta = N^-1.1, less than one client's share.
+
+    >>> round(default_delta(943), 6)
+    0.000535
+    """
+    return float(max(num_clients, 2) ** -1.1)
