@@ -180,6 +180,11 @@ def test_what_several_need_has_one_home(what, home):
     assert found == {home}
 
 
+def test_pages_are_escaped_in_one_way():
+    ways = r"\bhtml\.escape|saxutils"
+    assert [name_of(path) for path in sources(*CODE) if re.search(ways, path.read_text(encoding="utf-8"))] == []
+
+
 def test_what_optuna_keeps_private_is_touched_in_one_place():
     names = r"system_attrs|\._(storage|study_id|trial_id|thread_local|get_trials|get_bracket_id)\b|optuna[\w.]*\._\w"
     found = {name_of(path) for path in sources(*CODE) if re.search(names, path.read_text(encoding="utf-8"))}

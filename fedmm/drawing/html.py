@@ -1,15 +1,16 @@
 """Pages that need nothing but themselves: one HTML file with its style and its figures in it, no script, no network.
 
-Whatever comes from users is escaped: every function here takes plain text and gives ``Html``, and only ``Html`` is
-put into a page as it is.
+Whatever comes from users is escaped (markupsafe): every function here takes plain text and gives ``Html``, and only
+``Html`` is put into a page as it is.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from markupsafe import Markup, escape
 
 from fedmm.drawing.panels import Panel, svg
 from fedmm.drawing.style import STYLE
@@ -17,33 +18,23 @@ from fedmm.utils.files import write_atomically
 
 WIDE = 6.5  # inches, from which on a panel has a row of its own, and a phone lets it be moved sideways
 STACKED = 5  # from so many columns on, a phone shows a table's rows one below the other
-
-
-class Html(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
-def as_html(value: str) -> Html:
-    """``value`` to stand in a page: escaped, unless it is ``Html``."""
-    return value if isinstance(value, Html) else Html(html.escape(value, quote=True))
+Html = Markup  # text that is HTML already
 
 
 def breakable(key: str) -> Html:
     """A dotted name or a path in code's type, that may be broken after its dots, dashes and slashes."""
-    return element("code", Html(re.sub(r"([._/=-])", r"\1<wbr>", as_html(key))))
+    return element("code", Html(re.sub(r"([._/=-])", r"\1<wbr>", str(escape(key)))))
 
 
 def joined(parts: Iterable[str], between: str = "") -> Html:
     """All parts, one after the other."""
-    return Html(as_html(between).join(as_html(part) for part in parts))
+    return Html(escape(between).join(escape(part) for part in parts))
 
 
 def element(tag: str, *content: str, **attributes: str) -> Html:
     """``<tag ...>content</tag>``. An attribute's trailing underscore goes (``class_``), others become dashes."""
     named = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-    written = "".join(f' {name}="{as_html(value)}"' for name, value in named.items())
+    written = "".join(f' {name}="{escape(value)}"' for name, value in named.items())
     return Html(f"<{tag}{written}>{joined(content)}</{tag}>")
 
 
@@ -95,7 +86,7 @@ def figure(panels: Sequence[Panel], name: str) -> Html:
     drawn = []
     for at, panel in enumerate(panels):
         picture = Html(svg(panel, f"{name}{at}"))
-        caption = [element("b", panel.title)] + ([Html(" "), as_html(panel.caption)] if panel.caption else [])
+        caption = [element("b", panel.title)] + ([Html(" "), escape(panel.caption)] if panel.caption else [])
         kind = {"class_": "wide"} if panel.width > WIDE else {}
         drawn.append(element("figure", element("figcaption", *caption), element("div", picture), **kind))
     return element("div", *drawn, class_="panels") if drawn else Html("")
@@ -104,7 +95,7 @@ def figure(panels: Sequence[Panel], name: str) -> Html:
 def swatch(colour: str, dash: str) -> Html:
     """A piece of a figure's line, for a table: ``colour`` is a CSS variable's name, ``dash`` matplotlib's."""
     dashes = {"-": "", "--": "6 3", "-.": "6 2 2 2", ":": "2 2"}[dash]
-    line = f'<path d="M1 5H25" stroke="var(--{html.escape(colour)})" stroke-width="3" stroke-dasharray="{dashes}"/>'
+    line = f'<path d="M1 5H25" stroke="var(--{escape(colour)})" stroke-width="3" stroke-dasharray="{dashes}"/>'
     return Html(f'<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true">{line}</svg>')
 
 
@@ -116,7 +107,7 @@ def page(title: str, subtitle: str, *content: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<link rel="icon" href="data:,">'
-        f"<title>{as_html(title)}</title><style>{STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
     )
     header = element("header", element("h1", title), paragraph(subtitle, kind="lead"))
     body = element("main", header, *content)

@@ -6,7 +6,6 @@ legible on white paper and on a dark screen.
 
 from __future__ import annotations
 
-import html
 import io
 import math
 import re
@@ -14,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import escape
 
 from fedmm.drawing.schemes import for_both_schemes
 from fedmm.utils.files import write_atomically
@@ -188,7 +189,7 @@ def _inline(document: str, panel: Panel, name: str) -> str:
         body = re.sub(unwanted, "", body, flags=re.DOTALL)
     body = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), body)  # tags only: what is written stays as it is
     body = re.sub(r"\s*\n\s*", "\n", body).strip()
-    label = html.escape(f"{panel.title}. {panel.caption}".strip(), quote=True)
+    label = escape(f"{panel.title}. {panel.caption}".strip())
     return f'<svg {size[0]} role="img" aria-label="{label}" style="max-width: {panel.width * 1.28:.1f}in">{body}'
 
 

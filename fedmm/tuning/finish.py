@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import time
@@ -37,6 +36,8 @@ from fedmm.utils.files import write_atomically
 from fedmm.utils.trees import plain
 
 if TYPE_CHECKING:
+    import pandas
+
     from fedmm.tuning.sweep import SweepObserver, SweepOptions
 
 TEST = "test"  # study attribute: the last winner on test
@@ -219,12 +220,7 @@ def _write(
 
 def trials_csv(study: Study, records: Sequence[TrialRecord]) -> str:
     """One line a trial: number, state, objectives, time, parameters, seeds, runs, folders, reason."""
-    rows = trial_rows(study, records)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["trial"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return _frame(trial_rows(study, records)).to_csv(index=False, lineterminator="\n")
 
 
 def trial_rows(study: Study, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
@@ -247,17 +243,21 @@ def trial_rows(study: Study, records: Sequence[TrialRecord]) -> list[dict[str, A
 
 
 def _write_parquet(study: Study, records: Sequence[TrialRecord], path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
     rows = trial_rows(study, records)
     texts = {parameter.name for parameter in study.space if _mixed(row.get(parameter.name) for row in rows)}
     plain = [
         {key: str(value) if key in texts and value is not None else value for key, value in row.items()} for row in rows
     ]
     content = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(plain), content)
+    _frame(plain).to_parquet(content, index=False)
     write_atomically(path, content.getvalue())
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """One row a mapping; values keep their kinds, so that a whole number stays one beside what is absent."""
+    import pandas
+
+    return pandas.DataFrame(rows, columns=list(rows[0]) if rows else ["trial"], dtype=object)
 
 
 def _mixed(values: Any) -> bool:
