@@ -31,6 +31,7 @@ from fedmm.federation.centralized import run_epoch
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import added_kinship, added_succession, count_notes, count_sums, start_ledger
+from fedmm.federation.data_rules import settled
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.reports import RoundReport as RoundReport
 from fedmm.federation.reports import TrainState as TrainState
@@ -63,7 +64,7 @@ class Experiment:
     2 3 True
     """
 
-    config: ExperimentConfig
+    config: ExperimentConfig  # as given, and what the data's shape chose where it was open
     dataset: Dataset
     split: Split
     recommender: Recommender
@@ -93,6 +94,7 @@ class Experiment:
         with timer.stage("loading data"):
             dataset = load_dataset(config.data)
             split = make_split(dataset, config.data)
+            given, config = config, settled(config, split.train, split.num_items, dataset.attributes)
         tell("building the model")
         with timer.stage("building the model"):
             sums = count_sums(config, split.train, split.num_items)
@@ -116,7 +118,7 @@ class Experiment:
         )
         experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
         received = experiment._receives_counts
-        return replace(experiment, notes=(*notes, *count_notes(config, sums, experiment.succession, received=received)))
+        return replace(experiment, notes=(*notes, *count_notes(given, config, sums, received=received)))
 
     @property
     def centralized(self) -> bool:
@@ -160,8 +162,7 @@ class Experiment:
     @functools.cached_property
     def additions(self) -> Mapping[str, Addition]:
         """What is added when the model scores, by name."""
-        counts = self.succession.weight if self.succession is not None else 0.0
-        kinship = added_kinship(self.config, self.dataset.attributes, counts)
+        kinship = added_kinship(self.config, self.dataset.attributes)
         found = {"succession": self.succession, "kinship": kinship}
         return {name: part for name, part in found.items() if part is not None}
 

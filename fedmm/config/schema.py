@@ -314,30 +314,43 @@ class ExperimentConfig(Section):
         """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""
         return flatten(self.model_dump(mode="json"))
 
+    def with_values(self, values: Mapping[str, Any]) -> ExperimentConfig:
+        """These settings with others for some ``section.key``, checked together like any.
+
+        >>> ExperimentConfig().with_values({"model.hidden_dim": 128}).model.hidden_dim
+        128
+        """
+        tree = self.model_dump()
+        for key, value in values.items():
+            section, _, leaf = key.partition(".")
+            tree[section][leaf] = value
+        return type(self).model_validate(tree)
+
     @property
     def digest(self) -> str:
         """Twelve hex digits over every setting that can change a result: equal digests promise equal numbers
-        on the same machine. Where a run is tracked or written, and how often it is saved, is left out."""
+        on the same machine and data. Where a run is tracked or written, and how often it is saved, is left out."""
         kept = {
             key: value
             for key, value in self.flat().items()
-            if key not in UNDIGESTED and not key.startswith("tracking.") and not (key in LATER and value == LATER[key])
+            if key not in UNDIGESTED and not key.startswith("tracking.") and value not in LATER.get(key, ())
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.threads"})
-# Settings that came later, with the value that gives the numbers of before: the digest leaves them out while they have
-# it, so that runs and studies of before keep their digests.
-LATER: Mapping[str, Any] = {
-    "federation.cohort_sampler": "uniform",
-    "federation.count_sums": "auto",
-    "model.succession": None,
-    "data.attributes": None,
-    "model.kinship": None,
-    "evaluation.extra_metrics": [],
-    "data.repeats": "first",
-    "data.exclude_users": [],
-    "data.columns": None,
-    "data.header": None,
+# Settings that came later, with what gives the numbers of before: the digest leaves them out while they have it, so
+# that runs and studies of before keep their digests. Where the data choose (``federation.data_rules``) the open value
+# is left out as well: a run has what was chosen among its settings.
+LATER: Mapping[str, tuple[Any, ...]] = {
+    "federation.cohort_sampler": ("uniform",),
+    "federation.count_sums": ("dense", "auto"),
+    "model.succession": (0.0, None),
+    "data.attributes": (None,),
+    "model.kinship": (None,),
+    "evaluation.extra_metrics": ([],),
+    "data.repeats": ("first",),
+    "data.exclude_users": ([],),
+    "data.columns": (None,),
+    "data.header": (None,),
 }

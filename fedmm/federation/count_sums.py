@@ -47,7 +47,7 @@ class CountSums:
     def of(cls, train: Ragged, num_items: int, protocol: Protocol | Literal["auto"], seed: int) -> CountSums:
         """The sums of the training histories by ``protocol``; "auto" goes by the size of the catalogue."""
         if protocol == "auto":
-            return cls(train, num_items, "dense" if num_items <= DENSE_ITEMS else "grouped", seed)
+            return cls(train, num_items, default_protocol(num_items), seed)
         return cls(train, num_items, protocol, seed)
 
     @property
@@ -103,6 +103,11 @@ class CountSums:
         sizes, times = np.unique(_pairs_of_length(self.train.lengths), return_counts=True)
         sent = sum(pairs_message_bytes(int(size)) * int(number) for size, number in zip(sizes, times, strict=True))
         return counts, sent
+
+
+def default_protocol(num_items: int) -> Protocol:
+    """How counts over ``num_items`` items are summed where nobody asks for a way."""
+    return "dense" if num_items <= DENSE_ITEMS else "grouped"
 
 
 def sum_in_groups(train: Ragged, num_items: int, seed: int) -> tuple[csr_matrix, int]:

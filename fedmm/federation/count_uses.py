@@ -10,9 +10,8 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
-from fedmm.models import kinship
 from fedmm.models.kinship import Kinship
-from fedmm.models.succession import Succession, default_weight
+from fedmm.models.succession import Succession
 
 
 def count_sums(config: ExperimentConfig, train: Ragged, num_items: int) -> CountSums:
@@ -24,17 +23,14 @@ def count_sums(config: ExperimentConfig, train: Ragged, num_items: int) -> Count
 def added_succession(config: ExperimentConfig, sums: CountSums) -> Succession | None:
     """What is added when the model scores; None where its weight is 0, or the model is to be the backbone alone."""
     weight = config.model.succession
-    if weight is None and config.federation.spectral_sketch_size is None:
-        weight = default_weight(sums.train, sums.num_items)
     return Succession.build(sums.clients, weight) if weight and config.model.fusion != "backbone" else None
 
 
-def added_kinship(config: ExperimentConfig, attributes: csr_matrix | None, counts: float) -> Kinship | None:
-    """What items have in common, beside counts of weight ``counts``; None without attributes, or at weight 0."""
+def added_kinship(config: ExperimentConfig, attributes: csr_matrix | None) -> Kinship | None:
+    """What items have in common; None without attributes, or at weight 0."""
+    weight = config.model.kinship
     if attributes is None or config.model.fusion == "backbone":
         return None
-    weight = config.model.kinship
-    weight = kinship.default_weight(counts) if weight is None else weight
     return Kinship.build(attributes, weight) if weight else None
 
 
@@ -53,15 +49,14 @@ def start_ledger(config: ExperimentConfig, sums: CountSums, *, received: bool) -
     return Ledger().add(sums.uplink_bytes, sums.downlink_bytes(counts=received))
 
 
-def count_notes(
-    config: ExperimentConfig, sums: CountSums, succession: Succession | None, *, received: bool
-) -> Iterator[str]:
-    """One sentence for each choice about counts that the data's shape made."""
+def count_notes(given: ExperimentConfig, config: ExperimentConfig, sums: CountSums, *, received: bool) -> Iterator[str]:
+    """One sentence for each choice about counts that the data's shape made: ``config`` from what was ``given``."""
     start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
     if (start or received) and sums.note:
         yield sums.note
-    if succession is not None and config.model.succession is None:
+    weight = config.model.succession
+    if weight and given.model.succession is None:
         yield (
-            f"what followed recent items is added to the scores at weight {succession.weight:g}: histories are short "
+            f"what followed recent items is added to the scores at weight {weight:g}: histories are short "
             f"for {sums.num_items:,} items (model.succession)"
         )

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from fedmm.config import ExperimentConfig
 from fedmm.data.types import FloatArray, Ragged
 from fedmm.federation.count_sums import CountSums
+from fedmm.federation.data_rules import settled
 from fedmm.federation.pair_tables import FIELDS, PairTable
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
@@ -86,8 +88,11 @@ def choice(subject: Subject) -> Finding:
     """Catalogues of up to 5,000 items are summed densely unless told otherwise, larger ones in groups."""
     del subject
     train = Ragged.from_rows([[1, 2, 3]])
-    found = [CountSums.of(train, number, "auto", 0).protocol for number in (5000, 5001)]
-    return at_most(float(found != ["dense", "grouped"]), 0.0, " and ".join(found))
+    found: list[str] = [CountSums.of(train, number, "auto", 0).protocol for number in (5000, 5001)]
+    found += [settled(ExperimentConfig(), train, number).federation.count_sums for number in (5000, 5001)]
+    asked = ExperimentConfig().with_values({"federation.count_sums": "open"})
+    found += [settled(asked, train, number).federation.count_sums for number in (5000, 5001)]
+    return at_most(float(found != [*["dense", "grouped"] * 2, "open", "open"]), 0.0, " and ".join(found))
 
 
 CHECKS: Sequence[Check] = (

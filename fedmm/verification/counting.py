@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedmm.config import ExperimentConfig
 from fedmm.data.splits import training_popularity
 from fedmm.data.transitions import client_transition_counts, sum_transition_counts
 from fedmm.data.types import FloatArray, Queries, Ragged, Split
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
+from fedmm.federation.data_rules import settled
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.spectral_sketch import ColumnHash, client_degrees, client_sketch, sum_sketches
 from fedmm.federation.spectral_start import spectral_item_table
@@ -88,10 +90,16 @@ def succession(subject: Subject) -> Finding:
         for t in range(SMALL_ITEMS + 1)
     ]
     short, long = Ragged.from_rows([[1] * 20, [1] * 20, [1] * 40]), Ragged.from_rows([[1] * 21, [1] * 21, [1] * 2])
-    weights = [default_weight(short, 5001), default_weight(short, 5000), default_weight(long, 5001)]
-    gaps.append((f"default weights {weights}", 0.0 if weights == [8.0, 0.0, 0.0] else math.inf))
+    worlds = [(short, 5001), (short, 5000), (long, 5001)]
+    weights = [rule(*world) for world in worlds for rule in (default_weight, _weight_of_a_run)]
+    expected = [8.0, 8.0, 0.0, 0.0, 0.0, 0.0]
+    gaps.append((f"default weights {weights}", 0.0 if weights == expected else math.inf))
     value, label = worst(gaps)
     return at_most(value, 1e-9, f"three histories, the whole catalogue; largest: {label}")
+
+
+def _weight_of_a_run(train: Ragged, num_items: int) -> float | None:
+    return settled(ExperimentConfig(), train, num_items).model.succession
 
 
 def baselines(subject: Subject) -> Finding:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from fedmm.config import LATER, ExperimentConfig
+from fedmm.config import LATER, OLD_DEFAULTS, ExperimentConfig, with_old_defaults
 from fedmm.study import list_studies
 
 DEFAULT = "23f2bf8bd71a"
@@ -30,9 +32,14 @@ def test_digests_of_before_stay() -> None:
     assert {name: found.get(name) for name in STUDIES} == STUDIES
 
 
-@pytest.mark.parametrize("key", LATER)
-def test_a_later_setting_with_the_value_of_before_is_not_in_the_digest(key: str) -> None:
-    """``test_config`` proves that another value changes the digest; the value of before leaves it as it was."""
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in LATER.items() for value in values])
+def test_a_later_setting_with_a_value_of_before_is_not_in_the_digest(key: str, value: Any) -> None:
+    """``test_config`` proves that another value changes the digest; the values of before leave it as it was."""
     assert key in ExperimentConfig().flat()
-    section, _, leaf = key.partition(".")
-    assert ExperimentConfig.model_validate({section: {leaf: LATER[key]}}).digest == DEFAULT
+    assert ExperimentConfig().with_values({key: value}).digest == DEFAULT
+
+
+@pytest.mark.parametrize(("key", "value"), OLD_DEFAULTS.items())
+def test_what_runs_of_before_did_is_not_in_the_digest(key: str, value: Any) -> None:
+    assert value in LATER[key]
+    assert with_old_defaults({"model": {}, "federation": {}})[key.split(".")[0]][key.split(".")[1]] == value
