@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .forks import BROKEN, SURVIVED, path_of, tried
-from .judges import ROOT, Verify, run_tests, test_sources, tests_of
+from .forks import BROKEN, CAUGHT, SURVIVED, path_of, tried
+from .judges import Verify
+from .reach import Kept
 from .sites import Mutant, mutants
+from .suite import ROOT, Tests, test_files, with_tests
 
 EQUIVALENTS = Path(__file__).with_name("equivalents.toml")
 # Evaluation, federation, models, splits and negatives, statistics, ledger and selection.
@@ -28,7 +30,8 @@ SCOPE = ("fedmm/evaluation", "fedmm/federation", "fedmm/models", "fedmm/experime
          "fedmm/data/negatives.py", "fedmm/data/transitions.py", "fedmm/data/cold_items.py", "fedmm/data/ragged.py",
          "fedmm/study/marginals.py", "fedmm/study/selection.py", "fedmm/comparison/compare.py",
          "fedmm/comparison/grouping.py", "fedmm/comparison/claims.py")  # fmt: skip
-TEST_SECONDS = 120.0
+CHECK_SECONDS = 15.0  # of checks on one mutant, as long as they take unchanged
+TEST_SECONDS = 45.0  # of tests, likewise
 
 
 def modules(only: str = "") -> list[str]:
@@ -48,9 +51,8 @@ def equivalents() -> dict[str, str]:
 
 
 def digest(mutant: Mutant) -> str:
-    """Changes with the module's text: what was found of another text counts for nothing."""
-    text = path_of(mutant.module).read_bytes() + mutant.key.encode()
-    return hashlib.sha256(text).hexdigest()[:16]
+    """Changes with the function's text: what was found of another text counts for nothing."""
+    return hashlib.sha256(f"{mutant.key}\n{mutant.text}".encode()).hexdigest()[:16]
 
 
 def known(out: Path) -> dict[str, dict[str, Any]]:
@@ -93,63 +95,114 @@ def _run(chosen: Sequence[Mutant], options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    began, found, named = time.monotonic(), known(options.out), equivalents()
-    left = [m for m in chosen if digest(m) not in found or (options.again and not found[digest(m)]["suite"])]
-    left = [m for m in left if m.key not in named]
-    if not left:
-        return
-    verify = Verify(modules())
-    verify.survey(lambda text: print(text, flush=True))
-    sources = {} if options.no_tests else test_sources()
-    with options.out.open("a", encoding="utf-8") as file:
-        for number, mutant in enumerate(left, 1):
-            if time.monotonic() - began > 60 * options.minutes:
-                print(f"{len(left) - number + 1} are left: go on with the same command", flush=True)
-                return
-            line = _tried(mutant, verify, sources)
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            if not line["suite"]:
-                print(f"{number}/{len(left)} SURVIVED {mutant.key} (line {mutant.line})", flush=True)
+    named, until = equivalents(), time.monotonic() + 60 * options.minutes
+    work = [m for m in chosen if m.key not in named]
+    found = known(options.out)
+    left = [m for m in work if digest(m) not in found or (options.again and not found[digest(m)]["verify"])]
+    if left:
+        _verify(left, options.out, until)
+    found = known(options.out)
+    passed = [found[digest(m)] | {"mutant": m} for m in work if digest(m) in found and not found[digest(m)]["verify"]]
+    left = [
+        one["mutant"] for one in passed if one["word"] == SURVIVED and (one["suite"] is None or _again(one, options))
+    ]
+    if left and not options.no_tests:
+        with_tests(test_files(), lambda items: _tests(left, items, options.out, until))
 
 
-def _tried(mutant: Mutant, verify: Verify, sources: Mapping[Path, str]) -> dict[str, Any]:
-    """By verify, and by the tests where verify lets it pass."""
-    began = time.monotonic()
-    word, who = tried(mutant, verify.judge(mutant), verify.limit(mutant))
-    by_verify = word not in (SURVIVED, BROKEN)
-    if by_verify:
-        verify.caught.setdefault((mutant.module, mutant.function), []).append(who)
-    suite, by_test = by_verify, ""
-    if word == SURVIVED and sources:
-        files = tests_of(mutant, sources)
-        answer, by_test = tried(mutant, run_tests(files), TEST_SECONDS) if files else (SURVIVED, "")
-        suite = answer not in (SURVIVED, BROKEN)
-    return {
-        "digest": digest(mutant), "key": mutant.key, "line": mutant.line, "kind": mutant.kind, "word": word,
-        "checks": len(verify.of(mutant)), "verify": by_verify, "suite": suite, "who": who or by_test,
-        "seconds": round(time.monotonic() - began, 2),
-    }  # fmt: skip
+def _again(entry: Mapping[str, Any], options: argparse.Namespace) -> bool:
+    return bool(options.again and not entry["suite"])
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[str, str]:
+    module, function, _ = entry["key"].split(":", 2)
+    return module, function
+
+
+def _write(out: Path, line: Mapping[str, Any]) -> None:
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _tell(text: str, file: int = os.dup(2)) -> None:
+    """Past pytest's capture."""
+    os.write(file, f"{time.strftime('%H:%M:%S')} {text}\n".encode())
+
+
+def _verify(left: Sequence[Mutant], out: Path, until: float) -> None:
+    """By the checks of verify."""
+    verify = Verify(modules(), Kept(out.with_suffix(".reach.jsonl")), budget=CHECK_SECONDS)
+    verify.survey(_tell)
+    for entry in known(out).values():
+        if entry["verify"]:
+            verify.proved.add(*_place(entry), entry["who"])
+    for number, mutant in enumerate(left, 1):
+        if time.monotonic() > until:
+            return _tell(f"{len(left) - number + 1} are left: go on with the same command")
+        began, checks = time.monotonic(), len(verify.reach.of(mutant))
+        word, who = tried(mutant, verify.judge(mutant), verify.limit(mutant))
+        caught = word not in (SURVIVED, BROKEN)
+        if caught and who in verify.reach.seconds:
+            verify.proved.add(mutant.module, mutant.function, who)
+        line = {
+            "digest": digest(mutant), "key": mutant.key, "line": mutant.line, "kind": mutant.kind, "word": word,
+            "checks": checks, "verify": caught, "suite": True if caught else None, "who": who,
+            "seconds": round(time.monotonic() - began, 2),
+        }  # fmt: skip
+        _write(out, line)
+        if word == SURVIVED:
+            _tell(f"{number}/{len(left)} passed verify: {mutant.key} (line {mutant.line})")
+    return None
+
+
+def _tests(left: Sequence[Mutant], items: Sequence[Any], out: Path, until: float) -> None:
+    """By the tests, what verify lets pass."""
+    tests = Tests(modules(), {item.nodeid: item for item in items}, Kept(out.with_suffix(".reach.jsonl")))
+    tests.survey(_tell)
+    found = known(out)
+    for entry in found.values():
+        if entry.get("test") in tests.items:
+            tests.proved.add(*_place(entry), entry["test"])
+    for number, mutant in enumerate(left, 1):
+        if time.monotonic() > until:
+            return _tell(f"{len(left) - number + 1} are left: go on with the same command")
+        began, chosen = time.monotonic(), tests.of(mutant, TEST_SECONDS)
+        limit = 120.0 + 10.0 * sum(tests.reach.seconds[item.nodeid] for item in chosen)
+        word, who = tried(mutant, tests.judge(chosen), limit) if chosen else (SURVIVED, "")
+        if word == CAUGHT and who in tests.items:
+            tests.proved.add(mutant.module, mutant.function, who)
+        seconds = round(time.monotonic() - began, 2)
+        suite = {"suite": word not in (SURVIVED, BROKEN), "test": who, "tests": len(chosen), "test_seconds": seconds}
+        _write(out, found[digest(mutant)] | suite)
+        if word == SURVIVED:
+            _tell(f"{number}/{len(left)} SURVIVED {len(chosen)} tests: {mutant.key} (line {mutant.line})")
+    return None
 
 
 def report(entries: Iterable[Mapping[str, Any]], named: Mapping[str, str]) -> int:
-    """Both shares, with their 95% intervals by Wilson (1927), and the survivors."""
+    """Both shares, with their 95% intervals by Wilson (1927), by module, and the survivors. What no test was tried on
+    counts as survived."""
     tried_ = [entry for entry in entries if entry["word"] != BROKEN]
     counting = [entry for entry in tried_ if entry["key"] not in named]
     left = [entry for entry in counting if not entry["suite"]]
     print(f"{len(tried_)} tried, {len(tried_) - len(counting)} of them named equivalent")
     for name, column in (("the suite", "suite"), ("verify alone", "verify")):
-        caught = sum(entry[column] for entry in counting)
-        low, high = wilson(caught, len(counting))
-        share = caught / max(1, len(counting))
-        print(f"caught by {name}: {caught} of {len(counting)}, {share:.1%} (95% {low:.1%} to {high:.1%})")
-    for part, number in sorted(
-        Counter(entry["key"].split(":")[0] for entry in counting if not entry["verify"]).items()
-    ):
-        print(f"  passed verify in {part}: {number}")
+        print(f"caught by {name}: {_share(counting, column)}")
+    for part in sorted({entry["key"].split(":")[0] for entry in counting}):
+        own = [entry for entry in counting if entry["key"].split(":")[0] == part]
+        print(f"  {part}: suite {_share(own, 'suite')}; verify {_share(own, 'verify')}")
+    for entry in counting:
+        if not entry["verify"] and entry["suite"]:
+            print(f"  passed verify: {entry['key']} (line {entry['line']}, {entry['checks']} checks reach it)")
     for entry in left:
         print(f"  survived: {entry['key']} (line {entry['line']}, {entry['checks']} checks reach it)")
     return 1 if left else 0
+
+
+def _share(entries: Sequence[Mapping[str, Any]], column: str) -> str:
+    caught = sum(bool(entry[column]) for entry in entries)
+    low, high = wilson(caught, len(entries))
+    return f"{caught} of {len(entries)}, {caught / max(1, len(entries)):.1%} (95% {low:.1%} to {high:.1%})"
 
 
 def wilson(hits: int, number: int, z: float = 1.96) -> tuple[float, float]:

@@ -5,7 +5,6 @@ Whoever has imported the function meets the change, since it is the same object;
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import gc
 import importlib
@@ -15,7 +14,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def install(mutant: Mutant) -> bool:
 def _inner_codes(old: types.CodeType, new: types.CodeType) -> dict[types.CodeType, types.CodeType]:
     """The nested functions of one code and those of the other that stand where they stood."""
     olds, news = ([c for c in code.co_consts if isinstance(c, types.CodeType)] for code in (old, new))
-    found = {}
+    found: dict[types.CodeType, types.CodeType] = {}
     if len(olds) == len(news):
         for left, right in zip(olds, news, strict=True):
             found |= {left: right} | _inner_codes(left, right)
@@ -94,7 +93,7 @@ def _forget(module: types.ModuleType) -> None:
 
 def tried(mutant: Mutant, judge: Callable[[], str], seconds: float) -> Outcome:
     """What ``judge`` says in a fork with the mutant: the name of who caught it, or "" for nobody. Whatever takes longer
-    than ``seconds`` counts as caught: an endless loop is noticed."""
+    than ``seconds``, or more processor time than ``limited`` grants, counts as caught: an endless loop is noticed."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -104,13 +103,15 @@ def tried(mutant: Mutant, judge: Callable[[], str], seconds: float) -> Outcome:
     ended, text = time.monotonic() + seconds, b""
     os.set_blocking(reader, False)
     while time.monotonic() < ended:
-        done, _ = os.waitpid(pid, os.WNOHANG)
+        done, status = os.waitpid(pid, os.WNOHANG)
         with contextlib.suppress(BlockingIOError):
             text += os.read(reader, 2**16)
         if done:
             with contextlib.suppress(BlockingIOError):
                 text += os.read(reader, 2**16)
             os.close(reader)
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+                return TIMED_OUT, "more processor time than granted"
             word, _, who = text.decode(errors="replace").partition("\t")
             return (word, who) if word else (CAUGHT, "the process died")
         time.sleep(0.005)
@@ -118,6 +119,11 @@ def tried(mutant: Mutant, judge: Callable[[], str], seconds: float) -> Outcome:
     os.waitpid(pid, 0)
     os.close(reader)
     return TIMED_OUT, f"longer than {seconds:.0f} s"
+
+
+def limited(seconds: float) -> None:
+    """Ends this process after so much processor time of its own, however busy the machine is; 0 lifts the limit."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _child(mutant: Mutant, judge: Callable[[], str], writer: int) -> None:
@@ -135,34 +141,3 @@ def _child(mutant: Mutant, judge: Callable[[], str], writer: int) -> None:
         answer = f"{CAUGHT}\t{type(error).__name__}: {traceback.format_exc(limit=-1)[-200:]}"
     os.write(writer, answer.encode()[: 2**16])
     os._exit(0)
-
-
-def functions_reached(run: Callable[[], object], modules: Sequence[str]) -> set[tuple[str, str]]:
-    """(module, function) of all functions of ``modules`` that ``run`` calls; nested ones count for what holds them."""
-    files = {str(path_of(module)): module for module in modules}
-    codes: set[types.CodeType] = set()
-
-    def trace(frame: types.FrameType, event: str, argument: object) -> None:
-        del event, argument
-        codes.add(frame.f_code)
-
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        run()
-    finally:
-        sys.settrace(None)
-    found = set()
-    for code in codes:
-        if code.co_filename in files:
-            found.add((files[code.co_filename], code.co_qualname.split(".<locals>")[0]))
-    return found
-
-
-def names_in(tree: ast.Module) -> set[str]:
-    """Functions and methods of a module."""
-    found = set()
-    for node in tree.body:
-        members = node.body if isinstance(node, ast.ClassDef) else [node]
-        prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
-        found |= {f"{prefix}{own.name}" for own in members if isinstance(own, ast.FunctionDef)}
-    return found

@@ -1,49 +1,72 @@
-"""Who may notice a mutant: the checks of ``fedmm verify``, and the fast tests that name its module."""
+"""The checks of ``fedmm verify`` as judges of a mutant: those that run its line, the likeliest first."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fedmm.config import ExperimentConfig
 from fedmm.verification.catalogue import CHECKS
-from fedmm.verification.checks import Check, run_checks
+from fedmm.verification.checks import Check, Result, run_checks
 from fedmm.verification.subject import Subject
 
-from .forks import functions_reached
+from .forks import limited
+from .reach import Kept, Lines, Reach, Watch, text_of, timed
 from .sites import Mutant
 
-ROOT = Path(__file__).parents[2]
-MOST_TESTS = 10  # files run on one mutant, those that name its module and function first
+
+@dataclass(eq=False)
+class Proved:
+    """Who has caught mutants so far: in the same function, in the same module."""
+
+    functions: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    modules: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, module: str, function: str, who: str) -> None:
+        """One more."""
+        self.functions.setdefault((module, function), Counter())[who] += 1
+        self.modules.setdefault(module, Counter())[who] += 1
+
+    def order(self, mutant: Mutant, names: Iterable[str], seconds: dict[str, float]) -> list[str]:
+        """The likeliest for its time first."""
+        near = self.functions.get((mutant.module, mutant.function), Counter())
+        wide = self.modules.get(mutant.module, Counter())
+        return sorted(names, key=lambda name: (seconds[name] + 0.02) / (0.02 + near[name] + 0.1 * wide[name]))
 
 
 @dataclass(eq=False)
 class Verify:
-    """The quick checks, and which functions each of them reaches."""
+    """The quick checks, and which lines each of them runs."""
 
     modules: Sequence[str]
+    kept: Kept
     subject: Subject = field(default_factory=lambda: Subject(ExperimentConfig()))
-    reached: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # check -> functions
-    seconds: dict[str, float] = field(default_factory=dict)
-    caught: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # function -> checks that have caught in it
+    budget: float = 1e9
+    reach: Reach = field(default_factory=Reach)
+    proved: Proved = field(default_factory=Proved)
 
     def survey(self, tell: Callable[[str], object]) -> None:
-        """Runs every check once, unchanged. Raises ValueError where one does not hold."""
+        """Runs every check once, unchanged, each in a fork: what one remembers hides nothing from the next. Raises
+        RuntimeError where one does not hold."""
         for check in self.checks:
-            began = time.perf_counter()
-            results: list[bool] = []
+            home = getattr(check.measure, "__module__", "") or __name__
+            texts = (check.name.encode(), text_of([*self.modules, home]))
+            lines, seconds = self.kept.get(texts, functools.partial(self._surveyed, check))
+            self.reach.add(check.name, lines, seconds)
+        assert self.subject.split.num_items  # loaded before any fork
+        tell(f"{len(self.checks)} checks, {sum(self.reach.seconds.values()):.0f} s watched")
 
-            def run(check: Check = check, results: list[bool] = results) -> None:
-                results.extend(result.passed for result in run_checks([check], self.subject))
-
-            self.reached[check.name] = functions_reached(run, self.modules)
-            self.seconds[check.name] = time.perf_counter() - began
-            if results != [True]:
-                raise ValueError(f"{check.name!r} does not hold without any mutant")
-        tell(f"{len(self.checks)} checks reach {len(set().union(*self.reached.values()))} functions")
+    def _surveyed(self, check: Check) -> tuple[Lines, float]:
+        watch = Watch(self.modules)
+        results: list[Result] = []
+        watch.begin()
+        with watch.of(check.name):
+            seconds = timed(lambda: results.extend(run_checks([check], Subject(ExperimentConfig()))))
+        if not results[0].passed:
+            raise ValueError(f"{check.name!r} does not hold without any mutant")
+        return watch.end().get(check.name, {}), seconds
 
     @property
     def checks(self) -> list[Check]:
@@ -51,11 +74,13 @@ class Verify:
         return [check for check in CHECKS if check.level == "quick"]
 
     def of(self, mutant: Mutant) -> list[Check]:
-        """The checks that reach the mutant's function: those that caught others in it first, then the quickest."""
-        place = (mutant.module, mutant.function)
-        proved = self.caught.get(place, [])
-        chosen = [check for check in self.checks if place in self.reached[check.name]]
-        return sorted(chosen, key=lambda check: (check.name not in proved, self.seconds[check.name]))
+        """The checks that run the mutant's statement, as many as ``budget`` seconds allow."""
+        named, chosen, sum_ = {check.name: check for check in self.checks}, [], 0.0
+        for name in self.proved.order(mutant, self.reach.of(mutant), self.reach.seconds):
+            sum_ += self.reach.seconds[name]
+            if sum_ <= self.budget or not chosen:
+                chosen.append(named[name])
+        return chosen
 
     def judge(self, mutant: Mutant) -> Callable[[], str]:
         """Runs them until one fails."""
@@ -64,52 +89,16 @@ class Verify:
             subject = Subject(ExperimentConfig())
             if not mutant.module.startswith("fedmm.data."):  # its data are as they were
                 subject.__dict__.update({name: getattr(self.subject, name) for name in ("dataset", "split")})
-            return next((result.name for result in run_checks(self.of(mutant), subject) if not result.passed), "")
+            for check in self.of(mutant):
+                limited(10.0 + 8.0 * self.reach.seconds[check.name])
+                (result,) = run_checks([check], subject)
+                if not result.passed:
+                    return check.name
+            limited(0.0)
+            return ""
 
         return run
 
     def limit(self, mutant: Mutant) -> float:
-        """Seconds after which a mutant is taken for endless."""
-        return 30.0 + 6.0 * sum(self.seconds[check.name] for check in self.of(mutant))
-
-
-def tests_of(mutant: Mutant, sources: Mapping[Path, str]) -> list[str]:
-    """Files of fast tests that name the mutant's module, those that name its function too first."""
-    package, _, stem = mutant.module.rpartition(".")
-    named = re.compile(rf"\b{re.escape(mutant.module)}\b|from {re.escape(package)} import [^\n]*\b{stem}\b")
-    own = mutant.function.rpartition(".")[2]
-    found = []
-    for path, text in sources.items():
-        mentions = len(re.findall(rf"\b{re.escape(own)}\b", text))
-        if named.search(text) or mentions:
-            found.append((not (named.search(text) and mentions), -mentions, str(path)))
-    return [name for _, _, name in sorted(found)[:MOST_TESTS]]
-
-
-def test_sources() -> dict[Path, str]:
-    """The tests' files, benchmarks and the verification's own apart."""
-    paths = (
-        path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name not in ("browser", "verification")
-    )
-    return {path: path.read_text(encoding="utf-8") for path in sorted(paths)}
-
-
-def run_tests(files: Sequence[str]) -> Callable[[], str]:
-    """Runs them in this process until one fails; tests that start processes of their own see no mutant."""
-
-    def run() -> str:
-        import pytest
-
-        class Watcher:
-            failed = ""
-
-            def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-                if report.failed and not self.failed:
-                    self.failed = report.nodeid
-
-        watcher = Watcher()
-        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
-        code = pytest.main([*options, *files], plugins=[watcher])
-        return watcher.failed or ("" if code in (0, 5) else f"pytest ended with {code}")
-
-    return run
+        """Seconds after which a mutant is taken for stuck, though it uses no processor."""
+        return 120.0 + 30.0 * sum(self.reach.seconds[check.name] for check in self.of(mutant))

@@ -10,7 +10,7 @@ import ast
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 COMPARED = {
@@ -53,6 +53,8 @@ class Mutant:
     after: str
     number: int  # among changes of this module
     repeat: int  # among equal changes of this function
+    lines: tuple[int, int]  # first and last of the statement (of its head, where it holds others)
+    text: str = field(repr=False)  # the function's, without its layout
 
     @property
     def key(self) -> str:
@@ -71,6 +73,7 @@ class _Change:
     place: int | None
     old: ast.AST
     new: ast.AST
+    lines: tuple[int, int] = (0, 0)
 
     def apply(self) -> None:
         ast.copy_location(self.new, self.old)
@@ -84,12 +87,15 @@ def mutants(module: str, path: Path) -> list[Mutant]:
     """Every change of every function and method of a module, in the order of its text."""
     found: list[Mutant] = []
     seen: Counter[tuple[str, str, str]] = Counter()
-    for number, (function, change) in enumerate(_changes(ast.parse(path.read_text(encoding="utf-8")))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {name: ast.dump(node) for name, node in _functions(tree)}
+    for number, (function, change) in enumerate(_changes(tree)):
         before, after = _text(change.old), _text(change.new)
         repeat = seen[function, before, after]
         seen[function, before, after] += 1
         line = getattr(change.old, "lineno", 0)
-        found.append(Mutant(module, function, line, change.kind, before, after, number, repeat))
+        own = (change.lines, texts[function])
+        found.append(Mutant(module, function, line, change.kind, before, after, number, repeat, *own))
     return found
 
 
@@ -108,35 +114,46 @@ def _text(node: ast.AST) -> str:
 
 
 def _changes(tree: ast.Module) -> list[tuple[str, _Change]]:
-    found: list[tuple[str, _Change]] = []
+    return [(name, change) for name, function in _functions(tree) for change in _of_body(function)]
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
+    """Functions and methods, by name."""
     for node in tree.body:
         members = node.body if isinstance(node, ast.ClassDef) else [node]
         prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
         for member in members:
             if isinstance(member, Function):
-                found += [(f"{prefix}{member.name}", change) for change in _of_body(member)]
-    return found
+                yield f"{prefix}{member.name}", member
 
 
 def _of_body(function: Function) -> Iterator[_Change]:
     for place, statement in enumerate(function.body):
-        yield from _walk(statement, function, "body", place)
+        yield from _walk(statement, function, "body", place, (0, 0))
 
 
-def _walk(node: ast.AST, parent: ast.AST, field: str, place: int | None) -> Iterator[_Change]:
+def _lines(statement: ast.stmt) -> tuple[int, int]:
+    """Where a statement stands; only its head, where it holds others."""
+    body = getattr(statement, "body", None)
+    last = body[0].lineno - 1 if body else statement.end_lineno
+    return statement.lineno, max(statement.lineno, last or 0)
+
+
+def _walk(node: ast.AST, parent: ast.AST, field: str, place: int | None, lines: tuple[int, int]) -> Iterator[_Change]:
     if isinstance(node, SILENT) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
         return
+    lines = _lines(node) if isinstance(node, ast.stmt) else lines
     for kind, new in _alternatives(node):
-        yield _Change(kind, parent, field, place, node, new)
+        yield _Change(kind, parent, field, place, node, new, lines)
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "args") and not isinstance(node, ast.Call):
             continue  # what types say, and defaults, which are not in a function's code
         if isinstance(value, ast.AST):
-            yield from _walk(value, node, name, None)
+            yield from _walk(value, node, name, None, lines)
         elif isinstance(value, list):
             for at, item in enumerate(value):
                 if isinstance(item, ast.AST):
-                    yield from _walk(item, node, name, at)
+                    yield from _walk(item, node, name, at, lines)
 
 
 def _alternatives(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
