@@ -75,7 +75,8 @@ class Verify:
 
     def of(self, mutant: Mutant) -> list[Check]:
         """The checks that run the mutant's statement, as many as ``budget`` seconds allow."""
-        named, chosen, sum_ = {check.name: check for check in self.checks}, [], 0.0
+        named, sum_ = {check.name: check for check in self.checks}, 0.0
+        chosen: list[Check] = []
         for name in self.proved.order(mutant, self.reach.of(mutant), self.reach.seconds):
             sum_ += self.reach.seconds[name]
             if sum_ <= self.budget or not chosen:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from .forks import limited, path_of
+from .forks import limited
 from .judges import Proved
 from .reach import Kept, Lines, Reach, Watch, text_of
 from .sites import Mutant
