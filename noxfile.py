@@ -93,7 +93,7 @@ def build(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """One small change of the code at a time: who notices, verify or the fast tests? Hours for all; `-- --sample 300
     --seed 1` for a sample; stopped and called again it goes on."""
-    session.install(*CONSTRAINTS, ".[test]")
+    session.install(*CONSTRAINTS, ".[test]", "coverage")
     session.run("python", "-m", "tools.mutation", *session.posargs)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from mutation.commands import wilson
 from mutation.forks import CAUGHT, SURVIVED, TIMED_OUT, tried
+from mutation.judges import Proved
+from mutation.reach import Kept, Reach
 from mutation.sites import Mutant, mutants, mutated
 
 from fedmm.federation import schedules
@@ -44,3 +46,30 @@ def test_whatever_does_not_end_is_caught() -> None:
 def test_a_share_has_its_interval() -> None:
     low, high = wilson(220, 300)
     assert (round(low, 3), round(high, 3)) == (0.681, 0.78)
+
+
+def test_those_who_run_a_statement_are_told_by_its_lines() -> None:
+    mutant = next(m for m in FOUND if m.function == "linear" and m.before == "1.0 - progress")
+    assert PATH.read_text().splitlines()[mutant.lines[0] - 1].strip().startswith("return")
+    reach = Reach()
+    reach.add("runs it", {MODULE: [mutant.lines[0]]}, 2.0)
+    reach.add("runs another", {MODULE: [mutant.lines[1] + 1]}, 1.0)
+    reach.add("another module's", {"fedmm.errors": [mutant.lines[0]]}, 1.0)
+    assert reach.of(mutant) == {"runs it"}
+
+
+def test_the_likeliest_for_its_time_comes_first() -> None:
+    mutant = next(m for m in FOUND if m.function == "linear")
+    proved, seconds = Proved(), {"quick": 0.1, "slow": 1.0}
+    assert proved.order(mutant, seconds, seconds) == ["quick", "slow"]
+    proved.add(MODULE, "linear", "slow")
+    assert proved.order(mutant, seconds, seconds) == ["slow", "quick"]
+
+
+def test_what_a_survey_has_found_is_not_looked_for_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "reach.jsonl")
+    assert kept.get((b"a text",), lambda: [1]) == [1]
+    assert Kept(tmp_path / "reach.jsonl").get((b"a text",), lambda: [2]) == [1]
+    assert kept.get((b"another",), lambda: [2]) == [2]
+    with pytest.raises(RuntimeError):
+        kept.get((b"a third",), lambda: 1 / 0)

@@ -3,6 +3,8 @@
 python -m tools.mutation --sample 150 --seed 1 --out mutants.jsonl     # a random sample
 python -m tools.mutation --only fedmm.evaluation --out mutants.jsonl   # all of one part
 python -m tools.mutation --report --out mutants.jsonl                  # what is known so far
+
+It needs coverage (pip install coverage), which tells whose checks and tests run which line.
 """
 
 from __future__ import annotations

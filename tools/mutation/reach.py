@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import tempfile
 import time
 import warnings
@@ -82,15 +81,15 @@ class Watch:
 
 
 def apart(run: Callable[[], T]) -> T:
-    """What ``run`` returns in a fork, which leaves nothing behind in this process. Raises RuntimeError where the fork
+    """What ``run`` returns (plain values) in a fork, which leaves nothing behind in this process. Raises RuntimeError where the fork
     died."""
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         pid = os.fork()
         if not pid:
             try:
                 silence = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(silence, 1)
-                pickle.dump(run(), file)
+                json.dump(run(), file)
                 file.flush()
                 os._exit(0)
             except BaseException:
@@ -102,7 +101,7 @@ def apart(run: Callable[[], T]) -> T:
         if status:
             raise RuntimeError(f"a survey ended with {status}")
         file.seek(0)
-        answer: T = pickle.load(file)
+        answer: T = json.load(file)
         return answer
 
 

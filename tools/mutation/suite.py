@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, settings
 
 from .forks import limited
 from .judges import Proved
@@ -35,6 +34,8 @@ def with_tests(files: Iterable[Path], drive: Callable[[list[pytest.Item]], objec
         """Runs nothing by itself. Examples that fail are not made smaller, nor remembered."""
 
         def pytest_collection(self) -> None:
+            from hypothesis import Phase, settings  # pytest wants to be there first
+
             settings.register_profile("mutation", deadline=None, database=None, phases=(Phase.explicit, Phase.generate))
             settings.load_profile("mutation")
 
