@@ -81,8 +81,8 @@ class Watch:
 
 
 def apart(run: Callable[[], T]) -> T:
-    """What ``run`` returns (plain values) in a fork, which leaves nothing behind in this process. Raises RuntimeError where the fork
-    died."""
+    """What ``run`` returns (plain values) in a fork, which leaves nothing behind in this process. Raises RuntimeError
+    where the fork died."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         pid = os.fork()
         if not pid:
