@@ -140,8 +140,8 @@ def train(
     return Run.load(Path(result.output))
 
 
-def load_run(folder: PathLike) -> Run:
-    """Reads a finished run back from its folder.
+def load_run(folder: PathLike, *, data: PathLike | None = None) -> Run:
+    """Reads a finished run back from its folder. ``data`` says where its file of interactions is now, if it has moved.
 
     What comes back has ``config``, ``result`` (whatever was measured, by attribute), ``rounds`` and ``model``, a
     ``TrainedModel`` that loads when it is asked for.
@@ -156,7 +156,7 @@ def load_run(folder: PathLike) -> Run:
     """
     from fedmm.runs.model import Run
 
-    return Run.load(Path(folder))
+    return Run.load(Path(folder), data=data)
 
 
 def evaluate(
@@ -164,12 +164,14 @@ def evaluate(
     split: Literal["test", "validation"] = "test",
     *,
     protocols: Sequence[str] | None = None,
+    data: PathLike | None = None,
     observer: Observer | None = None,
 ) -> EvaluateResult:
     """Evaluates a run's best round again, under other ``protocols`` or on the other ``split`` of the same data.
 
-    ``run`` is a run, its folder or a checkpoint in it; ``protocols`` some of full, uniform100 and popularity100. What
-    comes back has ``metrics``, ``baselines``, ``parts`` and ``paired``, each by split.
+    ``run`` is a run, its folder or a checkpoint in it; ``protocols`` some of full, uniform100 and popularity100;
+    ``data`` says where the run's file of interactions is now, if it has moved. What comes back has ``metrics``,
+    ``baselines``, ``parts`` and ``paired``, each by split.
 
     Raises CheckpointError where the checkpoint cannot be read or does not fit the data.
 
@@ -183,9 +185,9 @@ def evaluate(
     from fedmm.runs.evaluate import run_evaluation
     from fedmm.runs.watching import LogObserver
 
-    folder = Path(run) if isinstance(run, (str, Path)) else run.folder
-    chosen = None if protocols is None else tuple(protocols)
-    return run_evaluation(folder, observer or LogObserver(), split=split, protocols=chosen)
+    folder, known = (Path(run), None) if isinstance(run, (str, Path)) else (run.folder, run.data)
+    chosen, now = None if protocols is None else tuple(protocols), known if data is None else Path(data)
+    return run_evaluation(folder, observer or LogObserver(), split=split, protocols=chosen, data=now)
 
 
 def compare(*runs: Run | PathLike, by: Sequence[str] = (), metrics: Sequence[str] = ()) -> Comparison:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import DataConfig, ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.data.negatives import all_negatives, shortage_notes
 from fedmm.data.splits import make_split
@@ -76,8 +76,16 @@ class Experiment:
     dtype: torch.dtype
 
     @classmethod
-    def prepare(cls, config: ExperimentConfig, tell: Tell | None = None, timer: Timer = OFF) -> Experiment:
-        """Loads the data and builds every part. ``tell`` hears what is being done.
+    def prepare(
+        cls,
+        config: ExperimentConfig,
+        tell: Tell | None = None,
+        timer: Timer = OFF,
+        *,
+        data: DataConfig | None = None,
+    ) -> Experiment:
+        """Loads the data and builds every part. ``tell`` hears what is being done; ``data`` are the settings with paths
+        at which the files are now, where those of ``config`` have moved.
 
         Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
 
@@ -90,9 +98,10 @@ class Experiment:
         device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
         if device.type == "mps" and dtype == torch.float64:
             raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
-        tell(f"loading {config.data.path or config.data.name}")
+        data = data or config.data
+        tell(f"loading {data.path or data.name}")
         with timer.stage("loading data"):
-            dataset = load_dataset(config.data)
+            dataset = load_dataset(data)
             split = make_split(dataset, config.data)
             given, config = config, settled(config, split.train, split.num_items, dataset.attributes)
         tell("building the model")
@@ -106,15 +115,13 @@ class Experiment:
             federation = _federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
         with timer.stage("evaluation negatives"):
-            negatives = {
-                "validation": all_negatives(config.evaluation, split, split.validation),
-                "test": all_negatives(config.evaluation, split, split.test),
-            }
+            asked = {"validation": split.validation, "test": split.test}
+            negatives = {name: all_negatives(config.evaluation, split, own) for name, own in asked.items()}
         notes = (
             *dataset.notes,
             *split.notes,
             *_model_notes(config, recommender),
-            *shortage_notes(negatives.values()),
+            *shortage_notes(negatives, asked, dataset.interactions.user_ids),
         )
         experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
         received = experiment._receives_counts

@@ -23,6 +23,10 @@ def evaluate(
     protocols: Annotated[
         str | None, typer.Option("--eval", metavar="WORD", help="full, sampled or both. Default: the run's.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="Where the run's file of interactions is now, if it has moved."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="TEXT", help="cpu, cuda, cuda:N, mps or auto. Default: the run's.")
     ] = None,
@@ -61,6 +65,7 @@ def evaluate(
         protocols=chosen,
         device=None if device is None else checked.device,
         threads=None if threads is None else checked.threads,
+        data=data,
     )
     if as_json:
         print_json(result)

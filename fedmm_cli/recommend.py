@@ -43,6 +43,7 @@ def recommend(
     output: Annotated[
         Path | None, _option("--output", "Write a .csv, .parquet or .json instead of a table.", WHAT)
     ] = None,
+    data: Annotated[Path | None, _option("--data", "Where the run's interactions are now, if moved.", WHAT)] = None,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -64,7 +65,7 @@ def recommend(
     left_out, stock = _lines(exclude), None if only is None else _lines(only)
     asked, rows = [*(user or []), *_lines(users)], [_split(line) for line in _lines(histories)]
     rows = rows if history is None else [_split(history)]
-    model = TrainedModel.load(run, tell=observer.stage)
+    model = TrainedModel.load(run, tell=observer.stage, data=data)
     observer.stage("recommending")
     choose = partial(model.recommend, k=top, exclude=left_out, only=stock, keep_seen=keep_seen, warn=observer.warn)
     asked = _everyone(model) if everyone else asked

@@ -78,7 +78,7 @@ def verdict(own: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[s
     words = {"better": "better than", "worse": "worse than", "cannot be told apart": "cannot be told from"}
     found = [f"{lead} {listed(said[word])}" for word, lead in words.items() if word in said]
     claims = f": {'; '.join(found)}" if found else ""
-    return f"The model's {metric_label(name)} is {_share(values[name])} in {PROTOCOLS.get(protocol, protocol)}{claims}."
+    return f"The model's {metric_label(name)} is {_share(values[name])} in {protocol_label(protocol, values)}{claims}."
 
 
 def reference_rows(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _print_metrics(console: Console, result: Mapping[str, Any], split: str, prot
         for label, found in reference_rows(result["baselines"], result.get("parts", {})).items()
         if protocol in found.get(split, {})
     }
-    what = f"{split.capitalize()}, {PROTOCOLS.get(protocol, protocol)}: {counted(values['num_users'], 'user')}"
+    what = f"{split.capitalize()}, {protocol_label(protocol, values)}: {counted(values['num_users'], 'user')}"
     console.print()
     console.print(Text(f"{what}, with 95% intervals"))
     print_rows(console, rows | {"model": values})
@@ -163,6 +163,16 @@ def shown_metrics(values: Mapping[str, Any]) -> list[str]:
     return [f"{metric}_at_{cutoff}" for metric in METRICS]
 
 
+def protocol_label(protocol: str, values: Mapping[str, Any]) -> str:
+    """A protocol in words, by as many negatives as were measured.
+
+    >>> protocol_label("uniform100", {"num_negatives": 7})
+    '7 uniform negatives'
+    """
+    label, measured = PROTOCOLS.get(protocol, protocol), values.get("num_negatives")
+    return label if measured is None else label.replace("100", f"{measured:.0f}")
+
+
 def metric_label(name: str) -> str:
     """``hr_at_10`` as ``HR@10``."""
     return name.replace("_at_", "@").upper()
@@ -176,7 +186,7 @@ def _elsewhere(own: Mapping[str, Mapping[str, Any]]) -> str:
     """The model under the protocols that do not decide."""
     first, *others = own
     name = shown_metrics(own[first])[1]
-    known = {protocol: PROTOCOLS.get(protocol, protocol).removesuffix(" negatives") for protocol in others}
+    known = {protocol: protocol_label(protocol, own[protocol]).removesuffix(" negatives") for protocol in others}
     return listed([f"{_share(own[protocol][name])} with {label}" for protocol, label in known.items()]) + " negatives"
 
 

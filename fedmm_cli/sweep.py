@@ -142,6 +142,18 @@ def _run(chosen: Study, output: Path | None, jobs: int, how: Mapping[str, Any], 
         print_json(result)
     else:
         print_sweep(chosen, result)
+    fail_without_a_trial(result)
+
+
+def fail_without_a_trial(result: Mapping[str, Any]) -> None:
+    """Ends with exit code 1, and says why on stderr, where the study is over and every trial of it failed."""
+    states = result["trials"]
+    if result["status"] != "finished" or states["complete"] or states["pruned"] or not states["failed"]:
+        return
+    reasons = Path(result["folder"]) / "trials.csv"
+    sys.stderr.write(f"error: {result['verdict']['text']}\n")
+    sys.stderr.write(f"  remedy: Search other values (--search), or read the reasons in {reasons}.\n")
+    raise typer.Exit(1)
 
 
 def _chosen(given: Given, study: str | None, search: list[str], plan: Mapping[str, Any]) -> Study:

@@ -24,6 +24,14 @@ MODALITY_KEYS = {
 PLAIN_KEYS = ("features", "embeddings", "embedding", "vectors", "values", "arr_0")
 
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx")
+HOW_MADE = (
+    "Features are numbers that an encoder makes of pictures or texts: save an .npz of item_id [n] and features [n, F], "
+    "as the guide 'Data and features' shows under 'Making features'."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureRows:
     """A feature file as read: rows, and ids and a presence mask where it has them."""
@@ -46,13 +54,13 @@ def read_feature_file(path: Path, modality: str) -> FeatureRows:
     """Read ``path`` by its extension; DataError for anything that is not a table of finite-width numbers."""
     read = READERS.get(path.suffix.lower())
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a file of {modality} features.", "Give the file's path.")
+        raise DataError(f"{path} is {_content_of(path)}, not a file of {modality} features.", _remedy(path))
     if not path.is_file():
         raise DataError(f"There is no file {path} of {modality} features.", missing_file_hint(path))
     if read is None:
         raise DataError(
             f"{path}: {path.suffix or 'no extension'} is not a known kind of feature file.",
-            f"Known are {', '.join(READERS)}.",
+            HOW_MADE if path.suffix.lower() in (*PICTURES, *TABLES) else f"Known are {', '.join(READERS)}.",
         )
     try:
         arrays = read(path)
@@ -66,6 +74,15 @@ def read_feature_file(path: Path, modality: str) -> FeatureRows:
             "Write it again; pickled objects are never loaded, so save plain arrays or tensors.",
         ) from None
     return _rows(arrays, path, modality)
+
+
+def _content_of(folder: Path) -> str:
+    pictures = sum(path.suffix.lower() in PICTURES for path in folder.iterdir())
+    return f"a folder of {pictures} pictures" if pictures else "a folder"
+
+
+def _remedy(folder: Path) -> str:
+    return HOW_MADE if "pictures" in _content_of(folder) else "Give the file's path."
 
 
 def _reason(error: Exception) -> str:

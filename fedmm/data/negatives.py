@@ -8,7 +8,7 @@ depends on who else is asked or on what was held out (beyond never drawing an it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,38 +19,42 @@ from fedmm.data.splits import training_popularity
 from fedmm.data.types import FloatArray, IntArray, Queries, Split
 from fedmm.errors import DataError
 from fedmm.utils.seeding import numpy_stream
+from fedmm.utils.text import counted
 
 SampledProtocol = Literal["uniform100", "popularity100"]
 NUM_NEGATIVES = 100
+SHOWN = 3  # users that a note names
 NEVER_TRAINED = -1000.0  # log-weight of an item of popularity 0: any popular item comes before it
 
 
 def evaluation_negatives(
     queries: Queries, split: Split, protocol: SampledProtocol, seed: int, num_negatives: int = NUM_NEGATIVES
 ) -> NDArray[np.int32]:
-    """[Q, N] distinct items a row, ascending, none of them an item of the user.
+    """[Q, N] distinct items a row, ascending, none of them an item of the user; 0 alone in the row of a user who is not
+    asked.
 
     ``uniform100`` draws every candidate alike. ``popularity100`` draws without replacement with probability
     proportional to training popularity (exponential races: Efraimidis & Spirakis, 2006); items that no client trains on
     come last, so they are drawn only where the others run out. Only ``queries.candidates`` are drawn.
 
-    N is ``num_negatives``, or for everybody as many as the user with the fewest candidates leaves
-    (``shortage_note`` says so). Raises ``DataError`` if a user leaves none.
+    N is ``num_negatives``; where fewer than half of the users leave so many, the fewest that are left by those who
+    leave at least half of what the median user does. A user who leaves fewer than N is not asked: its row is 0
+    (``shortage_notes`` says so). Raises ``DataError`` where nobody leaves a candidate.
     """
     barred = np.zeros(0, np.int64) if queries.candidates is None else np.flatnonzero(~queries.candidates)[1:]
-    num_candidates = split.num_items - len(barred) - queries.excluded.lengths - 1
-    num_drawn = min(num_negatives, int(num_candidates.min(initial=num_negatives)))
+    num_items = split.num_items - len(barred)
+    num_candidates = num_items - queries.excluded.lengths - 1
+    num_drawn = _num_drawn(num_candidates, num_negatives)
     if num_drawn < 1:
         raise DataError(
-            f"user {int(queries.users[num_candidates.argmin()])} has met all {split.num_items - len(barred)} items "
-            f"(users are counted from 0), which leaves no candidate for {protocol}.",
+            f"the users asked have met all {num_items} items, which leaves no candidate for {protocol}.",
             "Give data with more items, or evaluate with full ranking only (--eval full).",
         )
     popularity = training_popularity(split)
     log_weights = np.full(len(popularity), NEVER_TRAINED)
     np.log(popularity, out=log_weights, where=popularity > 0)
-    drawn = np.empty((len(queries), num_drawn), dtype=np.int32)
-    for q in range(len(queries)):
+    drawn = np.zeros((len(queries), num_drawn), dtype=np.int32)
+    for q in np.flatnonzero(num_candidates >= num_drawn).tolist():
         stream = numpy_stream(seed, "negatives", protocol, split.name, int(queries.users[q]), len(queries.histories[q]))
         own = np.concatenate([queries.excluded[q], queries.targets[q : q + 1], barred])
         if protocol == "uniform100":
@@ -61,11 +65,14 @@ def evaluation_negatives(
     return drawn
 
 
-def shortage_note(negatives: NDArray[np.int32], num_negatives: int = NUM_NEGATIVES) -> str | None:
-    """What to tell the user where the catalogue was too small for the negatives asked for; None where it was not."""
-    if negatives.shape[1] >= num_negatives:
-        return None
-    return f"{negatives.shape[1]} negatives instead of {num_negatives}: a user leaves no more candidates"
+def _num_drawn(num_candidates: IntArray, num_negatives: int) -> int:
+    """How many negatives everybody gets who is asked: limits are those of many users, never of a single one."""
+    if not len(num_candidates):
+        return num_negatives
+    median = float(np.median(num_candidates))
+    if median >= num_negatives:
+        return num_negatives
+    return int(num_candidates[num_candidates >= max(1.0, median / 2)].min(initial=num_negatives) if median else 0)
 
 
 def negatives_digest(negatives: Mapping[str, NDArray[np.int32]]) -> str:
@@ -103,6 +110,25 @@ def all_negatives(config: EvaluationConfig, split: Split, queries: Queries) -> M
     }
 
 
-def shortage_notes(drawn: Iterable[Mapping[str, NDArray[np.int32]]]) -> list[str]:
-    """What is worth knowing of draws that are short, each once."""
-    return sorted({note for own in drawn for note in map(shortage_note, own.values()) if note})
+def shortage_notes(
+    drawn: Mapping[str, Mapping[str, NDArray[np.int32]]],
+    queries: Mapping[str, Queries],
+    user_ids: NDArray[np.str_],
+    num_negatives: int = NUM_NEGATIVES,
+) -> list[str]:
+    """What is worth knowing of draws that are short, each once; ``drawn`` and ``queries`` by split. Users are called by
+    their ids."""
+    notes: dict[str, None] = {}
+    for split, own in drawn.items():
+        for rows in own.values():
+            size = rows.shape[1]
+            if size < num_negatives:
+                notes[f"{size} negatives instead of {num_negatives}: users leave no more candidates"] = None
+            out = queries[split].users[rows[:, 0] == 0] if size else queries[split].users
+            if len(out):
+                names = ", ".join(user_ids[out[:SHOWN]].tolist()) + (", ..." if len(out) > SHOWN else "")
+                notes[
+                    f"{counted(len(out), 'user')} of {len(rows)} asked on {split} met so many items that fewer than "
+                    f"{size} negatives are left: not asked among sampled negatives ({names})"
+                ] = None
+    return list(notes)

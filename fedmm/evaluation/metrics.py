@@ -37,8 +37,9 @@ METRICS: Registry[Gain] = Registry("metric", {"hr": _hit, "ndcg": _discounted, "
 
 
 def per_query(counts: RankCounts, cutoffs: Sequence[int], extra: Sequence[str] = ()) -> dict[str, FloatArray]:
-    """``{"hr_at_10": [Q], ...}`` for every metric that ships, those of ``extra`` and every cutoff k; places from k on
-    gain nothing."""
+    """``{"hr_at_10": [Q], ...}`` for every metric that ships, those of ``extra`` and every cutoff k, of the users that
+    are asked; places from k on gain nothing."""
+    counts = counts.of_asked()
     first = counts.better.astype(np.int64)
     end = first + counts.tied + 1  # one past the last tied place
     places = np.arange(max(cutoffs), dtype=np.int64)
@@ -52,7 +53,7 @@ def per_query(counts: RankCounts, cutoffs: Sequence[int], extra: Sequence[str] =
 
 
 def one_metric(counts: RankCounts, metric: str) -> FloatArray:
-    """[Q]: the metric ``metric``, such as "ndcg_at_10", which may be a registered one."""
+    """[Q]: the metric ``metric``, such as "ndcg_at_10", which may be a registered one, of the users that are asked."""
     name, _, cutoff = metric.rpartition("_at_")
     return per_query(counts, [int(cutoff)], () if name in METRICS.built_in else (name,))[metric]
 

@@ -31,6 +31,19 @@ class RankCounts:
     better: NDArray[np.int32]  # [Q] candidates scored above the target
     tied: NDArray[np.int32]  # [Q] candidates scored like the target, itself not counted
     num_candidates: NDArray[np.int32]  # [Q] items ranked, the target among them: chance of HR@k is k / num_candidates
+    # 0 candidates: the user is not asked under the protocol, since it leaves too few (data/negatives.py)
+
+    @property
+    def asked(self) -> BoolArray:
+        """[Q]: who is asked."""
+        return self.num_candidates > 0
+
+    def of_asked(self) -> RankCounts:
+        """The counts of those who are asked."""
+        asked = self.asked
+        if asked.all():
+            return self
+        return RankCounts(self.better[asked], self.tied[asked], self.num_candidates[asked])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +67,8 @@ def rank_queries(
 ) -> Ranking:
     """Score the queries in blocks and count; on the CPU as many blocks at once as there are threads, so ``scorer`` must
     not change anything. Under ``full`` every real item of ``queries.candidates`` but the user's others is a candidate,
-    under any other protocol the rows of ``negatives[protocol]`` [Q, N] are. ``device`` is where the scorer computes.
+    under any other protocol the rows of ``negatives[protocol]`` [Q, N] are (of 0 alone: the user is not asked).
+    ``device`` is where the scorer computes.
 
     Level items in ``top_items`` stand in the order of a fixed hash of their index, so that no catalogue order shows.
 
@@ -129,7 +143,8 @@ def _num_diverged(scores: Tensor) -> int:
 def _num_candidates(protocol: str, queries: Queries, negatives: Negatives, num_items: int) -> NDArray[np.int32]:
     if protocol == "full":
         return (num_items - queries.excluded.lengths).astype(np.int32)
-    return np.full(len(queries), negatives[protocol].shape[1] + 1, dtype=np.int32)
+    drawn = negatives[protocol]
+    return np.where(drawn[:, 0] > 0, drawn.shape[1] + 1, 0).astype(np.int32)
 
 
 def _only_candidates(scores: Tensor, excluded: Ragged, candidates: BoolArray | None) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field
 
+from fedmm.data.negatives import NUM_NEGATIVES
 from fedmm.data.types import IntArray, Queries
 from fedmm.errors import DataError
 from fedmm.evaluation.intervals import bootstrap_intervals
@@ -29,10 +30,11 @@ class Metrics(Record):
     """
 
     model_config = ConfigDict(extra="allow")
-    absent: ClassVar[frozenset[str]] = frozenset({"num_users", "ci95"})
+    absent: ClassVar[frozenset[str]] = frozenset({"num_users", "num_negatives", "ci95"})
     __pydantic_extra__: dict[str, float | None] = Field(init=False)
 
     num_users: int | float | None = None  # who were asked; left out of rows that say so themselves
+    num_negatives: int | float | None = None  # where they are fewer than the protocol's name says
     ci95: Named[Interval] | None = None  # left out where nothing was resampled
 
     def __getattr__(self, name: str) -> Any:
@@ -69,7 +71,14 @@ class Evaluation:
     def _measured(self, protocol: str) -> Metrics:
         own = self.intervals.get(protocol)
         bounds = None if own is None else Named[Interval](dict(own))
-        return Metrics(**self.metrics[protocol], num_users=len(np.unique(self.users)), ci95=bounds)
+        counts = self.counts[protocol]
+        drawn = int(counts.num_candidates.max(initial=0)) - 1
+        return Metrics(
+            **self.metrics[protocol],
+            num_users=len(np.unique(self.users[counts.asked])),
+            num_negatives=None if protocol == "full" or drawn == NUM_NEGATIVES else drawn,
+            ci95=bounds,
+        )
 
 
 def evaluate(

@@ -24,8 +24,10 @@ def run_evaluation(
     protocols: tuple[str, ...] | None = None,
     device: str | None = None,
     threads: int | None = None,
+    data: Path | None = None,
 ) -> EvaluateResult:
     """Evaluates a checkpoint (or a run folder's best) on "validation" or "test"; ``protocols`` None takes the run's.
+    ``data`` says where the run's file of interactions is now, if it has moved.
 
     Raises CheckpointError where the checkpoint cannot be read or does not fit the data.
     """
@@ -35,7 +37,7 @@ def run_evaluation(
         set_threads(own.runtime.threads)
         return own
 
-    trained = TrainedModel.load(checkpoint, change=settle, tell=observer.stage)
+    trained = TrainedModel.load(checkpoint, change=settle, tell=observer.stage, data=data)
     experiment, snapshot, config = trained.experiment, trained.snapshot, trained.config
     observer.stage(f"evaluating on {split}")
     model = experiment.evaluate(snapshot, split)

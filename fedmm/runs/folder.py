@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from fedmm.config import ExperimentConfig, with_old_defaults
+from fedmm.config import DataConfig, ExperimentConfig, with_old_defaults
 from fedmm.errors import CheckpointError, ConfigError, StorageError
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation import scaffold
@@ -32,6 +32,7 @@ from fedmm.runs.checkpoint import (
     save_checkpoint,
 )
 from fedmm.runs.continuing import require_same_settings
+from fedmm.runs.data_files import STARTED_IN, find_data, starting_folder
 from fedmm.runs.own_parts import part_origins, require_parts, write_origins
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils import locks
@@ -157,7 +158,7 @@ def find_resumable(output: Path | None) -> Path | None:
 
 def save_state(folder: Path, experiment: Experiment, state: TrainState, progress: Progress) -> Path:
     """Writes the round's checkpoint and, where it is the best so far, ``best``; keeps the last two and the best."""
-    meta = checkpoint_meta(experiment, state, progress)
+    meta = checkpoint_meta(experiment, state, progress) | {STARTED_IN: starting_folder(folder)}
     write_origins(folder, experiment.config.flat())
     tensors = {f"params/{name}": value for name, value in state.server.params.items()}
     tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
@@ -208,6 +209,13 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
     state = TrainState(server, Ledger(**meta["ledger"]), clients, stale=int(meta["stale"]))
     state = replace(state, best=_restored_best(tensors, meta, state, experiment, path))
     return state, Progress(meta["progress"].get("run_id"), float(meta["progress"].get("train_seconds", 0.0)))
+
+
+def data_of_stopped(folder: Path, data: DataConfig) -> DataConfig:
+    """The settings with paths at which the data files of the stopped run in ``folder`` are now, wherever it goes on;
+    as they are where it has no checkpoint that says so. Raises DataError where a file is not found."""
+    path = newest_checkpoint(folder / FOLDER, lambda _: None)
+    return data if path is None else find_data(data, load_checkpoint(path)[1], folder)
 
 
 def _restored_best(
@@ -281,7 +289,7 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
         raise CheckpointError(
             f"{path} was trained on {meta['dataset']['name']} with digest {meta['dataset']['digest']}, "
             f"the data here has {digest}.",
-            "Use the same data file and data settings.",
+            "Use the same data file and data settings; --data FILE says where the file is now.",
         )
     expected = experiment.initial_shapes()
     found = {name: tuple(value.shape) for name, value in params.items()}

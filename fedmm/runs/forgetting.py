@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import DataConfig, ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.errors import ConfigError
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.user_counts import load_user_counts, save_user_counts
 from fedmm.federation.client_states import CLIENTS
 from fedmm.runs.checkpoint import FOLDER, load_checkpoint, save_checkpoint
+from fedmm.runs.data_files import find_data
 from fedmm.runs.folder import COUNTS_FILES, REFERENCE_FILES, held, stored_settings
 
 STATES = ("clients", "best_clients")  # prefixes of what stays with clients, among the tensors of a checkpoint
@@ -54,7 +55,7 @@ def forget_client(folder: Path, user: str) -> Forgotten:
         if not loaded:
             raise ConfigError(f"{folder} has no checkpoint.", "Give the folder of a run that has begun.")
         meta = next(iter(loaded.values()))[1]
-        client = _client_of(stored_settings(meta, folder), user)
+        client = _client_of(find_data(stored_settings(meta, folder).data, meta, folder), user)
         states = 0
         for path, (tensors, own) in loaded.items():
             kept, removed = without_states(tensors, client)
@@ -90,8 +91,8 @@ def without_client(config: ExperimentConfig, users: tuple[str, ...], output: Pat
     return config.model_copy(update={"data": data, "runtime": runtime})
 
 
-def _client_of(config: ExperimentConfig, user: str) -> int:
-    ids = load_dataset(config.data).interactions.user_ids
+def _client_of(data: DataConfig, user: str) -> int:
+    ids = load_dataset(data).interactions.user_ids
     (places,) = np.nonzero(ids == user)
     if not len(places):
         raise ConfigError(

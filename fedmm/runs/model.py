@@ -23,6 +23,7 @@ from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.recommendation.recommend import NOBODY, ItemId, Names, Recommendation, named, rank, score_all
 from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.data_files import find_data
 from fedmm.runs.facts import dataset_facts
 from fedmm.runs.folder import (
     CONFIG_FILE,
@@ -57,12 +58,20 @@ class TrainedModel:
     path: Path | None = None
 
     @classmethod
-    def load(cls, path: Path | str, *, change: Changes | None = None, tell: Tell | None = None) -> TrainedModel:
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        change: Changes | None = None,
+        tell: Tell | None = None,
+        data: Path | str | None = None,
+    ) -> TrainedModel:
         """The model of a run folder (its best round), of a checkpoint in it, or of a folder of checkpoints.
 
         ``change`` may alter settings that the model does not depend on (device, threads, protocols). ``tell`` hears
-        what is being done. Raises CheckpointError where the checkpoint cannot be read, or does not fit the data or the
-        model; ConfigError where it needs a part that nobody registers.
+        what is being done. ``data`` says where the run's file of interactions is now, if it has moved. Raises
+        CheckpointError where the checkpoint cannot be read, or does not fit the data or the model; ConfigError where it
+        needs a part that nobody registers.
 
         >>> import fedmm, fedmm.testing
         >>> fedmm.TrainedModel.load(fedmm.testing.tiny_run().folder).config.model.hidden_dim
@@ -72,7 +81,9 @@ class TrainedModel:
         tensors, meta = load_checkpoint(path)
         require_complete(meta, path)
         config = stored_settings(meta, path)
-        experiment = Experiment.prepare(config if change is None else change(config), tell)
+        config = config if change is None else change(config)
+        now = find_data(config.data, meta, path, None if data is None else Path(data))
+        experiment = Experiment.prepare(config, tell, data=now)
         params = restore(evaluated_params(tensors), meta, experiment, path)
         clients = restore_clients(tensors, "clients", experiment, path)
         return cls(experiment, Snapshot(params, int(meta["round"]), clients), path)
@@ -275,10 +286,11 @@ class Run:
     folder: Path
     config: ExperimentConfig
     result: TrainResult
+    data: Path | None = None  # where its file of interactions is now; None: where it was
 
     @classmethod
-    def load(cls, folder: Path | str) -> Run:
-        """The run in ``folder``.
+    def load(cls, folder: Path | str, *, data: Path | str | None = None) -> Run:
+        """The run in ``folder``; ``data`` says where its file of interactions is now, if it has moved.
 
         Raises DataError where it holds no finished run, ConfigError where it used a part that is not registered.
 
@@ -289,7 +301,7 @@ class Run:
         folder = Path(folder)
         require_parts_of(folder, CONFIG_FILE)
         result = read_result(folder / RESULT_FILE)
-        return cls(folder, load_config([folder / CONFIG_FILE]), result)
+        return cls(folder, load_config([folder / CONFIG_FILE]), result, None if data is None else Path(data))
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -309,7 +321,7 @@ class Run:
         >>> fedmm.testing.tiny_run().model.round == fedmm.testing.tiny_run().result.best_round
         True
         """
-        return TrainedModel.load(self.folder)
+        return TrainedModel.load(self.folder, data=self.data)
 
 
 def with_runtime(

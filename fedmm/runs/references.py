@@ -65,7 +65,7 @@ def measure_references(
             for protocol in model.counts
         }
         for name in (*(name for name in FIRST if name in rows), *(name for name in rows if name not in FIRST))
-        if len(model.users) > 1
+        if min(int(own.asked.sum()) for own in model.counts.values()) > 1
     }
     return References(baselines, parts, paired)
 

@@ -25,6 +25,7 @@ from fedmm.runs.folder import (
     REFERENCE_FILES,
     RESULT_FILE,
     Progress,
+    data_of_stopped,
     discard,
     find_resumable,
     held,
@@ -83,7 +84,8 @@ def run_training(
     with Interrupts() as interrupts:
         if config.tracking.enabled:
             mlflow_run.preload()
-        experiment = Experiment.prepare(config, observer.stage, timer)
+        data = config.data if resumed is None else data_of_stopped(resumed, config.data)
+        experiment = Experiment.prepare(config, observer.stage, timer, data=data)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in (*idle_settings(config), *experiment.notes):

@@ -76,7 +76,7 @@ def finish(
             "metric": study.metric,
             "trials": summary_of(records),
             "best": None if best is None else _best(best, options.folder),
-            "verdict": verdict(study, best, confirmation),
+            "verdict": verdict(study, best, confirmation, records),
             "confirmation": None if confirmation is None else confirmation.to_json(),
             "test": test,
             "test_looks": len(entries_of(trials)),
@@ -100,10 +100,16 @@ def finish(
     return result
 
 
-def verdict(study: Study, best: TrialRecord | None, confirmation: Confirmation | None) -> dict[str, Any]:
-    """Whether there is a winner, and in words why."""
+def verdict(
+    study: Study, best: TrialRecord | None, confirmation: Confirmation | None, records: Sequence[TrialRecord] = ()
+) -> dict[str, Any]:
+    """Whether there is a winner, and in words why; ``records`` are all trials."""
     if best is None:
-        return {"winner": False, "text": "No trial is complete: there is nothing to choose from."}
+        text = "No trial is complete: there is nothing to choose from."
+        failed = [record for record in records if record.state == "failed"]
+        if failed and len(failed) == len(records):
+            text = f"All {len(failed)} trials failed; the first: {failed[0].reason or 'for no known reason'}"
+        return {"winner": False, "text": text}
     if study.plan.test_every_run:
         return {"winner": False, "text": "Nothing was selected: every run of this study is measured on test."}
     if best.params == study.default_values():

@@ -148,7 +148,7 @@ FILES = {
         csv(ROWS[:2]), "2 events are too few", "leave_one_out", (*TEMPORAL, "--min-user-interactions", "1")
     ),
     "a user who has met every item": Bad(
-        csv([(f"u{n}", f"i{k}", 3, k) for n in range(5) for k in range(6)]), "has met all 6 items", "full ranking"
+        csv([(f"u{n}", f"i{k}", 3, k) for n in range(5) for k in range(6)]), "have met all 6 items", "full ranking"
     ),
     "cohort larger than the population": Bad(
         GOOD, "cohort_size 17 is larger than the population of 16", "at most 16", ("--set", "federation.cohort_size=17")

@@ -170,7 +170,7 @@ FILES: dict[str, tuple[str, bytes, str, str]] = {  # case -> file, content, what
         "f.parquet", parquet({"item_id": [None, *IDS[1:].tolist()], "visual": VALUES.tolist()}),
         "column item_id has 1 rows", "Fill them in",
     ),
-    "CSV": ("f.csv", b"0.1,0.2\n", ".csv is not a known kind", ".npy, .npz, .pt"),
+    "CSV": ("f.csv", b"0.1,0.2\n", ".csv is not a known kind", "Making features"),
     "no extension": ("features", npy(VALUES), "no extension is not a known kind", ".npy, .npz, .pt"),
 }  # fmt: skip
 

@@ -84,6 +84,12 @@ def other_ratings(best: Path) -> None:
     (best.parents[2] / "own.csv").write_bytes(csv(rows(seed=7)))
 
 
+def data_gone(best: Path) -> None:
+    """Also where the run was started, which is another folder than where it is now."""
+    edited(meta__started_in__folder="/nowhere")(best)
+    (best.parents[2] / "own.csv").unlink()
+
+
 def cut(name: str, keep: int = 40) -> Change:
     return lambda best: (best / name).write_bytes((best / name).read_bytes()[:keep])
 
@@ -108,7 +114,7 @@ DAMAGE: dict[str, tuple[Change, str, str]] = {  # done to checkpoints/best
     "of other data": (other_ratings, "was trained on own with digest", "the same data"),
     "of a wider model": (edited(meta__config__model__hidden_dim=16), "shape (8,) there, (16,) here", "model settings"),
     "of another architecture": (other_tensors, "belongs to another model", "model settings"),
-    "data gone": (lambda best: (best.parents[2] / "own.csv").unlink(), "There is no file own.csv", "Check the path"),
+    "data gone": (data_gone, "own.csv is not there; it was relative to /nowhere", "--data FILE"),
 }  # fmt: skip
 
 

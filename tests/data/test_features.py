@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from fedmm.data.feature_files import read_feature_file
 from fedmm.data.features import load_features
 from fedmm.errors import DataError
 
@@ -304,3 +305,18 @@ def test_nothing_in_a_pickle_is_run(tmp_path):
         with pytest.raises(DataError):
             load_features(tmp_path / f"x{suffix}", KNOWN, "visual", CATALOGUE)
     assert not marker.exists()
+
+
+def test_pictures_and_texts_are_refused_with_a_word_on_how_features_are_made(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "1.jpg").write_bytes(b"")
+    (tmp_path / "texts.csv").write_text("item_id,text\n1,a film\n")
+    for path, words in ((pictures, "a folder of 1 pictures"), (tmp_path / "texts.csv", "not a known kind")):
+        with pytest.raises(DataError, match=words) as refused:
+            read_feature_file(path, "visual")
+        assert "Making features" in refused.value.remedy
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="is a folder") as refused:
+        read_feature_file(tmp_path / "empty", "visual")
+    assert "Making features" not in refused.value.remedy

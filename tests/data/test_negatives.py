@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from fedmm.data.negatives import evaluation_negatives, negatives_digest, shortage_note
+from fedmm.data.negatives import evaluation_negatives, negatives_digest, shortage_notes
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import Queries, Ragged, Split
 from fedmm.errors import DataError
@@ -47,11 +47,19 @@ def splits(draw):
 def test_draws_are_distinct_real_and_never_the_users(split, protocol, seed, num_negatives):
     for queries in (split.validation, split.test):
         drawn = evaluation_negatives(queries, split, protocol, seed, num_negatives)
-        fewest = min(split.num_items - len(own) - 1 for own in queries.excluded)
+        left = np.array([split.num_items - len(own) - 1 for own in queries.excluded])
+        typical = left[left >= np.median(left) / 2].min()
+        size = num_negatives if np.median(left) >= num_negatives else min(num_negatives, typical)
         assert drawn.dtype == np.int32
-        assert drawn.shape == (len(queries), min(num_negatives, fewest))
-        assert (shortage_note(drawn, num_negatives) is None) == (fewest >= num_negatives)
+        assert drawn.shape == (len(queries), size)
+        ids = np.array([f"id {u}" for u in queries.users])
+        notes = shortage_notes({"test": {protocol: drawn}}, {"test": queries}, ids, num_negatives)
+        assert len(notes) == int(size < num_negatives) + int((left < size).any())
         for q, row in enumerate(drawn.tolist()):
+            if left[q] < size:
+                assert row == [0] * size
+                assert f"id {q}" in notes[-1] or "..." in notes[-1]
+                continue
             assert row == sorted(set(row))
             assert row[0] >= 1
             assert row[-1] <= split.num_items
@@ -137,11 +145,27 @@ def test_items_never_trained_come_last(seed):
     assert {4, 5} <= set(evaluation_negatives(only.test, only, "popularity100", seed, 4)[0].tolist())
 
 
-def test_a_user_who_has_met_everything_is_an_error():
+def test_nobody_who_leaves_a_candidate_is_an_error():
     split = split_of([[1, 2, 3, 4]], 4)
     for protocol in PROTOCOLS:
-        with pytest.raises(DataError, match="user 0 has met all 4 items"):
+        with pytest.raises(DataError, match="the users asked have met all 4 items"):
             evaluation_negatives(split.test, split, protocol, 0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_one_user_who_met_almost_everything_limits_nobody_else(protocol):
+    """The others' draws are those without that user, who is left out, counted and named by its own id."""
+    histories = [[u + 1, u + 2, u + 3, u + 4] for u in range(20)]
+    split, plain = split_of([*histories, list(range(1, 399))], 400), split_of(histories, 400)
+    drawn = evaluation_negatives(split.test, split, protocol, 0)
+    assert drawn.shape == (21, 100)
+    assert not drawn[20].any()
+    if protocol == "uniform100":  # popularity is another without that user
+        np.testing.assert_array_equal(drawn[:20], evaluation_negatives(plain.test, plain, protocol, 0))
+    ids = np.array([*(f"u{u}" for u in range(20)), "bot"])
+    (note,) = shortage_notes({"test": {protocol: drawn}}, {"test": split.test}, ids)
+    assert note.startswith("1 user of 21 asked on test")
+    assert "(bot)" in note
 
 
 def _first(queries):

@@ -40,7 +40,7 @@ def test_the_json_has_one_entry_a_protocol():
     told = json.loads(json.dumps(evaluate(*case(), PROTOCOLS, CUTOFFS, 50, 3).to_json()))
     names = {f"{metric}_at_{k}" for metric in ("hr", "ndcg", "mrr", "recall") for k in CUTOFFS}
     assert set(told) == set(PROTOCOLS)
-    assert set(told["uniform100"]) == names | {"num_users", "ci95"}
+    assert set(told["uniform100"]) == names | {"num_users", "num_negatives", "ci95"}
     assert set(told["full"]) == names | {"num_users", "ci95"} | {f"item_coverage_at_{k}" for k in CUTOFFS}
     assert told["full"]["num_users"] == 60
     for protocol in PROTOCOLS:

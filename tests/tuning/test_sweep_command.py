@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from fedmm.study import load_study
+from fedmm.study.records import TrialRecord
+from fedmm.tuning.finish import verdict
 from fedmm_cli.app import main
+from fedmm_cli.sweep import fail_without_a_trial
 from worlds.sweep_world import (
     SPACE,
     assert_sound,
@@ -289,3 +293,35 @@ def test_a_full_disk_is_one_line_and_what_is_saved_goes_on(folder: Path) -> None
     assert ended.code == 0, ended.stderr
     assert ended.result["trials"]["complete"] == 3
     assert_sound(study, folder / "sweeps/tiny")
+
+
+@pytest.mark.parametrize(
+    ("status", "states", "fails"),
+    [
+        ("finished", {"complete": 0, "pruned": 0, "failed": 3}, True),
+        ("finished", {"complete": 1, "pruned": 0, "failed": 3}, False),
+        ("finished", {"complete": 0, "pruned": 1, "failed": 3}, False),
+        ("stopped", {"complete": 0, "pruned": 0, "failed": 3}, False),
+        ("joined", {"complete": 0, "pruned": 0, "failed": 3}, False),
+    ],
+)
+def test_a_study_of_which_every_trial_failed_ends_with_an_error(
+    capsys: pytest.CaptureFixture[str], status: str, states: dict[str, int], *, fails: bool
+) -> None:
+    result = {"status": status, "trials": states, "folder": "sweeps/s", "verdict": {"text": "All 3 trials failed."}}
+    if not fails:
+        fail_without_a_trial(result)
+        return
+    with pytest.raises(typer.Exit) as ended:
+        fail_without_a_trial(result)
+    assert ended.value.exit_code == 1
+    told = capsys.readouterr()
+    assert not told.out
+    assert "error: All 3 trials failed." in told.err
+    assert "trials.csv" in told.err
+
+
+def test_the_verdict_names_why_the_first_trial_failed() -> None:
+    records = [TrialRecord(number, "failed", {}, None, reason=f"Round {number} diverged.") for number in (1, 2)]
+    text = verdict(tiny_study(Path(), ""), None, None, records)["text"]
+    assert text == "All 2 trials failed; the first: Round 1 diverged."
