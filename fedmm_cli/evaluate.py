@@ -43,12 +43,10 @@ def evaluate(
     """Evaluate a checkpoint again, under another protocol or on the other split of the same data."""
     del debug
     use_parts(parts)
+    _require_split(split)
     from fedmm.config.load import load_config
-    from fedmm.errors import ConfigError
     from fedmm_cli.output import print_json
 
-    if split not in SPLITS:
-        raise ConfigError(f"--split cannot be {split!r}.", f"--split takes one of {', '.join(SPLITS)}.")
     chosen = None if protocols is None else protocols_of(protocols)
     flags = {"runtime.device": device, "runtime.threads": threads}
     checked = load_config(flags=flags, flag_names={key: f"--{key.removeprefix('runtime.')}" for key in flags}).runtime
@@ -73,3 +71,10 @@ def evaluate(
         print_evaluation(result, split, details=details)
         if groups:
             print_groups(result, split)
+
+
+def _require_split(split: str) -> None:
+    from fedmm.errors import ConfigError
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split cannot be {split!r}.", f"--split takes one of {', '.join(SPLITS)}.")

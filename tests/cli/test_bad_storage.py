@@ -85,7 +85,6 @@ def other_ratings(best: Path) -> None:
 
 
 def data_gone(best: Path) -> None:
-    """Also where the run was started, which is another folder than where it is now."""
     edited(meta__started_in__folder="/nowhere")(best)
     (best.parents[2] / "own.csv").unlink()
 
