@@ -23,6 +23,7 @@ from fedmm.engines import sequential, vectorized
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
 from fedmm.evaluation.model_scorer import Addition, addition_scorer, model_scorer, with_additions
+from fedmm.evaluation.pooled_yardsticks import pooled_note, pooled_scorers
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
 from fedmm.federation import scaffold
@@ -122,6 +123,7 @@ class Experiment:
             *split.notes,
             *_model_notes(config, recommender),
             *shortage_notes(negatives, asked, dataset.interactions.user_ids),
+            pooled_note(config.evaluation.pooled_yardsticks, split.num_items),
         )
         experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
         received = experiment._receives_counts
@@ -294,16 +296,21 @@ class Experiment:
         >>> import fedmm, fedmm.testing
         >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
         >>> list(experiment.baselines())
-        ['popularity', 'transition_counts', 'round_0']
+        ['popularity', 'transition_counts', 'ease', 'item_knn', 'round_0']
         """
         start = self.initial_state().server.params
         return {
             "popularity": popularity_scorer(self.split),
             "transition_counts": transition_scorer(self.split),
+            **self._pooled_yardsticks,
             "round_0": with_additions(
                 model_scorer(self.recommender, start, self.device, experts=True), self.additions.values()
             ),
         }
+
+    @functools.cached_property
+    def _pooled_yardsticks(self) -> Mapping[str, Scorer]:
+        return pooled_scorers(self.config.evaluation.pooled_yardsticks, self.split)
 
     def parts(self, snapshot: Snapshot) -> dict[str, Scorer]:
         """What a model is made of, each scoring alone: the backbone without experts, then every expert without gate,

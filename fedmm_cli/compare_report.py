@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm_cli.lines import hanging, print_facts
+from fedmm_cli.lines import clients_sentence, hanging, print_facts
 
 if TYPE_CHECKING:
     from fedmm.comparison.claims import Judged
@@ -67,6 +67,9 @@ def _print_groups(console: Console, comparison: Comparison) -> None:
     console.print(table)
     for group in comparison.groups:
         console.print(hanging(group.label, group.title, ""))
+        spread = [run.clients for run in group.runs if run.clients is not None]
+        if spread:
+            console.print(hanging("", clients_sentence(spread), "dim"))
     console.print()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -19,6 +20,20 @@ def hanging(mark: str, text: str, style: str = "", mark_style: str = "") -> Padd
     grid.add_column(overflow="fold")
     grid.add_row(Text(mark, style=mark_style or style), Text(text, style=style))
     return Padding(grid, 0)
+
+
+def clients_sentence(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How the deciding metric is spread over clients, on average over ``runs``."""
+    from fedmm.utils.text import share
+
+    metric = runs[0]["metric"].partition("/")[2].replace("_at_", "@").upper()
+    names = ("p10", "p50", "p90", "below_popularity")
+    *values, below = (sum(own[name] for own in runs) / len(runs) for name in names)
+    low, middle, high = map(share, values)
+    return (
+        f"Over clients {metric} is {low}, {middle} and {high} at the 10th, 50th and 90th percentile; "
+        f"{below:.1%} have less than with popularity."
+    )
 
 
 def say(console: Console, text: str, *, mark: str = "", style: str = "", mark_style: str = "") -> None:

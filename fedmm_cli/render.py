@@ -15,10 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmm.utils.text import counted, in_bytes, in_time, listed, probability, share, signed, told_apart
-from fedmm_cli.lines import hanging, print_facts
+from fedmm_cli.lines import clients_sentence, hanging, print_facts
 
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
-BASELINES = {"popularity": "popularity", "transition_counts": "transition counts", "round_0": "round 0"}
+BASELINES = {
+    "popularity": "popularity",
+    "transition_counts": "transition counts",
+    "ease": "EASE",
+    "item_knn": "item-kNN",
+    "round_0": "round 0",
+}
 JUDGES = ("round_0", "transition_counts", "backbone")  # whom the verdict names
 METRICS = ("hr", "ndcg", "mrr")
 PREFERRED_CUTOFF = 10
@@ -57,6 +63,7 @@ def _print_measured(console: Console, result: Mapping[str, Any], split: str, *, 
     for item in result.get("advice", ()):
         warning = item["level"] == "warning"
         console.print(hanging("!" if warning else "-", item["text"], "bold yellow" if warning else ""))
+    _print_clients(console, result.get("clients", {}).get(split))
     if len(own) > 1 and not details:
         console.print(hanging("-", f"Also {_elsewhere(own)}: --details."))
     console.print(hanging("=", verdict(own, paired), "bold"))
@@ -133,6 +140,12 @@ def _print_paired(console: Console, paired: Mapping[str, Any]) -> None:
             f"{told_apart(test['difference'], test['ci95'], test['p_value'])}"
         )
         console.print(hanging("-", text))
+
+
+def _print_clients(console: Console, clients: Mapping[str, Any] | None) -> None:
+    """One line: how the deciding metric is spread over clients; nothing where a run of before did not measure it."""
+    if clients is not None:
+        console.print(hanging("-", clients_sentence([clients])))
 
 
 def print_cold_items(console: Console, result: Mapping[str, Any]) -> None:

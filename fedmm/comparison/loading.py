@@ -15,6 +15,7 @@ from fedmm.evaluation.user_counts import UserCounts, load_user_counts
 from fedmm.runs.checkpoint import FOLDER
 from fedmm.runs.folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
 from fedmm.runs.own_parts import OWN_PARTS_FILE, require_parts_of
+from fedmm.runs.result import ClientSpread
 from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
 from fedmm.utils.files import METRICS_FILE, read_rounds
 
@@ -82,6 +83,7 @@ def load_run(
             downlink_bytes=int(sent["downlink_bytes"]),
             gating_weight=_optional((int, float), model.get("gating_weight")),
             tracking_uri=_optional(str, result.get("tracking_uri")),
+            clients=_clients(result.get("clients", {}).get(split)),
         )
         for measured in (run.metrics, *run.baselines.values()):
             _require_numbers(measured)
@@ -132,6 +134,11 @@ def _optional(kind: type | tuple[type, ...], value: Any) -> Any:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{value!r} is no {kind}")
     return value
+
+
+def _clients(found: Any) -> ClientSpread | None:
+    """Runs of before have none. Raises ValueError for what is none."""
+    return None if found is None else ClientSpread.from_json(found)
 
 
 def _require_numbers(metrics: Mapping[str, Mapping[str, Any]]) -> None:

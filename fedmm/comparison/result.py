@@ -7,6 +7,7 @@ from typing import Any
 from fedmm.comparison.claims import ClaimVerdict
 from fedmm.comparison.types import Verdict
 from fedmm.evaluation.results import Interval
+from fedmm.runs.result import ClientSpread
 from fedmm.utils.records import Named, Record
 
 
@@ -36,6 +37,7 @@ class RunResult(Record):
     uplink_bytes: int
     downlink_bytes: int
     gating_weight: float | None
+    clients: ClientSpread | None = None  # how the run's deciding metric is spread over clients; runs of before: none
 
 
 class PairResult(Record):

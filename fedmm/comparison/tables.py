@@ -134,6 +134,7 @@ def _run_json(run: ComparedRun, label: str, comparison: Comparison) -> dict[str,
         "uplink_bytes": run.uplink_bytes,
         "downlink_bytes": run.downlink_bytes,
         "gating_weight": run.gating_weight,
+        "clients": None if run.clients is None else run.clients.to_json(),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedmm.evaluation.user_counts import UserCounts
+from fedmm.runs.result import ClientSpread
 
 Verdict = Literal["better", "worse", "cannot be told apart"]
 
@@ -33,6 +34,7 @@ class ComparedRun:
     downlink_bytes: int
     gating_weight: float | None
     tracking_uri: str | None
+    clients: ClientSpread | None = None  # how the deciding metric is spread over clients
 
 
 @dataclass(frozen=True, eq=False)

@@ -221,6 +221,10 @@ class EvaluationConfig(Section):
     patience: Count = Field(0, description="stop after this many validations without a better one; 0 = never")
     bootstrap_samples: Positive = Field(1000, description="resamples of users behind the 95% intervals")
     negatives_seed: Count = Field(0, description="which fixed draw of evaluation negatives")
+    pooled_yardsticks: bool | None = Field(
+        None,
+        description="measure EASE and item-kNN, from pooled data, beside the model (unset: up to 5,000 items)",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -349,6 +353,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.attributes": (None,),
     "model.kinship": (None,),
     "evaluation.extra_metrics": ([],),
+    "evaluation.pooled_yardsticks": (None,),
     "data.repeats": ("first",),
     "data.exclude_users": ([],),
     "data.columns": (None,),

@@ -10,8 +10,8 @@ from fedmm.runs.cold import cold_items_result
 from fedmm.runs.facts import dataset_facts
 from fedmm.runs.model import TrainedModel, with_runtime
 from fedmm.runs.observer import Observer
-from fedmm.runs.references import groups_result, measure_references, measured, paired_result
-from fedmm.runs.result import EvaluateResult, Group, PairedTests, Splits, rows_by_name
+from fedmm.runs.references import clients_result, groups_result, measure_references, measured, paired_result
+from fedmm.runs.result import ClientSpread, EvaluateResult, Group, PairedTests, Splits, rows_by_name
 from fedmm.runs.running import set_threads
 from fedmm.utils.records import Named
 
@@ -56,5 +56,6 @@ def run_evaluation(
         parts=rows_by_name({split: measured(beside.parts)}),
         paired=Named[Named[PairedTests]]({split: paired_result(beside.paired)}),
         groups=Named[Named[tuple[Group, ...]]]({split: groups_result(experiment, model, beside, split)}),
+        clients=Named[ClientSpread]({split: clients_result(experiment, model, beside)}),
         cold_items=cold_items_result(experiment, snapshot) if split == "test" else None,
     )

@@ -9,19 +9,21 @@ from fedmm.data.cold_items import cold_digest
 from fedmm.data.negatives import negatives_digest
 from fedmm.evaluation.groups import group_tables
 from fedmm.evaluation.metrics import one_metric
+from fedmm.evaluation.pooled_yardsticks import POOLED, pooled_wanted
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.results import Evaluation, Protocols
 from fedmm.evaluation.significance import PairedTest, paired_test
+from fedmm.evaluation.spread import spread_over_clients
 from fedmm.evaluation.user_counts import UserCounts
 from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
-from fedmm.runs.result import Group, Paired, PairedTests
+from fedmm.runs.result import ClientSpread, Group, Paired, PairedTests
 from fedmm.utils.records import Named
 from fedmm.utils.seeding import derive, numpy_stream
 
-FIXED = ("popularity", "transition_counts")  # nobody trained these, no seed changes them
+FIXED = ("popularity", "transition_counts", "ease", "item_knn")  # nobody trained these, no seed changes them
 FIRST = ("round_0", "transition_counts", "backbone")  # of the paired tests, in the order in which they are shown
-NUM_BASELINES = 3
+NUM_BASELINES = 3  # without those of pooled data
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,9 @@ def num_rows(experiment: Experiment) -> int:
     there are cold items the model, its parts and popularity on these."""
     parts = 1 + len(experiment.recommender.experts) if experiment.recommender.experts else 0
     cold = 2 + parts if experiment.split.cold is not None else 0
-    return 2 * (1 + NUM_BASELINES + parts) + cold
+    asked = experiment.config.evaluation.pooled_yardsticks
+    pooled = len(POOLED) if pooled_wanted(asked, experiment.split.num_items) else 0
+    return 2 * (1 + NUM_BASELINES + pooled + parts) + cold
 
 
 def measured(rows: Mapping[str, Evaluation]) -> dict[str, Protocols]:
@@ -120,6 +124,18 @@ def groups_result(
     samples = config.evaluation.bootstrap_samples
     tables = group_tables(model, others, experiment.queries(split), experiment.split, samples, seed)
     return Named[tuple[Group, ...]].model_validate(tables)
+
+
+def clients_result(experiment: Experiment, found: Evaluation, beside: References) -> ClientSpread:
+    """The metric that decides, over clients, under the first protocol measured where its own was not."""
+    protocol, _, measure = experiment.config.evaluation.selection_metric.partition("/")
+    protocol = protocol if protocol in found.counts else next(iter(found.counts))
+    own, popular = (one_metric(each.counts[protocol], measure) for each in (found, beside.baselines["popularity"]))
+    spread = spread_over_clients(own, popular, found.users)
+    p10, p50, p90 = spread.percentiles
+    return ClientSpread(
+        metric=f"{protocol}/{measure}", p10=p10, p50=p50, p90=p90, below_popularity=spread.below_popularity
+    )
 
 
 def _counts_of(experiment: Experiment, counts: Mapping[str, RankCounts], split: str) -> UserCounts:

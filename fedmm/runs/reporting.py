@@ -25,6 +25,7 @@ from fedmm.runs.folder import COUNTS_FILES, CURVE_FILE, GROUPS_FILE, REFERENCE_F
 from fedmm.runs.pace import Pace, seconds_by_part
 from fedmm.runs.references import (
     References,
+    clients_result,
     groups_result,
     measure_references,
     measured,
@@ -34,6 +35,7 @@ from fedmm.runs.references import (
 )
 from fedmm.runs.result import (
     Advice,
+    ClientSpread,
     ColdItems,
     Communication,
     Group,
@@ -59,6 +61,7 @@ class _Measured:
     found: Mapping[str, Evaluation]  # the model
     beside: Mapping[str, References]  # empty where the run does not meet test
     groups: Mapping[str, Groups]
+    clients: Mapping[str, ClientSpread]
     cold: ColdItems | None
 
 
@@ -119,12 +122,13 @@ def _measure(run: Running, best: Snapshot, pace: Pace, known: Mapping[str, Evalu
         for split, rows in beside.items():
             save_user_counts(reference_counts(experiment, rows, split), run.folder / REFERENCE_FILES[split])
     groups = {split: groups_result(experiment, found[split], rows, split) for split, rows in beside.items()}
+    clients = {split: clients_result(experiment, found[split], rows) for split, rows in beside.items()}
     cold = None
     if run.test and experiment.split.cold is not None:
         run.observer.stage("evaluating the cold items")
         with run.timer.stage("cold items"):
             cold = cold_items_result(experiment, best)
-    return _Measured(found, beside, groups, cold)
+    return _Measured(found, beside, groups, clients, cold)
 
 
 def _result(run: Running, state: TrainState, best: Snapshot, own: _Measured, run_id: str | None) -> TrainResult:
@@ -147,6 +151,7 @@ def _result(run: Running, state: TrainState, best: Snapshot, own: _Measured, run
         parts=rows_by_name({split: measured(rows.parts) for split, rows in own.beside.items()}),
         paired=Named[Named[PairedTests]]({split: paired_result(rows.paired) for split, rows in own.beside.items()}),
         groups=Named[Groups](dict(own.groups)),
+        clients=Named[ClientSpread](dict(own.clients)),
         cold_items=own.cold,
         model=model_facts(run.experiment, state),
         communication=Communication(**vars(state.ledger)),

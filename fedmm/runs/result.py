@@ -72,6 +72,16 @@ class Group(Record):
     model_minus_backbone: Named[Difference] | None = None
 
 
+class ClientSpread(Record):
+    """The deciding metric over clients, and the share of them that have less than with the most popular items."""
+
+    metric: str  # "full/ndcg_at_10"
+    p10: float
+    p50: float
+    p90: float
+    below_popularity: float
+
+
 class ColdItems(Record):
     """How items that no client trained on are ranked among themselves."""
 
@@ -147,6 +157,7 @@ class EvaluateResult(Record):
     parts: Named[Splits]  # the backbone and each expert alone
     paired: Named[Named[PairedTests]]  # split -> opponent -> "full/ndcg_at_10"
     groups: Named[Named[tuple[Group, ...]]]  # split -> "users_by_history" or "targets_by_holders"
+    clients: Named[ClientSpread] = Named[ClientSpread]({})  # by split
     cold_items: ColdItems | None = None
 
 
@@ -172,6 +183,7 @@ class TrainResult(Record):
     parts: Named[Splits] = Named[Splits]({})  # runs of before have none of what has a default
     paired: Named[Named[PairedTests]] = Named[Named[PairedTests]]({})
     groups: Named[Named[tuple[Group, ...]]] = Named[Named[tuple[Group, ...]]]({})
+    clients: Named[ClientSpread] = Named[ClientSpread]({})  # by split
     cold_items: ColdItems | None = None
     model: ModelFacts
     communication: Communication

@@ -138,6 +138,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "evaluation.patience": Case(1, {**LONGER, "federation.learning_rate": 1e-6}),
     "evaluation.bootstrap_samples": Case(11),
     "evaluation.negatives_seed": Case(1),
+    "evaluation.pooled_yardsticks": Case(False),
     "runtime.seed": Case(1),
     "runtime.dtype": Case("float64"),
 }

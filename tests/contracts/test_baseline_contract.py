@@ -9,8 +9,10 @@ import torch
 
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import Queries, Ragged, Split
-from fedmm.evaluation.baselines import BASELINES
+from fedmm.evaluation.baselines import BASELINES as FROM_COUNTS
+from fedmm.evaluation.pooled_yardsticks import POOLED
 
+BASELINES = {**FROM_COUNTS, **POOLED}
 EVERY = pytest.mark.parametrize("name", sorted(BASELINES))
 NUM_ITEMS = 9
 ROWS = [[1, 2, 3, 4, 5], [2, 3, 6, 1], [7, 2, 3], [5, 4, 2, 8, 1, 3]]  # item 9 trains nowhere

@@ -30,7 +30,7 @@ def result(data: Path, folder: Path) -> dict[str, Any]:
 
 def test_every_part_has_its_row_on_both_splits(result: dict[str, Any]) -> None:
     assert set(result["parts"]) == {"backbone", "visual", "semantic"}
-    assert set(result["baselines"]) == {"popularity", "transition_counts", "round_0"}
+    assert set(result["baselines"]) == {"popularity", "transition_counts", "ease", "item_knn", "round_0"}
     for rows in (result["parts"], result["baselines"]):
         assert all(set(entry) == set(SPLITS) for entry in rows.values())
 
@@ -71,6 +71,16 @@ def test_groups_of_both_splits_are_in_the_result_and_drawn(result: dict[str, Any
     assert (folder / "groups.png").exists()
 
 
+def test_the_spread_over_clients_is_that_of_the_stored_counts(result: dict[str, Any], folder: Path) -> None:
+    for split in SPLITS:
+        found, counts = result["clients"][split], load_user_counts(folder / COUNTS_FILES[split])
+        protocol, _, name = found["metric"].partition("/")
+        values = per_query(counts.counts[protocol], (10,))[name]
+        popular = load_user_counts(folder / REFERENCE_FILES[split]).counts[f"popularity/{protocol}"]
+        assert [found["p10"], found["p50"], found["p90"]] == pytest.approx(np.percentile(values, (10, 50, 90)))
+        assert found["below_popularity"] == pytest.approx(np.mean(values < per_query(popular, (10,))[name]))
+
+
 def test_evaluating_again_finds_the_same_groups(result: dict[str, Any], folder: Path) -> None:
     assert run_evaluation(folder, Watcher())["groups"] == {"test": result["groups"]["test"]}
 
@@ -78,4 +88,4 @@ def test_evaluating_again_finds_the_same_groups(result: dict[str, Any], folder: 
 def test_a_backbone_has_no_parts(data: Path, tmp_path: Path) -> None:
     alone = run_training(tiny(data, tmp_path / "run", {"model.fusion": "backbone"}), Watcher())
     assert alone["parts"] == {}
-    assert set(alone["paired"]["test"]) == {"round_0", "transition_counts", "popularity"}
+    assert set(alone["paired"]["test"]) == {"round_0", "transition_counts", "popularity", "ease", "item_knn"}
