@@ -32,13 +32,14 @@ from fedmm.federation.centralized import run_epoch
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import added_kinship, added_succession, count_notes, count_sums, start_ledger
-from fedmm.federation.data_rules import settled
+from fedmm.federation.data_rules import settled, training_notes
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.reports import RoundReport as RoundReport
 from fedmm.federation.reports import TrainState as TrainState
 from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
+from fedmm.models.alignment import check_alignment
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
@@ -110,7 +111,7 @@ class Experiment:
             sums = count_sums(config, split.train, split.num_items)
             counts = sums.clients if config.model.transition else None
             recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
-            _check_alignment(config, recommender)
+            check_alignment(config.model, recommender.tables)
             if split.candidates is not None:
                 recommender = replace(recommender, trained=torch.from_numpy(split.candidates).to(device))
             federation = _federation(config, split, recommender, dtype, device)
@@ -127,7 +128,8 @@ class Experiment:
         )
         experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
         received = experiment._receives_counts
-        return replace(experiment, notes=(*notes, *count_notes(given, config, sums, received=received)))
+        counted = count_notes(given, config, sums, received=received)
+        return replace(experiment, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
 
     @property
     def centralized(self) -> bool:
@@ -332,7 +334,7 @@ class Experiment:
         return {"backbone": build(experts=False), **own} if own else {}
 
     def _validates(self, round_number: int) -> bool:
-        return round_number % self.config.evaluation.every == 0 or round_number == self.config.federation.rounds
+        return round_number % self.config.evaluation.interval == 0 or round_number == self.config.federation.rounds
 
     def _keep_best(self, state: TrainState, validation: Mapping[str, float]) -> TrainState:
         value = validation[self.config.evaluation.selection_metric]
@@ -391,14 +393,6 @@ def _engine(config: ExperimentConfig) -> Engine:
     if config.runtime.engine == "sequential":
         return sequential.train_cohort
     return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
-
-
-def _check_alignment(config: ExperimentConfig, recommender: Recommender) -> None:
-    if config.model.alignment_weight and not recommender.tables:
-        raise ConfigError(
-            f"model.alignment_weight {config.model.alignment_weight} has nothing to align: there are no item features.",
-            "Give visual or text features, or set model.alignment_weight 0.",
-        )
 
 
 def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str]:

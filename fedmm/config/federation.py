@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedmm.config.base import Count, Fraction, Positive, Rate, Section, Weight
 from fedmm.config.parts import KINDS, named, sees_single_updates
 
+SERVER_FLOOR = 1e-3
 SERVER_RATES = {"sgd": 1.0, "momentum": 0.3}  # of the plain optimizers; the others' steps do not grow with the update
 
 
@@ -18,13 +19,19 @@ class FederationConfig(Section):
     mode: Literal["federated", "centralized"] = Field(
         "federated", description="centralized: pooled data and one optimizer, the reference; rounds are then epochs"
     )
+    recipe: Literal["auto", "standard", "sparse"] = Field(
+        "auto",
+        description="what is trained by where local_steps, num_negatives, server_learning_rate and server_epsilon are "
+        "unset: standard, few long visits; sparse, one local step, 512 negatives, an adaptive server that does without "
+        "a floor; auto: sparse beyond 5,000 items where the median history has at most 20",
+    )
     rounds: Positive = Field(30, description="rounds of training")
     client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="share of clients a round")
     cohort_size: Positive | None = Field(None, description="clients a round; replaces client_fraction")
     cohort_sampler: Annotated[str, *named("cohort_sampler")] = Field(
         "uniform", description="how a round's clients are drawn; rotation: everyone once before anyone twice"
     )
-    local_steps: Positive | None = Field(None, description="local steps a round (default 3)")
+    local_steps: Positive | None = Field(None, description="local steps a round (unset: 3, sparse recipe: 1)")
     local_epochs: Positive | None = Field(
         None, description="local passes over a client's windows; replaces local_steps"
     )
@@ -51,7 +58,7 @@ class FederationConfig(Section):
     num_negatives: Count | None = Field(
         None,
         description="training negatives a local step; 0 = all; unset = all, 255 beside memory experts, "
-        "256 with gbce and bpr",
+        "256 with gbce and bpr, 512 by the sparse recipe",
     )
     logq_correction: bool = Field(
         False, description="correct sampled softmax for how often an item is drawn; needs num_negatives"
@@ -80,11 +87,15 @@ class FederationConfig(Section):
     client_weighting: Literal["positions", "uniform"] = Field("uniform", description="weight of a client's update")
     server_optimizer: Annotated[str, *named("server_optimizer")] = Field("adam", description="the server's optimizer")
     server_learning_rate: Rate | None = Field(
-        None, description="the server's learning rate (unset: 1 for sgd, 0.3 for momentum, 0.02 for the adaptive ones)"
+        None,
+        description="the server's learning rate (unset: 1 for sgd, 0.3 for momentum, 0.02 for the adaptive ones, 0.01 "
+        "by the sparse recipe)",
     )
     server_beta1: Fraction = Field(0.8, description="momentum of momentum, adam and yogi")
     server_beta2: Fraction = Field(0.9, description="second-moment decay of adam and yogi")
-    server_epsilon: Rate = Field(1e-3, description="adaptivity floor tau of adam, yogi and adagrad")
+    server_epsilon: Rate | None = Field(
+        None, description="adaptivity floor tau of adam, yogi and adagrad (unset: 1e-3, sparse recipe: 1e-8)"
+    )
     ema_decay: Fraction = Field(
         0.9,
         description="decay of the moving average of the parameters over rounds, which is evaluated and kept, while "
@@ -112,6 +123,11 @@ class FederationConfig(Section):
     def server_rate(self) -> float:
         """The server's learning rate; one that suits its optimizer where none is set."""
         return self.server_learning_rate or SERVER_RATES.get(self.server_optimizer, 0.02)
+
+    @property
+    def server_floor(self) -> float:
+        """The adaptivity floor tau."""
+        return SERVER_FLOOR if self.server_epsilon is None else self.server_epsilon
 
     @model_validator(mode="after")
     def _scaffold_fits(self) -> Self:

@@ -165,7 +165,7 @@ READERS = (
         (
             "federation.cohort_size", "federation.cohort_sampler", "federation.local_steps", "federation.local_epochs",
             "federation.proximal_mu", "federation.aggregation", "federation.client_weighting",
-            "federation.server_optimizer", "federation.server_learning_rate",
+            "federation.server_optimizer", "federation.server_learning_rate", "federation.recipe",
         ),
         _has_cohorts,
         'clients, which federation.mode "centralized" has none of',

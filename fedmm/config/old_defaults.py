@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 # Settings that came later and whose default is not what was done before there was a choice.
-OLD_DEFAULTS: Mapping[str, Any] = {"federation.count_sums": "dense", "model.succession": 0.0}
+OLD_DEFAULTS: Mapping[str, Any] = {
+    "federation.count_sums": "dense",
+    "federation.recipe": "standard",
+    "model.succession": 0.0,
+}
 
 
 def with_old_defaults(stored: Any) -> Any:

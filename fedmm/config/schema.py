@@ -132,7 +132,7 @@ class ModelConfig(Section):
     succession: Weight | None = Field(
         None,
         description="weight of what followed the recent items by all clients' counts, added when the model scores and "
-        "unknown to training (unset: 8 beyond 5,000 items where the median history has at most 20, else 0)",
+        "unknown to training (unset: 6 beyond 5,000 items where the median history has at most 20, else 0)",
     )
     kinship: Weight | None = Field(
         None,
@@ -216,7 +216,9 @@ class EvaluationConfig(Section):
     extra_metrics: tuple[Annotated[str, *named("metric")], ...] = Field(
         (), description="registered metrics, measured beside hr, ndcg, mrr and recall"
     )
-    every: Positive = Field(1, description="rounds between validations")
+    every: Positive | None = Field(
+        None, description="rounds between validations (unset: 1, or 5 where users times items are over 100 million)"
+    )
     selection_metric: str = Field("full/ndcg_at_10", description="validation metric that picks the best round")
     patience: Count = Field(0, description="stop after this many validations without a better one; 0 = never")
     bootstrap_samples: Positive = Field(1000, description="resamples of users behind the 95% intervals")
@@ -225,6 +227,11 @@ class EvaluationConfig(Section):
         None,
         description="measure EASE and item-kNN, from pooled data, beside the model (unset: up to 5,000 items)",
     )
+
+    @property
+    def interval(self) -> int:
+        """Rounds between validations."""
+        return self.every or 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -335,7 +342,7 @@ class ExperimentConfig(Section):
         """Twelve hex digits over every setting that can change a result: equal digests promise equal numbers
         on the same machine and data. Where a run is tracked or written, and how often it is saved, is left out."""
         kept = {
-            key: value
+            key: UNSET.get(key) if value is None else value
             for key, value in self.flat().items()
             if key not in UNDIGESTED and not key.startswith("tracking.") and value not in LATER.get(key, ())
         }
@@ -347,6 +354,7 @@ UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.t
 # that runs and studies of before keep their digests. Where the data choose (``federation.data_rules``) the open value
 # is left out as well: a run has what was chosen among its settings.
 LATER: Mapping[str, tuple[Any, ...]] = {
+    "federation.recipe": ("standard", "auto"),
     "federation.cohort_sampler": ("uniform",),
     "federation.count_sums": ("dense", "auto"),
     "model.succession": (0.0, None),
@@ -359,3 +367,6 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.columns": (None,),
     "data.header": (None,),
 }
+# Settings that once had a number for a default and may be open now: open they count as that number, which is what is
+# done with them unless the data's shape chooses another, and that a run has among its settings.
+UNSET: Mapping[str, Any] = {"federation.server_epsilon": 1e-3, "evaluation.every": 1}

@@ -14,6 +14,8 @@ a sum over clients of the products X'X would take.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -36,12 +38,12 @@ FEW_ITEMS = 5000  # up to here both are measured unless told otherwise: beyond, 
 
 def ease_scorer(split: Split) -> Scorer:
     """Scores by EASE, [n, V], from the training histories. Needs 8 V^2 bytes and some V^3 steps."""
-    return _linear_scorer(ease_weights(_products(split)))
+    return _linear_scorer(lambda: ease_weights(_products(split)))
 
 
 def item_knn_scorer(split: Split) -> Scorer:
     """Scores by item-kNN, [n, V], from the training histories. Needs 8 V^2 bytes."""
-    return _linear_scorer(item_knn_weights(_products(split)))
+    return _linear_scorer(lambda: item_knn_weights(_products(split)))
 
 
 POOLED: Mapping[str, Callable[[Split], Scorer]] = {"ease": ease_scorer, "item_knn": item_knn_scorer}
@@ -116,8 +118,14 @@ def _met(histories: Ragged, size: int) -> csr_matrix:
     return met
 
 
-def _linear_scorer(weights: FloatMatrix) -> Scorer:
+def _linear_scorer(make: Callable[[], FloatMatrix]) -> Scorer:
+    """Scores by what ``make`` gives, which is made when first asked for, by one thread."""
+    made = functools.cache(make)
+    lock = threading.Lock()
+
     def score(users: IntArray, histories: Ragged) -> Tensor:  # noqa: ARG001 - the history says it all
+        with lock:
+            weights = made()
         return torch.from_numpy(_met(histories, len(weights)) @ weights)
 
     return score

@@ -60,7 +60,7 @@ def _adaptive(second_moment: Callable[[Tensor, Tensor, float], Tensor], *, uses_
             previous = state.get(first_key, torch.zeros_like(gradient))
             direction = config.server_beta1 * previous + (1 - config.server_beta1) * gradient
             changed[first_key] = direction
-        floor = config.server_epsilon
+        floor = config.server_floor
         second = second_moment(
             state.get(second_key, torch.full_like(gradient, floor**2)), gradient.square(), config.server_beta2
         )

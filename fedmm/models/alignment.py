@@ -19,6 +19,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fedmm.config import ModelConfig
+from fedmm.errors import ConfigError
 from fedmm.models.experts.contract import Expert
 from fedmm.models.features import FeatureTable
 from fedmm.models.layers import pick_rows
@@ -83,3 +85,12 @@ def _packed(chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 def _unit(vectors: Tensor) -> Tensor:
     return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + NORM_FLOOR)
+
+
+def check_alignment(config: ModelConfig, tables: Mapping[str, FeatureTable]) -> None:
+    """Raises ConfigError where alignment is asked for and there are no item features."""
+    if config.alignment_weight and not tables:
+        raise ConfigError(
+            f"model.alignment_weight {config.alignment_weight} has nothing to align: there are no item features.",
+            "Give visual or text features, or set model.alignment_weight 0.",
+        )

@@ -27,7 +27,7 @@ DECAY = 0.8  # weight of each beside the one after it
 SOFTENING = 0.1  # A_0 as a share of K's mean entry
 SHORT_HISTORY = 20  # items; where the median training history is no longer and items are many, scores are added
 MANY_ITEMS = 5000
-WEIGHT = 8.0  # by default
+WEIGHT = 6.0  # by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +62,13 @@ class Succession:
 def default_weight(train: Ragged, num_items: int) -> float:
     """w where none is set: ``WEIGHT`` where items are many and training histories short, so that counts know more than
     a model learns from them, else 0."""
+    return WEIGHT if is_sparse(train, num_items) else 0.0
+
+
+def is_sparse(train: Ragged, num_items: int) -> bool:
+    """Whether items are many (``MANY_ITEMS``) and training histories short (``SHORT_HISTORY``, the median)."""
     lengths = train.lengths[train.lengths > 0]
-    sparse = num_items > MANY_ITEMS and len(lengths) > 0 and float(np.median(lengths)) <= SHORT_HISTORY
-    return WEIGHT if sparse else 0.0
+    return num_items > MANY_ITEMS and len(lengths) > 0 and float(np.median(lengths)) <= SHORT_HISTORY
 
 
 def _power(totals: FloatArray, exponent: float) -> FloatArray:

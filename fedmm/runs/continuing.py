@@ -34,7 +34,7 @@ def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, fol
 
 def _require_growth(stored: ExperimentConfig, given: ExperimentConfig, folder: Path, reached: int) -> None:
     before, after = stored.federation.rounds, given.federation.rounds
-    schedule, every = stored.federation.learning_rate_schedule, stored.evaluation.every
+    schedule, every = stored.federation.learning_rate_schedule, stored.evaluation.interval
     if schedule != STEADY:
         raise ConfigError(
             f"{folder} cannot go on from {before} to {after} rounds: federation.learning_rate_schedule {schedule!r} "

@@ -113,11 +113,11 @@ def _closed_momentum(g: Numbers, c: FederationConfig) -> float:
 
 
 def _adaptive(g: Numbers, c: FederationConfig, second: Callable[[float, float], float], *, momentum: bool) -> float:
-    x, m, v = 1.0, 0.0, c.server_epsilon**2
+    x, m, v = 1.0, 0.0, c.server_floor**2
     for own in g:
         m = c.server_beta1 * m + (1 - c.server_beta1) * own
         v = second(v, own * own)
-        x -= c.server_rate * (m if momentum else own) / (math.sqrt(v) + c.server_epsilon)
+        x -= c.server_rate * (m if momentum else own) / (math.sqrt(v) + c.server_floor)
     return x
 
 

@@ -77,7 +77,7 @@ def _middle(votes: Sequence[Tensor], config: FederationConfig) -> Tensor:
 def stepped(params: Params, aggregate: Params, memory: dict[str, Tensor], config: FederationConfig) -> Params:
     """The server's step, which ``memory`` goes along with: Reddi et al. (ICLR 2021), Algorithm 2, and Hsu et al. (2019)
     for momentum. The direction is the aggregate itself, which is minus the pseudo-gradient."""
-    kind, b1, b2, tau = config.server_optimizer, config.server_beta1, config.server_beta2, config.server_epsilon
+    kind, b1, b2, tau = config.server_optimizer, config.server_beta1, config.server_beta2, config.server_floor
     rate = OWN_RATES[kind] if config.server_learning_rate is None else config.server_learning_rate
     after = dict(params)
     for name, delta in aggregate.items():

@@ -95,6 +95,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.memory.recency_weight": Case(0.0, MEMORY),
     "model.memory.num_prototypes": Case(4, MEMORY),
     "federation.mode": Case("centralized"),
+    "federation.recipe": Case("sparse"),
     "federation.rounds": Case(3),
     "federation.client_fraction": Case(0.5),
     "federation.cohort_size": Case(5),

@@ -17,7 +17,7 @@ from fedmm.errors import ConfigError
 from fedmm.evaluation.model_scorer import addition_scorer, with_additions
 from fedmm.experiment import Experiment
 from fedmm.federation.ledger import counts_message_bytes
-from fedmm.models.succession import MANY_ITEMS, SHORT_HISTORY, Succession, default_weight
+from fedmm.models.succession import MANY_ITEMS, SHORT_HISTORY, WEIGHT, Succession, default_weight
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.leakage import write_histories
 
@@ -75,7 +75,11 @@ def test_the_sum_lies_between_the_model_and_the_counts() -> None:
 
 @pytest.mark.parametrize(
     ("num_items", "length", "expected"),
-    [(MANY_ITEMS + 1, SHORT_HISTORY, 8.0), (MANY_ITEMS, SHORT_HISTORY, 0.0), (MANY_ITEMS + 1, SHORT_HISTORY + 1, 0.0)],
+    [
+        (MANY_ITEMS + 1, SHORT_HISTORY, WEIGHT),
+        (MANY_ITEMS, SHORT_HISTORY, 0.0),
+        (MANY_ITEMS + 1, SHORT_HISTORY + 1, 0.0),
+    ],
 )
 def test_it_is_on_by_default_where_items_are_many_and_histories_short(
     num_items: int, length: int, expected: float
@@ -131,7 +135,7 @@ def test_a_rule_that_acts_says_so(history_file: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("fedmm.models.succession.MANY_ITEMS", 10)
     told = Experiment.prepare(tree(history_file))
     assert told.succession is not None
-    assert any("weight 8" in note and "model.succession" in note for note in told.notes)
+    assert any("weight 6" in note and "model.succession" in note for note in told.notes)
     assert not any("model.succession" in note for note in Experiment.prepare(tree(history_file, succession=8.0)).notes)
 
 
