@@ -40,6 +40,7 @@ from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerS
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
 from fedmm.models.alignment import check_alignment
+from fedmm.models.fusion import expert_notes
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
@@ -122,7 +123,7 @@ class Experiment:
         notes = (
             *dataset.notes,
             *split.notes,
-            *_model_notes(config, recommender),
+            *expert_notes(config.model, recommender.experts),
             *shortage_notes(negatives, asked, dataset.interactions.user_ids),
             pooled_note(config.evaluation.pooled_yardsticks, split.num_items),
         )
@@ -393,9 +394,3 @@ def _engine(config: ExperimentConfig) -> Engine:
     if config.runtime.engine == "sequential":
         return sequential.train_cohort
     return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
-
-
-def _model_notes(config: ExperimentConfig, recommender: Recommender) -> list[str]:
-    if config.model.fusion != "backbone" and not recommender.experts:
-        return [f'no item features: the "{config.model.fusion}" fusion has no experts, this run is the backbone alone']
-    return []

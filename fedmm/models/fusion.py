@@ -5,7 +5,7 @@ A fusion is one function from the router's weights to coefficients; ``FUSIONS`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,3 +67,10 @@ FUSIONS: Registry[Fusion] = Registry(
         "competitive": Fusion(True, _competitive_init, _competitive_mix),
     },
 )
+
+
+def expert_notes(config: ModelConfig, experts: Sequence[str]) -> list[str]:
+    """A sentence where a fusion of experts has none to fuse."""
+    if config.fusion == "backbone" or experts:
+        return []
+    return [f'no item features: the "{config.fusion}" fusion has no experts, this run is the backbone alone']
