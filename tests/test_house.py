@@ -27,11 +27,13 @@ LAYERS = (
     ("engines", "evaluation"),
     ("experiment",),
     ("recommendation",),
+    ("portable",),
     ("runs",),
     ("comparison",),
     ("verification",),
     ("report",),
     ("tuning",),
+    ("serving",),
     ("testing",),
     ("api",),
     ("fedmm_cli",),
@@ -39,7 +41,7 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Each heavy package has its place; elsewhere nobody may name it.
 HOMES = {
-    "mlflow": r"fedmm/tracking/\w+\.py",
+    "mlflow": r"fedmm/(tracking/\w+|portable/pyfunc_script)\.py",
     "optuna": r"fedmm/tuning/\w+\.py",
     "filelock": r"fedmm/utils/locks\.py",
     "matplotlib": r"fedmm/(\w+/\w*figures\w*|drawing/panels)\.py",

@@ -27,7 +27,10 @@ from fedmm_cli.app import main
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "examples" / "first_steps.ipynb"
-SLOW = tuple(f"docs/tutorial/{name}.md" for name in ("quickstart", "own-data", "own-part", "study-and-table"))
+SLOW = (
+    *(f"docs/tutorial/{name}.md" for name in ("quickstart", "own-data", "own-part", "study-and-table")),
+    "docs/howto/export.md",
+)
 SHORT = {  # what a line of the shell gets behind it, by its first two words
     "fedmm train": "--rounds 1 --client-fraction 0.05 --hidden-dim 8 --no-tracking --eval full",
     "fedmm sweep": "--set federation.rounds=1 --set model.hidden_dim=8",

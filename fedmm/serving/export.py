@@ -1,0 +1,160 @@
+"""``fedmm export``: a trained model as a file or folder that others can use.
+
+| format | what is written | read by |
+|---|---|---|
+| onnx | one graph | onnxruntime and others |
+| torch | one program of torch.export | ``torch.export.load`` |
+| safetensors | all tensors, settings and names | ``fedmm.portable.ranker.Ranker.load``, safetensors |
+| mlflow | a folder of the flavor python_function | ``mlflow.pyfunc.load_model``, ``mlflow models serve`` |
+| bundle | model.onnx, items.json, recommend.py | Python with onnxruntime and numpy, any onnxruntime |
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedmm.errors import ConfigError
+from fedmm.portable.files import Portable, write_portable
+from fedmm.runs.portable_mlflow import write_mlflow
+from fedmm.runs.portable_model import portable_of
+from fedmm.serving import graphs
+from fedmm.utils.files import storage_error, write_atomically
+
+if TYPE_CHECKING:
+    from fedmm.runs.model import TrainedModel
+
+FORMATS = ("onnx", "torch", "mlflow", "safetensors", "bundle")
+FOLDERS = ("mlflow", "bundle")
+WITH_TOP = ("onnx", "torch")
+SCRIPT = Path(__file__).parent / "on_device.py"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: sizes in bytes, and how to call it."""
+
+    format: str
+    path: str
+    files: dict[str, int]  # path -> bytes
+    weights: str
+    inputs: str
+    outputs: str
+    opset: int | None  # of ONNX
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``fedmm export --json`` prints."""
+        return {
+            "format": self.format,
+            "path": self.path,
+            "files": self.files,
+            "bytes": sum(self.files.values()),
+            "weights": self.weights,
+            "opset": self.opset,
+            "signature": {"inputs": self.inputs, "outputs": self.outputs},
+        }
+
+
+def export_model(
+    model: TrainedModel,
+    format: str,
+    path: Path,
+    *,
+    weights: str | None = None,
+    top: int | None = None,
+    tell: Tell | None = None,
+) -> Exported:
+    """Writes ``model`` in one of ``FORMATS`` to ``path``, a folder for mlflow and the bundle, else a file.
+
+    ``weights`` are float32, bfloat16 or int8 (by default float32, in the bundle bfloat16); arithmetic is float32.
+    ``top`` makes an onnx or torch graph return the best items that are not in the history, not all scores. Files of
+    graphs get item ids and titles beside them, ``<name>.items.json``. Raises ConfigError for what cannot be, or needs
+    packages that are not there, StorageError where ``path`` cannot be written.
+
+    >>> import fedmm.testing, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = export_model(fedmm.testing.tiny_run().model, "safetensors", Path(folder) / "model.safetensors")
+    >>> found.inputs
+    'history [batch, time] int64: item indices, 0 is padding'
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"--format cannot be {format!r}.", f"Take one of {', '.join(FORMATS)}.")
+    if top is not None and format not in WITH_TOP:
+        raise ConfigError(f"--top has no effect on --format {format}.", f"It is for {' and '.join(WITH_TOP)}.")
+    if format in ("onnx", "bundle"):
+        graphs.require("onnx", "onnxscript")
+    if format in FOLDERS:
+        _require_empty(path)
+    chosen = weights or ("bfloat16" if format == "bundle" else "float32")
+    portable = portable_of(model.experiment, model.snapshot, chosen)
+    if tell is not None:
+        tell(f"writing {format}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = _write(portable, format, path, top)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    files = {str(one): one.stat().st_size for one in written}
+    return Exported(format, str(path), files, chosen, *_signature(portable, format, top), _opset(format))
+
+
+def _write(portable: Portable, format: str, path: Path, top: int | None) -> list[Path]:
+    """Writes it and returns the files."""
+    if format == "safetensors":
+        write_portable(portable, path)
+        return [path]
+    if format == "mlflow":
+        with tempfile.TemporaryDirectory() as folder:
+            write_mlflow(portable, Path(folder) / "model")
+            shutil.copytree(Path(folder) / "model", path, dirs_exist_ok=True)
+        return _files_in(path)
+    program = graphs.traced(portable.model, top)
+    if format == "torch":
+        graphs.write_torch(program, path)
+        return [path, _write_items(portable, path.with_suffix(".items.json"))]
+    about = {f"fedmm.{key}": str(value) for key, value in portable.about.items()}
+    if format == "onnx":
+        graphs.write_onnx(program, path, graphs.outputs_of(top), about)
+        return [path, _write_items(portable, path.with_suffix(".items.json"))]
+    path.mkdir(parents=True, exist_ok=True)
+    graphs.write_onnx(program, path / "model.onnx", graphs.outputs_of(None), about)
+    _write_items(portable, path / "items.json")
+    shutil.copyfile(SCRIPT, path / "recommend.py")
+    return _files_in(path)
+
+
+def _write_items(portable: Portable, path: Path) -> Path:
+    """Item ids and titles by index, and where the model comes from."""
+    content = {"item_ids": portable.item_ids, "titles": portable.titles, "about": dict(portable.about)}
+    write_atomically(path, json.dumps(content, ensure_ascii=False).encode())
+    return path
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _require_empty(path: Path) -> None:
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ConfigError(f"--output {path} exists already.", "Name a folder that is not there yet.")
+
+
+def _signature(portable: Portable, format: str, top: int | None) -> tuple[str, str]:
+    """The input and the output, in words."""
+    if format == "mlflow":
+        return "history: list of item ids", "item_ids, scores, titles: lists, best first"
+    size = portable.model.facts.num_items + 1
+    given = "history [batch, time] int64: item indices, 0 is padding"
+    if top is None:
+        return given, f"scores [batch, {size}] float32: by item index"
+    return given, f"items [batch, {top}] int64, scores [batch, {top}] float32: best first, without the history"
+
+
+def _opset(format: str) -> int | None:
+    return graphs.OPSET if format in ("onnx", "bundle") else None
