@@ -6,8 +6,9 @@ The verdict and the model stand last, where the eye is when a command ends; what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -17,6 +18,11 @@ from rich.text import Text
 from fedmm.utils.text import counted, in_bytes, in_time, listed, probability, share, signed, told_apart
 from fedmm_cli.lines import clients_sentence, hanging, print_facts
 
+if TYPE_CHECKING:
+    from fedmm.evaluation.measured import Metrics, Protocols
+    from fedmm.runs.result import Advice, ColdItems, EvaluateResult, ModelFacts, PairedTests, Seconds, TrainResult
+
+Own = TypeVar("Own")
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
 BASELINES = {
     "popularity": "popularity",
@@ -34,52 +40,64 @@ SMALL_PART = 0.04  # of the time: what is less is in the rest
 FUSION = (("gating_weight", "gate"), ("w_vis", "w_vis"), ("w_sem", "w_sem"), ("w_trans", "w_trans"))
 
 
-def print_result(result: Mapping[str, Any], *, details: bool = False) -> None:
+def print_result(result: TrainResult, *, details: bool = False) -> None:
     """The end of ``fedmm train``: cost and places, the model below its baselines, advice, and the verdict last."""
     console = make_console()
     console.print()
     print_facts(console, _run_facts(result, details=details))
     print_facts(console, _places(result, details=details), wrap=False)
-    print_cold_items(console, result)
-    _print_measured(console, result, "test", details=details)
+    print_cold_items(console, result.cold_items)
+    _print_measured(console, result, "test", result.model, result.advice, details=details)
 
 
-def print_evaluation(result: Mapping[str, Any], split: str, *, details: bool = False) -> None:
+def print_evaluation(result: EvaluateResult, split: str, *, details: bool = False) -> None:
     """The end of ``fedmm evaluate``."""
     console = make_console()
     console.print()
-    print_facts(console, {"round": str(result["round"]), "checkpoint": str(result["checkpoint"])}, wrap=False)
-    print_cold_items(console, result)
+    print_facts(console, {"round": str(result.round), "checkpoint": result.checkpoint}, wrap=False)
+    print_cold_items(console, result.cold_items)
     _print_measured(console, result, split, details=details)
 
 
-def _print_measured(console: Console, result: Mapping[str, Any], split: str, *, details: bool) -> None:
-    own, paired = result["metrics"][split], result.get("paired", {}).get(split, {})
+def _print_measured(
+    console: Console,
+    result: TrainResult | EvaluateResult,
+    split: str,
+    model: ModelFacts | None = None,
+    advice: Sequence[Advice] = (),
+    *,
+    details: bool,
+) -> None:
+    own = result.metrics[split]
+    paired: Mapping[str, PairedTests] = result.paired.get(split, {})
     for protocol in reversed(list(own)) if details else list(own)[:1]:  # the one that decides comes last
         _print_metrics(console, result, split, protocol)
-    console.print(Text(_legend(result), style="dim"))
+    console.print(Text(_legend(model), style="dim"))
     if details:
         _print_paired(console, paired)
-    for item in result.get("advice", ()):
-        warning = item["level"] == "warning"
-        console.print(hanging("!" if warning else "-", item["text"], "bold yellow" if warning else ""))
-    _print_clients(console, result.get("clients", {}).get(split))
+    for item in advice:
+        warning = item.level == "warning"
+        console.print(hanging("!" if warning else "-", item.text, "bold yellow" if warning else ""))
+    if split in result.clients:  # which runs of before did not measure
+        console.print(hanging("-", clients_sentence([result.clients[split]])))
     if len(own) > 1 and not details:
         console.print(hanging("-", f"Also {_elsewhere(own)}: --details."))
     console.print(hanging("=", verdict(own, paired), "bold"))
 
 
-def verdict(own: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[str, Any]]) -> str:
+def verdict(own: Protocols, paired: Mapping[str, PairedTests]) -> str:
     """One sentence: the model's number, whom it is better or worse than, and whom it cannot be told from."""
     protocol, values = next(iter(own.items()))
     deciding = next((metric for tests in paired.values() for metric in tests), None)
     name = deciding.partition("/")[2] if deciding else shown_metrics(values)[1]
     said: dict[str, list[str]] = {}
     for opponent in JUDGES:
-        test = paired.get(opponent, {}).get(f"{protocol}/{name}")
+        tests = paired.get(opponent)
+        test = None if tests is None else tests.get(f"{protocol}/{name}")
         if test is not None:
-            word, _, why = told_apart(test["difference"], test["ci95"], test["p_value"]).partition(" (")
-            figures = f"{signed(test['difference'])}, p {probability(test['p_value'])}"
+            difference, p = _number(test.difference), _number(test.p_value)
+            word, _, why = told_apart(difference, _ends(test.ci95), p).partition(" (")
+            figures = f"{signed(difference)}, p {probability(p)}"
             aside = f"; {why.removesuffix(')')}" if why else ""
             said.setdefault(word, []).append(f"{_called(opponent)} ({figures}{aside})")
     words = {"better": "better than", "worse": "worse than", "cannot be told apart": "cannot be told from"}
@@ -88,27 +106,27 @@ def verdict(own: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[s
     return f"The model's {metric_label(name)} is {_share(values[name])} in {protocol_label(protocol, values)}{claims}."
 
 
-def reference_rows(baselines: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+def reference_rows(baselines: Mapping[str, Own], parts: Mapping[str, Own]) -> dict[str, Own]:
     """Label -> what belongs to it: the baselines that are known by name, then each part of the model alone."""
     known = {label: baselines[key] for key, label in BASELINES.items() if key in baselines}
     return known | {f"{name} alone": own for name, own in parts.items()}
 
 
-def _print_metrics(console: Console, result: Mapping[str, Any], split: str, protocol: str) -> None:
+def _print_metrics(console: Console, result: TrainResult | EvaluateResult, split: str, protocol: str) -> None:
     """What the model stands beside under one protocol, and the model below."""
-    values = result["metrics"][split][protocol]
+    values = result.metrics[split][protocol]
     rows = {
         label: found[split][protocol]
-        for label, found in reference_rows(result["baselines"], result.get("parts", {})).items()
+        for label, found in reference_rows(result.baselines, result.parts).items()
         if protocol in found.get(split, {})
     }
-    what = f"{split.capitalize()}, {protocol_label(protocol, values)}: {counted(values['num_users'], 'user')}"
+    what = f"{split.capitalize()}, {protocol_label(protocol, values)}: {counted(int(values.num_users or 0), 'user')}"
     console.print()
     console.print(Text(f"{what}, with 95% intervals"))
     print_rows(console, rows | {"model": values})
 
 
-def print_rows(console: Console, rows: Mapping[str, Mapping[str, Any]], after: Sequence[Sequence[str]] = ()) -> None:
+def print_rows(console: Console, rows: Mapping[str, Metrics], after: Sequence[Sequence[str]] = ()) -> None:
     """A table of metrics with intervals, the last of ``rows`` in bold; as many metrics as the width allows."""
     *_, values = rows.values()
     names = shown_metrics(values)
@@ -129,60 +147,54 @@ def print_rows(console: Console, rows: Mapping[str, Mapping[str, Any]], after: S
     console.print(table)
 
 
-def _print_paired(console: Console, paired: Mapping[str, Any]) -> None:
+def _print_paired(console: Console, paired: Mapping[str, PairedTests]) -> None:
     """A line an opponent, on the metric that decides."""
     for opponent, tests in paired.items():
         metric, test = next(iter(tests.items()))
-        low, high = test["ci95"]
+        (low, high), difference, p = _ends(test.ci95), _number(test.difference), _number(test.p_value)
         text = (
-            f"{signed(test['difference'])} {metric_label(metric.partition('/')[2])} against {_called(opponent)} "
-            f"[{signed(low)}, {signed(high)}], p {probability(test['p_value'])}, paired by user: "
-            f"{told_apart(test['difference'], test['ci95'], test['p_value'])}"
+            f"{signed(difference)} {metric_label(metric.partition('/')[2])} against {_called(opponent)} "
+            f"[{signed(low)}, {signed(high)}], p {probability(p)}, paired by user: "
+            f"{told_apart(difference, (low, high), p)}"
         )
         console.print(hanging("-", text))
 
 
-def _print_clients(console: Console, clients: Mapping[str, Any] | None) -> None:
-    """One line: how the deciding metric is spread over clients; nothing where a run of before did not measure it."""
-    if clients is not None:
-        console.print(hanging("-", clients_sentence([clients])))
-
-
-def print_cold_items(console: Console, result: Mapping[str, Any]) -> None:
+def print_cold_items(console: Console, section: ColdItems | None) -> None:
     """Items that never trained, ranked among themselves; nothing where there are none."""
-    section = result.get("cold_items")
     if section is None:
         return
     rows = {
         label if label in BASELINES else f"{label} alone": values
-        for label, values in section["rows"].items()
+        for label, values in section.rows.items()
         if label != "model"
     }
-    names = shown_metrics(section["rows"]["model"])
+    names = shown_metrics(section.rows.model)
     title = (
-        f"Cold items: {section['num_items']:,} items never trained, ranked among themselves, "
-        f"{section['num_queries']:,} times by {section['num_users']:,} users, with 95% intervals"
+        f"Cold items: {section.num_items:,} items never trained, ranked among themselves, "
+        f"{section.num_queries:,} times by {section.num_users:,} users, with 95% intervals"
     )
     console.print()
     console.print(Text(title))
-    chance = ["chance", *(_share(section["chance"][name]) for name in names)]
-    print_rows(console, {**rows, "model": section["rows"]["model"]}, after=[chance])
+    chance = ["chance", *(_share(section.chance[name]) for name in names)]
+    print_rows(console, {**rows, "model": section.rows.model}, after=[chance])
 
 
-def shown_metrics(values: Mapping[str, Any]) -> list[str]:
+def shown_metrics(values: Metrics) -> list[str]:
     """HR, NDCG and MRR at 10, or at the first cutoff where 10 was not measured."""
     cutoffs = [int(name.removeprefix("hr_at_")) for name in values if name.startswith("hr_at_")]
     cutoff = PREFERRED_CUTOFF if PREFERRED_CUTOFF in cutoffs else cutoffs[0]
     return [f"{metric}_at_{cutoff}" for metric in METRICS]
 
 
-def protocol_label(protocol: str, values: Mapping[str, Any]) -> str:
+def protocol_label(protocol: str, values: Metrics) -> str:
     """A protocol in words, by as many negatives as were measured.
 
-    >>> protocol_label("uniform100", {"num_negatives": 7})
+    >>> from fedmm.evaluation.measured import Metrics
+    >>> protocol_label("uniform100", Metrics(num_negatives=7))
     '7 uniform negatives'
     """
-    label, measured = PROTOCOLS.get(protocol, protocol), values.get("num_negatives")
+    label, measured = PROTOCOLS.get(protocol, protocol), values.num_negatives
     return label if measured is None else label.replace("100", f"{measured:.0f}")
 
 
@@ -195,7 +207,7 @@ def _called(opponent: str) -> str:
     return BASELINES.get(opponent, f"{opponent} alone")
 
 
-def _elsewhere(own: Mapping[str, Mapping[str, Any]]) -> str:
+def _elsewhere(own: Protocols) -> str:
     """The model under the protocols that do not decide."""
     first, *others = own
     name = shown_metrics(own[first])[1]
@@ -203,73 +215,89 @@ def _elsewhere(own: Mapping[str, Mapping[str, Any]]) -> str:
     return listed([f"{_share(own[protocol][name])} with {label}" for protocol, label in known.items()]) + " negatives"
 
 
-def _legend(result: Mapping[str, Any]) -> str:
+def _legend(model: ModelFacts | None) -> str:
     """One line for words that a newcomer meets here."""
-    parts, model = ["round 0: untrained"], result.get("model", {})
-    if model.get("gating_weight") is not None:
+    parts = ["round 0: untrained"]
+    weights: Mapping[str, float] = {} if model is None else fusion_weights(model)
+    if "gate" in weights:
         parts.append("gate: the experts' weight")
-    shares = [label for key, label in FUSION[1:] if model.get(key) is not None]
+    shares = [label for label in weights if label != "gate"]
     if shares:
         parts.append(f"{', '.join(shares)}: router's shares")
     return "; ".join(parts)
 
 
-def _cell(values: Mapping[str, Any], name: str) -> str:
-    if name not in values.get("ci95", {}):
+def fusion_weights(model: ModelFacts) -> dict[str, float]:
+    """The gate and the router's shares by the names of the screen, those that the model has."""
+    return {label: model[key] for key, label in FUSION if model.get(key) is not None}
+
+
+def _cell(values: Metrics, name: str) -> str:
+    if values.ci95 is None or name not in values.ci95:
         return _share(values[name])
-    low, high = values["ci95"][name]
+    low, high = values.ci95[name]
     return f"{_share(values[name])} [{_share(low)}, {_share(high)}]"
 
 
-def _share(value: float) -> str:
+def _share(value: float | None) -> str:
     """Three decimals; the zero before the point is left out, as metrics lie between 0 and 1."""
-    return share(value, 3)
+    return share(_number(value), 3)
 
 
-def _run_facts(result: Mapping[str, Any], *, details: bool) -> dict[str, str]:
-    model, seconds, sent, data = result["model"], result["seconds"], result["communication"], result["dataset"]
+def _number(value: float | None) -> float:
+    """A result has None for what is not finite."""
+    return math.nan if value is None else value
+
+
+def _ends(interval: Sequence[float | None]) -> tuple[float, float]:
+    low, high = interval
+    return _number(low), _number(high)
+
+
+def _run_facts(result: TrainResult, *, details: bool) -> dict[str, str]:
+    seconds, sent, data = result.seconds, result.communication, result.dataset
     facts = (
         {
-            "data": f"{data['name']}: {data['num_users']:,} users, {data['num_items']:,} items, "
-            f"{data['num_interactions']:,} interactions"
+            "data": f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, "
+            f"{data.num_interactions:,} interactions"
         }
         if details
         else {}
     )
     facts |= {
-        "model": f"{model['num_parameters']:,} parameters, best round {result['best_round']} of {result['rounds']}",
+        "model": f"{result.model.num_parameters:,} parameters, best round {result.best_round} of {result.rounds}",
     }
-    fusion = [f"{label} {model[key]:.3f}" for key, label in FUSION if model.get(key) is not None]
+    fusion = [f"{label} {weight:.3f}" for label, weight in fusion_weights(result.model).items()]
     if fusion:
         facts["fusion"] = ", ".join(fusion)
-    up, down = in_bytes(sent["uplink_bytes"]), in_bytes(sent["downlink_bytes"])
+    up, down = in_bytes(sent.uplink_bytes), in_bytes(sent.downlink_bytes)
     facts["sent"] = f"up {up}, down {down}, all clients together"
-    facts["time"] = f"{in_time(seconds['total'])} ({', '.join(time_parts(seconds, all_parts=details))})"
-    if details:
-        facts["memory"] = f"{in_bytes(result['peak_rss_bytes'])} at most"
+    facts["time"] = f"{in_time(seconds.total)} ({', '.join(time_parts(seconds, all_parts=details))})"
+    if details and result.peak_rss_bytes is not None:
+        facts["memory"] = f"{in_bytes(result.peak_rss_bytes)} at most"
     return facts
 
 
-def time_parts(seconds: Mapping[str, Any], *, all_parts: bool = False) -> Iterable[str]:
+def time_parts(seconds: Seconds, *, all_parts: bool = False) -> Iterable[str]:
     """``rounds 10.1 s``, ...: parts that add up to the total; the small ones are together in the rest."""
-    found = dict(seconds.get("parts") or {name: seconds[name] for name in ("data", "train", "evaluation")})
-    rest = found.pop("other", max(0.0, seconds["total"] - sum(found.values())))
+    found = dict(seconds.parts) or {name: seconds[name] for name in ("data", "train", "evaluation")}
+    rest = found.pop("other", max(0.0, seconds.total - sum(found.values())))
     for name, value in sorted(found.items(), key=lambda entry: -entry[1]):
-        if all_parts or value >= SMALL_PART * seconds["total"]:
+        if all_parts or value >= SMALL_PART * seconds.total:
             yield f"{PART_NAMES.get(name, name)} {in_time(value)}"
         else:
             rest += value
     yield f"rest {in_time(rest)}"
 
 
-def _places(result: Mapping[str, Any], *, details: bool) -> dict[str, str]:
-    places = {"output": str(result["output"])}
+def _places(result: TrainResult, *, details: bool) -> dict[str, str]:
+    places = {"output": result.output}
     if details:
-        places |= {"checkpoint": str(result["checkpoint"]), "again": f"fedmm evaluate {result['output']}"}
-    if result["run_id"]:
-        uri = result.get("tracking_uri") or DEFAULT_STORE
+        places |= {"checkpoint": result.checkpoint, "again": f"fedmm evaluate {result.output}"}
+    if result.run_id:
+        uri = result.tracking_uri or DEFAULT_STORE
         if details or not uri.startswith("sqlite:"):
-            places["tracking"] = f"run {result['run_id']} in {uri}"
+            places["tracking"] = f"run {result.run_id} in {uri}"
         if uri.startswith("sqlite:"):
             places["see it"] = "mlflow ui" + ("" if uri == DEFAULT_STORE else f" --backend-store-uri {uri}")
     return places

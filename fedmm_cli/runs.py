@@ -46,7 +46,8 @@ def list_all(folders: Folders = None, as_json: Json = False, debug: Debug = Fals
 def show(folder: Folder, details: Details = False, as_json: Json = False, debug: Debug = False) -> None:
     """Show one run or study: state, sizes and, where it has finished, its result."""
     del debug
-    from fedmm.runs.listing import entry_of, result_of
+    from fedmm.runs.listing import RESULT_FILE, entry_of, result_of
+    from fedmm.runs.result import read_result
     from fedmm_cli.runs_report import print_entry
 
     entry = entry_of(folder)
@@ -54,7 +55,8 @@ def show(folder: Folder, details: Details = False, as_json: Json = False, debug:
     if as_json:
         print_json({**entry.to_json(), "result": result or None})
     else:
-        print_entry(entry, result, details=details)
+        finished = entry.kind == "run" and bool(result)
+        print_entry(entry, read_result(folder / RESULT_FILE) if finished else None, details=details)
 
 
 @app.command()

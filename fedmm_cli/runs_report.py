@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -17,6 +17,7 @@ from fedmm_cli.render import make_console, print_result
 if TYPE_CHECKING:
     from fedmm.runs.forgetting import Forgotten
     from fedmm.runs.listing import Entry
+    from fedmm.runs.result import TrainResult
 
 STYLES = {"running": "green", "stopped": "yellow", "finished": ""}
 DAY, HOUR, MINUTE = 86_400, 3_600, 60
@@ -48,7 +49,7 @@ def print_entries(entries: Sequence[Entry]) -> None:
     console.print(Text(f"{counted(len(entries), 'entry', 'entries')}, {total} in all; best: {what}, on validation"))
 
 
-def print_entry(entry: Entry, result: Mapping[str, Any], *, details: bool) -> None:
+def print_entry(entry: Entry, result: TrainResult | None, *, details: bool) -> None:
     """The facts of one, and the last screen of a run that has finished."""
     console = make_console()
     facts = {
@@ -65,7 +66,7 @@ def print_entry(entry: Entry, result: Mapping[str, Any], *, details: bool) -> No
     if entry.kind == "study" and (entry.folder / "report.html").exists():
         facts["report"] = str(entry.folder / "report.html")
     print_facts(console, facts, wrap=False)
-    if entry.kind == "run" and "test" in result.get("metrics", {}):
+    if result is not None and "test" in result.metrics:
         print_result(result, details=details)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -16,31 +16,32 @@ from fedmm_cli.render import PROTOCOLS, print_rows, reference_rows
 from fedmm_cli.sweep_screen import params_of, short
 
 if TYPE_CHECKING:
+    from fedmm.report.sweep_result import JoinedResult, MarginalResult, ParetoPoint, SweepResult, WinnerOnTest
     from fedmm.study import Study
 
 
-def print_sweep(study: Study, result: Mapping[str, Any]) -> None:
+def print_sweep(study: Study, result: SweepResult | JoinedResult) -> None:
     """The last screen of ``fedmm sweep``."""
     console = Console(highlight=False)
-    if result["status"] == "joined":
-        console.print(Text(f"study {result['study']}: {_counts(result['trials'])}"))
+    if result.status == "joined":
+        console.print(Text(f"study {result.study}: {_counts(result.trials)}"))
         return
-    best = result["best"]
+    best, verdict = result.best, result.verdict
     console.print()
-    facts = {"study": f"{study.name}: {_counts(result['trials'])}"}
+    facts = {"study": f"{study.name}: {_counts(result.trials)}"}
     if best is not None:
-        facts["best"] = f"trial {best['trial']}, {study.metric} {best['value']:.4f} on validation"
-        facts["settings"] = params_of(best["params"]) or "the base"
+        facts["best"] = f"trial {best.trial}, {study.metric} {best.value:.4f} on validation"
+        facts["settings"] = params_of(best.params) or "the base"
     print_facts(console, facts)
     console.print()
-    console.print(hanging("!" if result["verdict"]["winner"] is None else "-", result["verdict"]["text"], "bold"))
-    for sentence in result["reading"][2:]:
+    console.print(hanging("!" if verdict.winner is None else "-", verdict.text, "bold"))
+    for sentence in result.reading[2:]:
         console.print(hanging("-", sentence, ""))
-    _print_marginals(console, study, result["marginals"])
-    if result["test"] is not None:
-        _print_test(console, result)
-    if result["pareto"]:
-        _print_front(console, study, result["pareto"])
+    _print_marginals(console, study, result.marginals)
+    if result.test is not None:
+        _print_test(console, result.test, is_winner=verdict.winner is True)
+    if result.pareto:
+        _print_front(console, study, result.pareto)
     console.print()
     print_facts(console, _places(result), wrap=False)
 
@@ -65,21 +66,20 @@ def _counts(states: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {state}" for state, number in states.items() if number) or "no trials"
 
 
-def _print_marginals(console: Console, study: Study, found: Sequence[Mapping[str, Any]]) -> None:
+def _print_marginals(console: Console, study: Study, found: Sequence[MarginalResult]) -> None:
     """Which value of each parameter did best, on average."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("which value is best", "trials", "pruned", "mean", "95% interval", "best"):
         table.add_column(column, justify="left" if column.startswith("which") else "right", no_wrap=True)
     for one in found:
-        table.add_row(Text(one["parameter"].rpartition(".")[2], style="bold"))
-        known = [row["mean"] for row in one["rows"] if row["ci95"] is not None]
-        for row in one["rows"]:
-            style = "green" if row["ci95"] is not None and row["mean"] == max(known) else None
-            interval = "" if row["ci95"] is None else f"{row['ci95'][0]:.4f} to {row['ci95'][1]:.4f}"
-            numbers = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("mean", "best"))
-            mean, best = numbers
-            label = short(row["low"]) if row["low"] == row["high"] else f"{short(row['low'])} to {short(row['high'])}"
-            cells = (f"  {label}", str(row["trials"]), str(row["pruned"]), mean, interval, best)
+        table.add_row(Text(one.parameter.rpartition(".")[2], style="bold"))
+        known = [row.mean for row in one.rows if row.ci95 is not None and row.mean is not None]
+        for row in one.rows:
+            style = "green" if row.ci95 is not None and row.mean == max(known) else None
+            interval = "" if row.ci95 is None else f"{row.ci95[0]:.4f} to {row.ci95[1]:.4f}"
+            mean, best = ("" if value is None else f"{value:.4f}" for value in (row.mean, row.best))
+            label = short(row.low) if row.low == row.high else f"{short(row.low)} to {short(row.high)}"
+            cells = (f"  {label}", str(row.trials), str(row.pruned), mean, interval, best)
             table.add_row(*cells, style=style)
     from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE
 
@@ -88,43 +88,42 @@ def _print_marginals(console: Console, study: Study, found: Sequence[Mapping[str
     console.print(Text(GRID_FOOTNOTE if study.plan.sampler == "grid" else FOOTNOTE, style="dim"))
 
 
-def _print_test(console: Console, result: Mapping[str, Any]) -> None:
+def _print_test(console: Console, test: WinnerOnTest, *, is_winner: bool) -> None:
     """The best trial on test, below what it stands beside; ``winner`` it is called only where there is one."""
-    test = result["test"]
-    name = "winner" if result["verdict"]["winner"] is True else "best trial"
-    runs = "one run" if test["num_runs"] == 1 else f"the mean of {test['num_runs']} runs"
-    protocol, values = next(iter(test["metrics"].items()))
-    beside = reference_rows(test["baselines"], test.get("parts", {}))
+    name = "winner" if is_winner else "best trial"
+    runs = "one run" if test.num_runs == 1 else f"the mean of {test.num_runs} runs"
+    protocol, values = next(iter(test.metrics.items()))
+    beside = reference_rows(test.baselines, test.parts)
     rows = {label: found[protocol] for label, found in beside.items() if protocol in found}
     console.print()
-    users = f"{values['num_users']:,.0f} users"
-    what = f"Test, {PROTOCOLS.get(protocol, protocol)}: {runs} of trial {test['trial']}, {users}, with 95% intervals"
+    users = f"{values.num_users:,.0f} users"
+    what = f"Test, {PROTOCOLS.get(protocol, protocol)}: {runs} of trial {test.trial}, {users}, with 95% intervals"
     console.print(Text(what))
     print_rows(console, {**rows, name: values})
 
 
-def _print_front(console: Console, study: Study, front: Sequence[Mapping[str, Any]]) -> None:
+def _print_front(console: Console, study: Study, front: Sequence[ParetoPoint]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("trial", study.metric, "bytes", "settings"):
         table.add_column(column, justify="left" if column == "settings" else "right")
     for point in front:
-        size, value = in_bytes(point["bytes"]), f"{point['value']:.4f}"
-        table.add_row(str(point["trial"]), value, size, params_of(point["params"]))
+        size = "" if point.bytes is None else in_bytes(point.bytes)
+        table.add_row(str(point.trial), f"{point.value:.4f}", size, params_of(point.params))
     console.print()
     console.print(Text("Pareto front: no trial has a better metric for fewer bytes"))
     console.print(table)
 
 
-def _places(result: Mapping[str, Any]) -> dict[str, str]:
-    places = {"folder": result["folder"], "report": f"{result['folder']}/report.html"}
-    if result["best"] is not None:
-        places["again"] = f"fedmm train --config {result['best']['config_path']}"
-    if result["parent_run_id"]:
-        places["see it"] = f"fedmm ui --study {result['study']}"
+def _places(result: SweepResult) -> dict[str, str]:
+    places = {"folder": result.folder, "report": f"{result.folder}/report.html"}
+    if result.best is not None:
+        places["again"] = f"fedmm train --config {result.best.config_path}"
+    if result.parent_run_id:
+        places["see it"] = f"fedmm ui --study {result.study}"
     from fedmm.tuning.test_log import TEST_LOG
 
-    looks = result["test_looks"]
+    looks = result.test_looks
     if looks > 1:
         places["test"] = f"looked at {looks} times in this study, each of them a line of {TEST_LOG}"
-    places["time"] = in_time(result["seconds"])
+    places["time"] = in_time(result.seconds)
     return places

@@ -66,5 +66,5 @@ def train(
         print_result(result, details=details)
         if groups:
             print_groups(result, "test")
-    if profile:
-        print_profile(result["profile"], sys.stderr)
+    if result.profile is not None:
+        print_profile(result.profile, sys.stderr)

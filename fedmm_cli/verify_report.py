@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -16,6 +15,7 @@ from fedmm.utils.text import in_time
 
 if TYPE_CHECKING:
     from fedmm.verification.checks import Check, Result
+    from fedmm.verification.result import VerifyResult
 
 MEASURED_WIDTH = 24
 MARK_WIDTH = 7
@@ -62,17 +62,17 @@ class Report:
             detail = Text(result.detail, style="dim" if result.passed else "")
             self._console.print(Padding(detail, (0, 0, 0, MARK_WIDTH + 2), expand=False))
 
-    def close(self, outcome: Mapping[str, Any]) -> None:
+    def close(self, outcome: VerifyResult) -> None:
         """The last lines."""
-        failed = [check for check in outcome["checks"] if not check["passed"]]
-        seconds = in_time(outcome["seconds"])
+        failed = [check for check in outcome.checks if not check.passed]
+        seconds = in_time(outcome.seconds)
         if failed:
-            text = Text(f"{len(failed)} of {len(outcome['checks'])} checks failed ({seconds}):", style="bold red")
+            text = Text(f"{len(failed)} of {len(outcome.checks)} checks failed ({seconds}):", style="bold red")
             self._console.print(text)
             for check in failed:
-                self._console.print(f"  {check['group']}: {check['name']}", markup=False)
+                self._console.print(f"  {check.group}: {check.name}", markup=False)
         else:
-            self._console.print(Text(f"All {len(outcome['checks'])} checks hold ({seconds}).", style="bold green"))
+            self._console.print(Text(f"All {len(outcome.checks)} checks hold ({seconds}).", style="bold green"))
 
 
 def _line(result: Result, width: int) -> Text:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedmm.comparison.types import ComparedRun
 from fedmm.config import ExperimentConfig
@@ -15,7 +13,7 @@ from fedmm.evaluation.user_counts import UserCounts, load_user_counts
 from fedmm.runs.checkpoint import FOLDER
 from fedmm.runs.folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
 from fedmm.runs.own_parts import OWN_PARTS_FILE, require_parts_of
-from fedmm.runs.result import ClientSpread
+from fedmm.runs.result import read_result
 from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
 from fedmm.utils.files import METRICS_FILE, read_rounds
 
@@ -46,10 +44,8 @@ def run_folder(text: str) -> Path | None:
 
 def splits_of(folder: Path) -> set[str]:
     """On which splits the run in ``folder`` was measured. Raises DataError where it cannot be read."""
-    metrics = _result(folder).get("metrics")
-    if not isinstance(metrics, Mapping):
-        raise DataError(f"{folder / RESULT_FILE} is not the result of a run (it has no metrics).", REMEDY)
-    return {split for split, name in COUNTS.items() if split in metrics and (folder / name).is_file()}
+    measured = read_result(folder / RESULT_FILE).metrics
+    return {split for split, name in COUNTS.items() if split in measured and (folder / name).is_file()}
 
 
 def load_run(
@@ -60,37 +56,30 @@ def load_run(
     Raises DataError where a file of it is missing, damaged or of another fedmm, ConfigError where it used a part that
     nobody registers.
     """
-    result = _result(folder)
+    result = read_result(folder / RESULT_FILE)
     settings = _settings(folder)
     counts = load_user_counts(folder / COUNTS[split])
-    try:
-        sent, model = result["communication"], result["model"]
-        run = ComparedRun(
-            name=name or folder.absolute().name,
-            run_id=run_id or _optional(str, result["run_id"]),
-            folder=None if fetched else folder,
-            seed=int(result["seed"]),
-            settings=settings.flat(),
-            split=split,
-            dataset=dict(result["dataset"]),
-            metrics=result["metrics"][split],
-            baselines={key: own[split] for key, own in result["baselines"].items() if split in own},
-            counts=counts,
-            rounds=read_rounds(folder),
-            best_round=int(result["best_round"]),
-            seconds=float(result["seconds"]["train"]),
-            uplink_bytes=int(sent["uplink_bytes"]),
-            downlink_bytes=int(sent["downlink_bytes"]),
-            gating_weight=_optional((int, float), model.get("gating_weight")),
-            tracking_uri=_optional(str, result.get("tracking_uri")),
-            clients=_clients(result.get("clients", {}).get(split)),
-        )
-        for measured in (run.metrics, *run.baselines.values()):
-            _require_numbers(measured)
-        _require_whole(run.dataset, counts)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"{folder / RESULT_FILE} is not the result of a run ({error!r}).", REMEDY) from None
-    return run
+    _require_whole(folder, counts)
+    return ComparedRun(
+        name=name or folder.absolute().name,
+        run_id=run_id or result.run_id,
+        folder=None if fetched else folder,
+        seed=result.seed,
+        settings=settings.flat(),
+        split=split,
+        dataset=result.dataset,
+        metrics=result.metrics[split],
+        baselines={key: own[split] for key, own in result.baselines.items() if split in own},
+        counts=counts,
+        rounds=read_rounds(folder),
+        best_round=result.best_round,
+        seconds=result.seconds.train,
+        uplink_bytes=result.communication.uplink_bytes,
+        downlink_bytes=result.communication.downlink_bytes,
+        gating_weight=result.model.gating_weight,
+        tracking_uri=result.tracking_uri,
+        clients=result.clients.get(split),
+    )
 
 
 def tracked_folder(runs: TrackedRuns, run: TrackedRun, cache: Path) -> Path:
@@ -99,7 +88,7 @@ def tracked_folder(runs: TrackedRuns, run: TrackedRun, cache: Path) -> Path:
     Raises DataError where MLflow has no result of it either.
     """
     own = run.output
-    if own is not None and (own / RESULT_FILE).is_file() and _result(own).get("run_id") == run.run_id:
+    if own is not None and (own / RESULT_FILE).is_file() and read_result(own / RESULT_FILE).run_id == run.run_id:
         return own
     folder = runs.fetch(run, cache, FILES)
     if not (folder / RESULT_FILE).is_file():
@@ -118,44 +107,11 @@ def common_split(folders: Sequence[Path]) -> str:
     raise DataError(f"{without} has no per-user counts of validation, others none of test.", "Train it again.")
 
 
-def _result(folder: Path) -> dict[str, Any]:
-    path = folder / RESULT_FILE
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", REMEDY) from None
-    if not isinstance(result, dict):
-        raise DataError(f"{path} is not the result of a run.", REMEDY)
-    return result
-
-
-def _optional(kind: type | tuple[type, ...], value: Any) -> Any:
-    """Raises TypeError where ``value`` is neither None nor of the kind."""
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind}")
-    return value
-
-
-def _clients(found: Any) -> ClientSpread | None:
-    """Runs of before have none. Raises ValueError for what is none."""
-    return None if found is None else ClientSpread.from_json(found)
-
-
-def _require_numbers(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises TypeError, ValueError or AttributeError for what is not protocol -> name -> number."""
-    for values in metrics.values():
-        for name, value in values.items():
-            if name != "ci95":
-                float(value)
-
-
-def _require_whole(dataset: Mapping[str, Any], counts: UserCounts) -> None:
-    """Raises KeyError or ValueError where the data have no name or the counts are not of all users."""
-    if not isinstance(dataset["name"], str):
-        raise ValueError("its data have no name")
+def _require_whole(folder: Path, counts: UserCounts) -> None:
+    """Raises DataError where the counts are not of all users."""
     for own in counts.counts.values():
         if not len(own.better) == len(own.tied) == len(counts.user_ids):
-            raise ValueError("its per-user counts are not of all its users")
+            raise DataError(f"The per-user counts of {folder} are not of all its users.", REMEDY)
 
 
 def _settings(folder: Path) -> ExperimentConfig:

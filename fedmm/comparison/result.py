@@ -6,7 +6,7 @@ from typing import Any
 
 from fedmm.comparison.claims import ClaimVerdict
 from fedmm.comparison.types import Verdict
-from fedmm.evaluation.results import Interval
+from fedmm.evaluation.measured import Interval
 from fedmm.runs.result import ClientSpread
 from fedmm.utils.records import Named, Record
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fedmm.evaluation.results import Interval, Protocols
+from fedmm.evaluation.measured import Interval, Protocols
 from fedmm.utils.records import Named, Record
 
 

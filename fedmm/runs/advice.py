@@ -5,10 +5,8 @@ Whether the model is above or below a row of its report is for the paired test t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from fedmm.config import ExperimentConfig
+from fedmm.runs.result import Advice, ModelFacts, TrainResult
 from fedmm.utils.text import ALPHA, probability
 
 ZERO_GATE = 0.01
@@ -18,20 +16,20 @@ DOMINANT_EXPERT = 0.9
 MUST_BEAT = {"popularity": "popularity", "round_0": "its own round 0"}
 
 
-def advise(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
-    """``[{"level": "info" | "warning", "text": ...}]``, drawn from the result object alone."""
-    return [
-        *_on_gate(config, result["model"]),
-        *_on_experts(result["model"]),
+def advise(config: ExperimentConfig, result: TrainResult) -> tuple[Advice, ...]:
+    """Sentences on a run that was measured on test, drawn from the result alone."""
+    return (
+        *_on_gate(config, result.model),
+        *_on_experts(result.model),
         *_on_baselines(config, result),
         *_on_parts(config, result),
         *_on_protocols(config, result),
         *_on_disagreement(config, result),
-    ]
+    )
 
 
-def _on_gate(config: ExperimentConfig, model: Mapping[str, Any]) -> list[dict[str, str]]:
-    gate, start = model["gating_weight"], config.model.gating_init
+def _on_gate(config: ExperimentConfig, model: ModelFacts) -> list[Advice]:
+    gate, start = model.gating_weight, config.model.gating_init
     if gate is None or not config.model.learn_gating:
         return []
     if abs(gate - start) < STILL_GATE:
@@ -47,8 +45,9 @@ def _on_gate(config: ExperimentConfig, model: Mapping[str, Any]) -> list[dict[st
     return []
 
 
-def _on_experts(model: Mapping[str, Any]) -> list[dict[str, str]]:
-    shares = {name: model[key] for name, key in (("visual", "w_vis"), ("semantic", "w_sem")) if model[key] is not None}
+def _on_experts(model: ModelFacts) -> list[Advice]:
+    weights = {"visual": model.w_vis, "semantic": model.w_sem}
+    shares = {name: share for name, share in weights.items() if share is not None}
     return [
         _info(f"The {name} expert holds {share:.0%} of the router: fine, but the other may not be useful.")
         for name, share in shares.items()
@@ -56,12 +55,13 @@ def _on_experts(model: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _on_baselines(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _on_baselines(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
     """Popularity and round 0 are what any trained model has to beat."""
     protocol, metric = config.evaluation.selection_metric.split("/")
-    own, advice = result["metrics"]["test"][protocol][metric], []
+    own = result.metrics.test[protocol][metric]
+    advice: list[Advice] = []
     for name, meaning in MUST_BEAT.items():
-        value, p = result["baselines"][name]["test"][protocol][metric], _p_value(result, name, protocol, metric)
+        value, p = result.baselines[name].test[protocol][metric], _p_value(result, name, protocol, metric)
         figures = _figures(metric, own, value, p)
         if p is not None and p >= ALPHA:
             text = f"The model cannot be told from {meaning} on test ({figures}): training has shown no sure gain."
@@ -71,12 +71,13 @@ def _on_baselines(config: ExperimentConfig, result: Mapping[str, Any]) -> list[d
     return advice
 
 
-def _on_parts(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _on_parts(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
     """A part that does better alone shows that the fusion loses what it knows."""
     protocol, metric = config.evaluation.selection_metric.split("/")
-    own, advice = result["metrics"]["test"][protocol][metric], []
-    for name, entry in result.get("parts", {}).items():
-        value, p = entry["test"][protocol][metric], _p_value(result, name, protocol, metric)
+    own = result.metrics.test[protocol][metric]
+    advice: list[Advice] = []
+    for name, entry in result.parts.items():
+        value, p = entry.test[protocol][metric], _p_value(result, name, protocol, metric)
         if value <= own:
             continue
         what = "The backbone alone" if name == "backbone" else f"The {name} expert alone"
@@ -89,11 +90,12 @@ def _on_parts(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[
     return advice
 
 
-def _on_protocols(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _on_protocols(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
     """Where round 0 is ahead under a protocol that does not select."""
     selected, metric = config.evaluation.selection_metric.split("/")
-    start, advice = result["baselines"]["round_0"]["test"], []
-    for protocol, own in result["metrics"]["test"].items():
+    start = result.baselines.round_0.test
+    advice: list[Advice] = []
+    for protocol, own in result.metrics.test.items():
         if protocol == selected or own[metric] >= start[protocol][metric]:
             continue
         p = _p_value(result, "round_0", protocol, metric)
@@ -105,10 +107,10 @@ def _on_protocols(config: ExperimentConfig, result: Mapping[str, Any]) -> list[d
     return advice
 
 
-def _on_disagreement(config: ExperimentConfig, result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _on_disagreement(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
     """Sampled metrics can reorder models (Krichene & Rendle, KDD 2020): say so when they did."""
     metric = config.evaluation.selection_metric.partition("/")[2]
-    own, counts = result["metrics"]["test"], result["baselines"]["transition_counts"]["test"]
+    own, counts = result.metrics.test, result.baselines.transition_counts.test
     if "full" not in own:
         return []
     ahead = own["full"][metric] > counts["full"][metric]
@@ -122,20 +124,20 @@ def _on_disagreement(config: ExperimentConfig, result: Mapping[str, Any]) -> lis
     ]
 
 
-def _p_value(result: Mapping[str, Any], opponent: str, protocol: str, metric: str) -> float | None:
+def _p_value(result: TrainResult, opponent: str, protocol: str, metric: str) -> float | None:
     """Of the paired test on test; None where there was none (one user, or a run of before)."""
-    tests = result.get("paired", {}).get("test", {}).get(opponent, {})
-    found = tests.get(f"{protocol}/{metric}")
-    return None if found is None else float(found["p_value"])
+    tests = result.paired.test.get(opponent) if "test" in result.paired else None
+    found = None if tests is None else tests.get(f"{protocol}/{metric}")
+    return None if found is None else found.p_value
 
 
 def _figures(metric: str, first: float, second: float, p: float | None) -> str:
     return f"{metric} {first:.3f} against {second:.3f}" + ("" if p is None else f", p {probability(p)}")
 
 
-def _info(text: str) -> dict[str, str]:
-    return {"level": "info", "text": text}
+def _info(text: str) -> Advice:
+    return Advice(level="info", text=text)
 
 
-def _warning(text: str) -> dict[str, str]:
-    return {"level": "warning", "text": text}
+def _warning(text: str) -> Advice:
+    return Advice(level="warning", text=text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fedmm.data.types import Queries
+from fedmm.evaluation.measured import Metrics
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
-from fedmm.evaluation.results import Metrics
 from fedmm.experiment import COLD, Experiment
 from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.result import ColdItems

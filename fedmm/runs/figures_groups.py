@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedmm.drawing.panels import BLACK, BLUE, GREEN, GREY, ORANGE, Panel, frame, legend, write_png, write_svg
+from fedmm.runs.result import Group
 from fedmm.utils.text import metric_words
 
 if TYPE_CHECKING:
@@ -24,24 +25,24 @@ STYLES = {
 SPREAD = 0.16  # between two rows of one group
 
 
-def draw_groups(tables: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, bounds: str = "ci95") -> Path:
-    """Draws the tables of ``evaluation/groups.py`` as a PNG, or an SVG where ``path`` is called so, a panel each; the
-    file is replaced atomically. ``bounds`` is where each row keeps the ends of its whiskers. Raises StorageError."""
+def draw_groups(tables: Mapping[str, Sequence[Group]], path: Path) -> Path:
+    """Draws the tables of ``evaluation/groups.py`` as a PNG, or an SVG where ``path`` is called so, a panel each, with
+    intervals as whiskers; the file is replaced atomically. Raises StorageError."""
     panels = [
-        Panel(metric_words(f"full/{METRIC}"), partial(_draw_table, tables[name], title, bounds), width=5.4, height=3.6)
+        Panel(metric_words(f"full/{METRIC}"), partial(_draw_table, tables[name], title), width=5.4, height=3.6)
         for name, title in TITLES.items()
     ]
     return (write_svg if path.suffix == ".svg" else write_png)(panels, path)
 
 
-def _draw_table(table: Sequence[Mapping[str, Any]], x: str, ends: str, axes: Axes) -> None:
+def _draw_table(table: Sequence[Group], x: str, axes: Axes) -> None:
     """Means with their whiskers, rows side by side in every group."""
     frame(axes, x=x)
-    rows = [name for name in STYLES if table and name in table[0]["rows"]]
+    rows = [name for name in STYLES if table and name in table[0].rows]
     for place, name in enumerate(rows):
         label, colour, marker = STYLES[name]
-        means = [group["rows"][name][METRIC] for group in table]
-        bounds = [group["rows"][name][ends][METRIC] for group in table]
+        means = [group.rows[name][METRIC] for group in table]
+        bounds = [ends[METRIC] for group in table if (ends := group.rows[name].ci95) is not None]
         # An interval of resamples may miss a mean by a rounding error, and a bar has no negative length.
         below = [max(0.0, mean - low) for mean, (low, _) in zip(means, bounds, strict=True)]
         above = [max(0.0, high - mean) for mean, (_, high) in zip(means, bounds, strict=True)]
@@ -49,6 +50,6 @@ def _draw_table(table: Sequence[Mapping[str, Any]], x: str, ends: str, axes: Axe
         axes.errorbar(at, means, yerr=[below, above], label=label, color=colour, marker=marker, markersize=5,
                       linestyle="none", elinewidth=1.4, capsize=2)  # fmt: skip
     axes.set_xticks(range(len(table)))
-    axes.set_xticklabels([f"{group['group']}\n(n = {group['num_queries']:,})" for group in table], color=BLACK)
+    axes.set_xticklabels([f"{group.group}\n(n = {group.num_queries:,})" for group in table], color=BLACK)
     axes.set_ylim(0, 1.08 * axes.get_ylim()[1])  # no marker on the upper edge
     legend(axes)

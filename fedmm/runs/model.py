@@ -17,7 +17,7 @@ from fedmm.config.load import load_config
 from fedmm.data.negatives import all_negatives
 from fedmm.data.types import BoolArray, IntArray, Ragged
 from fedmm.errors import ConfigError, DataError
-from fedmm.evaluation.results import Protocols
+from fedmm.evaluation.measured import Protocols
 from fedmm.experiment import Experiment, Tell
 from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE

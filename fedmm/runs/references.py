@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from fedmm.data.cold_items import cold_digest
 from fedmm.data.negatives import negatives_digest
 from fedmm.evaluation.groups import group_tables
+from fedmm.evaluation.measured import Protocols
 from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.pooled_yardsticks import POOLED, pooled_wanted
 from fedmm.evaluation.ranking import RankCounts
-from fedmm.evaluation.results import Evaluation, Protocols
+from fedmm.evaluation.results import Evaluation
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.evaluation.spread import spread_over_clients
 from fedmm.evaluation.user_counts import UserCounts

@@ -34,7 +34,6 @@ from fedmm.runs.references import (
     reference_counts,
 )
 from fedmm.runs.result import (
-    Advice,
     ClientSpread,
     ColdItems,
     Communication,
@@ -95,7 +94,7 @@ def report(
     result = result.model_copy(update={"seconds": seconds})
     if not run.test:
         return result
-    return result.model_copy(update={"advice": tuple(Advice(**one) for one in advise(run.config, result))})
+    return result.model_copy(update={"advice": advise(run.config, result)})
 
 
 def _measure(run: Running, best: Snapshot, pace: Pace, known: Mapping[str, Evaluation]) -> _Measured:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from fedmm.errors import DataError
-from fedmm.evaluation.results import Interval, Metrics, Protocols
+from fedmm.evaluation.measured import Interval, Metrics, Protocols
 from fedmm.utils.records import Named, Record
 
 Splits = Named[Protocols]  # "test" -> "full" -> metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import warnings
@@ -17,7 +16,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 from fedmm.data.types import FloatArray
-from fedmm.errors import CheckpointError, FedmmError
+from fedmm.errors import CheckpointError, DataError, FedmmError
 from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.significance import PairedTest, mean_intervals, paired_test
 from fedmm.evaluation.user_counts import load_user_counts
@@ -25,6 +24,7 @@ from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE
 from fedmm.runs.model import TrainedModel
 from fedmm.runs.references import measure_references
+from fedmm.runs.result import read_result
 from fedmm.runs.running import set_threads
 from fedmm.study import Study
 from fedmm.study.records import RunRecord, TrialRecord
@@ -145,9 +145,9 @@ def _require_own(study: Study, run: RunRecord) -> None:
     """Raises CheckpointError where a run's folder does not hold that run: folders on two machines have equal names."""
     protocol, name = study.metric.split("/")
     try:
-        result = json.loads((Path(run.folder) / RESULT_FILE).read_text(encoding="utf-8"))
-        same = result["seed"] == run.seed and result["metrics"]["validation"][protocol][name] == run.value
-    except (OSError, ValueError, KeyError, TypeError):
+        result = read_result(Path(run.folder) / RESULT_FILE)
+        same = result.seed == run.seed and result.metrics.validation[protocol][name] == run.value
+    except (DataError, KeyError, AttributeError):
         same = False
     if not same:
         raise CheckpointError(f"{run.folder} does not hold the run with seed {run.seed}.", "It is on another machine.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedmm.runs.result import TrainResult
 from fedmm_cli.app import main
 from worlds.fake_run import RESULT, round_reports
 
@@ -58,7 +59,7 @@ class FakeRuns:
 
     def run_training(
         self, config: Any, observer: Any, *, resume: bool = False, timer: Any, began: float
-    ) -> dict[str, Any]:
+    ) -> TrainResult:
         assert began > 0
         self.config, self.resume, self.timer = config, resume, timer
         observer.stage("loading movielens-small")
@@ -71,7 +72,7 @@ class FakeRuns:
         if self.error is not None:
             raise self.error
         profile = timer.profile()
-        return self.result if profile is None else {**self.result, "profile": profile.to_json()}
+        return TrainResult.from_json(self.result | ({} if profile is None else {"profile": profile.to_json()}))
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from fedmm.runs.result import TrainResult
 from fedmm_cli.groups_report import print_groups
+from worlds.fake_run import RESULT
 
 
 def group(label: str, number: int, *, backbone: bool = True) -> dict[str, Any]:
@@ -24,9 +26,13 @@ def tables(*, backbone: bool = True) -> dict[str, Any]:
     return {"groups": {"test": {"users_by_history": own, "targets_by_holders": own[1:]}}}
 
 
+def result_of(own: dict[str, Any]) -> TrainResult:
+    return TrainResult.from_json(RESULT | own)
+
+
 def test_it_fits_and_says_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    print_groups(tables(), "test")
+    print_groups(result_of(tables()), "test")
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, lines)) <= 80
     rows = [line.split() for line in lines]
@@ -37,13 +43,13 @@ def test_it_fits_and_says_everything(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_a_backbone_by_itself_has_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
-    print_groups(tables(backbone=False), "test")
+    print_groups(result_of(tables(backbone=False)), "test")
     assert "backbone" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("result", [{}, {"groups": {"test": {}}}, {"groups": {"validation": {}}}])
 def test_without_full_ranking_a_sentence(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    print_groups(result, "test")
+    print_groups(result_of(result), "test")
     assert "--eval full" in capsys.readouterr().out
 
 

@@ -8,16 +8,17 @@ import re
 
 import pytest
 
+from fedmm.runs.result import ProfileResult
 from fedmm.utils.timing import OFF, Profile
 from fedmm_cli.profile_report import print_profile
 
 STAGES = {"start-up": 3.25, "local training": 40.0, "checkpoints": 0.5, "final evaluation": 1.25}
-PROFILE = Profile(45.0, STAGES, {"local training": 40.0, "checkpoints": 0.4}, 20).to_json()
+PROFILE = Profile(45.0, STAGES, {"local training": 40.0, "checkpoints": 0.4}, 20)
 
 
-def table(profile: dict) -> str:
+def table(profile: Profile) -> str:
     stream = io.StringIO()
-    print_profile(profile, stream)
+    print_profile(ProfileResult.from_json(profile.to_json()), stream)
     return stream.getvalue()
 
 
@@ -35,7 +36,7 @@ def test_the_table_has_a_row_a_stage_and_fits(width: str, monkeypatch: pytest.Mo
 
 
 def test_a_run_without_a_round_has_a_table_too() -> None:
-    page = table(Profile(1.0, {"final evaluation": 1.0}, {}, 0).to_json())
+    page = table(Profile(1.0, {"final evaluation": 1.0}, {}, 0))
     assert "0 rounds" in page
     assert ["total", "1.00", "100.0%"] in [re.split(r"\s{2,}", line.strip()) for line in page.splitlines()]
 

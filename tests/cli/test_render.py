@@ -9,10 +9,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fedmm.evaluation.measured import Metrics
+from fedmm.runs.result import EvaluateResult, Seconds, TrainResult
 from fedmm.utils.text import in_bytes, in_time
 from fedmm_cli import progress, render
 from fedmm_cli.progress import LiveObserver, PlainObserver, QuietObserver, make_observer
 from worlds.fake_run import evaluation, round_reports
+
+
+def show(tree: dict[str, Any], *, details: bool = False) -> None:
+    """The last screen of a run with this result."""
+    render.print_result(TrainResult.from_json(tree), details=details)
 
 
 @pytest.fixture(params=[60, 80, 100, 200])
@@ -24,7 +31,7 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 def test_the_last_screen_fits_and_has_all_that_matters(
     width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render.print_result(result, details=True)
+    show(result, details=True)
     screen = capsys.readouterr().out
     lines = screen.splitlines()
     paths = (result["checkpoint"], result["output"], result["run_id"])  # stay whole, to be copied
@@ -51,7 +58,7 @@ def test_cold_items_have_a_table_of_their_own(
     rows = {name: evaluation(level)["full"] for name, level in (("model", 0.25), ("visual", 0.1), ("popularity", 0.05))}
     chance = {"hr_at_10": 0.0541, "ndcg_at_10": 0.0246, "mrr_at_10": 0.0158}
     section = {"num_items": 185, "num_queries": 5025, "num_users": 547, "chance": chance, "rows": rows}
-    render.print_result(result | {"cold_items": section})
+    show(result | {"cold_items": section})
     screen = capsys.readouterr().out
     table = screen[screen.index("Cold items") :].splitlines()
     assert max(len(line.rstrip()) for line in table) <= width
@@ -65,7 +72,7 @@ def test_long_paths_stay_whole_to_be_copied(
     width: int, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     result["output"] = "/very/long" * 20
-    render.print_result(result)
+    show(result)
     assert result["output"] in capsys.readouterr().out
 
 
@@ -74,7 +81,7 @@ def test_a_backbone_without_tracking_has_no_gate_and_no_hint(
 ) -> None:
     result["model"] |= {"gating_weight": None, "w_vis": None, "w_sem": None}
     result |= {"run_id": None, "advice": []}
-    render.print_result(result)
+    show(result)
     screen = capsys.readouterr().out
     assert "fusion" not in screen
     assert "mlflow" not in screen
@@ -91,7 +98,7 @@ def test_a_backbone_without_tracking_has_no_gate_and_no_hint(
 def test_the_way_to_the_tracking_store(
     uri: str, hint: str | None, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render.print_result(result | {"tracking_uri": uri}, details=True)
+    show(result | {"tracking_uri": uri}, details=True)
     screen = capsys.readouterr().out
     assert uri in screen
     assert (hint in screen) if hint else ("mlflow ui" not in screen)
@@ -106,8 +113,8 @@ def test_only_what_was_measured_is_shown(
     for name in list(own[kept[0]]["ci95"]):
         if name.endswith("_at_10"):
             del own[kept[0]]["ci95"][name]
-    shown = {"metrics": {"test": own}, "baselines": cut, "round": 3, "checkpoint": "runs/a"}
-    render.print_evaluation(shown, "test", details=True)
+    shown = {**result, "metrics": {"test": own}, "baselines": cut, "split": "test", "round": 3}
+    render.print_evaluation(EvaluateResult.from_json(shown), "test", details=True)
     screen = capsys.readouterr().out
     assert "HR@5" in screen
     for protocol, label in render.PROTOCOLS.items():
@@ -124,7 +131,7 @@ def test_the_verdict_and_the_model_come_last_on_a_short_screen(
     monkeypatch.setenv("COLUMNS", "80")
     parts = {name: {"test": evaluation(0.1)} for name in ("backbone", "visual", "semantic")}
     tests = {"round_0": paired(0.001), "transition_counts": paired(0.053), "backbone": paired(0.888, -0.03)}
-    render.print_result(result | {"parts": parts, "paired": {"test": tests}})
+    show(result | {"parts": parts, "paired": {"test": tests}})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 30
     rows = [line.split()[0] for line in lines if "[" in line]
@@ -144,7 +151,7 @@ def test_no_width_breaks_a_word(
     screens = []
     for width in ("60", "72", "80", "100", "200"):
         monkeypatch.setenv("COLUMNS", width)
-        render.print_result(result | {"paired": {"test": tests}})
+        show(result | {"paired": {"test": tests}})
         words = [word for line in capsys.readouterr().out.splitlines() if "[" not in line for word in line.split()]
         screens.append([word for word in words if set(word) != {"\u2500"} and "@" not in word])
     assert all(screen == screens[0] for screen in screens)
@@ -152,14 +159,14 @@ def test_no_width_breaks_a_word(
 
 def test_the_parts_of_the_time_add_up_to_it() -> None:
     parts = {"start_up": 2.0, "data": 0.5, "rounds": 10.0, "evaluation": 5.0, "tracking": 0.1, "other": 0.4}
-    seconds = {"total": 18.0, "data": 3.0, "train": 9.0, "evaluation": 6.0, "parts": parts}
+    seconds = Seconds(total=18.0, data=3.0, train=9.0, evaluation=6.0, parts=parts)
     assert list(render.time_parts(seconds)) == ["rounds 10.0 s", "evaluation 5.0 s", "start-up 2.0 s", "rest 1.0 s"]
     shown = render.time_parts(seconds, all_parts=True)
     assert list(shown)[3:] == ["data 0.5 s", "tracking 0.1 s", "rest 0.4 s"]
 
 
 def test_a_value_of_one_keeps_its_digit() -> None:
-    assert render._cell({"hr_at_1": 1.0, "ci95": {"hr_at_1": [0.9996, 1.0]}}, "hr_at_1") == "1.000 [1.000, 1.000]"
+    assert render._cell(Metrics(hr_at_1=1.0, ci95={"hr_at_1": (0.9996, 1.0)}), "hr_at_1") == "1.000 [1.000, 1.000]"
 
 
 def test_human_units_never_grow_past_their_unit() -> None:

@@ -21,6 +21,7 @@ from fedmm.errors import DataError, FedmmError
 from fedmm.evaluation.metrics import per_query
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.user_counts import UserCounts, save_user_counts
+from worlds.fake_run import RESULT
 
 NUM_USERS = 12
 
@@ -39,16 +40,16 @@ def write_run(folder: Path, *, seed: int = 0, splits: tuple[str, ...] = ("test",
         ids = np.array([f"u{user}" for user in range(NUM_USERS)])
         record = UserCounts(np.arange(NUM_USERS), ids, {"full": counts}, "d", f"leave_one_out/{split}", "n")
         save_user_counts(record, folder / COUNTS[split])
-    result = {
+    result = RESULT | {
         "seed": seed,
         "run_id": None,
         "tracking_uri": None,
-        "dataset": {"name": "own", "digest": "d"},
+        "dataset": {"name": "own", "digest": "d", "num_users": NUM_USERS, "num_items": 50, "num_interactions": 99},
         "best_round": 2,
-        "seconds": {"train": 1.5},
+        "seconds": {"total": 2.0, "data": 0.1, "train": 1.5, "evaluation": 0.4},
         "metrics": {split: {"full": {**metrics, "num_users": NUM_USERS, "ci95": {}}} for split in splits},
         "baselines": {"popularity": {"test": {"full": metrics}}},
-        "model": {"gating_weight": 0.1},
+        "model": {"num_parameters": 9, "gating_weight": 0.1},
         "communication": {"uplink_bytes": 3, "downlink_bytes": 4},
     }
     (folder / "result.json").write_text(json.dumps(result))

@@ -9,6 +9,8 @@ import pytest
 
 from fedmm.config import ExperimentConfig
 from fedmm.runs.advice import advise
+from fedmm.runs.result import Advice, TrainResult
+from worlds.fake_run import RESULT
 
 CONFIG = ExperimentConfig.model_validate({"model": {"gating_init": 0.1}})
 
@@ -20,16 +22,20 @@ def values(full: float, uniform: float) -> dict[str, Any]:
     }
 
 
+def advised(config: ExperimentConfig, tree: dict[str, Any]) -> list[Advice]:
+    return list(advise(config, TrainResult.from_json(tree)))
+
+
 def healthy() -> dict[str, Any]:
     """A run that learned, whose gate moved, and that stands above all baselines under every protocol."""
-    return {
+    return RESULT | {
         "metrics": {"validation": values(0.12, 0.5), "test": values(0.11, 0.45)},
         "baselines": {
             "popularity": {"test": values(0.04, 0.2)},
             "transition_counts": {"test": values(0.10, 0.40)},
             "round_0": {"test": values(0.05, 0.3)},
         },
-        "model": {"gating_weight": 0.7, "w_vis": 0.4, "w_sem": 0.6},
+        "model": {"num_parameters": 9, "gating_weight": 0.7, "w_vis": 0.4, "w_sem": 0.6},
     }
 
 
@@ -44,7 +50,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_healthy_run_needs_no_advice() -> None:
-    assert advise(CONFIG, healthy()) == []
+    assert advised(CONFIG, healthy()) == []
 
 
 @pytest.mark.parametrize(
@@ -64,9 +70,9 @@ def test_a_healthy_run_needs_no_advice() -> None:
     ],
 )
 def test_one_change_brings_its_advice(path: str, value: float, level: str, words: str) -> None:
-    found = advise(CONFIG, changed(path, value))
-    assert [entry["level"] for entry in found if words in entry["text"]] == [level]
-    assert all(words in entry["text"] or "disagree" in entry["text"] for entry in found)
+    found = advised(CONFIG, changed(path, value))
+    assert [entry.level for entry in found if words in entry.text] == [level]
+    assert all(words in entry.text or "disagree" in entry.text for entry in found)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_one_change_brings_its_advice(path: str, value: float, level: str, words
     ],
 )
 def test_at_the_border_there_is_none(path: str, value: float) -> None:
-    assert advise(CONFIG, changed(path, value)) == []
+    assert advised(CONFIG, changed(path, value)) == []
 
 
 def measured(opponent: str, difference: float, p: float, metric: str = "full/ndcg_at_10") -> dict[str, Any]:
@@ -96,14 +102,14 @@ def test_within_noise_nothing_is_called_wrong_and_nothing_a_gain(opponent: str, 
     """The paired test decides, on whichever side the mean happens to fall."""
     result = measured(opponent, 0.11 - level, 0.888)
     result["baselines"][opponent]["test"]["full"]["ndcg_at_10"] = level
-    (entry,) = advise(CONFIG, result)
-    assert entry["level"] == "info"
-    assert "cannot be told from" in entry["text"]
-    assert "p .888" in entry["text"]
+    (entry,) = advised(CONFIG, result)
+    assert entry.level == "info"
+    assert "cannot be told from" in entry.text
+    assert "p .888" in entry.text
     result["paired"]["test"][opponent]["full/ndcg_at_10"]["p_value"] = 0.049
-    found = advise(CONFIG, result)
-    assert [entry["level"] for entry in found] == ["warning"] * (level > 0.11)
-    assert all("p .049" in entry["text"] for entry in found)
+    found = advised(CONFIG, result)
+    assert [entry.level for entry in found] == ["warning"] * (level > 0.11)
+    assert all("p .049" in entry.text for entry in found)
 
 
 @pytest.mark.parametrize(("p", "level", "words"), [(0.01, "warning", "beats the whole model"), (0.2, "info", "within")])
@@ -111,43 +117,46 @@ def test_within_noise_nothing_is_called_wrong_and_nothing_a_gain(opponent: str, 
 def test_a_part_that_does_better_alone_is_named(part: str, p: float, level: str, words: str) -> None:
     result = measured(part, -0.025, p)
     result["parts"] = {part: {"test": values(0.135, 0.1)}}
-    (entry,) = advise(CONFIG, result)
-    assert entry["level"] == level
-    assert words in entry["text"]
-    assert part in entry["text"]
-    assert "0.135 against 0.110" in entry["text"]
+    (entry,) = advised(CONFIG, result)
+    assert entry.level == level
+    assert words in entry.text
+    assert part in entry.text
+    assert "0.135 against 0.110" in entry.text
 
 
 @pytest.mark.parametrize(("p", "level"), [(0.01, "warning"), (0.2, "info")])
 def test_a_protocol_under_which_round_0_is_ahead_is_named(p: float, level: str) -> None:
     result = measured("round_0", -0.01, p, "uniform100/ndcg_at_10")
     result["baselines"]["round_0"]["test"]["uniform100"]["ndcg_at_10"] = 0.46
-    (entry,) = advise(CONFIG, result)
-    assert entry["level"] == level
-    assert entry["text"].startswith("Under uniform100 round 0")
+    (entry,) = advised(CONFIG, result)
+    assert entry.level == level
+    assert entry.text.startswith("Under uniform100 round 0")
 
 
 def test_without_experts_or_gate_nothing_is_said_of_them() -> None:
-    result = changed("model", {"gating_weight": None, "w_vis": None, "w_sem": None})
-    assert advise(CONFIG, result) == []
+    result = changed("model", {"num_parameters": 9, "gating_weight": None, "w_vis": None, "w_sem": None})
+    assert advised(CONFIG, result) == []
 
 
 def test_a_single_expert_may_hold_all() -> None:
-    assert advise(CONFIG, changed("model", {"gating_weight": 0.5, "w_vis": 1.0, "w_sem": None})) == []
+    assert (
+        advised(CONFIG, changed("model", {"num_parameters": 9, "gating_weight": 0.5, "w_vis": 1.0, "w_sem": None}))
+        == []
+    )
 
 
 def test_a_gate_that_was_to_stay_is_not_blamed_for_it() -> None:
     config = ExperimentConfig.model_validate({"model": {"learn_gating": False, "gating_init": 0.0}})
-    assert advise(config, changed("model/gating_weight", 0.0)) == []
+    assert advised(config, changed("model/gating_weight", 0.0)) == []
 
 
 def test_the_selection_metric_decides_what_is_compared() -> None:
     config = ExperimentConfig.model_validate({"evaluation": {"selection_metric": "uniform100/hr_at_10"}})
-    found = advise(config, changed("metrics/test/uniform100/hr_at_10", 0.1))
-    assert sum("hr_at_10 0.100" in entry["text"] for entry in found) == 2
+    found = advised(config, changed("metrics/test/uniform100/hr_at_10", 0.1))
+    assert sum("hr_at_10 0.100" in entry.text for entry in found) == 2
 
 
 def test_a_gate_that_begins_at_zero_and_stays_did_not_move() -> None:
     config = ExperimentConfig.model_validate({"model": {"gating_init": 0.0}})
-    (entry,) = advise(config, changed("model/gating_weight", 0.0))
-    assert "did not move" in entry["text"]
+    (entry,) = advised(config, changed("model/gating_weight", 0.0))
+    assert "did not move" in entry.text

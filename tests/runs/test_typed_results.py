@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedmm.errors import DataError
-from fedmm.evaluation.results import Metrics
+from fedmm.evaluation.measured import Metrics
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.result import EvaluateResult, PairedTests, TrainResult, read_result
 from fedmm.runs.train import run_training

@@ -8,9 +8,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from fedmm.evaluation.measured import Metrics
 from fedmm.runs.figures_groups import TITLES, draw_groups
+from fedmm.runs.result import Group
+from fedmm.utils.records import Named
 
 from .runs import Run
 from .tables import HR, NDCG, QUALITY, UNMEASURED, Results, extent, markdown, under
@@ -63,18 +65,19 @@ def groups_table(found: Results) -> str:
 
 def draw_results(found: Results, path: Path) -> None:
     """The table's figure as an SVG, whiskers from the lowest seed to the highest; none without groups."""
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in KINDS.values()}
+    tables: dict[str, list[Group]] = {name: [] for name in KINDS.values()}
     for (kind, group), own in _measured(found).items():
-        rows = {row: _drawn(own[row]) for row in DRAWN if row in own}
-        tables[KINDS[kind]].append({"group": group, "num_queries": max(_sizes(found, kind, group)), "rows": rows})
+        rows = Named[Metrics]({row: _drawn(own[row]) for row in DRAWN if row in own})
+        tables[KINDS[kind]].append(Group(group=group, num_queries=max(_sizes(found, kind, group)), rows=rows))
     if all(tables.values()):
-        draw_groups(tables, path, bounds="seeds")
+        draw_groups(tables, path)
 
 
-def _drawn(values: Mapping[str, float]) -> dict[str, Any]:
+def _drawn(values: Mapping[str, float]) -> Metrics:
     """Mean and range, shaped as a row of ``result.json``."""
     metric = NDCG.partition("/")[2]
-    return {metric: statistics.fmean(values.values()), "seeds": {metric: (min(values.values()), max(values.values()))}}
+    extremes = {metric: (min(values.values()), max(values.values()))}
+    return Metrics.from_json({metric: statistics.fmean(values.values()), "ci95": extremes})
 
 
 def _measured(found: Results) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
