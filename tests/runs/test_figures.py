@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fedmm.errors import StorageError
 from fedmm.runs.figures import learning_curve
 from fedmm.runs.figures_groups import draw_groups
+from fedmm.runs.result import Group
 
 Rounds = Sequence[Mapping[str, float]]
 METRIC = "full/ndcg_at_10"
@@ -85,9 +85,9 @@ def test_matplotlib_is_imported_late_and_without_pyplot(tmp_path: Path) -> None:
 
 
 def test_groups_are_drawn_with_what_was_measured(tmp_path: Path) -> None:
-    def group(label: str, level: float, names: Sequence[str]) -> dict[str, Any]:
+    def group(label: str, level: float, names: Sequence[str]) -> Group:
         row = {"ndcg_at_10": level, "ci95": {"ndcg_at_10": [level + 1e-12, level + 0.01]}}  # as rounding may have it
-        return {"group": label, "num_queries": 1234, "rows": dict.fromkeys(names, row)}
+        return Group.from_json({"group": label, "num_queries": 1234, "rows": dict.fromkeys(names, row)})
 
     def drawn(level: float, names: Sequence[str]) -> bytes:
         tables = {
