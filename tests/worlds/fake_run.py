@@ -42,7 +42,7 @@ RESULT: dict[str, Any] = {
         "transition_counts": {"test": evaluation(0.15)},
         "round_0": {"test": evaluation(0.10)},
     },
-    "parts": {}, "paired": {}, "groups": {},
+    "parts": {}, "paired": {}, "groups": {}, "clients": {},
     "model": {"num_parameters": 195_234, "gating_weight": 0.412, "w_vis": 0.381, "w_sem": 0.619, "w_trans": None},
     "communication": {"uplink_bytes": 2_815_000_000, "downlink_bytes": 2_799_000_000},
     "peak_rss_bytes": 812_000_000,
