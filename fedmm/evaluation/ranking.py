@@ -17,6 +17,8 @@ from fedmm.errors import DivergenceError
 from fedmm.utils.parallel import map_blocks
 
 CPU = torch.device("cpu")
+STRETCH = 64  # columns of which one maximum is taken
+MANY_COLUMNS = 16_384  # from here on that is the quicker way to the best items
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
 is padding and never read; every other entry must be finite."""
@@ -87,7 +89,7 @@ def rank_queries(
             scores = scorer(queries.users[rows], take_rows(queries.histories, rows))
             if scores.ndim != 2 or len(scores) != len(rows):
                 raise ValueError(f"the scorer gave shape {tuple(scores.shape)} for {len(rows)} queries")
-            num_diverged = _num_diverged(scores[:, 1:])
+            num_diverged = count_diverged(scores)
             target = scores.gather(1, _on(queries.targets[rows], scores)[:, None])
             scores = _only_candidates(scores, take_rows(queries.excluded, rows), queries.candidates)
             for protocol in protocols:
@@ -121,6 +123,14 @@ def best_items(scores: Tensor, excluded: Ragged, candidates: BoolArray | None, k
     return _top(allowed, _hash_order(scores.shape[1]).to(scores.device), keep)
 
 
+def count_diverged(scores: Tensor) -> int:
+    """How many rows of scores [n, V] hold NaN or an infinity; padding is not read."""
+    real = scores[:, 1:]
+    if torch.isfinite(real.sum(dim=1)).all():  # NaN and infinities survive a sum, so most blocks need only this pass
+        return 0
+    return int((~torch.isfinite(real).all(dim=1)).sum())
+
+
 def _on(values: IntArray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
 
@@ -132,12 +142,6 @@ def _refuse_diverged(num_diverged: int, num_users: int) -> None:
             "Training has diverged: lower federation.learning_rate, federation.server_learning_rate "
             "or federation.clip_norm.",
         )
-
-
-def _num_diverged(scores: Tensor) -> int:
-    if torch.isfinite(scores.sum(dim=1)).all():  # NaN and infinities survive a sum, so most blocks need only this pass
-        return 0
-    return int((~torch.isfinite(scores).all(dim=1)).sum())
 
 
 def _num_candidates(protocol: str, queries: Queries, negatives: Negatives, num_items: int) -> NDArray[np.int32]:
@@ -178,7 +182,7 @@ def _top(scores: Tensor, order: Tensor, keep: int) -> Tensor:
     several level items it returns, so rows whose last place is contested choose again by standing."""
     size = scores.shape[1]
     kept = min(keep, size)
-    values, items = scores.topk(min(kept + 1, size), dim=1)
+    values, items = _largest(scores, min(kept + 1, size))
     if size > kept:
         contested = (values[:, kept - 1] == values[:, kept]).nonzero()[:, 0]
         items = items[:, :kept]
@@ -190,3 +194,19 @@ def _top(scores: Tensor, order: Tensor, keep: int) -> Tensor:
     values, places = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
     items = items.gather(1, places).masked_fill(values == -torch.inf, 0)
     return torch.nn.functional.pad(items, (0, keep - kept))
+
+
+def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``scores.topk(count, dim=1)``; in a large catalogue by way of the maxima of stretches of columns: the largest
+    values lie in the stretches with the largest maxima, and one quick pass finds those."""
+    size = scores.shape[1]
+    whole = size // STRETCH
+    if size < MANY_COLUMNS or whole <= count:
+        values, items = scores.topk(count, dim=1)
+        return values, items
+    heads = scores[:, : whole * STRETCH].reshape(len(scores), whole, STRETCH).amax(2)
+    chosen = heads.topk(count, dim=1).indices.unsqueeze(2) * STRETCH + torch.arange(STRETCH, device=scores.device)
+    rest = torch.arange(whole * STRETCH, size, device=scores.device).expand(len(scores), -1)
+    places = torch.cat([chosen.flatten(1), rest], dim=1)
+    values, at = scores.gather(1, places).topk(count, dim=1)
+    return values, places.gather(1, at)

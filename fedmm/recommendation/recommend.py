@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, Dataset, IntArray, Ragged
 from fedmm.errors import DataError, DivergenceError
-from fedmm.evaluation.ranking import CPU, Scorer, best_items
+from fedmm.evaluation.ranking import CPU, Scorer, best_items, count_diverged
+from fedmm.recommendation.diversity import Diversity
 from fedmm.utils.parallel import map_blocks
 
 BLOCK = 128  # histories scored at once
@@ -65,12 +66,13 @@ class Names:
 
         Raises DataError for a history of which nothing is known.
         """
-        known, unknown = [], list[str]()
+        known, unknown = list[list[int]](), list[str]()
         for row in rows:
             indices, strange = self.items(row)
             if not indices:
                 shown = named(strange) or "it is empty"
-                raise DataError(f"No item of a history is known ({shown}).", "Give ids as they stand in the data.")
+                which = "a history" if len(rows) == 1 else f"history {len(known) + 1}"
+                raise DataError(f"No item of {which} is known ({shown}).", "Give ids as they stand in the data.")
             known.append(indices)
             unknown += strange
         return Ragged.from_rows(known), unknown
@@ -82,7 +84,7 @@ class Names:
             raise DataError(f"The data have no user {named(missing)}.", "Give the user's history instead.")
         return np.array([self.user_index[str(one)] for one in ids], dtype=np.int64)
 
-    def listed(self, items: IntArray, scores: NDArray[np.float32]) -> list[Recommendation]:
+    def listed(self, items: NDArray[np.integer], scores: NDArray[np.float32]) -> list[Recommendation]:
         """A list, best first, of one row of ``rank``; places without an item are left out."""
         ids, titles = self.dataset.interactions.item_ids, self.dataset.titles
         return [
@@ -107,31 +109,44 @@ def rank(
     *,
     excluded: Ragged,
     candidates: BoolArray | None = None,
+    min_score: float | None = None,
+    diversity: Diversity | None = None,
+    block_size: int = BLOCK,
     device: torch.device = CPU,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The best ``k`` items of each history, best first: indices [n, k], 0 where candidates run out, and their scores.
 
     ``users`` [n] say whose personal parameters score (``NOBODY``: none), ``excluded`` [n] which items a row may not
-    hold, ``candidates`` [V] which it may hold at all. Level items stand as in the evaluator's lists. Memory is that of
-    a block of 128 histories a thread. Raises DivergenceError where a score is NaN or infinite.
+    hold, ``candidates`` [V] which it may hold at all, ``min_score`` what an item must score. Level items stand as in
+    the evaluator's lists; with ``diversity`` items stand in the order of choice. Memory is that of a block of histories
+    a thread. Raises DivergenceError where a score is NaN or infinite.
     """
     tops = np.zeros((len(histories), k), np.int32)
     values = np.zeros((len(histories), k), np.float32)
+    pool = k if diversity is None else diversity.pool(k)
 
     def block(rows: IntArray) -> None:
         with torch.no_grad():
             scores = scorer(users[rows], take_rows(histories, rows))
-            if not torch.isfinite(scores[:, 1:]).all():
+            if count_diverged(scores):
                 raise DivergenceError("Scores are NaN or infinite.", "Training has diverged: train with lower rates.")
-            items = best_items(scores, take_rows(excluded, rows), candidates, k)
-            tops[rows] = items.cpu().numpy()
-            values[rows] = scores.gather(1, items.long()).float().cpu().numpy()
+            best = best_items(scores, take_rows(excluded, rows), candidates, pool)
+            found = scores.gather(1, best.long()).float().cpu().numpy()
+            items = best.cpu().numpy().astype(np.int32)
+        if min_score is not None:
+            items = np.where(found >= min_score, items, 0)
+        if diversity is not None:
+            items, found = diversity.arrange(items, found, k)
+        tops[rows, : items.shape[1]], values[rows, : items.shape[1]] = items, found
 
-    starts = range(0, len(histories), BLOCK)
-    blocks = [np.arange(start, min(start + BLOCK, len(histories))) for start in starts]
-    for _ in map_blocks(block, blocks, device):
+    for _ in map_blocks(block, blocks_of(len(histories), block_size), device):
         pass
     return tops, values
+
+
+def blocks_of(number: int, size: int = BLOCK) -> list[IntArray]:
+    """The row numbers of ``number`` rows, ``size`` at a time."""
+    return [np.arange(start, min(start + size, number)) for start in range(0, number, size)]
 
 
 def score_all(
@@ -144,7 +159,6 @@ def score_all(
         with torch.no_grad():
             found[rows] = scorer(users[rows], take_rows(histories, rows))[:, 1:].float().cpu().numpy()
 
-    blocks = [np.arange(start, min(start + BLOCK, len(histories))) for start in range(0, len(histories), BLOCK)]
-    for _ in map_blocks(block, blocks, device):
+    for _ in map_blocks(block, blocks_of(len(histories)), device):
         pass
     return found

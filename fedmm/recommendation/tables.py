@@ -1,22 +1,37 @@
-"""Writes recommendations: one row each as CSV or Parquet, one entry a user as JSON."""
+"""Writes recommendations: one row each as CSV or Parquet, one entry a user as JSON, as they are made."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fedmm.errors import ConfigError
 from fedmm.recommendation.recommend import Recommendation
-from fedmm.utils.files import write_atomically
+from fedmm.utils.files import storage_error, sync_folder
 from fedmm.utils.trees import plain
 
 COLUMNS = ("user_id", "rank", "item_id", "score", "title")
 FORMATS = (".csv", ".parquet", ".json")
-Lists = Sequence[tuple[str | None, Sequence[Recommendation]]]  # user id, None for a history of nobody, and the list
+ROWS_AT_ONCE = 2**17  # of a Parquet file's groups
+Lists = Iterable[tuple[str | None, Sequence[Recommendation]]]  # user id, None for a history of nobody, and the list
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lists are called: ``root`` in JSON, ``key`` the column that says whose a list is."""
+
+    root: str
+    key: str
+
+
+LISTS = Layout("recommendations", "user_id")
+SIMILAR = Layout("similar", "similar_to")
 
 
 def require_format(path: Path) -> None:
@@ -25,64 +40,93 @@ def require_format(path: Path) -> None:
         raise ConfigError(f"--output {path} has no format.", f"Let its name end in {', '.join(FORMATS)}.")
 
 
-def to_json(lists: Lists) -> dict[str, Any]:
+def to_json(lists: Lists, layout: Layout = LISTS) -> dict[str, Any]:
     """``{"recommendations": [{"user_id", "items": [{"item_id", "rank", "score", "title"}]}]}``; ranks from 1.
 
     >>> to_json([("7", [Recommendation("50", 1.5, "Star Wars (1977)")])])["recommendations"][0]["items"]
     [{'item_id': '50', 'rank': 1, 'score': 1.5, 'title': 'Star Wars (1977)'}]
     """
-    return {
-        "recommendations": [
-            {
-                "user_id": user,
-                "items": [
-                    {"item_id": one.item_id, "rank": rank, "score": plain(one.score), "title": one.title}
-                    for rank, one in enumerate(found, start=1)
-                ],
-            }
-            for user, found in lists
-        ]
-    }
+    return {layout.root: [_entry(whose, found, layout) for whose, found in lists]}
 
 
-def to_csv(lists: Lists) -> str:
-    """A line a recommendation under the heads user_id, rank, item_id, score, title."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_rows(lists))
-    return text.getvalue()
-
-
-def write_lists(lists: Lists, path: Path) -> None:
-    """Writes the lists as the name of ``path`` says, atomically. Raises ConfigError, StorageError."""
+def write_lists(lists: Lists, path: Path, layout: Layout = LISTS) -> int:
+    """Writes the lists as the name of ``path`` says, as they come, and gives their number: a reader sees the old file
+    or the new one. Raises ConfigError, StorageError."""
     require_format(path)
-    if path.suffix == ".json":
-        content = (json.dumps(to_json(lists), indent=1, allow_nan=False) + "\n").encode()
-    elif path.suffix == ".csv":
-        content = to_csv(lists).encode()
-    else:
-        content = _parquet(lists)
-    write_atomically(path, content)
+    temporary = path.with_name(f".{path.name}.new")
+    counted = _Counted(lists)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            _write_parquet(counted, temporary, layout)
+        else:
+            write = _write_json if path.suffix == ".json" else _write_csv
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                write(counted, file, layout)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return counted.number
 
 
-def _rows(lists: Lists) -> list[tuple[str | None, int, str, float, str]]:
-    return [
-        (user, rank, one.item_id, one.score, one.title)
-        for user, found in lists
+class _Counted:
+    """Lists, passed on, and how many there were."""
+
+    def __init__(self, lists: Lists) -> None:
+        self.lists, self.number = lists, 0
+
+    def __iter__(self) -> Iterator[tuple[str | None, Sequence[Recommendation]]]:
+        for entry in self.lists:
+            self.number += 1
+            yield entry
+
+
+def _entry(whose: str | None, found: Sequence[Recommendation], layout: Layout) -> dict[str, Any]:
+    items = [
+        {"item_id": one.item_id, "rank": rank, "score": plain(one.score), "title": one.title}
         for rank, one in enumerate(found, start=1)
     ]
+    return {layout.key: whose, "items": items}
 
 
-def _parquet(lists: Lists) -> bytes:
+def _rows(lists: Lists) -> Iterator[tuple[str | None, int, str, float, str]]:
+    for whose, found in lists:
+        for rank, one in enumerate(found, start=1):
+            yield whose, rank, one.item_id, one.score, one.title
+
+
+def _heads(layout: Layout) -> tuple[str, ...]:
+    return (layout.key, *COLUMNS[1:])
+
+
+def _write_csv(lists: Lists, file: TextIO, layout: Layout) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_heads(layout))
+    writer.writerows(_rows(lists))
+
+
+def _write_json(lists: Lists, file: TextIO, layout: Layout) -> None:
+    file.write(f'{{"{layout.root}": [')
+    for number, (whose, found) in enumerate(lists):
+        file.write(",\n" if number else "\n")
+        file.write(json.dumps(_entry(whose, found, layout), allow_nan=False))
+    file.write("\n]}\n")
+
+
+def _write_parquet(lists: Lists, path: Path, layout: Layout) -> None:
     import pyarrow
     import pyarrow.parquet as parquet
 
     kinds = (pyarrow.string(), pyarrow.int64(), pyarrow.string(), pyarrow.float64(), pyarrow.string())
-    schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
-    columns = list(zip(*_rows(lists), strict=True)) or [()] * len(COLUMNS)
-    content = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_arrays(
-        [pyarrow.array(values, kind) for values, kind in zip(columns, kinds, strict=True)], schema=schema
-    ), content)  # fmt: skip
-    return content.getvalue()
+    schema = pyarrow.schema(list(zip(_heads(layout), kinds, strict=True)))
+    rows = _rows(lists)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while some := [row for row, _ in zip(rows, range(ROWS_AT_ONCE), strict=False)]:
+            columns = [pyarrow.array(own, kind) for own, kind in zip(zip(*some, strict=True), kinds, strict=True)]
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))

@@ -110,3 +110,62 @@ def test_unknown_ids_are_named_and_nothing_known_is_exit_2(
         ended = capsys.readouterr()
         assert ended.out == ""
         assert words in ended.err
+
+
+def test_similar_items_have_a_layout_of_their_own(
+    run: Path, model: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = model.item_ids[:2]
+    asked = ["recommend", str(run), "--similar", first, "--similar", second, "--by", "image", "--top", "3", "--quiet"]
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["similar"]
+    assert [entry["similar_to"] for entry in found] == [first, second]
+    own = model.similar(first, by="image", k=3)
+    assert [(item["item_id"], item["score"]) for item in found[0]["items"]] == [(one.item_id, one.score) for one in own]
+    assert main([*asked, "--output", str(tmp_path / "near.csv")]) == 0
+    with (tmp_path / "near.csv").open(newline="") as file:
+        head, *lines = list(csv.reader(file))
+    assert head == ["similar_to", "rank", "item_id", "score", "title"]
+    assert [line[0] for line in lines] == [first] * 3 + [second] * 3
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert f"like {first}" in capsys.readouterr().out
+
+
+def test_flags_without_effect_and_numbers_out_of_range_are_refused(
+    run: Path, model: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").write_text("\n\n")
+    history = ["--history", model.item_ids[0]]
+    for arguments, words in (
+        ([*history, "--by", "text"], "--by has an effect only with --similar"),
+        (["--similar", "i1", "--keep-seen"], "--keep-seen has an effect only without --similar"),
+        (["--similar", "i1", "--diversity", "0"], "--diversity has an effect only without"),
+        (["--similar", "i1", "--by", "smell"], "'smell'"),
+        (["--similar", "nope"], "no item 'nope'"),
+        (["--similar", "i1", "--all"], "more than one way"),
+        ([*history, "--diversity", "2"], "diversity cannot be 2"),
+        ([*history, "--diversity", "nan"], "diversity cannot be nan"),
+        ([*history, "--min-score", "nan"], "not a number"),
+        ([*history, "--top", "0"], "k cannot be 0"),
+        ([*history, "--only", str(tmp_path / "empty")], "the list is empty"),
+        (["--users", str(tmp_path / "empty")], "is empty"),
+        (["--histories", str(tmp_path / "empty")], "is empty"),
+    ):
+        assert main(["recommend", str(run), *arguments, "--quiet"]) == 2, arguments
+        ended = capsys.readouterr()
+        assert ended.out == ""
+        assert words in " ".join(ended.err.split()), arguments
+
+
+def test_nothing_left_to_choose_from_is_said(
+    run: Path, model: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["recommend", str(run), "--history", model.item_ids[0], "--min-score", "1e9", "--quiet"]
+    assert main(asked) == 0
+    assert "no item is left" in capsys.readouterr().out
+    for name in ("none.csv", "none.parquet", "none.json"):
+        assert main([*asked, "--output", str(tmp_path / name)]) == 0
+    assert (tmp_path / "none.csv").read_text() == "user_id,rank,item_id,score,title\n"
+    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+    assert json.loads((tmp_path / "none.json").read_text()) == {"recommendations": [{"user_id": None, "items": []}]}

@@ -14,10 +14,15 @@ from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.model import Run, TrainedModel
 from fedmm.runs.train import run_training
-from worlds.run_world import Watcher, tiny, write_data
+from worlds.run_world import NUM_ITEMS, Watcher, tiny, write_data
 
 KINDS = {
     "plain": {},
+    "memory": {"model.experts": "memory", "federation.rounds": 1},
+    "competitive": {"model.experts": "neighbors", "model.fusion": "competitive", "federation.rounds": 1},
+    "cosine": {"model.experts": "memory", "model.scoring": "cosine", "federation.rounds": 1},
+    "counts": {"model.transition": True, "federation.rounds": 1},
+    "added": {"model.succession": 2.0, "model.kinship": 1.5, "federation.rounds": 1},
     "personal": {"model.personal_gate": True, "model.user_vector": True, "model.experts": "pooled"},
     "cold": {"data.cold_item_fraction": 0.2, "federation.rounds": 1},
 }
@@ -28,11 +33,14 @@ Ran = Callable[[str], Run]
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("recommending")
     write_data(folder)
+    lines = [f"i{item},kind{item % 4}" for item in range(NUM_ITEMS)]
+    (folder / "attributes.csv").write_text("item,attribute\n" + "\n".join(lines) + "\n")
     done: dict[str, Run] = {}
 
     def of(kind: str) -> Run:
         if kind not in done:
-            config = tiny(folder, folder / kind, {"federation.rounds": 2, **KINDS[kind]})
+            attributes = {"data.attributes": folder / "attributes.csv"} if kind == "added" else {}
+            config = tiny(folder, folder / kind, {"federation.rounds": 2, **attributes, **KINDS[kind]})
             done[kind] = Run.load(run_training(config, Watcher()).output)
         return done[kind]
 
@@ -43,7 +51,7 @@ def ids(model: TrainedModel, items: np.ndarray) -> list[str]:
     return [str(one) for one in model.experiment.dataset.interactions.item_ids[items]]
 
 
-@pytest.mark.parametrize("kind", ["plain", "cold"])
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"personal"}))
 def test_lists_are_the_evaluators(kind: str, ran: Ran) -> None:
     """For every question: its history and exclusions give its list, in full and to the last place."""
     model = ran(kind).model
@@ -106,7 +114,18 @@ def test_unknown_ids_are_counted_and_named(ran: Ran) -> None:
         model.recommend(user="nobody")
     with pytest.raises(DataError, match="None of the items to choose from"):
         model.recommend(history, only=["nope"])
-    for ask in ({}, {"user": "u1", "history": history}, {"history": history, "k": 0}):
+    with pytest.raises(DataError, match="No item of history 2 is known"):
+        model.recommend(histories=[history, ["nope"]])
+    assert model.recommend(history, exclude=["gone"], only=["lost", *model.item_ids], warn=told.append)
+    assert told[1:] == ["1 unknown item ids are passed over: 'lost'.", "1 unknown item ids are passed over: 'gone'."]
+    for ask in (
+        {},
+        {"user": "u1", "history": history},
+        {"history": history, "k": 0},
+        {"history": history, "diversity": 1.5},
+        {"history": history, "diversity": float("nan")},
+        {"history": history, "min_score": float("nan")},
+    ):
         with pytest.raises(ConfigError):
             model.recommend(**ask)
 

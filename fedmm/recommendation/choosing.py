@@ -1,0 +1,187 @@
+"""Lists of a trained model: for whom, from which items, in which order, a batch of histories at a time."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmm.data.ragged import take_rows
+from fedmm.data.types import BoolArray, IntArray, Ragged
+from fedmm.errors import ConfigError, DataError
+from fedmm.evaluation.ranking import Scorer
+from fedmm.experiment import Experiment
+from fedmm.federation.snapshot import Snapshot
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.recommendation import similar
+from fedmm.recommendation.diversity import Diversity, require_weight
+from fedmm.recommendation.recommend import (
+    BLOCK,
+    NOBODY,
+    ItemId,
+    Names,
+    Recommendation,
+    blocks_of,
+    named,
+    rank,
+    score_all,
+)
+
+Warn = Callable[[str], None]
+History = Sequence[ItemId]
+BATCH = 4096  # histories whose lists are made before the next ones are looked at
+BLOCK_NUMBERS = 2**24  # scores at once, a thread: 64 MB in float32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a list may hold, and in which order. Raises ConfigError for what no list can be."""
+
+    k: int = 10
+    exclude: Sequence[ItemId] = ()
+    only: Sequence[ItemId] | None = None
+    keep_seen: bool = False
+    min_score: float | None = None
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"k cannot be {self.k}.", "Ask for at least one item.")
+        require_weight(self.diversity)
+        if self.min_score is not None and math.isnan(self.min_score):
+            raise ConfigError("min_score is not a number.", "Give the least score of a list.")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Who is asked for: the rows of users, ``NOBODY`` for somebody new, and their histories."""
+
+    users: IntArray  # [n]
+    histories: Ragged  # [n]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def some(self, rows: IntArray) -> Asked:
+        """The rows named."""
+        return Asked(self.users[rows], take_rows(self.histories, rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """A model that is asked for lists."""
+
+    experiment: Experiment
+    snapshot: Snapshot
+
+    @cached_property
+    def names(self) -> Names:
+        """Ids and indices."""
+        return Names(self.experiment.dataset)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The model's scores."""
+        return self.experiment.scorer(self.snapshot)
+
+    def asked(
+        self,
+        history: History | None,
+        histories: Sequence[History] | None,
+        user: ItemId | None,
+        users: Sequence[ItemId] | None,
+        warn: Warn | None,
+    ) -> Asked:
+        """Who is asked for, given one of the four ways to say it. Raises ConfigError for none or several, DataError for
+        an unknown user or a history of which nothing is known."""
+        if sum(way is not None for way in (history, histories, user, users)) != 1:
+            raise ConfigError("One of history, histories, user and users is needed.", "Give exactly one of them.")
+        if user is not None or users is not None:
+            found = self.names.users([user] if user is not None else [] if users is None else users)
+            return Asked(found, take_rows(self.experiment.dataset.interactions.histories, found))
+        given = [history] if history is not None else [] if histories is None else histories
+        rows, unknown = self.names.histories(given)
+        tell_unknown(unknown, warn)
+        return Asked(np.full(len(rows), NOBODY, np.int64), rows)
+
+    def each(self, asked: Asked, choice: Choice, warn: Warn | None) -> Iterator[list[Recommendation]]:
+        """A list for each of ``asked``, made in batches as they are taken. Raises DataError where no id of
+        ``choice.only`` is known."""
+        candidates = self.candidates(choice.only, choice.exclude, warn)
+        number = self.experiment.split.num_items
+        diversity = None
+        if choice.diversity:
+            table = self.snapshot.params[ITEM_TABLE]
+            diversity = Diversity.of(choice.diversity, self.experiment.recommender.tables, table)
+        for rows in blocks_of(len(asked), BATCH):
+            some = asked.some(rows)
+            items, scores = rank(
+                self.scorer,
+                some.users,
+                some.histories,
+                min(choice.k, number),
+                excluded=Ragged.from_rows([[]] * len(some)) if choice.keep_seen else some.histories,
+                candidates=candidates,
+                min_score=choice.min_score,
+                diversity=diversity,
+                block_size=max(1, min(BLOCK, BLOCK_NUMBERS // (number + 1))),
+                device=self.experiment.device,
+            )
+            yield from (self.names.listed(*pair) for pair in zip(items, scores, strict=True))
+
+    def similar(self, item: ItemId, by: str, choice: Choice, warn: Warn | None) -> list[Recommendation]:
+        """The items most like ``item``. Raises DataError where it is unknown or has nothing to compare by, ConfigError
+        for a way to compare that there is not."""
+        (index, *_), unknown = self.names.items([item]) if str(item) in self.names.item_index else ((0,), [str(item)])
+        if unknown:
+            raise DataError(f"There is no item {named(unknown)}.", "Give an id as it stands in the data.")
+        trained, tables = self.experiment.split.candidates, self.experiment.recommender.tables
+        vectors, known = similar.vectors_by(by, self.snapshot.params[ITEM_TABLE], trained, tables)
+        allowed = self.candidates(choice.only, choice.exclude, warn)
+        allowed = np.ones(len(known), dtype=bool) if allowed is None else allowed
+        items, scores = similar.nearest(vectors, known, index, min(choice.k, self.experiment.split.num_items), allowed)
+        kept = items if choice.min_score is None else np.where(scores >= choice.min_score, items, 0)
+        return self.names.listed(kept, scores)
+
+    def score(self, histories: Sequence[History], warn: Warn | None) -> NDArray[np.float32]:
+        """[n, V - 1]: every item's score after each history."""
+        asked = self.asked(None, histories, None, None, warn)
+        number, device = self.experiment.split.num_items, self.experiment.device
+        return score_all(self.scorer, asked.users, asked.histories, number, device)
+
+    def candidates(
+        self, only: Sequence[ItemId] | None, exclude: Sequence[ItemId], warn: Warn | None
+    ) -> BoolArray | None:
+        """[V] the items that a list may hold, None for all: those of ``only``, else those that the model trained on,
+        without ``exclude``."""
+        mask = self.experiment.split.candidates
+        if only is not None:
+            known, unknown = self.names.items(only)
+            if not known:
+                shown = named(unknown) or "the list is empty"
+                raise DataError(f"None of the items to choose from is known ({shown}).", "Give ids of the data.")
+            tell_unknown(unknown, warn)
+            mask = np.zeros(self.experiment.split.num_items + 1, dtype=bool)
+            mask[known] = True
+        left_out, unknown = self.names.items(exclude)
+        tell_unknown(unknown, warn)
+        if left_out:
+            mask = np.ones(self.experiment.split.num_items + 1, dtype=bool) if mask is None else mask.copy()
+            mask[left_out] = False
+        return mask
+
+
+def tell_unknown(unknown: Sequence[str], warn: Warn | None) -> None:
+    """Counts and names ``unknown`` ids to ``warn``, or as a warning."""
+    if not unknown:
+        return
+    text = f"{len(unknown)} unknown item ids are passed over: {named(unknown)}."
+    if warn is None:
+        warnings.warn(text, stacklevel=5)
+    else:
+        warn(text)

@@ -1,0 +1,278 @@
+"""A trained model, loaded: the one place that reads a checkpoint, restores it and prepares its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.negatives import all_negatives
+from fedmm.errors import ConfigError
+from fedmm.evaluation.measured import Protocols
+from fedmm.experiment import Experiment, Tell
+from fedmm.federation.snapshot import Snapshot
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.recommendation.choosing import Choice, Chooser, History, Warn
+from fedmm.recommendation.recommend import ItemId, Recommendation
+from fedmm.runs.checkpoint import load_checkpoint
+from fedmm.runs.data_files import find_data
+from fedmm.runs.facts import dataset_facts
+from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
+from fedmm.runs.result import DatasetFacts
+
+Changes = Callable[[ExperimentConfig], ExperimentConfig]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model as of one round over the data it was trained on. Ids are strings as in the data; integers are taken.
+
+    >>> import fedmm.testing
+    >>> model = fedmm.testing.tiny_run().model
+    >>> model.round <= 2, len(model.item_ids), model.dataset.num_users
+    (True, 30, 16)
+    """
+
+    experiment: Experiment
+    snapshot: Snapshot
+    path: Path | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        change: Changes | None = None,
+        tell: Tell | None = None,
+        data: Path | str | None = None,
+    ) -> TrainedModel:
+        """The model of a run folder (its best round), of a checkpoint in it, or of a folder of checkpoints.
+
+        ``change`` may alter settings that the model does not depend on (device, threads, protocols). ``tell`` hears
+        what is being done. ``data`` says where the run's file of interactions is now, if it has moved. Raises
+        CheckpointError where the checkpoint cannot be read, or does not fit the data or the model; ConfigError where it
+        needs a part that nobody registers.
+
+        >>> import fedmm, fedmm.testing
+        >>> fedmm.TrainedModel.load(fedmm.testing.tiny_run().folder).config.model.hidden_dim
+        8
+        """
+        path = Path(path)
+        tensors, meta = load_checkpoint(path)
+        require_complete(meta, path)
+        config = stored_settings(meta, path)
+        config = config if change is None else change(config)
+        now = find_data(config.data, meta, path, None if data is None else Path(data))
+        experiment = Experiment.prepare(config, tell, data=now)
+        params = restore(evaluated_params(tensors), meta, experiment, path)
+        clients = restore_clients(tensors, "clients", experiment, path)
+        return cls(experiment, Snapshot(params, int(meta["round"]), clients), path)
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The settings it was trained with.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.config.federation.rounds
+        2
+        """
+        return self.experiment.config
+
+    @property
+    def round(self) -> int:
+        """After how many rounds it is taken.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.round in (1, 2)
+        True
+        """
+        return self.snapshot.round
+
+    @property
+    def dataset(self) -> DatasetFacts:
+        """Name, sizes and digest of its data.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.dataset.num_items
+        30
+        """
+        return dataset_facts(self.experiment)
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """[V]: the real items' ids as in the data, in the order of all that this class returns.
+
+        >>> import fedmm.testing
+        >>> sorted(fedmm.testing.tiny_run().model.item_ids)[:2]
+        ['i0', 'i1']
+        """
+        return tuple(map(str, self.experiment.dataset.interactions.item_ids[1:]))
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """[V]: the items' titles; "" where unknown.
+
+        >>> import fedmm.testing
+        >>> set(fedmm.testing.tiny_run().model.titles)
+        {''}
+        """
+        return tuple(map(str, self.experiment.dataset.titles[1:]))
+
+    def item_embeddings(self) -> NDArray[np.float32]:
+        """[V, D]: the item table, a copy, in the order of ``item_ids``.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.item_embeddings().shape
+        (30, 8)
+        """
+        table: NDArray[np.float32] = self.snapshot.params[ITEM_TABLE][1:].float().cpu().numpy()
+        return table.copy()
+
+    def evaluate(self, split: str = "test", protocols: Sequence[str] | None = None) -> Protocols:
+        """Metrics with 95% intervals on "test" or "validation", those of ``fedmm evaluate``.
+
+        ``protocols`` are some of full, uniform100 and popularity100; None takes the run's.
+
+        >>> import fedmm.testing
+        >>> metrics = fedmm.testing.tiny_run().model.evaluate("test", ["full"])
+        >>> metrics.full.hr_at_10 == fedmm.testing.tiny_run().result.metrics.test.full.hr_at_10
+        True
+        """
+        if split not in ("test", "validation"):
+            raise ConfigError(f"There is no split {split!r}.", "Take test or validation.")
+        experiment = self.experiment
+        if protocols is not None:
+            config = with_runtime(protocols=tuple(protocols))(self.config)
+            drawn = {name: all_negatives(config.evaluation, experiment.split, experiment.queries(name))
+                     for name in ("validation", "test")}  # fmt: skip
+            experiment = replace(experiment, config=config, negatives=drawn)
+        return experiment.evaluate(self.snapshot, split).protocols()
+
+    def score(
+        self, history: History | None = None, *, histories: Sequence[History] | None = None, warn: Warn | None = None
+    ) -> NDArray[np.float32]:
+        """[N, V]: the score of every item after each history, in the order of ``item_ids``; N is 1 for one ``history``.
+
+        Raises DataError for a history of which no item is known.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.score(["i3", "i4"]).shape
+        (1, 30)
+        """
+        if (history is None) == (histories is None):
+            raise ConfigError("One of history and histories is needed.", "Give exactly one of them.")
+        return self._chooser.score([history] if history is not None else histories or [], warn)
+
+    def recommend(
+        self,
+        history: History | None = None,
+        *,
+        histories: Sequence[History] | None = None,
+        user: ItemId | None = None,
+        users: Sequence[ItemId] | None = None,
+        k: int = 10,
+        exclude: Sequence[ItemId] = (),
+        only: Sequence[ItemId] | None = None,
+        keep_seen: bool = False,
+        min_score: float | None = None,
+        diversity: float = 0.0,
+        warn: Warn | None = None,
+    ) -> Any:
+        """The ``k`` best items, best first, as ``Recommendation(item_id, score, title)``.
+
+        One ``history`` or ``user`` gives a list, several ``histories`` or ``users`` a list of lists. A user stands for
+        the whole of its history in the data and for its personal parameters where the run has them; a history is
+        exactly what is given. Items of the history are left out unless ``keep_seen``; ``exclude`` leaves out more,
+        ``only`` (a stock list) leaves out all others, ``min_score`` what scores less. Items held out as cold take part
+        where ``only`` names them. ``diversity`` from 0 to 1 weighs how unlike the items of a list are (maximal
+        marginal relevance over their features, Carbonell and Goldstein, 1998); items then stand in the order of choice.
+        ``warn`` hears of unknown ids; by default a warning is raised for them.
+
+        Raises DataError for an unknown user and where no id of a history or of ``only`` is known, ConfigError unless
+        exactly one of the four ways to ask is taken.
+
+        >>> import fedmm.testing
+        >>> model = fedmm.testing.tiny_run().model
+        >>> best = model.recommend(["i3", "i4"], k=3, only=["i5", "i6", "i7", "i3"])
+        >>> len(best), sorted(one.item_id for one in best)
+        (3, ['i5', 'i6', 'i7'])
+        """
+        choice = Choice(k, exclude, only, keep_seen, min_score, diversity)
+        asked = self._chooser.asked(history, histories, user, users, warn)
+        found = list(self._chooser.each(asked, choice, warn))
+        return found if history is None and user is None else found[0]
+
+    def recommend_each(
+        self,
+        *,
+        users: Sequence[ItemId] | None = None,
+        histories: Sequence[History] | None = None,
+        k: int = 10,
+        exclude: Sequence[ItemId] = (),
+        only: Sequence[ItemId] | None = None,
+        keep_seen: bool = False,
+        min_score: float | None = None,
+        diversity: float = 0.0,
+        warn: Warn | None = None,
+    ) -> Iterator[list[Recommendation]]:
+        """The lists of ``recommend``, one after the other, made in batches as they are taken: for more users than lists
+        fit into memory.
+
+        >>> import fedmm.testing
+        >>> model = fedmm.testing.tiny_run().model
+        >>> [len(found) for found in model.recommend_each(users=["u1", "u2"], k=3)]
+        [3, 3]
+        """
+        choice = Choice(k, exclude, only, keep_seen, min_score, diversity)
+        return self._chooser.each(self._chooser.asked(None, histories, None, users, warn), choice, warn)
+
+    def similar(
+        self,
+        item: ItemId,
+        *,
+        by: str = "model",
+        k: int = 10,
+        exclude: Sequence[ItemId] = (),
+        only: Sequence[ItemId] | None = None,
+        min_score: float | None = None,
+        warn: Warn | None = None,
+    ) -> list[Recommendation]:
+        """The ``k`` items most like ``item``, best first; scores are cosines.
+
+        ``by`` "model" compares what the model learned of items (their embeddings), "text" and "image" compare features.
+        Raises DataError for an unknown item or one without what is compared, ConfigError where the run has no such
+        features.
+
+        >>> import fedmm.testing
+        >>> found = fedmm.testing.tiny_run().model.similar("i3", by="text", k=2)
+        >>> len(found), found[0].score >= found[1].score
+        (2, True)
+        """
+        return self._chooser.similar(item, by, Choice(k, exclude, only, min_score=min_score), warn)
+
+    @cached_property
+    def _chooser(self) -> Chooser:
+        return Chooser(self.experiment, self.snapshot)
+
+
+def with_runtime(
+    protocols: tuple[str, ...] | None = None, device: str | None = None, threads: int | None = None
+) -> Changes:
+    """A change of stored settings: what is measured and where, never what the model is."""
+
+    def change(config: ExperimentConfig) -> ExperimentConfig:
+        tree = config.model_dump()
+        if protocols is not None:
+            selection = f"{protocols[0]}/{config.evaluation.selection_metric.partition('/')[2]}"
+            tree["evaluation"] |= {"protocols": protocols, "selection_metric": selection}
+        runtime = {"device": device, "threads": threads}
+        tree["runtime"] |= {key: value for key, value in runtime.items() if value is not None}
+        return ExperimentConfig.model_validate(tree)
+
+    return change
