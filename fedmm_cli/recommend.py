@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 from fedmm_cli.options import Debug, Json, Parts, Quiet, use_parts
 
 if TYPE_CHECKING:
+    from fedmm.recommendation.explanations import Explanation
     from fedmm.recommendation.recommend import Recommendation
     from fedmm.runs.trained import TrainedModel
     from fedmm_cli.progress import QuietObserver
@@ -49,6 +50,9 @@ def recommend(
     diversity: Annotated[
         float | None, _option("--diversity", "0..1: how unlike the items of a list should be.", WHAT, "FLOAT")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why: on the screen and in JSON.", rich_help_panel=WHAT)
+    ] = False,
     output: Annotated[
         Path | None, _option("--output", "Write a .csv, .parquet or .json instead of a table.", WHAT)
     ] = None,
@@ -64,7 +68,8 @@ def recommend(
     from fedmm_cli.recommend_input import Whom, lines_of
 
     whom = Whom.read(user or [], users, history, histories, similar or [], everyone=everyone)
-    whom.refuse_idle({"--by": by is not None}, {"--keep-seen": keep_seen, "--diversity": diversity is not None})
+    of_lists = {"--keep-seen": keep_seen, "--diversity": diversity is not None, "--explain": explain}
+    whom.refuse_idle({"--by": by is not None}, of_lists)
     choice = {
         "k": top,
         "exclude": lines_of(exclude),
@@ -75,7 +80,7 @@ def recommend(
         choice |= {"by": by or "model"}
     else:
         choice |= {"keep_seen": keep_seen, "diversity": diversity or 0.0}
-    _answer(run, data, whom, choice, output, as_json=as_json, quiet=quiet)
+    _answer(run, data, whom, choice, output, explain=explain, as_json=as_json, quiet=quiet)
 
 
 def _answer(
@@ -85,13 +90,14 @@ def _answer(
     choice: dict[str, Any],
     output: Path | None,
     *,
+    explain: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     from fedmm.recommendation.tables import LISTS, SIMILAR, require_format, to_json, write_lists
 
     if output is not None:
-        require_format(output)
+        require_format(output, (".json",) if explain else None)
     from fedmm.runs.trained import TrainedModel, with_runtime
     from fedmm_cli.output import print_json
     from fedmm_cli.progress import QuietObserver, StageObserver
@@ -100,18 +106,34 @@ def _answer(
     observer = QuietObserver(sys.stderr) if quiet else StageObserver(sys.stderr)
     # The full protocol draws no negatives, which would take a while and are not asked for here.
     model = TrainedModel.load(run, change=with_runtime(protocols=("full",)), tell=observer.stage, data=data)
-    layout = SIMILAR if whom.similar else LISTS
-    names = whom.names(model)
+    layout, names = SIMILAR if whom.similar else LISTS, whom.names(model)
+    why = (lambda number, found: _why(model, whom, names, number, found)) if explain else None
     if output is None and not as_json:
         shown = names[:MOST_SHOWN]
-        print_lists(list(_lists(model, whom, shown, choice, observer)), len(names) - len(shown), layout)
+        made = list(_lists(model, whom, shown, choice, observer))
+        print_lists(made, len(names) - len(shown), layout, why)
         return
     lists: Any = _lists(model, whom, names, choice, observer)
     lists = list(lists) if as_json else lists
     if output is not None:
-        sys.stderr.write(f"{write_lists(lists, output, layout):,} lists are in {output}.\n")
+        sys.stderr.write(f"{write_lists(lists, output, layout, why):,} lists are in {output}.\n")
     if as_json:
-        print_json(to_json(lists, layout))
+        print_json(to_json(lists, layout, why))
+
+
+def _why(
+    model: TrainedModel, whom: Whom, names: list[str | None], number: int, found: Sequence[Recommendation]
+) -> list[Explanation]:
+    """Explanations of the items of one list."""
+    items = [one.item_id for one in found]
+    if whom.rows is not None:
+        return model.explain(whom.rows[number], items, warn=_hush)
+    return model.explain(items=items, user=names[number])
+
+
+def _hush(text: str) -> None:
+    """Unknown ids were told of when the list was made."""
+    del text
 
 
 def _lists(

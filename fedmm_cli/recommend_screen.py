@@ -11,19 +11,25 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from fedmm.recommendation.recommend import Recommendation
-    from fedmm.recommendation.tables import Layout
+    from fedmm.recommendation.tables import Layout, Why
 
 MOST_SHOWN = 20  # lists
 
 
-def print_lists(lists: list[tuple[str | None, list[Recommendation]]], more: int, layout: Layout) -> None:
-    """A table a list; ``more`` were not made."""
+def print_lists(
+    lists: list[tuple[str | None, list[Recommendation]]], more: int, layout: Layout, why: Why | None
+) -> None:
+    """A table a list, and ``why`` below it; ``more`` were not made."""
     console = Console(highlight=False)
-    for whose, found in lists:
+    for number, (whose, found) in enumerate(lists):
         like = "like" if layout.key == "similar_to" else "for"
         console.print(Text("for the history" if whose is None else f"{like} {whose}", style="bold"))
         if found:
             console.print(_table(found))
+            for explanation in why(number, found) if why is not None else ():
+                console.print(Text(f"- {explanation.words}"))
+            if why is not None:
+                console.print()
         else:
             console.print(Text("no item is left to choose from\n", style="dim"))
     if more:

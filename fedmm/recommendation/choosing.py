@@ -20,6 +20,8 @@ from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.recommendation import similar
 from fedmm.recommendation.diversity import Diversity, require_weight
+from fedmm.recommendation.explain import Explainer
+from fedmm.recommendation.explanations import Explanation
 from fedmm.recommendation.recommend import (
     BLOCK,
     NOBODY,
@@ -147,6 +149,21 @@ class Chooser:
         items, scores = similar.nearest(vectors, known, index, min(choice.k, self.experiment.split.num_items), allowed)
         kept = items if choice.min_score is None else np.where(scores >= choice.min_score, items, 0)
         return self.names.listed(kept, scores)
+
+    def explain(self, asked: Asked, items: Sequence[ItemId] | None, k: int, warn: Warn | None) -> list[Explanation]:
+        """Explanations of ``items``, or of the ``k`` best, for the one who is ``asked`` for. Raises DataError for an
+        unknown item."""
+        if items is None:
+            (found,) = self.each(asked, Choice(k), warn)
+            items = [one.item_id for one in found]
+        indices, unknown = self.names.items(items)
+        if unknown:
+            raise DataError(f"There is no item {named(unknown)}.", "Give ids as they stand in the data.")
+        return self._explainer.explain(int(asked.users[0]), asked.histories[0], indices)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.experiment, self.snapshot, self.scorer, self.names)
 
     def score(self, histories: Sequence[History], warn: Warn | None) -> NDArray[np.float32]:
         """[n, V - 1]: every item's score after each history."""

@@ -6,12 +6,13 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from fedmm.errors import ConfigError
+from fedmm.recommendation.explanations import Explanation
 from fedmm.recommendation.recommend import Recommendation
 from fedmm.utils.files import storage_error, sync_folder
 from fedmm.utils.trees import plain
@@ -20,6 +21,8 @@ COLUMNS = ("user_id", "rank", "item_id", "score", "title")
 FORMATS = (".csv", ".parquet", ".json")
 ROWS_AT_ONCE = 2**17  # of a Parquet file's groups
 Lists = Iterable[tuple[str | None, Sequence[Recommendation]]]  # user id, None for a history of nobody, and the list
+
+Why = Callable[[int, Sequence[Recommendation]], Sequence[Explanation]]  # the explanations of a list, by its number
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,25 @@ LISTS = Layout("recommendations", "user_id")
 SIMILAR = Layout("similar", "similar_to")
 
 
-def require_format(path: Path) -> None:
-    """Raises ConfigError where the name of ``path`` does not say how to write it."""
-    if path.suffix not in FORMATS:
-        raise ConfigError(f"--output {path} has no format.", f"Let its name end in {', '.join(FORMATS)}.")
+def require_format(path: Path, formats: tuple[str, ...] | None = None) -> None:
+    """Raises ConfigError where the name of ``path`` does not say how to write it, or not in one of ``formats``."""
+    formats = formats or FORMATS
+    if path.suffix not in formats:
+        what = "cannot hold explanations" if path.suffix in FORMATS else "has no format"
+        raise ConfigError(f"--output {path} {what}.", f"Let its name end in {', '.join(formats)}.")
 
 
-def to_json(lists: Lists, layout: Layout = LISTS) -> dict[str, Any]:
-    """``{"recommendations": [{"user_id", "items": [{"item_id", "rank", "score", "title"}]}]}``; ranks from 1.
+def to_json(lists: Lists, layout: Layout = LISTS, why: Why | None = None) -> dict[str, Any]:
+    """``{"recommendations": [{"user_id", "items": [{"item_id", "rank", "score", "title"}]}]}``; ranks from 1. With
+    ``why`` every item has an ``explanation``.
 
     >>> to_json([("7", [Recommendation("50", 1.5, "Star Wars (1977)")])])["recommendations"][0]["items"]
     [{'item_id': '50', 'rank': 1, 'score': 1.5, 'title': 'Star Wars (1977)'}]
     """
-    return {layout.root: [_entry(whose, found, layout) for whose, found in lists]}
+    return {layout.root: [_entry(whose, found, layout, number, why) for number, (whose, found) in enumerate(lists)]}
 
 
-def write_lists(lists: Lists, path: Path, layout: Layout = LISTS) -> int:
+def write_lists(lists: Lists, path: Path, layout: Layout = LISTS, why: Why | None = None) -> int:
     """Writes the lists as the name of ``path`` says, as they come, and gives their number: a reader sees the old file
     or the new one. Raises ConfigError, StorageError."""
     require_format(path)
@@ -60,9 +66,11 @@ def write_lists(lists: Lists, path: Path, layout: Layout = LISTS) -> int:
         if path.suffix == ".parquet":
             _write_parquet(counted, temporary, layout)
         else:
-            write = _write_json if path.suffix == ".json" else _write_csv
             with temporary.open("w", encoding="utf-8", newline="") as file:
-                write(counted, file, layout)
+                if path.suffix == ".json":
+                    _write_json(counted, file, layout, why)
+                else:
+                    _write_csv(counted, file, layout)
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
@@ -87,11 +95,16 @@ class _Counted:
             yield entry
 
 
-def _entry(whose: str | None, found: Sequence[Recommendation], layout: Layout) -> dict[str, Any]:
-    items = [
+def _entry(
+    whose: str | None, found: Sequence[Recommendation], layout: Layout, number: int, why: Why | None
+) -> dict[str, Any]:
+    items: list[dict[str, Any]] = [
         {"item_id": one.item_id, "rank": rank, "score": plain(one.score), "title": one.title}
         for rank, one in enumerate(found, start=1)
     ]
+    if why is not None:
+        for item, explanation in zip(items, why(number, found), strict=True):
+            item["explanation"] = explanation.to_json()
     return {layout.key: whose, "items": items}
 
 
@@ -111,11 +124,11 @@ def _write_csv(lists: Lists, file: TextIO, layout: Layout) -> None:
     writer.writerows(_rows(lists))
 
 
-def _write_json(lists: Lists, file: TextIO, layout: Layout) -> None:
+def _write_json(lists: Lists, file: TextIO, layout: Layout, why: Why | None) -> None:
     file.write(f'{{"{layout.root}": [')
     for number, (whose, found) in enumerate(lists):
         file.write(",\n" if number else "\n")
-        file.write(json.dumps(_entry(whose, found, layout), allow_nan=False))
+        file.write(json.dumps(_entry(whose, found, layout, number, why), allow_nan=False))
     file.write("\n]}\n")
 
 

@@ -19,6 +19,7 @@ from fedmm.experiment import Experiment, Tell
 from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.recommendation.choosing import Choice, Chooser, History, Warn
+from fedmm.recommendation.explanations import Explanation
 from fedmm.recommendation.recommend import ItemId, Recommendation
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.data_files import find_data
@@ -255,6 +256,30 @@ class TrainedModel:
         (2, True)
         """
         return self._chooser.similar(item, by, Choice(k, exclude, only, min_score=min_score), warn)
+
+    def explain(
+        self,
+        history: History | None = None,
+        items: Sequence[ItemId] | None = None,
+        *,
+        user: ItemId | None = None,
+        k: int = 3,
+        warn: Warn | None = None,
+    ) -> list[Explanation]:
+        """Why ``items`` score as they do after a ``history``, or for a ``user`` of the data; None: the ``k`` best.
+
+        Each ``Explanation`` has every part's share of the score (they sum to it), the router's weights and what leaving
+        each entry of the history out would change, exactly. Raises DataError for an unknown user or item, ConfigError
+        unless a history or a user is given.
+
+        >>> import fedmm.testing
+        >>> (found,) = fedmm.testing.tiny_run().model.explain(["i3", "i4"], ["i5"])
+        >>> list(found.shares), abs(sum(found.shares.values()) - found.score) < 1e-5
+        (['backbone', 'visual', 'semantic'], True)
+        >>> sorted(entry.item_id for entry in found.entries)
+        ['i3', 'i4']
+        """
+        return self._chooser.explain(self._chooser.asked(history, None, user, None, warn), items, k, warn)
 
     @cached_property
     def _chooser(self) -> Chooser:

@@ -169,3 +169,22 @@ def test_nothing_left_to_choose_from_is_said(
     assert (tmp_path / "none.csv").read_text() == "user_id,rank,item_id,score,title\n"
     assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
     assert json.loads((tmp_path / "none.json").read_text()) == {"recommendations": [{"user_id": None, "items": []}]}
+
+
+def test_explanations_are_on_the_screen_and_in_json(
+    run: Path, model: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (found,) = printed(capsys, run, "--user", "u1", "--top", 2, "--explain")
+    own = model.explain(user="u1", k=2)
+    assert [item["explanation"]["words"] for item in found["items"]] == [one.words for one in own]
+    assert main(["recommend", str(run), "--user", "u1", "--top", "2", "--explain", "--quiet"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(one.words in shown for one in own)
+    path = tmp_path / "why.json"
+    history = f"{model.item_ids[0]},nope,{model.item_ids[1]}"
+    assert main(["recommend", str(run), "--history", history, "--explain", "--output", str(path), "--quiet"]) == 0
+    assert capsys.readouterr().err.count("1 unknown item ids") == 1
+    (written,) = json.loads(path.read_text())["recommendations"]
+    assert len(written["items"][0]["explanation"]["entries"]) == 2
+    assert main(["recommend", str(run), "--all", "--explain", "--output", str(tmp_path / "why.csv"), "--quiet"]) == 2
+    assert "cannot hold explanations" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from fedmm.models.features import FeatureTable, rows_of
 from fedmm.models.fusion import GATE
 from fedmm.models.layers import pick_rows
 from fedmm.models.recommender import Batch, Recommender
+from fedmm.models.shares import shares
 from fedmm.utils.seeding import torch_stream
 from fedmm.verification import world as small
 from fedmm.verification.subject import shaken as shaken_once
@@ -290,3 +291,17 @@ def test_it_says_of_itself_what_is_true(kind):
                 part.project(params, torch.zeros(1, 1, 1))
         assert part.formed_per_row(10) == 10 * part.formed_per_row(1)
         assert bool(part.formed_per_row(1)) == (part.has_constants or not part.factorises)
+
+
+@FUSIONS
+@EVERY
+def test_shares_sum_to_the_score(kind, fusion):
+    recommender = build(kind, fusion=fusion)
+    params, batch = shaken(recommender), batch_of()
+    found = shares(recommender, params, batch.items, batch.rows)
+    assert list(found.parts) == ["backbone", *recommender.experts]
+    assert found.linear
+    scores = recommender.forward(params, batch).scores.materialise()
+    torch.testing.assert_close(sum(found.parts.values()), scores, **EXACT)
+    total = sum(found.weights.values())
+    torch.testing.assert_close(total, (total > 0).to(F64), **EXACT)
