@@ -262,6 +262,7 @@ class TrackingConfig(Section):
     enabled: bool = Field(True, description="log to MLflow")
     uri: str | None = Field(None, description="MLflow store or server (default sqlite:///mlflow.db)")
     experiment: str = Field("fedmm", min_length=1, description="MLflow experiment")
+    log_model: bool = Field(True, description="keep the best round's model in MLflow, to load and to serve")
     run_name: str | None = Field(None, description="MLflow run name (default: dataset, fusion and seed)")
 
 

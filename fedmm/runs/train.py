@@ -39,6 +39,7 @@ from fedmm.runs.folder import (
 from fedmm.runs.metrics import flat_metrics, reference_tags, summary_metrics
 from fedmm.runs.observer import Observer as Observer
 from fedmm.runs.pace import ROUND_0, Pace
+from fedmm.runs.portable_mlflow import log_best
 from fedmm.runs.references import (
     num_rows,
 )
@@ -154,6 +155,9 @@ def _train_and_report(run: Running, state: TrainState, progress: Progress) -> Tr
                     if path.exists():
                         tracker.log_artifact(path)
                 tracker.log_artifact(run.folder / FOLDER / BEST, "checkpoint")
+                if run.test and run.config.tracking.enabled and run.config.tracking.log_model:
+                    best = state.snapshot if state.best is None else state.best.snapshot
+                    log_best(experiment, best, run.folder, tracker, observer)
                 tracker.log_artifact(write_result(run.folder, _profiled(result, run)))
                 tracker.finish("FINISHED")
         except (Stop, Interrupted) as stop:  # a signal, or the observer's wish

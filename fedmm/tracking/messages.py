@@ -53,6 +53,15 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True)
+class Model:
+    """A model folder in MLflow's format to keep as an output of the run, as of one step."""
+
+    path: str
+    name: str
+    step: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Finish:
     """The end of the run; ``time`` is in milliseconds since 1970."""
 
@@ -60,8 +69,8 @@ class Finish:
     time: int
 
 
-Message = Params | Tags | Metrics | DatasetInput | Artifact | Finish
-_KINDS = {kind.__name__: kind for kind in (Params, Tags, Metrics, DatasetInput, Artifact, Finish)}
+Message = Params | Tags | Metrics | DatasetInput | Artifact | Model | Finish
+_KINDS = {kind.__name__: kind for kind in (Params, Tags, Metrics, DatasetInput, Artifact, Model, Finish)}
 
 
 def serialise(message: Message) -> dict[str, Any]:

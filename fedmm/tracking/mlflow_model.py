@@ -7,14 +7,17 @@ It is written here, not by ``mlflow.pyfunc.save_model``, which goes through all 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmm.tracking.mlflow_client import load_mlflow
+from fedmm.errors import ConfigError, StorageError
+from fedmm.tracking.mlflow_client import load_mlflow, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,10 +90,15 @@ def write_model(
 
 
 def log_model(client: MlflowClient, run_id: str, folder: Path, name: str, step: int) -> str:
-    """Logs a model folder as an output of a run, and returns the model's id. ``folder`` gets the ids."""
+    """Logs a model folder as an output of a run, and returns the model's id. ``folder`` gets the ids.
+
+    Raises FileNotFoundError where there is no such folder.
+    """
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
+    if not (folder / "MLmodel").is_file():
+        raise FileNotFoundError(folder)
     run = client.get_run(run_id)
     logged = client.create_logged_model(run.info.experiment_id, name, run_id, {}, {}, "recommender")
     model = Model.load(str(folder))
@@ -104,19 +112,54 @@ def log_model(client: MlflowClient, run_id: str, folder: Path, name: str, step: 
     return str(logged.model_id)
 
 
-def register_model(client: MlflowClient, name: str, model_id: str, run_id: str, alias: str | None) -> str:
-    """Makes a logged model the next version of ``name`` in the registry and returns the version."""
+def logged_model(client: MlflowClient, run_id: str, step: int) -> str | None:
+    """The id of the model that a run has as of ``step``; None where it has none."""
+    outputs = client.get_run(run_id).outputs
+    found = [one.model_id for one in outputs.model_outputs if one.step == step] if outputs is not None else []
+    return str(found[0]) if found else None
+
+
+def model_of_run(client: MlflowClient, address: str, run_id: str, step: int) -> str | None:
+    """As ``logged_model``. Raises ConfigError where the store, shown as ``address``, does not have the run."""
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        return logged_model(client, run_id, step)
+    except MlflowException:
+        raise ConfigError(f"The store {address} has no run {run_id}.", "Name its store: --tracking-uri URI.") from None
+
+
+def register_model(uri: str, name: str, model_id: str, run_id: str, alias: str | None) -> str:
+    """Makes a logged model of the store at ``uri`` the next version of ``name`` in its registry; ``alias`` then names
+    that version. Returns the version.
+
+    Raises StorageError where MLflow refuses.
+    """
+    client = open_client(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with _environment("MLFLOW_TRACKING_URI", uri):  # where the registry looks for models by id
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            version = client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version.version)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
-    if alias is not None:
-        client.set_registered_model_alias(name, alias, version.version)
+        raise StorageError(f"MLflow does not register {name!r}: {error.message}", "Choose another name.") from None
     return str(version.version)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _signature(columns: Columns) -> Any:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from fedmm import __version__
 from fedmm.config import ExperimentConfig, TrackingConfig
 from fedmm.errors import ConfigError
-from fedmm.tracking.messages import Artifact, DatasetInput, Finish, Message, Metrics, Params, Status, Tags
+from fedmm.tracking.messages import Artifact, DatasetInput, Finish, Message, Metrics, Model, Params, Status, Tags
 from fedmm.tracking.mlflow_client import load_mlflow, open_client, quieten
+from fedmm.tracking.mlflow_model import log_model, logged_model
 from fedmm.tracking.mlflow_store import (
     DEFAULT_URI,
     database_lock,
@@ -168,6 +169,9 @@ class MlflowRun:
                 client.log_artifacts(run_id, path, "/".join([folder, Path(path).name] if folder else [Path(path).name]))
             case Artifact(path, folder):
                 client.log_artifact(run_id, path, folder)
+            case Model(path, name, step):
+                if logged_model(client, run_id, step) is None:  # a finished run that is resumed has it already
+                    log_model(client, run_id, Path(path), name, step)
             case Finish(status, end_time):
                 client.set_terminated(run_id, status, end_time)
 

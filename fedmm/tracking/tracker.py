@@ -20,6 +20,7 @@ from fedmm.tracking.messages import (
     Finish,
     Message,
     Metrics,
+    Model,
     Params,
     Status,
     Tags,
@@ -63,6 +64,9 @@ class Tracker(Protocol):
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """A file or a whole folder, kept under ``folder`` of the run's artifacts."""
+
+    def log_model(self, path: Path, name: str, step: int) -> None:
+        """A model folder in MLflow's format, as an output of the run; one a step."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets or replaces tags."""
@@ -144,6 +148,9 @@ class LocalTracker:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Nothing."""
 
+    def log_model(self, path: Path, name: str, step: int) -> None:
+        """Nothing."""
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Nothing."""
 
@@ -217,6 +224,10 @@ class StoreTracker:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """See ``Tracker``. While the store is away only the path is kept."""
         self._submit(Artifact(str(path.absolute()), folder))
+
+    def log_model(self, path: Path, name: str, step: int) -> None:
+        """See ``Tracker``. While the store is away only the path is kept."""
+        self._submit(Model(str(path.absolute()), name, step))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """See ``Tracker``."""

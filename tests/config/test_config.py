@@ -23,6 +23,7 @@ from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.folder import CONFIG_FILE
 from fedmm.runs.train import run_training
 from fedmm.tracking import mlflow_run
+from fedmm.tracking.tracker import LocalTracker, RoundRecord
 from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
@@ -211,6 +212,19 @@ def enabled_decides_whether_there_is_a_store(world: Path, tmp_path: Path, monkey
     assert opened_store(world, monkeypatch, {"tracking.enabled": False}) is None
 
 
+def log_model_keeps_the_model(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Path] = []
+
+    def open_tracker(config: ExperimentConfig, folder: Path, **rest: Any) -> LocalTracker:
+        return LocalTracker(RoundRecord(folder, print))
+
+    monkeypatch.setattr("fedmm.tracking.mlflow_run.open_tracker", open_tracker)
+    monkeypatch.setattr("fedmm.runs.train.log_best", lambda experiment, best, folder, *rest: kept.append(folder))
+    for name, value in (("kept", True), ("not", False)):
+        trained(world, tmp_path / name, {"tracking.enabled": True, "tracking.log_model": value})
+    assert kept == [tmp_path / "kept"]
+
+
 def reaches_the_store(name: str, value: str, shown: str) -> Observation:
     def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         before = opened_store(world, monkeypatch, {})
@@ -275,6 +289,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "tracking.uri": reaches_the_store("uri", "sqlite:////elsewhere/runs.db", "sqlite:////elsewhere/runs.db"),
     "tracking.experiment": reaches_the_store("experiment", "gates", "gates"),
     "tracking.run_name": reaches_the_store("run_name", "first", "first"),
+    "tracking.log_model": log_model_keeps_the_model,
     "runtime.device": device_is_where_parameters_are,
     "runtime.threads": threads_reach_torch,
     "runtime.engine": engine_decides_who_trains_together,
@@ -303,7 +318,8 @@ def test_where_and_how_often_a_run_is_kept_is_not_in_its_digest(world: Path) -> 
     base = settings_of(world, {})
     others = {
         "tracking.enabled": True, "tracking.uri": "sqlite:///x.db", "tracking.experiment": "x",
-        "tracking.run_name": "x", "runtime.output": "x", "runtime.checkpoint_every": 3, "runtime.threads": 2,
+        "tracking.run_name": "x", "tracking.log_model": False,
+        "runtime.output": "x", "runtime.checkpoint_every": 3, "runtime.threads": 2,
     }  # fmt: skip
     assert {key for key in others if not key.startswith("tracking.")} == UNDIGESTED
     assert {key for key in base.flat() if key.startswith("tracking.")} < others.keys()
