@@ -50,6 +50,9 @@ def recommend(
     diversity: Annotated[
         float | None, _option("--diversity", "0..1: how unlike the items of a list should be.", WHAT, "FLOAT")
     ] = None,
+    items: Annotated[
+        Path | None, _option("--items", "New items by their features: item_id, visual, semantic, title.", WHAT)
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why: on the screen and in JSON.", rich_help_panel=WHAT)
     ] = False,
@@ -80,12 +83,13 @@ def recommend(
         choice |= {"by": by or "model"}
     else:
         choice |= {"keep_seen": keep_seen, "diversity": diversity or 0.0}
-    _answer(run, data, whom, choice, output, explain=explain, as_json=as_json, quiet=quiet)
+    _answer(run, data, items, whom, choice, output, explain=explain, as_json=as_json, quiet=quiet)
 
 
 def _answer(
     run: Path,
     data: Path | None,
+    items: Path | None,
     whom: Whom,
     choice: dict[str, Any],
     output: Path | None,
@@ -106,6 +110,7 @@ def _answer(
     observer = QuietObserver(sys.stderr) if quiet else StageObserver(sys.stderr)
     # The full protocol draws no negatives, which would take a while and are not asked for here.
     model = TrainedModel.load(run, change=with_runtime(protocols=("full",)), tell=observer.stage, data=data)
+    model = model if items is None else model.with_items(items)
     layout, names = SIMILAR if whom.similar else LISTS, whom.names(model)
     why = (lambda number, found: _why(model, whom, names, number, found)) if explain else None
     if output is None and not as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ MODALITY_KEYS = {
     "visual": ("visual", "visual_features", "image", "image_features", "images"),
     "semantic": ("semantic", "text", "semantic_features", "text_features", "textual"),
 }
+TITLE_KEYS = ("title", "titles", "name", "names")
 PLAIN_KEYS = ("features", "embeddings", "embedding", "vectors", "values", "arr_0")
 
 
@@ -52,6 +53,11 @@ class FeatureRows:
 
 def read_feature_file(path: Path, modality: str) -> FeatureRows:
     """Read ``path`` by its extension; DataError for anything that is not a table of finite-width numbers."""
+    return _rows(read_arrays(path, modality), path, modality)
+
+
+def read_arrays(path: Path, modality: str) -> Mapping[str, Any]:
+    """All that a file of features holds, by name. Raises DataError where it cannot be read."""
     read = READERS.get(path.suffix.lower())
     if path.is_dir():
         raise DataError(f"{path} is {_content_of(path)}, not a file of {modality} features.", _remedy(path))
@@ -63,7 +69,7 @@ def read_feature_file(path: Path, modality: str) -> FeatureRows:
             HOW_MADE if path.suffix.lower() in (*PICTURES, *TABLES) else f"Known are {', '.join(READERS)}.",
         )
     try:
-        arrays = read(path)
+        return read(path)
     except PermissionError:
         raise DataError(f"{path} may not be read.", "Change its permissions.") from None
     except DataError:
@@ -73,7 +79,6 @@ def read_feature_file(path: Path, modality: str) -> FeatureRows:
             f"{path} is not a readable {path.suffix.lower()} file of numbers, or is damaged ({_reason(error)}).",
             "Write it again; pickled objects are never loaded, so save plain arrays or tensors.",
         ) from None
-    return _rows(arrays, path, modality)
 
 
 def _content_of(folder: Path) -> str:
@@ -97,6 +102,17 @@ def describe(ids: StrArray) -> str:
     """The first few ids, for messages."""
     shown = ", ".join(repr(str(one)) for one in ids[:3])
     return shown + (", ..." if len(ids) > 3 else "")
+
+
+def rows_of_modalities(arrays: Mapping[str, Any], modalities: Sequence[str], path: Path) -> dict[str, FeatureRows]:
+    """The rows of each of ``modalities`` that is called by its name in ``arrays``; where none is and there is but one
+    of them, whatever table there is."""
+    names = {str(key).lower() for key in arrays}
+    named = [modality for modality in modalities if names & set(MODALITY_KEYS.get(modality, (modality,)))]
+    found = named or (list(modalities) if len(modalities) == 1 else [])
+    if not found:
+        raise DataError(f"{path} has no features called {' or '.join(modalities)}.", "Name the arrays so.")
+    return {modality: _rows(arrays, path, modality) for modality in found}
 
 
 def _rows(arrays: Mapping[str, Any], path: Path, modality: str) -> FeatureRows:
@@ -249,6 +265,8 @@ def _read_parquet(path: Path) -> dict[str, Any]:
                 raise DataError(message, "Fill them in or remove those rows.")
             array = column.to_numpy(zero_copy_only=False)
             arrays[name] = array.astype(str) if array.dtype == object else array
+        elif name.lower() in TITLE_KEYS:
+            arrays[name] = np.array(column.fill_null("").to_pylist(), dtype=np.str_)
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
             numbers.append(name)
     if not any(np.ndim(array) == 2 for array in arrays.values()) and numbers:

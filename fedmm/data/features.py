@@ -52,7 +52,7 @@ def load_features(
     mask = np.zeros(len(item_ids), np.bool_)
     mask[target] = present
     values[target[present]] = rows.values[present]
-    features = ItemFeatures(_standardise(values, mask, path), mask, source=str(path))
+    features = _standardised(values, mask, path)
     count = int(mask.sum())
     coverage = f"{count} of {len(known)} items ({features.coverage:.1%})"
     notes.insert(0, f"{modality} features: {coverage}, {values.shape[1]} dimensions, {how}, from {path.name}")
@@ -176,11 +176,12 @@ def _drop_repeats(
     return rows.take(kept), ids[kept], present[kept]
 
 
-def _standardise(values: NDArray[np.float64], present: BoolArray, path: Path) -> NDArray[np.float32]:
+def _standardised(values: NDArray[np.float64], present: BoolArray, path: Path) -> ItemFeatures:
     rows = values[present]
     largest = np.abs(rows).max()
     rows = rows / largest if largest else rows  # so that squares cannot overflow
-    centred = rows - rows.mean(axis=0)
+    centre = rows.mean(axis=0)
+    centred = rows - centre
     scale = np.sqrt((centred**2).mean())
     if not scale > 1e-7:
         raise DataError(
@@ -189,4 +190,5 @@ def _standardise(values: NDArray[np.float64], present: BoolArray, path: Path) ->
         )
     values = np.zeros_like(values)
     values[present] = centred / scale
-    return values.astype(np.float32)
+    unit = largest or 1.0
+    return ItemFeatures(values.astype(np.float32), present, str(path), centre * unit, float(scale * unit))

@@ -61,6 +61,13 @@ class ItemFeatures:
     values: NDArray[np.float32]  # [V, F]; row 0 is padding
     present: BoolArray  # [V]; present[0] is False
     source: str = ""
+    centre: FloatArray | None = None  # [F]: values are (those of the file - centre) / scale; None: as they were
+    scale: float = 1.0
+
+    def standardised(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Rows [n, F] as they stand in a file, brought to what these values are."""
+        centre = 0.0 if self.centre is None else self.centre
+        return ((rows.astype(np.float64) - centre) / self.scale).astype(np.float32)
 
     @property
     def coverage(self) -> float:

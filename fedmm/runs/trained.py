@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.negatives import all_negatives
+from fedmm.data.new_items import read_new_items
 from fedmm.errors import ConfigError
 from fedmm.evaluation.measured import Protocols
 from fedmm.experiment import Experiment, Tell
@@ -20,6 +21,7 @@ from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.recommendation.choosing import Choice, Chooser, History, Warn
 from fedmm.recommendation.explanations import Explanation
+from fedmm.recommendation.new_items import with_new_items
 from fedmm.recommendation.recommend import ItemId, Recommendation
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.data_files import find_data
@@ -232,6 +234,26 @@ class TrainedModel:
         """
         choice = Choice(k, exclude, only, keep_seen, min_score, diversity)
         return self._chooser.each(self._chooser.asked(None, histories, None, users, warn), choice, warn)
+
+    def with_items(self, path: Path | str) -> TrainedModel:
+        """The model with new items, which may be recommended though nobody has met them: those of a feature file with
+        ``item_id``, ``visual`` and ``semantic`` (what the run has), and ``title`` where known.
+
+        Rows are as the encoder of the run's features makes them. In the item table a new item stands where the 20
+        nearest trained items stand by features. Raises DataError for a file that cannot be read or does not fit,
+        ConfigError where an expert of one's own has parameters an item.
+
+        >>> import numpy as np, fedmm.testing
+        >>> run = fedmm.testing.tiny_run()
+        >>> np.savez(run.folder / "new.npz", item_id=["n1"], visual=np.ones((1, 5)), semantic=np.ones((1, 4)))
+        >>> model = run.model.with_items(run.folder / "new.npz")
+        >>> len(model.item_ids), [one.item_id for one in model.recommend(["i3"], only=["n1"])]
+        (31, ['n1'])
+        """
+        dataset = self.experiment.dataset
+        new = read_new_items(Path(path), dataset.features, dataset.interactions.item_ids)
+        experiment, snapshot = with_new_items(self.experiment, self.snapshot, new)
+        return replace(self, experiment=experiment, snapshot=snapshot)
 
     def similar(
         self,
