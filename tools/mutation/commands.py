@@ -32,8 +32,6 @@ SCOPE = ("fedmm/evaluation", "fedmm/federation", "fedmm/models", "fedmm/experime
          "fedmm/data/negatives.py", "fedmm/data/transitions.py", "fedmm/data/cold_items.py", "fedmm/data/ragged.py",
          "fedmm/study/marginals.py", "fedmm/study/selection.py", "fedmm/comparison/compare.py",
          "fedmm/comparison/grouping.py", "fedmm/comparison/claims.py")  # fmt: skip
-CHECK_SECONDS = 15.0  # of checks on one mutant, as long as they take unchanged
-TEST_SECONDS = 45.0  # of tests, likewise
 
 
 def modules(only: str = "") -> list[str]:
@@ -87,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help="modules whose names begin so")
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="what was found, one line a mutant")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; go on with the same command")
+    least = "of {} on one mutant, those likeliest to catch it; what is left out makes the share smaller, never larger"
+    parser.add_argument("--check-seconds", type=float, default=15.0, help=least.format("checks"))
+    parser.add_argument("--test-seconds", type=float, default=45.0, help=least.format("tests"))
     parser.add_argument("--no-tests", action="store_true", help="verify alone")
     parser.add_argument("--again", action="store_true", help="try survivors once more")
     parser.add_argument("--report", action="store_true", help="run nothing")
@@ -102,14 +103,14 @@ def _run(chosen: Sequence[Mutant], options: argparse.Namespace) -> None:
     found = known(options.out)
     left = [m for m in work if digest(m) not in found or (options.again and not found[digest(m)]["verify"])]
     if left:
-        _verify(left, options.out, until)
+        _verify(left, options.out, until, options.check_seconds)
     found = known(options.out)
     passed = [found[digest(m)] | {"mutant": m} for m in work if digest(m) in found and not found[digest(m)]["verify"]]
     left = [
         one["mutant"] for one in passed if one["word"] == SURVIVED and (one["suite"] is None or _again(one, options))
     ]
     if left and not options.no_tests:
-        with_tests(test_files(), lambda items: _tests(left, items, options.out, until))
+        with_tests(test_files(), lambda items: _tests(left, items, options.out, until, options.test_seconds))
 
 
 def _again(entry: Mapping[str, Any], options: argparse.Namespace) -> bool:
@@ -131,9 +132,9 @@ def _tell(text: str, file: int = os.dup(2)) -> None:
     os.write(file, f"{time.strftime('%H:%M:%S')} {text}\n".encode())
 
 
-def _verify(left: Sequence[Mutant], out: Path, until: float) -> None:
+def _verify(left: Sequence[Mutant], out: Path, until: float, seconds: float) -> None:
     """By the checks of verify."""
-    verify = Verify(modules(), Kept(out.with_suffix(".reach.jsonl")), budget=CHECK_SECONDS)
+    verify = Verify(modules(), Kept(out.with_suffix(".reach.jsonl")), budget=seconds)
     verify.survey(_tell)
     for entry in known(out).values():
         if entry["verify"]:
@@ -157,7 +158,7 @@ def _verify(left: Sequence[Mutant], out: Path, until: float) -> None:
     return None
 
 
-def _tests(left: Sequence[Mutant], items: Sequence[Any], out: Path, until: float) -> None:
+def _tests(left: Sequence[Mutant], items: Sequence[Any], out: Path, until: float, budget: float) -> None:
     """By the tests, what verify lets pass."""
     tests = Tests(modules(), {item.nodeid: item for item in items}, Kept(out.with_suffix(".reach.jsonl")))
     tests.survey(_tell)
@@ -168,7 +169,7 @@ def _tests(left: Sequence[Mutant], items: Sequence[Any], out: Path, until: float
     for number, mutant in enumerate(left, 1):
         if time.monotonic() > until:
             return _tell(f"{len(left) - number + 1} are left: go on with the same command")
-        began, chosen = time.monotonic(), tests.of(mutant, TEST_SECONDS)
+        began, chosen = time.monotonic(), tests.of(mutant, budget)
         limit = 120.0 + 10.0 * sum(tests.reach.seconds[item.nodeid] for item in chosen)
         word, who = tried(mutant, tests.judge(chosen), limit) if chosen else (SURVIVED, "")
         if word == CAUGHT and who in tests.items:

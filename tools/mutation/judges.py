@@ -91,7 +91,7 @@ class Verify:
             if not mutant.module.startswith("fedmm.data."):  # its data are as they were
                 subject.__dict__.update({name: getattr(self.subject, name) for name in ("dataset", "split")})
             for check in self.of(mutant):
-                limited(10.0 + 8.0 * self.reach.seconds[check.name])
+                limited(4.0 + 4.0 * self.reach.seconds[check.name])
                 (result,) = run_checks([check], subject)
                 if not result.passed:
                     return check.name

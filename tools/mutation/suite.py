@@ -114,7 +114,7 @@ class Tests:
             watcher = _Failures()
             for item, after in zip(items, [*items[1:], None], strict=True):
                 item.config.pluginmanager.register(watcher) if item is items[0] else None
-                limited(15.0 + 10.0 * self.reach.seconds[item.nodeid])
+                limited(6.0 + 5.0 * self.reach.seconds[item.nodeid])
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
                 if watcher.failed:
                     return watcher.failed
