@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from mutation.commands import wilson
+from mutation.commands import sampled, wilson
 from mutation.forks import CAUGHT, SURVIVED, TIMED_OUT, tried
 from mutation.judges import Proved
 from mutation.reach import Kept, Reach
@@ -73,3 +73,11 @@ def test_what_a_survey_has_found_is_not_looked_for_again(tmp_path: Path) -> None
     assert kept.get((b"another",), lambda: [2]) == [2]
     with pytest.raises(RuntimeError):
         kept.get((b"a third",), lambda: 1 / 0)
+
+
+def test_a_sample_stays_drawn_while_code_is_added() -> None:
+    few = FOUND[: len(FOUND) // 2]
+    assert [one for one in sampled(FOUND, 8, 1) if one in few] == sampled(few, 8, 1)[
+        : len(set(sampled(FOUND, 8, 1)) & set(few))
+    ]
+    assert sampled(FOUND, 8, 1) != sampled(FOUND, 8, 2)

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import random
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +49,11 @@ def equivalents() -> dict[str, str]:
     return {entry["mutant"]: entry["reason"] for entry in entries}
 
 
+def sampled(all_: Iterable[Mutant], number: int, seed: int) -> list[Mutant]:
+    """So many, drawn by a hash of their keys: what is drawn stays drawn while code is added elsewhere."""
+    return sorted(all_, key=lambda one: hashlib.sha256(f"{seed} {one.key}".encode()).digest())[:number]
+
+
 def digest(mutant: Mutant) -> str:
     """Changes with the function's text: what was found of another text counts for nothing."""
     return hashlib.sha256(f"{mutant.key}\n{mutant.text}".encode()).hexdigest()[:16]
@@ -69,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [m for name in modules(options.only) for m in mutants(name, path_of(name))]
     total = len(chosen)
     if options.sample:
-        chosen = random.Random(options.seed).sample(chosen, min(options.sample, total))
+        chosen = sampled(chosen, options.sample, options.seed)
     print(f"{len(chosen)} of {total} mutants of {len(modules(options.only))} modules", flush=True)
     if not options.report:
         _run(chosen, options)
