@@ -12,12 +12,19 @@ from worlds import (
     model_faults,
     number_faults,
     reading_faults,
+    reading_rule_faults,
     report_faults,
     round_faults,
 )
 from worlds.planting import Fault
 
-LATER = (*round_faults.FAULTS, *report_faults.FAULTS, *number_faults.FAULTS, *reading_faults.FAULTS)
+LATER = (
+    *round_faults.FAULTS,
+    *report_faults.FAULTS,
+    *number_faults.FAULTS,
+    *reading_faults.FAULTS,
+    *reading_rule_faults.FAULTS,
+)
 FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS, *LATER)
 BY_NAME = {check.name: check for check in CHECKS}
 
