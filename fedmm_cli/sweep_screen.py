@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.utils.text import in_time
+from fedmm.utils.text import counted, in_time
 from fedmm_cli import STARTED
 from fedmm_cli.lines import say
 from fedmm_cli.progress import QuietObserver
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ENDED = ("complete", "pruned", "failed")
 STYLES = {"complete": "green", "pruned": "dim", "failed": "red"}
 SHOWN_RUNNING = 8
+UNITS = {"trials": ("trial", "trials"), "confirmation": ("run on a fresh seed", "runs on fresh seeds")}
 
 
 class QuietSweep(QuietObserver):
@@ -41,6 +42,7 @@ class PlainSweep(QuietSweep):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._told: set[tuple[str, int]] | None = None
+        self._estimated: set[str] = set()
 
     def stage(self, text: str) -> None:
         """One line."""
@@ -51,8 +53,12 @@ class PlainSweep(QuietSweep):
         say(self.console, text, mark="-", style="dim")
 
     def progress(self, snapshot: Snapshot) -> None:
-        """One line for each trial that has ended since."""
+        """One line for each trial that has ended since, and one for how long all may take, once that is known."""
         ended = [trial for trial in snapshot.trials if trial.state in ENDED]
+        if snapshot.seconds_left and snapshot.stage not in self._estimated:
+            self._estimated.add(snapshot.stage)
+            left = len(snapshot.trials) - len(ended)
+            self.note(f"{counted(left, *UNITS[snapshot.stage])} to go, about {in_time(snapshot.seconds_left)}")
         if self._told is None:  # what an earlier process did
             self._told = {(snapshot.stage, trial.number) for trial in ended}
         for trial in ended:
@@ -129,8 +135,7 @@ def draw(snapshot: Snapshot) -> Group:
     bar = ProgressBar(total=max(1, len(snapshot.trials)), completed=num_ended, width=30)
     left = "" if snapshot.seconds_left is None else f", about {in_time(snapshot.seconds_left)} left"
     line = Table.grid(padding=(0, 1, 0, 0))
-    what = "trials" if snapshot.stage == "trials" else "runs on fresh seeds"
-    line.add_row(bar, Text(f"{num_ended} of {len(snapshot.trials)} {what}{left}"))
+    line.add_row(bar, Text(f"{num_ended} of {len(snapshot.trials)} {UNITS[snapshot.stage][1]}{left}"))
     counts = ", ".join(f"{number} {state}" for state, number in states.items() if number)
     parts: list[Any] = [Text(""), line, Text(counts or "nothing queued", style="dim")]
     best = snapshot.best

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -201,16 +201,17 @@ class Study:
 
         return derive(self.plan.seed, "trial", json.dumps(self.settle(values), sort_keys=True))
 
-    def run_seeds(self, values: Mapping[str, Any]) -> tuple[int, ...]:
+    def run_seeds(self, values: Mapping[str, Any], below: int | None = None) -> tuple[int, ...]:
         """The seeds of the runs whose mean scores a configuration: from the plan's first on, or else the trial's seed
-        and more derived from it."""
+        and more derived from it, smaller than ``below`` where that is given."""
         from fedmm.utils.seeding import derive
 
         if self.plan.first_seed is not None:
             self.settle(values)
             return tuple(range(self.plan.first_seed, self.plan.first_seed + self.plan.seeds))
         first = self.trial_seed(values)
-        return (first, *(derive(first, "run", index) for index in range(1, self.plan.seeds)))
+        seeds = (first, *(derive(first, "run", index) for index in range(1, self.plan.seeds)))
+        return seeds if below is None else small_seeds(seeds, below)
 
     def largest_warmup(self) -> int:
         """The longest partial aggregation of any trial: a pruner may not judge before it is over."""
@@ -227,6 +228,21 @@ class Study:
             return int(searched[0])
         base = self.base.flat()[key]
         return int(max(searched + [v.settings.get(key, base) for v in self.variants or (Variant("", {}),)]))
+
+
+def small_seeds(seeds: Iterable[int], below: int) -> tuple[int, ...]:
+    """As many seeds that are easy to read and type: the remainders, the next free number where two are alike.
+
+    >>> small_seeds((7_000_012, 12, 5), below=1_000_000)
+    (12, 13, 5)
+    """
+    found: list[int] = []
+    for seed in seeds:
+        small = seed % below
+        while small in found:
+            small = (small + 1) % below
+        found.append(small)
+    return tuple(found)
 
 
 def fitting_variant(variants: tuple[Variant, ...], flat: Mapping[str, Any]) -> Variant:

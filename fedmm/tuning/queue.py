@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fedmm.errors import ConfigError
 from fedmm.study import Study, dump_study
+from fedmm.study.definition import small_seeds
 from fedmm.study.records import RunRecord, State, TrialRecord
 from fedmm.tuning.liveness import Silences, WorkerId, is_lost
 from fedmm.tuning.optuna_internals import fail, fixed_values, live_trial, start
@@ -27,6 +28,8 @@ DIGEST, DEFINITION, PARENT_RUN = "digest", "definition", "parent_run_id"
 WORKER, REASON, RUNS, CONTINUES = "worker", "reason", "runs", "continues"
 CONFIRMATION = ":confirmation"  # after a study's name: its winner and its default on fresh seeds
 SEEDS = "seeds"
+SEEDS_BELOW = "seeds_below"  # a study's own: its seeds are smaller; studies of before have none, and 63-bit seeds
+READABLE = 1_000_000
 MOST_LOSSES = 3  # a trial whose workers die this often kills them
 UNCLAIMED_SECONDS = 60.0  # a claim takes milliseconds
 LOST, INTERRUPTED, DUPLICATE = "its worker died", "interrupted", "duplicate"
@@ -57,6 +60,7 @@ def open_trials(study: Study, storage: BaseStorage, *, confirmation: bool = Fals
     )
     stored = trials.user_attrs.get(DIGEST)
     if stored is None:
+        trials.set_user_attr(SEEDS_BELOW, READABLE)
         trials.set_user_attr(DEFINITION, dump_study(study))
         trials.set_user_attr(DIGEST, study.digest)  # last: where it is, everything is
     elif stored != study.digest:
@@ -103,11 +107,16 @@ def queue_confirmation(
 ) -> None:
     """Queues each configuration once for every one of ``num`` fresh seeds, unless that has been done."""
     there = {(_key(fixed_values(t) or {}), tuple(t.user_attrs[SEEDS])) for t in trials.get_trials(deepcopy=False)}
-    for index in range(num):
-        seeds = [derive(study.plan.seed, "confirmation", index)]  # the same ones for all: their differences count
-        for values in configurations:
-            if (_key(values), tuple(seeds)) not in there:
-                trials.enqueue_trial(dict(values), user_attrs={SEEDS: seeds})
+    for seed in _fresh_seeds(study, num, trials.user_attrs.get(SEEDS_BELOW)):
+        for values in configurations:  # all under the same seeds: their differences count
+            if (_key(values), (seed,)) not in there:
+                trials.enqueue_trial(dict(values), user_attrs={SEEDS: [seed]})
+
+
+def _fresh_seeds(study: Study, num: int, below: int | None) -> list[int]:
+    """Seeds that no trial has: small ones are as large as ``below`` or larger, where those of trials are smaller."""
+    drawn = [derive(study.plan.seed, "confirmation", index) for index in range(num)]
+    return drawn if below is None else [below + seed for seed in small_seeds(drawn, below)]
 
 
 def claim(trials: optuna.Study, worker: WorkerId) -> Trial | None:

@@ -30,6 +30,7 @@ from fedmm.tuning.here import Here
 from fedmm.tuning.leadership import leading
 from fedmm.tuning.liveness import Silences, sweep_locks
 from fedmm.tuning.outcome import summary_of
+from fedmm.tuning.pace import TrialPace, run_seconds, seconds_left
 from fedmm.tuning.pool import Pool
 from fedmm.tuning.queue import (
     PARENT_RUN,
@@ -111,6 +112,8 @@ class _Sweep:
     started: float
     silences: Silences = field(default_factory=Silences)
     rounds: dict[int, tuple[int, int]] = field(default_factory=dict)  # running trial -> rounds done, rounds in all
+    pace: TrialPace = field(default_factory=TrialPace)
+    expected: float | None = None  # seconds of a trial, where earlier ones tell
     warned: set[str] = field(default_factory=set)
     num_tracked: int = 0  # ended trials when best/... was last logged
 
@@ -188,6 +191,7 @@ def _to_the_end(
         queue_confirmation(again, study, (best.params, default), study.plan.confirm)
         job = replace(sweep.job, confirmation=True)
         again_sweep = _Sweep(study, options, sweep.observer, sweep.tracker, job, sweep.started)
+        again_sweep.expected = run_seconds(read_trials(trials), sweep.pace, study.plan.seeds)
         in_time = _run_queue(again_sweep, again, deadline)
         confirmed = counting(read_trials(again))
     if in_time:
@@ -264,6 +268,7 @@ def _hear(sweep: _Sweep, event: Mapping[str, Any]) -> None:
     if "warning" in event and event["warning"] not in sweep.warned:
         sweep.warned.add(event["warning"])
         sweep.observer.warn(event["warning"])
+    sweep.pace.hear(event, time.monotonic())
     if "round" in event:
         sweep.rounds[event["trial"]] = (event["round"], event["rounds"])
     if "ended" in event:
@@ -285,17 +290,13 @@ def _track_best(sweep: _Sweep, records: Sequence[TrialRecord]) -> None:
 def _snapshot(sweep: _Sweep, records: Sequence[TrialRecord], num_workers: int) -> Snapshot:
     stage = "confirmation" if sweep.job.confirmation else "trials"
     seconds = time.monotonic() - sweep.started
-    left = _seconds_left(records, sweep.options.jobs)
+    left = seconds_left(records, sweep.pace, sweep.options.jobs, sweep.expected)
+    if left is not None and stage == "trials" and sweep.study.plan.confirm:
+        best, default = best_trial(records), sweep.study.default_values()
+        if best is None or best.params != default:  # or there is nothing to confirm
+            one = run_seconds(records, sweep.pace, sweep.study.plan.seeds) or 0.0
+            left += 2 * sweep.study.plan.confirm * one / sweep.options.jobs
     return Snapshot(sweep.study, stage, records, dict(sweep.rounds), num_workers, seconds, left)
-
-
-def _seconds_left(records: Sequence[TrialRecord], jobs: int) -> float | None:
-    """Ended trials' mean time for each that has not ended, shared among the workers."""
-    times = [record.seconds for record in records if record.seconds is not None and record.state != "running"]
-    if not times:
-        return None
-    num_left = sum(record.state in ("waiting", "running") for record in records)
-    return sum(times) / len(times) * num_left / jobs
 
 
 def _make(

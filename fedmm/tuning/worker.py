@@ -32,7 +32,7 @@ from fedmm.runs.train import run_training
 from fedmm.study import Study, read_study
 from fedmm.study.records import RunRecord
 from fedmm.tuning.liveness import WorkerId, WorkerLock, keep_beating
-from fedmm.tuning.queue import INTERRUPTED, REASON, RUNS, SEEDS, claim, give_back, open_trials
+from fedmm.tuning.queue import INTERRUPTED, REASON, RUNS, SEEDS, SEEDS_BELOW, claim, give_back, open_trials
 from fedmm.tuning.sampling import ORIGIN, suggest
 from fedmm.tuning.storage import open_storage
 from fedmm.tuning.test_log import make_entry, record_entry
@@ -58,12 +58,15 @@ class Job:
 class Watch:
     """Observes one run of a trial: tells Optuna and the sweep, and stops the run where the pruner says so."""
 
-    def __init__(self, trial: Trial, folder: Path, metric: str, tell: Tell, *, judged: bool) -> None:
+    def __init__(
+        self, trial: Trial, folder: Path, metric: str, tell: Tell, *, judged: bool, place: tuple[int, int] = (0, 1)
+    ) -> None:
         self._trial = trial
         self._folder = folder
         self._metric = metric
         self._tell = tell
         self._judged = judged
+        self._place = {"run": place[0], "runs": place[1]}  # which of the trial's runs, of how many
         self._told: set[int] = set()
 
     def stage(self, text: str) -> None:
@@ -79,12 +82,12 @@ class Watch:
     def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
         """The run begins."""
         del dataset
-        self._tell({"trial": self._trial.number, "round": 0, "rounds": rounds})
+        self._tell({"trial": self._trial.number, "round": 0, "rounds": rounds, **self._place})
 
     def round_done(self, report: RoundReport, seconds_left: float) -> None:
         """Raises StoppedEarly where the trial is not worth going on with."""
         del seconds_left
-        self._tell({"trial": self._trial.number, "round": report.round, "rounds": report.rounds})
+        self._tell({"trial": self._trial.number, "round": report.round, "rounds": report.rounds, **self._place})
         if not self._judged or report.validation is None:
             return
         for entry in read_rounds(self._folder):  # a run that goes on has rounds that this trial did not report
@@ -195,7 +198,7 @@ def _objectives(
     interrupts: Interrupts,
 ) -> list[float]:
     """Trains the trial's configuration under each of its seeds; the means of what the study is after."""
-    seeds = trial.user_attrs.get(SEEDS) or study.run_seeds(values)
+    seeds = trial.user_attrs.get(SEEDS) or study.run_seeds(values, trials.user_attrs.get(SEEDS_BELOW))
     runs: list[RunRecord] = []
     sizes: list[int] = []
     for index, seed in enumerate(seeds):
@@ -205,7 +208,7 @@ def _objectives(
         with interrupts.shielded():
             trial.set_user_attr(RUNS, [asdict(run) for run in (*runs, RunRecord(seed, str(output), None, None))])
         judged = index == 0 and len(study.directions) == 1 and not job.confirmation
-        watch = Watch(trial, output, study.metric, tell, judged=judged)
+        watch = Watch(trial, output, study.metric, tell, judged=judged, place=(index, len(seeds)))
         tags = {"fedmm.study": study.name, "fedmm.trial": str(trial.number), "fedmm.study_digest": study.digest}
         tags |= {"fedmm.confirmation": "true"} if job.confirmation else {}
         tags |= {"mlflow.parentRunId": job.parent_run_id} if job.parent_run_id else {}

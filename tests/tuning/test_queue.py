@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from fedmm.errors import ConfigError
+from fedmm.study.definition import small_seeds
 from fedmm.study.files import read_study
 from fedmm.tuning import queue as module
 from fedmm.tuning.liveness import Silences
@@ -24,6 +25,8 @@ from fedmm.tuning.queue import (
     INTERRUPTED,
     LOST,
     MOST_LOSSES,
+    READABLE,
+    SEEDS_BELOW,
     UNCLAIMED_SECONDS,
     claim,
     fill_queue,
@@ -231,8 +234,33 @@ def test_confirmation_is_queued_once_for_each_configuration_and_seed(tmp_path: P
     queue_confirmation(trials, study, (other, default), 3)
     assert states(trials) == {"waiting": 6}
     fresh = {seed for trial in frozen(trials) for seed in trial.user_attrs["seeds"]}
-    assert not fresh & set(study.run_seeds(default))
+    assert not fresh & set(study.run_seeds(default, READABLE))
+    assert all(READABLE <= seed < 2 * READABLE for seed in fresh), "no trial has them: theirs are smaller"
     assert read_trials(opened(study, tmp_path)) == [], "the study itself has none of them"
+
+
+def test_a_study_of_before_keeps_its_seeds_and_a_new_one_has_short_ones(tmp_path: Path) -> None:
+    study = study_of("trials = 1\nseeds = 3")
+    assert opened(study, tmp_path / "new").user_attrs[SEEDS_BELOW] == READABLE
+    values = study.default_values()
+    short = study.run_seeds(values, READABLE)
+    assert len(set(short)) == 3
+    assert all(seed < READABLE for seed in short)
+    assert [seed % READABLE for seed in study.run_seeds(values)] == list(short)
+    storage = open_storage(None, tmp_path / "old")
+    old = optuna.create_study(storage=storage, study_name=study.name, direction="maximize")
+    old.set_user_attr("digest", study.digest)
+    again = opened(study, tmp_path / "old")
+    assert SEEDS_BELOW not in again.user_attrs
+    assert study.run_seeds(values, again.user_attrs.get(SEEDS_BELOW)) == study.run_seeds(values)
+
+
+@given(st.lists(st.integers(0, 2**63), max_size=8), st.integers(8, 20))
+def test_small_seeds_are_as_many_and_different(seeds: list[int], below: int) -> None:
+    small = small_seeds(seeds, below)
+    assert len(set(small)) == len(small) == len(seeds)
+    assert all(0 <= seed < below for seed in small)
+    assert small_seeds(seeds[:3], below) == small[:3], "more of them do not change the first"
 
 
 def test_a_name_is_one_study_and_another_definition_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.train import run_training
 from fedmm.study import load_study, read_study
 from fedmm.tuning.finish import BEST_FILE, CSV_FILE, PARQUET_FILE, RESULT_FILE, STUDY_FILE
+from fedmm.tuning.queue import READABLE
 from fedmm.tuning.storage import StudyStorageError
 from fedmm.tuning.sweep import LOCK, SweepOptions, run_sweep
 from fedmm.tuning.worker import Watch
@@ -53,7 +54,7 @@ def test_a_sweep_counts_chooses_and_its_best_toml_trains_to_the_same_bits(data: 
     assert best.keys() >= {"value", "params", "seed", "run_id", "config_path"}
     assert [record.number for record in records] == [0, 1, 2, 3]
     assert best["value"] == max(record.value or 0.0 for record in records)
-    assert best["seed"] == study.trial_seed(best["params"])
+    assert best["seed"] == study.trial_seed(best["params"]) % READABLE
     config = load_config(files=[Path(best["config_path"])])
     own = config.model_copy(update={"runtime": config.runtime.model_copy(update={"output": tmp_path / "again"})})
     assert config.flat() == study.configure(best["params"], best["seed"]).flat()
@@ -171,7 +172,7 @@ def test_seeds_score_a_configuration_by_its_mean(data: Path, tmp_path: Path) -> 
     study = tiny_study(data, "trials = 2\nseeds = 3")
     result = sweep(study, tmp_path / "tiny")
     for record in trials_of(study, tmp_path / "tiny"):
-        assert [run.seed for run in record.runs] == list(study.run_seeds(record.params))
+        assert [run.seed for run in record.runs] == list(study.run_seeds(record.params, READABLE))
         assert record.value == pytest.approx(sum(run.value or 0.0 for run in record.runs) / 3, abs=1e-15)
         assert [Path(run.folder).name for run in record.runs] == [f"{record.number:04}-{index}" for index in range(3)]
     assert result["test"]["num_runs"] == 3
