@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fedmm.config.registering import register_metric as register_metric
     from fedmm.config.registering import register_schedule as register_schedule
     from fedmm.config.registering import register_server_optimizer as register_server_optimizer
+    from fedmm.config.registering import register_update_transform as register_update_transform
     from fedmm.data.types import Dataset as Dataset
     from fedmm.errors import CheckpointError as CheckpointError
     from fedmm.errors import ConfigError as ConfigError
@@ -51,7 +52,7 @@ _HOMES = {
     "fedmm.config.registering": (
         "register_aggregation", "register_cohort_sampler", "register_expert", "register_fusion",
         "register_local_optimizer", "register_loss", "register_metric", "register_schedule",
-        "register_server_optimizer",
+        "register_server_optimizer", "register_update_transform",
     ),
     "fedmm.data.types": ("Dataset",),
     "fedmm.errors": (
@@ -94,6 +95,7 @@ __all__ = [
     "register_metric",
     "register_schedule",
     "register_server_optimizer",
+    "register_update_transform",
     "sweep",
     "testing",
     "train",

@@ -19,8 +19,8 @@ from fedmm.data.datasets import load_dataset
 from fedmm.data.negatives import all_negatives, shortage_notes
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, Queries, Split
-from fedmm.engines import sequential, vectorized
-from fedmm.errors import ConfigError, DataError
+from fedmm.engines.build import build_federation
+from fedmm.errors import ConfigError
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
 from fedmm.evaluation.model_scorer import Addition, addition_scorer, model_scorer, with_additions
 from fedmm.evaluation.pooled_yardsticks import pooled_note, pooled_scorers
@@ -29,14 +29,15 @@ from fedmm.evaluation.results import Evaluation, evaluate
 from fedmm.federation import scaffold
 from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
-from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import added_kinship, added_succession, count_notes, count_sums, start_ledger
 from fedmm.federation.data_rules import settled, training_notes
-from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.ledger import Ledger
+from fedmm.federation.private_parts import private_model, promises
+from fedmm.federation.private_start import PrivateStart, private_start_bytes
 from fedmm.federation.reports import RoundReport as RoundReport
 from fedmm.federation.reports import TrainState as TrainState
-from fedmm.federation.rounds import Engine, Federation, RoundStatistics, ServerState, run_round
+from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
 from fedmm.models.alignment import check_alignment
@@ -73,6 +74,7 @@ class Experiment:
     recommender: Recommender
     federation: Federation
     sums: CountSums  # of transition counts, made where something reads them
+    private_start: PrivateStart | None  # None: the run is not private, or begins without counts
     negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]  # "validation" | "test" -> protocol -> [Q, N]
     notes: tuple[str, ...]
     device: torch.device
@@ -111,11 +113,12 @@ class Experiment:
         with timer.stage("building the model"):
             sums = count_sums(config, split.train, split.num_items)
             counts = sums.clients if config.model.transition else None
-            recommender = Recommender.build(config.model, split.num_items, dataset.features, dtype, device, counts)
+            model = private_model(config)
+            recommender = Recommender.build(model, split.num_items, dataset.features, dtype, device, counts)
             check_alignment(config.model, recommender.tables)
             if split.candidates is not None:
                 recommender = replace(recommender, trained=torch.from_numpy(split.candidates).to(device))
-            federation = _federation(config, split, recommender, dtype, device)
+            federation, start = build_federation(config, split, recommender, dtype, device)
         tell("drawing evaluation negatives")
         with timer.stage("evaluation negatives"):
             asked = {"validation": split.validation, "test": split.test}
@@ -126,8 +129,9 @@ class Experiment:
             *expert_notes(config.model, recommender.experts),
             *shortage_notes(negatives, asked, dataset.interactions.user_ids),
             pooled_note(config.evaluation.pooled_yardsticks, split.num_items),
+            *promises(federation.plan),
         )
-        experiment = cls(config, dataset, split, recommender, federation, sums, negatives, notes, device, dtype)
+        experiment = cls(config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype)
         received = experiment._receives_counts
         counted = count_notes(given, config, sums, received=received)
         return replace(experiment, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
@@ -158,24 +162,29 @@ class Experiment:
         # The run begins with it and both splits' tables end with it: an eigendecomposition each time.
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
-        if self.config.federation.spectral_start:
+        if self.private_start is not None:
+            params[ITEM_TABLE] = self.private_start.item_table(self.config.model.hidden_dim).to(self.dtype)
+        elif self.config.federation.spectral_start:
             table = start_item_table(self.sums, self.config)
             if table is not None:
                 params[ITEM_TABLE] = table.to(self.dtype)
         on_device = {name: value.to(self.device) for name, value in params.items()}
         ledger = start_ledger(self.config, self.sums, received=self._receives_counts)
+        if self.private_start is not None:
+            ledger = Ledger().add(*private_start_bytes(self.private_start, len(self.split.train)))
         return TrainState(ServerState(on_device, {}, 0), ledger)
 
     @functools.cached_property
     def succession(self) -> Succession | None:
         """What has followed recent items, where that is added to the scores."""
-        return added_succession(self.config, self.sums)
+        return None if self.config.privacy.on else added_succession(self.config, self.sums)
 
     @functools.cached_property
     def additions(self) -> Mapping[str, Addition]:
         """What is added when the model scores, by name."""
         kinship = added_kinship(self.config, self.dataset.attributes)
-        found = {"succession": self.succession, "kinship": kinship}
+        noisy = None if self.private_start is None else self.private_start.weighted(self.config.privacy.counts_weight)
+        found = {"succession": self.succession, "kinship": kinship, "noisy_counts": noisy}
         return {name: part for name, part in found.items() if part is not None}
 
     @property
@@ -200,6 +209,12 @@ class Experiment:
         kept = {**personal, **scaffold.named(params)} if self.federation.local.uses_controls else personal
         return {name: tuple(value.shape) for name, value in kept.items()}
 
+    @property
+    def last_round(self) -> int:
+        """The last round that was asked for, and that the privacy budget pays."""
+        rounds, plan = self.config.federation.rounds, self.federation.plan
+        return rounds if plan is None else min(rounds, plan.rounds)
+
     def rounds(self, state: TrainState, timer: Timer = OFF) -> Iterator[tuple[TrainState, RoundReport]]:
         """Runs on from ``state`` until the last round or until patience runs out.
 
@@ -208,9 +223,7 @@ class Experiment:
         >>> [report.round for _, report in experiment.rounds(experiment.initial_state())]
         [1, 2]
         """
-        while state.server.round < self.config.federation.rounds and not state.exhausted(
-            self.config.evaluation.patience
-        ):
+        while state.server.round < self.last_round and not state.exhausted(self.config.evaluation.patience):
             started = time.perf_counter()
             if self.centralized:
                 (server, statistics), clients = run_epoch(state.server, self.federation, timer), state.clients
@@ -335,11 +348,11 @@ class Experiment:
         return {"backbone": build(experts=False), **own} if own else {}
 
     def _validates(self, round_number: int) -> bool:
-        return round_number % self.config.evaluation.interval == 0 or round_number == self.config.federation.rounds
+        return round_number % self.config.evaluation.interval == 0 or round_number == self.last_round
 
     def _keep_best(self, state: TrainState, validation: Mapping[str, float]) -> TrainState:
         value = validation[self.config.evaluation.selection_metric]
-        if state.best is not None and value <= state.best.value:
+        if state.best is not None and value <= state.best.value and not self.config.privacy.on:  # else: the last round
             return replace(state, stale=state.stale + 1)
         kept = replace(state.snapshot, clients=state.clients.personal())
         return replace(state, best=Best(kept, value), stale=0)
@@ -363,34 +376,10 @@ class Experiment:
             seconds=seconds,
             is_best=state.best is not None and state.best.snapshot.round == number,
             warmup=number <= self.config.federation.warmup_rounds,
+            epsilon=None if self.federation.plan is None else self.federation.plan.spent(number),
+            transforms=statistics.transforms,
         )
 
 
 def _tell_nobody(text: str) -> None:
     del text
-
-
-def _federation(
-    config: ExperimentConfig, split: Split, recommender: Recommender, dtype: torch.dtype, device: torch.device
-) -> Federation:
-    own = config.federation
-    if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
-        own = own.model_copy(update={"exclude_seen": False})
-    local = LocalTraining.build(recommender, own, split.train, config.runtime.seed, dtype, device)
-    clients = local.windows.trainable
-    if not len(clients):
-        raise DataError("No user has two training items: there is nothing to train on.", "Give longer histories.")
-    for name, queries in (("validation", split.validation), ("test", split.test)):
-        if not len(queries):
-            raise DataError(
-                f"The {split.name} split leaves no user to ask on {name}.", "Use another split or more data."
-            )
-    federated = config.federation.mode == "federated"
-    size = cohort_size(config.federation, len(clients)) if federated else len(clients)
-    return Federation(own, local, clients, size, _engine(config), config.runtime.seed)
-
-
-def _engine(config: ExperimentConfig) -> Engine:
-    if config.runtime.engine == "sequential":
-        return sequential.train_cohort
-    return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)

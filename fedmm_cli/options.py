@@ -76,6 +76,7 @@ FLAGS = (
     Flag("--aggregation", "federation.aggregation", FEDERATION),
     Flag("--server-optimizer", "federation.server_optimizer", FEDERATION),
     Flag("--server-learning-rate", "federation.server_learning_rate", FEDERATION),
+    Flag("--epsilon", "privacy.epsilon", FEDERATION),
     Flag("--eval", "evaluation.protocols", EVALUATION),
     Flag("--patience", "evaluation.patience", EVALUATION),
     Flag("--output", "runtime.output", RUN),

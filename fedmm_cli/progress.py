@@ -188,5 +188,7 @@ def _cells(report: RoundReport, metric: str) -> dict[str, str]:
     if report.gating_weight is not None:
         cells["gate"] = f"{report.gating_weight:.3f}"
     cells |= {SHORT.get(name, f"w_{name}"): f"{weight:.2f}" for name, weight in report.expert_weights.items()}
+    if report.epsilon is not None:
+        cells["epsilon"] = f"{report.epsilon:.3f}"
     remarks = ([BEST] if report.is_best else []) + (["warm-up"] if report.warmup else [])
     return cells | {"seconds": f"{report.seconds:.1f}", "": " ".join(remarks)}

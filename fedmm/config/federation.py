@@ -114,6 +114,27 @@ class FederationConfig(Section):
         "secure sums of groups; open, each client's own pairs; auto: dense up to 5,000 items, else grouped",
     )
 
+    item_table: Literal["trained", "frozen"] | None = Field(
+        None,
+        description="whether the item table trains and travels each round, or stays as it started (unset: trained; "
+        "frozen in a private run)",
+    )
+    backbone: Literal["trained", "frozen"] | None = Field(
+        None,
+        description="whether the backbone beside the item table trains, or stays as it started (unset: trained; frozen "
+        "in a private run with experts)",
+    )
+    update_transforms: tuple[Annotated[str, *named("update_transform")], ...] = Field(
+        (),
+        description="what happens to an update before the server reads the sum, in this order (private: clip, noise)",
+    )
+    update_clip: Rate = Field(
+        1.0, description="bound on the norm of the update that a client sends, where it is clipped"
+    )
+    update_clip_by: Literal["whole", "part"] = Field(
+        "whole", description="clips the whole update, or each parameter's part to an equal share of the bound"
+    )
+
     @property
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""
@@ -172,6 +193,14 @@ class FederationConfig(Section):
             raise ValueError(
                 f'mode "centralized" trains by torch.optim, which has no local_optimizer '
                 f'{self.local_optimizer!r}: set local_optimizer "sgd", "adam" or "adamw"'
+            )
+        if len(set(self.update_transforms)) < len(self.update_transforms):
+            raise ValueError(f"update_transforms {list(self.update_transforms)} names one twice")
+        if self.update_transforms and (self.client_weighting != "uniform" or sees_single_updates(self.aggregation)):
+            raise ValueError(
+                f"update_transforms {list(self.update_transforms)} act on a sum of equal clients, not by "
+                f"client_weighting {self.client_weighting!r} and aggregation {self.aggregation!r}: "
+                'set client_weighting "uniform" and aggregation "mean" or "heat", or update_transforms []'
             )
         if self.logq_correction and self.loss != "softmax":
             raise ValueError(

@@ -88,9 +88,27 @@ def _sums_counts(config: ExperimentConfig) -> bool:
     return _has_cohorts(config) and bool(start or expert)
 
 
+def _samples_cohorts(config: ExperimentConfig) -> bool:
+    return _has_cohorts(config) and not (config.privacy.on and config.privacy.cohorts == "all")
+
+
+def _is_private(config: ExperimentConfig) -> bool:
+    return config.privacy.on
+
+
+def _clips(config: ExperimentConfig) -> bool:
+    return _has_cohorts(config) and (config.privacy.on or "clip" in config.federation.update_transforms)
+
+
+def _trains_the_table(config: ExperimentConfig) -> bool:
+    table = config.federation.item_table
+    return table == "trained" or (table is None and not config.privacy.on)
+
+
 def _moves_touched_rows_only(config: ExperimentConfig) -> bool:
     moves_all = config.federation.weight_decay > 0 or config.federation.local_algorithm == "scaffold"
-    return _has_cohorts(config) and _samples_negatives(config) and not moves_all
+    travels = _trains_the_table(config) and not config.privacy.on
+    return _has_cohorts(config) and _samples_negatives(config) and not moves_all and travels
 
 
 READERS = (
@@ -122,9 +140,34 @@ READERS = (
         'data.attributes, and another model.fusion than "backbone"',
     ),
     _Reader(
-        ("model.gating_init", "model.learn_gating"),
+        ("model.learn_gating",),
         lambda config: _among("fusion", config.model.fusion, ("residual",)),
         'model.fusion "residual"',
+    ),
+    _Reader(
+        ("model.gating_init",),
+        lambda config: _among("fusion", config.model.fusion, ("residual",)) and not config.privacy.on,
+        'model.fusion "residual", in a run that is not private',
+    ),
+    _Reader(
+        ("privacy.delta", "privacy.cohorts"),
+        _is_private,
+        "a private run (privacy.epsilon or privacy.noise_multiplier)",
+    ),
+    _Reader(
+        ("privacy.gating_init",),
+        lambda config: _is_private(config) and _among("fusion", config.model.fusion, ("residual",)),
+        'a private run (privacy.epsilon or privacy.noise_multiplier) and model.fusion "residual"',
+    ),
+    _Reader(
+        ("privacy.start_share", "privacy.counts_weight"),
+        lambda config: _is_private(config) and config.federation.spectral_start,
+        "a private run (privacy.epsilon or privacy.noise_multiplier) and federation.spectral_start",
+    ),
+    _Reader(
+        ("federation.update_clip", "federation.update_clip_by"),
+        _clips,
+        'a private run, or "clip" in federation.update_transforms',
     ),
     _Reader(
         ("model.router_bias_init",),
@@ -158,12 +201,18 @@ READERS = (
     ),
     _Reader(
         ("federation.client_fraction",),
-        lambda config: _has_cohorts(config) and config.federation.cohort_size is None,
-        "clients, and federation.cohort_size unset",
+        lambda config: _samples_cohorts(config) and config.federation.cohort_size is None,
+        'clients, not all of which take part (privacy.cohorts "all"), and federation.cohort_size unset',
+    ),
+    _Reader(
+        ("federation.cohort_size",),
+        _samples_cohorts,
+        'clients, which federation.mode "centralized" has none of and privacy.cohorts "all" does not draw from',
     ),
     _Reader(
         (
-            "federation.cohort_size", "federation.cohort_sampler", "federation.local_steps", "federation.local_epochs",
+            "federation.update_transforms", "federation.cohort_sampler", "federation.local_steps",
+            "federation.local_epochs",
             "federation.proximal_mu", "federation.aggregation", "federation.client_weighting",
             "federation.server_optimizer", "federation.server_learning_rate", "federation.recipe",
         ),
@@ -177,8 +226,12 @@ READERS = (
     ),
     _Reader(
         ("federation.heat_cap",),
-        lambda config: _has_cohorts(config) and _among("aggregation", config.federation.aggregation, ("heat",)),
-        'federation.aggregation "heat"',
+        lambda config: (
+            _has_cohorts(config)
+            and _among("aggregation", config.federation.aggregation, ("heat",))
+            and _trains_the_table(config)
+        ),
+        'federation.aggregation "heat" and an item table that trains',
     ),
     _Reader(
         ("federation.trim_fraction",),

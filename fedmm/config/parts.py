@@ -104,6 +104,11 @@ KINDS: Mapping[str, Kind] = {
             },
         ),
         _kind(
+            "update transform",
+            "federation.update_transforms",
+            {"clip": "bounds the norm of a client's update", "noise": "adds the noise of a private run"},
+        ),
+        _kind(
             "fusion",
             "model.fusion",
             {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedmm.federation.robust_aggregation import RobustAggregation
     from fedmm.federation.schedules import Schedule
     from fedmm.federation.server_optimizers import Step
+    from fedmm.federation.transforms import UpdateTransform
     from fedmm.models.experts import Expert
     from fedmm.models.fusion import Fusion
     from fedmm.models.losses.registry import Loss
@@ -215,3 +216,24 @@ def register_cohort_sampler(name: str, sampler: CohortSampler) -> None:
     'first'
     """
     register_part("cohort_sampler", name, sampler)
+
+
+def register_update_transform(name: str, transform: UpdateTransform) -> None:
+    """Makes ``name`` known as a stage of ``federation.update_transforms``, between a client and the server's sum.
+
+    ``transform(turn, bound)`` gets the round (``fedmm.federation.transforms.TransformRound``: settings, seed, number,
+    cohort) and what is known of a vector there (``Bound``: ``width``, ``norm``), and returns a ``Stage``: ``send``
+    [C, P] at the clients, ``receive`` [P] that undoes it on their sum, ``on_sum`` before anyone reads the sum, and the
+    ``bound`` of what leaves it, which the noise of a later stage goes by. McMahan et al. (ICLR 2018) clip so.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> from fedmm.federation.transforms import Stage
+    >>> def halved(turn, bound):
+    ...     return Stage(bound, send=lambda vectors, clients: vectors / 2, receive=lambda total: total * 2)
+    >>> fedmm.register_update_transform("halved", halved)
+    >>> fedmm.load_config(set={"federation.update_transforms": ["halved"]}).federation.update_transforms
+    ('halved',)
+    """
+    register_part("update_transform", name, transform)

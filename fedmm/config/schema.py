@@ -17,6 +17,8 @@ from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, 
 from fedmm.config.expert_kinds import EXPERT_TRAITS, kinds_that
 from fedmm.config.federation import FederationConfig as FederationConfig
 from fedmm.config.parts import KINDS, named, sees_single_updates
+from fedmm.config.privacy import PrivacyConfig as PrivacyConfig
+from fedmm.config.private_clashes import refuse_nothing_to_train, refuse_unaccounted
 from fedmm.utils.trees import flatten
 
 Protocol = Literal["full", "uniform100", "popularity100"]
@@ -285,9 +287,16 @@ class ExperimentConfig(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     federation: FederationConfig = FederationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _private_is_accounted(self) -> Self:
+        refuse_unaccounted(self)
+        refuse_nothing_to_train(self)
+        return self
 
     @model_validator(mode="after")
     def _personal_needs_clients(self) -> Self:
@@ -367,6 +376,12 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.exclude_users": ([],),
     "data.columns": (None,),
     "data.header": (None,),
+    "federation.item_table": (None,),
+    "federation.backbone": (None,),
+    "federation.update_transforms": ([],),
+    "federation.update_clip": (1.0,),
+    "federation.update_clip_by": ("whole",),
+    **{f"privacy.{name}": (value,) for name, value in PrivacyConfig().model_dump(mode="json").items()},
 }
 # Settings that once had a number for a default and may be open now: open they count as that number, which is what is
 # done with them unless the data's shape chooses another, and that a run has among its settings.

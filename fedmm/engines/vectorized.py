@@ -70,7 +70,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     for index in range(int(num_steps.max())):
         # Clients with more windows take at least as many steps and stand first, so those still training are a prefix.
         num_active = int((num_steps > index).sum())
-        table = None if index else shared[ITEM_TABLE]
+        table = server[ITEM_TABLE] if ITEM_TABLE not in shared or not index else None
         loss, balance = _step(block, stream.step(index, num_active), index, num_active, table)
         losses[:num_active] += loss
         balances[:num_active] += balance
@@ -91,35 +91,36 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
 
 def _step(block: Block, step: Step, index: int, num_active: int, shared: Tensor | None) -> tuple[Tensor, Tensor]:
     """One local step of the first ``num_active`` clients, written into ``block.own``; their losses [C]. ``shared``
-    [V, D] is the item table that all clients still have in common, None after the first step."""
+    [V, D] is the item table that all clients still have in common, None once each has its own."""
     # All clients take their first step from the same parameters: one copy of them, hot in cache, serves all.
     values = block.own if index else block.own | block.start
     leaves = {name: value[:num_active].detach().requires_grad_() for name, value in values.items()}
-    embedded = _embed(shared, leaves, step.batch.items)
+    embedded = _embed(shared, leaves, step.batch.items, trains=ITEM_TABLE in leaves)
     together = {**leaves, **expand_for_clients(block.frozen, num_active)}
     recommender = block.local.recommender
     output = recommender.forward(together, step.batch, step.dropout, experts=block.experts, embedded=embedded)
     loss, balance = block.local.loss.over_rows(output.scores, step.questions, block.workspace), output.load_balance_loss
     objective = loss + output.penalty(recommender.config)
-    inputs = [*leaves.values(), embedded]
-    *found, by_embedded = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
-    gradients = dict(zip(leaves, found, strict=True))
-    gradients[ITEM_TABLE] = _add_rows(gradients[ITEM_TABLE], step.batch.items, by_embedded)
+    inputs = [*leaves.values(), *([embedded] if ITEM_TABLE in leaves else [])]
+    found = torch.autograd.grad(objective.sum(), inputs, allow_unused=True, materialize_grads=True)
+    gradients = dict(zip(leaves, found, strict=False))
+    if ITEM_TABLE in leaves:
+        gradients[ITEM_TABLE] = _add_rows(gradients[ITEM_TABLE], step.batch.items, found[-1])
     with torch.no_grad():
         own = {name: value[:num_active] for name, value in block.own.items()}
         block.advance(own, gradients, index, num_active)
     return loss.detach(), balance.detach()
 
 
-def _embed(shared: Tensor | None, leaves: Params, items: Tensor) -> Tensor:
-    """The item table's rows of ``items`` [C, B, L] as a leaf [C, B, L, D]: differentiating the lookup as torch does
-    would fill and add a second table of zeros for each client."""
+def _embed(shared: Tensor | None, leaves: Params, items: Tensor, *, trains: bool) -> Tensor:
+    """The item table's rows of ``items`` [C, B, L], a leaf [C, B, L, D] where the table trains: differentiating the
+    lookup as torch does would fill and add a second table of zeros for each client."""
     with torch.no_grad():
         if shared is not None:
             embedded = torch.nn.functional.embedding(items, shared)
         else:
             embedded = lookup(leaves[ITEM_TABLE], items)
-    return embedded.requires_grad_()
+    return embedded.requires_grad_(trains)
 
 
 def _add_rows(table: Tensor, items: Tensor, rows: Tensor) -> Tensor:

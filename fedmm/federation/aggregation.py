@@ -59,6 +59,8 @@ def heat_normalised_mean(total: UpdateSum, config: FederationConfig) -> Params:
     mean.
     """
     aggregate = weighted_mean(total, config)
+    if ITEM_TABLE not in aggregate:
+        return aggregate  # the table is frozen
     factor = (total.weight / total.holders.clamp(min=torch.finfo(total.holders.dtype).tiny)).clamp(max=config.heat_cap)
     factor = torch.where(total.holders > 0, factor, torch.ones_like(factor))
     aggregate[ITEM_TABLE] = aggregate[ITEM_TABLE] * factor.unsqueeze(1)

@@ -39,8 +39,8 @@ def start_ledger(config: ExperimentConfig, sums: CountSums, *, received: bool) -
     counts are ``received`` all clients get the sum. Before a sketch of them the items' degrees travel, both ways."""
     num_items, num_clients = sums.num_items, len(sums.train)
     size = config.federation.spectral_sketch_size
-    if config.federation.mode == "centralized":
-        return Ledger()
+    if config.federation.mode == "centralized" or config.privacy.on:
+        return Ledger()  # a private run has counts of its own
     if size is not None:
         degrees = degrees_message_bytes(num_items) * num_clients
         return Ledger().add(degrees + sketch_message_bytes(num_items, size) * num_clients, degrees)
@@ -51,6 +51,8 @@ def start_ledger(config: ExperimentConfig, sums: CountSums, *, received: bool) -
 
 def count_notes(given: ExperimentConfig, config: ExperimentConfig, sums: CountSums, *, received: bool) -> Iterator[str]:
     """One sentence for each choice about counts that the data's shape made: ``config`` from what was ``given``."""
+    if config.privacy.on:
+        return  # a private run has counts of its own
     start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
     if (start or received) and sums.note:
         yield sums.note

@@ -33,6 +33,12 @@ def settled(
 
     ``attributes`` [V, A] are None where the data have none. What nothing reads stays open.
     """
+    if config.privacy.on:  # no rule may read the histories, and counts are noisy ones
+        weight = config.model.kinship
+        weight = kinship.default_weight(0.0) if weight is None and attributes is not None else weight
+        every = config.evaluation.every or (SELDOM if len(train) * num_items > MANY_SCORES else 1)
+        chosen_for = {"federation.recipe": "standard", "evaluation.every": every}
+        return config.with_values(chosen_for | ({} if weight is None else {"model.kinship": weight}))
     weight = config.model.succession
     if weight is None and config.model.fusion != "backbone":
         sketched = config.federation.spectral_sketch_size is not None

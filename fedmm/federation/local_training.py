@@ -128,7 +128,13 @@ class LocalTraining:
     def touches_rows_only(self) -> bool:
         """Whether a client moves the rows of its own items and negatives alone: its candidates are sampled, and nothing
         decays or corrects (SCAFFOLD) the others. What it reads is another matter (``reads_all_rows``)."""
-        return self.num_negatives > 0 and not self.config.weight_decay and not self.uses_controls
+        moves_all = self.config.weight_decay or self.uses_controls or self.table_is_frozen
+        return self.num_negatives > 0 and not moves_all
+
+    @property
+    def table_is_frozen(self) -> bool:
+        """Whether the item table stays as it started: nobody sends it, and clients receive it once."""
+        return self.config.item_table == "frozen"
 
     @property
     def sends_touched_rows(self) -> bool:
@@ -173,6 +179,10 @@ class LocalTraining:
         """Names of the parameters that train and travel in this round."""
         backbone_only = self.warming_up(round_number)
         fixed = set() if self.recommender.config.learn_gating else {GATE}
+        if self.table_is_frozen:
+            fixed.add(ITEM_TABLE)
+        if self.config.backbone == "frozen":
+            fixed |= {name for name in params if self.recommender.is_backbone(name) and name != ITEM_TABLE}
         fixed |= {name for name in params if is_prototype(name)}
         return [
             name for name in params if name not in fixed and (not backbone_only or self.recommender.is_backbone(name))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
 from fedmm.federation.snapshot import Best, Snapshot
+from fedmm.federation.transforms.contract import StageCost
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class RoundReport:
     seconds: float
     is_best: bool
     warmup: bool
+    epsilon: float | None = None  # spent so far; None where the run is not private
+    transforms: Mapping[str, StageCost] = field(default_factory=dict)  # what each stage of the chain cost
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,9 +17,13 @@ from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.private_rounds import PrivateRounds, draw_poisson, layout_of, transformed_sums, turn_of
 from fedmm.federation.prototypes import move_prototypes, prototype_messages, prototype_sums
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
+from fedmm.federation.transforms.chain import final_bound, vector_bytes
+from fedmm.federation.transforms.contract import StageCost
+from fedmm.privacy.plan import PrivacyPlan
 from fedmm.utils.params import Params, negate, norm, select
 from fedmm.utils.timing import OFF, Timer
 
@@ -52,6 +56,7 @@ class RoundStatistics:
     update_norm: float  # of the aggregate
     uplink_bytes: int
     downlink_bytes: int
+    transforms: Mapping[str, StageCost] = field(default_factory=dict)  # by stage of the chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,12 @@ class Federation:
     cohort_size: int
     engine: Engine
     seed: int
+    private: PrivateRounds | None = None  # None: what is sent is sent as it is, or through a chain without noise
+
+    @property
+    def plan(self) -> PrivacyPlan | None:
+        """What a private run releases; None where the run is not private."""
+        return None if self.private is None else self.private.plan
 
 
 def run_round(
@@ -74,12 +85,16 @@ def run_round(
     number = state.round + 1
     local = replace(federation.local, clients=clients, control=state.control)
     config = federation.config
-    sample = COHORT_SAMPLERS[config.cohort_sampler]
-    cohort = sample(federation.clients, federation.cohort_size, federation.seed, number)
+    cohort = draw_cohort(federation, number)
     seen = _Seen()
     updates = _watch(federation.engine(local, state.params, cohort, number), seen, timer)
     with timer.stage("aggregation"):
-        aggregate, total = join_updates(updates, federation)
+        if config.update_transforms:
+            turn = turn_of(config, federation.seed, number, cohort, federation.private)
+            total, costs = transformed_sums(updates, local, turn, state.params, federation.private, timer)
+            aggregate = AGGREGATIONS[config.aggregation](total, config)
+        else:
+            (aggregate, total), costs = join_updates(updates, federation), {}
         update_norm = float(norm(aggregate))
     with timer.stage("local training"):
         memories = prototype_sums(local, state.params, cohort, number)
@@ -102,8 +117,18 @@ def run_round(
         update_norm=update_norm,
         uplink_bytes=uplink,
         downlink_bytes=downlink,
+        transforms=costs,
     )
     return ServerState(params, optimizer, number, control), clients.after(seen.kept), statistics
+
+
+def draw_cohort(federation: Federation, number: int) -> IntArray:
+    """The clients of round ``number``."""
+    private = federation.private
+    if private is not None and private.plan.sampling == "poisson":
+        return draw_poisson(federation.clients, private.plan.rate, federation.seed, number)
+    sample = COHORT_SAMPLERS[federation.config.cohort_sampler]
+    return sample(federation.clients, federation.cohort_size, federation.seed, number)
 
 
 def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tuple[Params, UpdateSum]:
@@ -131,11 +156,29 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     if federation.local.uses_controls:  # c goes down beside the parameters, its change comes up beside the delta
         travelling |= scaffold.named(travelling)
     by_holders = federation.config.aggregation != "mean"  # heat counts them, robust rules let them vote
-    update = update_message(travelling, federation.local.recommender.num_items, holders=by_holders, rows=rows)
+    if federation.config.update_transforms:
+        update = transformed_message(federation, travelling, round_number, holders=by_holders)
+    else:
+        update = update_message(travelling, federation.local.recommender.num_items, holders=by_holders, rows=rows)
     request = 0 if rows is None else message_bytes(request_message(rows))
     sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
     downlink = broadcast_message(travelling, None if federation.local.reads_all_rows(round_number) else rows)
     return request + message_bytes(update | sent), message_bytes(downlink | received)
+
+
+def transformed_message(
+    federation: Federation, travelling: Params, round_number: int, *, holders: bool
+) -> dict[str, torch.Tensor]:
+    """What a client sends whose update goes through the chain: the vector as its last stage leaves it and, where the
+    run is not private, what is summed beside it."""
+    config, private = federation.config, federation.private
+    cohort = federation.clients[: federation.cohort_size]
+    layout = layout_of(config, {name: value.shape for name, value in travelling.items()}, private)
+    turn = replace(turn_of(config, federation.seed, round_number, cohort, private), parts=layout.parts)
+    sent = {"update": torch.empty(vector_bytes(final_bound(turn)), dtype=torch.uint8, device="meta")}
+    if private is not None:
+        return sent
+    return sent | update_message({}, federation.local.recommender.num_items, holders=holders)
 
 
 @dataclass(eq=False)

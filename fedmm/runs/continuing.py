@@ -35,6 +35,12 @@ def require_same_settings(stored: ExperimentConfig, given: ExperimentConfig, fol
 def _require_growth(stored: ExperimentConfig, given: ExperimentConfig, folder: Path, reached: int) -> None:
     before, after = stored.federation.rounds, given.federation.rounds
     schedule, every = stored.federation.learning_rate_schedule, stored.evaluation.interval
+    if stored.privacy.on and stored.privacy.rounds is None:
+        raise ConfigError(
+            f"{folder} cannot go on from {before} to {after} rounds: its noise was set for {before}, and its budget is "
+            "spent.",
+            f"Start a new run with --rounds {after}.",
+        )
     if schedule != STEADY:
         raise ConfigError(
             f"{folder} cannot go on from {before} to {after} rounds: federation.learning_rate_schedule {schedule!r} "

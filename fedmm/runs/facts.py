@@ -8,7 +8,8 @@ import sys
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import traffic
-from fedmm.runs.result import DatasetFacts, ModelFacts
+from fedmm.privacy.accountant import ACCOUNTANT
+from fedmm.runs.result import DatasetFacts, ModelFacts, PrivacyResult, ReleaseFacts
 from fedmm.utils.params import num_parameters
 from fedmm.utils.text import in_bytes
 
@@ -35,6 +36,21 @@ def model_facts(experiment: Experiment, state: TrainState) -> ModelFacts:
         num_parameters=num_parameters(params),
         gating_weight=experiment.recommender.gating_weight(params),
         **{short: weights.get(name) for name, short in SHORT_NAMES.items()},
+    )
+
+
+def privacy_result(experiment: Experiment, rounds_done: int) -> PrivacyResult | None:
+    """What a private run has spent, and on what; None where the run is not private."""
+    plan = experiment.federation.plan
+    if plan is None:
+        return None
+    return PrivacyResult(
+        epsilon=plan.spent(rounds_done),
+        delta=plan.delta,
+        noise_multiplier=plan.noise_multiplier,
+        accountant=ACCOUNTANT,
+        neighbouring=plan.neighbouring,
+        releases=tuple(ReleaseFacts(**vars(release)) for release in plan.releases(rounds_done)),
     )
 
 

@@ -18,7 +18,7 @@ from fedmm.federation.snapshot import Snapshot
 from fedmm.runs.advice import advise
 from fedmm.runs.checkpoint import BEST, FOLDER
 from fedmm.runs.cold import cold_items_result
-from fedmm.runs.facts import dataset_facts, model_facts, peak_rss_bytes
+from fedmm.runs.facts import dataset_facts, model_facts, peak_rss_bytes, privacy_result
 from fedmm.runs.figures import learning_curve
 from fedmm.runs.figures_groups import draw_groups
 from fedmm.runs.folder import COUNTS_FILES, CURVE_FILE, GROUPS_FILE, REFERENCE_FILES, Progress
@@ -154,6 +154,7 @@ def _result(run: Running, state: TrainState, best: Snapshot, own: _Measured, run
         cold_items=own.cold,
         model=model_facts(run.experiment, state),
         communication=Communication(**vars(state.ledger)),
+        privacy=privacy_result(run.experiment, state.server.round),
         peak_rss_bytes=peak_rss_bytes(),
         notes=run.experiment.notes,
     )

@@ -115,6 +115,27 @@ class Communication(Record):
     downlink_bytes: int
 
 
+class ReleaseFacts(Record):
+    """Something that left the clients as noisy sums."""
+
+    name: str
+    noise_multiplier: float  # standard deviation of the noise over the sensitivity
+    sampling: Literal["none", "poisson", "fixed"]
+    rate: float  # share of the clients behind each
+    times: int
+
+
+class PrivacyResult(Record):
+    """What a private run promises of one client."""
+
+    epsilon: float  # spent
+    delta: float
+    noise_multiplier: float  # of a round's updates
+    accountant: str
+    neighbouring: str
+    releases: tuple[ReleaseFacts, ...]
+
+
 class Advice(Record):
     """A sentence on the run, and how much it matters."""
 
@@ -187,6 +208,7 @@ class TrainResult(Record):
     cold_items: ColdItems | None = None
     model: ModelFacts
     communication: Communication
+    privacy: PrivacyResult | None = None  # None where the run is not private
     peak_rss_bytes: int | None = None
     notes: tuple[str, ...] = ()
     advice: tuple[Advice, ...] = ()

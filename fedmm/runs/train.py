@@ -14,6 +14,7 @@ from fedmm.config.load import dump_toml
 from fedmm.errors import FedmmError
 from fedmm.evaluation.results import Evaluation
 from fedmm.experiment import Experiment, RoundReport, TrainState
+from fedmm.federation.private_parts import spend
 from fedmm.runs.checkpoint import BEST, FOLDER, prune_checkpoints
 from fedmm.runs.continuing import keep_settings
 from fedmm.runs.facts import SHORT_NAMES, announce_sizes, dataset_facts
@@ -107,7 +108,7 @@ def _begin(run: Running, *, resumed: bool) -> tuple[TrainState, Progress]:
     """Round 0, or the state in which a stopped run was left."""
     found = load_state(run.folder, run.experiment, run.observer.warn) if resumed else None
     if found is not None:
-        number, rounds = found[0].server.round, run.config.federation.rounds
+        number, rounds = found[0].server.round, run.experiment.last_round
         ended = number == rounds or found[0].exhausted(run.config.evaluation.patience)
         finished = (
             ", which had finished: its best round is evaluated again" if is_finished(run.folder) and ended else ""
@@ -145,6 +146,8 @@ def _train_and_report(run: Running, state: TrainState, progress: Progress) -> Tr
         try:
             pace, known = _measure_start(run, state)
             state, progress = _train(run, state, progress, tracker, pace)
+            if experiment.federation.plan is not None:
+                observer.note(spend(experiment.federation.plan, state.server.round))
             result = report(run, state, progress, tracker.run_id, pace, known)
             with tracked():
                 flat = flat_metrics(result)
@@ -201,7 +204,7 @@ def _train(
     run: Running, state: TrainState, progress: Progress, tracker: Tracker, pace: Pace
 ) -> tuple[TrainState, Progress]:
     """The rounds that are left, with their records; on a stop the last complete round is saved first."""
-    rounds, saved = run.config.federation.rounds, state.server.round
+    rounds, saved = run.experiment.last_round, state.server.round
     first = state.server.round
     mark = time.perf_counter()
     try:
@@ -239,6 +242,10 @@ def round_metrics(report: RoundReport) -> dict[str, float]:
         "seconds/round": report.seconds,
     }
     metrics |= {f"model/{SHORT_NAMES[name]}": weight for name, weight in report.expert_weights.items()}
+    for name, cost in report.transforms.items():
+        metrics[f"transform/{name}/bytes"], metrics[f"transform/{name}/seconds"] = float(cost.bytes), cost.seconds
+    if report.epsilon is not None:
+        metrics["privacy/epsilon"] = report.epsilon
     if report.gating_weight is not None:
         metrics["model/gating_weight"] = report.gating_weight
     return metrics | {f"val/{name}": value for name, value in (report.validation or {}).items()}

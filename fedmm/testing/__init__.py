@@ -16,6 +16,7 @@ from fedmm.testing.federation_parts import (
     check_local_optimizer,
     check_schedule,
     check_server_optimizer,
+    check_update_transform,
 )
 from fedmm.testing.model_parts import check_expert, check_fusion, check_loss
 from fedmm.testing.worlds import check_metric, registered, tiny_config, tiny_run
@@ -30,6 +31,7 @@ __all__ = [
     "check_metric",
     "check_schedule",
     "check_server_optimizer",
+    "check_update_transform",
     "registered",
     "tiny_config",
     "tiny_run",

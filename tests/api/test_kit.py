@@ -21,6 +21,7 @@ from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS, median
 from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
+from fedmm.federation.transforms import UPDATE_TRANSFORMS
 from fedmm.models.experts import EXPERTS, Expert
 from fedmm.models.experts.neighbors import NeighborExpert
 from fedmm.models.fusion import FUSIONS, Fusion, Mixture
@@ -35,6 +36,7 @@ BATTERIES: list[tuple[Callable[..., None], Registry[Any], dict[str, Any]]] = [
     (kit.check_local_optimizer, LOCAL_OPTIMIZERS, {}),
     (kit.check_schedule, SCHEDULES, {"falling": True}),
     (kit.check_cohort_sampler, COHORT_SAMPLERS, {}),
+    (kit.check_update_transform, UPDATE_TRANSFORMS, {}),
     (kit.check_metric, METRICS, {}),
     (kit.check_fusion, FUSIONS, {}),
     (kit.check_expert, EXPERTS, {}),

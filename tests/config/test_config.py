@@ -34,6 +34,8 @@ POOLED = {"model.experts": "pooled"}
 NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
 COMPETITIVE = {"model.fusion": "competitive"}
 LONGER = {"federation.rounds": 5}
+PRIVATE = {"privacy.noise_multiplier": 1.0}
+CLIPPED = {"federation.update_transforms": ("clip",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,19 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.spectral_start": Case(False),
     "federation.spectral_sketch_size": Case(9),
     "federation.count_sums": Case("grouped", {"model.transition": True}),
+    "federation.item_table": Case("frozen"),
+    "federation.backbone": Case("frozen"),
+    "federation.update_transforms": Case(("clip",)),
+    "federation.update_clip": Case(0.1, CLIPPED),
+    "federation.update_clip_by": Case("part", CLIPPED),
+    "privacy.epsilon": Case(8.0),
+    "privacy.delta": Case(0.01, PRIVATE),
+    "privacy.noise_multiplier": Case(2.0),
+    "privacy.rounds": Case(1, PRIVATE),
+    "privacy.cohorts": Case("poisson", PRIVATE),
+    "privacy.start_share": Case(0.2, PRIVATE),
+    "privacy.gating_init": Case(0.3, PRIVATE),
+    "privacy.counts_weight": Case(0.5, PRIVATE),
     "evaluation.protocols": Case(("full",)),
     "evaluation.cutoffs": Case((10, 20)),
     "evaluation.extra_metrics": Case(("top_heavy",)),

@@ -22,6 +22,7 @@ BACKBONE = {"model.fusion": "backbone"}
 COMPETITIVE = {"model.fusion": "competitive"}
 CENTRALIZED = {"federation.mode": "centralized"}
 SAMPLED = {"federation.num_negatives": 3}
+PRIVATE = {"privacy.noise_multiplier": 1.0}
 
 
 def experts(kind: str) -> Given:
@@ -35,7 +36,14 @@ def server(optimizer: str) -> Given:
 IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, with a number's proof below
     "data.tie_seed": [{"data.tie_order": "file"}],
     "data.temporal_fraction": [{}],
-    "model.gating_init": [COMPETITIVE],
+    "model.gating_init": [COMPETITIVE, PRIVATE],
+    "privacy.delta": [{}],
+    "privacy.cohorts": [{}],
+    "privacy.start_share": [{}, {**PRIVATE, "federation.spectral_start": False}],
+    "privacy.gating_init": [{}, {**PRIVATE, **COMPETITIVE}],
+    "privacy.counts_weight": [{}, {**PRIVATE, "federation.spectral_start": False}],
+    "federation.update_clip": [{}],
+    "federation.update_clip_by": [{}],
     "model.learn_gating": [COMPETITIVE],
     "model.router_bias_init": [{}],
     "model.pooling_decay": [experts("memory"), experts("neighbors")],
@@ -54,6 +62,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
         {**SAMPLED, **CENTRALIZED},
         {**SAMPLED, "federation.weight_decay": 0.1},
         {**SAMPLED, "federation.local_algorithm": "scaffold"},
+        {**SAMPLED, "federation.item_table": "frozen"},
     ],
     "data.visual_features": [BACKBONE],
     "data.text_features": [BACKBONE],
@@ -61,8 +70,14 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "data.attributes": [BACKBONE],
     "data.rating_column": [{}],
     "federation.warmup_rounds": [BACKBONE, {**BACKBONE, "model.user_vector": True}],
-    "federation.client_fraction": [{"federation.cohort_size": 3}],
-    "federation.heat_cap": [{"federation.aggregation": "mean"}, {"federation.aggregation": "median"}],
+    "federation.client_fraction": [{"federation.cohort_size": 3}, PRIVATE],
+    "federation.cohort_size": [PRIVATE],
+    "federation.heat_cap": [
+        PRIVATE,
+        {"federation.item_table": "frozen"},
+        {"federation.aggregation": "mean"},
+        {"federation.aggregation": "median"},
+    ],
     "federation.trim_fraction": [{}, {"federation.aggregation": "median"}],
     "federation.server_beta1": [server("sgd"), server("adagrad")],
     "federation.server_beta2": [server("sgd"), server("momentum"), server("adagrad")],

@@ -18,7 +18,7 @@ from fedmm.config.parts import KINDS, is_known, register_part, unregister_part
 from fedmm.errors import ConfigError
 from fedmm.utils.registry import Origin, OwnPart, Registry, own_parts
 
-SINGLE = [kind for kind in KINDS if kind != "metric"]
+SINGLE = [kind for kind in KINDS if kind not in ("metric", "update_transform")]
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, TORCH_OPTIMIZERS
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
+from fedmm.federation.transforms import UPDATE_TRANSFORMS
 from fedmm.models.features import MODALITIES
 from fedmm.models.fusion import FUSIONS
 from fedmm.models.losses.registry import LOSSES
@@ -68,6 +69,10 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
 )
 def test_choices_are_exactly_the_registry(section, field, registry):
     assert choices(section, field) == set(registry)
+
+
+def test_stages_of_updates_are_exactly_the_registry():
+    assert set(KINDS["update_transform"].built_in) == set(UPDATE_TRANSFORMS)
 
 
 def test_metrics_and_protocols_are_named_alike_everywhere():

@@ -16,7 +16,7 @@ from fedmm.config.load import load_config
 from fedmm.experiment import Experiment
 
 NUM_USERS, NUM_ITEMS = 14, 40
-NO_NUMBERS = ("seconds", "rounds", "warmup")  # of a round's report: what says nothing of the parameters
+NO_NUMBERS = ("seconds", "rounds", "warmup", "transforms")  # of a round's report: what says nothing of the parameters
 Given = Mapping[str, Any]
 BASE: Given = {
     "model.hidden_dim": 8,

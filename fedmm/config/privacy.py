@@ -1,0 +1,57 @@
+"""The settings of differential privacy: what is promised about one client, and how the promise is spent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedmm.config.base import Finite, Positive, Rate, Section, Weight
+
+Delta = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class PrivacyConfig(Section):
+    """Client-level differential privacy; off unless epsilon or noise_multiplier is set."""
+
+    epsilon: Rate | None = Field(
+        None, description="bound on what all releases of the run together tell of one client; turns privacy on"
+    )
+    delta: Delta | None = Field(None, description="the chance that epsilon is passed (unset: N^-1.1 of N clients)")
+    noise_multiplier: Rate | None = Field(
+        None, description="noise of a round over its sensitivity, in place of epsilon; turns privacy on"
+    )
+    rounds: Positive | None = Field(
+        None, description="rounds that the noise is set for; the run ends after them (unset: federation.rounds)"
+    )
+    cohorts: Literal["all", "poisson", "fixed"] = Field(
+        "all",
+        description="who takes part in a private round: all clients; each with the cohort's share by itself; or a "
+        "cohort of fixed size, for which neighbours differ by one client that is replaced",
+    )
+    start_share: Share = Field(
+        0.5, description="share of the budget for the counts before the first round (federation.spectral_start)"
+    )
+    gating_init: Finite = Field(
+        1.0,
+        description="initial gating weight of a private run, in place of model.gating_init: little noise is left "
+        "to learn it from",
+    )
+    counts_weight: Weight = Field(
+        1.0, description="weight of the noisy counts of pairs and of holders, added when the model scores"
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether the run is private."""
+        return self.epsilon is not None or self.noise_multiplier is not None
+
+    @model_validator(mode="after")
+    def _one_promise(self) -> Self:
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise ValueError(
+                f"epsilon {self.epsilon} and noise_multiplier {self.noise_multiplier} exclude each other: either "
+                "follows from the other, give one"
+            )
+        return self

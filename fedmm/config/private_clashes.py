@@ -1,0 +1,104 @@
+"""What a private run must not release: settings whose releases no noise covers, refused by name with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fedmm.config.parts import sees_single_updates
+
+if TYPE_CHECKING:
+    from fedmm.config.schema import ExperimentConfig
+
+CHAIN = ("clip", "noise")
+
+
+def refuse_unaccounted(config: ExperimentConfig) -> None:
+    """Raises ValueError for the first setting of a private run that would release more than is accounted for."""
+    if config.privacy.on:
+        for sentence in _clashes(config):
+            raise ValueError(f"a private run (privacy.{_switch(config)}) {sentence}")
+    elif config.privacy.rounds is not None:
+        raise ValueError("privacy.rounds has no effect without privacy: set privacy.epsilon, or unset privacy.rounds")
+    elif "noise" in config.federation.update_transforms:
+        raise ValueError(
+            'federation.update_transforms has "noise", whose size privacy decides: set privacy.epsilon or '
+            'privacy.noise_multiplier, or leave "noise" out'
+        )
+
+
+def refuse_nothing_to_train(config: ExperimentConfig) -> None:
+    """Raises ValueError where what is frozen leaves nothing to train."""
+    own = config.federation
+    if config.model.fusion == "backbone" and (own.item_table, own.backbone) == ("frozen", "frozen"):
+        raise ValueError(
+            'federation.item_table "frozen" and federation.backbone "frozen" leave model.fusion "backbone" nothing '
+            'to train: set one of them to "trained"'
+        )
+    if own.warmup_rounds and (own.item_table, own.backbone) == ("frozen", "frozen"):
+        raise ValueError(
+            f"federation.warmup_rounds {own.warmup_rounds} train the backbone alone, which federation.item_table "
+            '"frozen" and federation.backbone "frozen" keep as it is: set warmup_rounds 0'
+        )
+
+
+def _switch(config: ExperimentConfig) -> str:
+    privacy = config.privacy
+    if privacy.epsilon is not None:
+        return f"epsilon {privacy.epsilon:g}"
+    return f"noise_multiplier {privacy.noise_multiplier:g}"
+
+
+def _clashes(config: ExperimentConfig) -> Iterator[str]:
+    own, model = config.federation, config.model
+    if own.mode == "centralized":
+        yield 'protects clients, and federation.mode "centralized" has none: set federation.mode "federated"'
+    if own.local_algorithm == "scaffold":
+        yield (
+            'does not account for the control variates that clients of federation.local_algorithm "scaffold" send: '
+            'set it to "fedavg"'
+        )
+    if model.memory.num_prototypes:
+        yield (
+            f"does not account for the sums behind model.memory.num_prototypes {model.memory.num_prototypes}: "
+            "set it to 0"
+        )
+    if sees_single_updates(own.aggregation):
+        yield (
+            f"releases sums, not the single updates that federation.aggregation {own.aggregation!r} reads: "
+            'set it to "mean"'
+        )
+    if own.client_weighting != "uniform":
+        yield (
+            f"weighs clients alike, and federation.client_weighting {own.client_weighting!r} would tell how long "
+            'histories are: set it to "uniform"'
+        )
+    if model.transition:
+        yield "does not release the whole transition counts that model.transition reads: set it to false"
+    if model.succession:
+        yield f"does not release the whole transition counts that model.succession {model.succession:g} adds: unset it"
+    if own.spectral_sketch_size is not None:
+        yield (
+            f"starts from noisy counts, not from federation.spectral_sketch_size {own.spectral_sketch_size}: unset it"
+        )
+    if own.count_sums not in ("auto", "dense"):
+        yield f'sums counts in whole, not by federation.count_sums {own.count_sums!r}: set it to "auto"'
+    if own.cohort_sampler != "uniform":
+        yield (
+            f'knows no bound for cohorts of federation.cohort_sampler {own.cohort_sampler!r}: set it to "uniform" '
+            "(privacy.cohorts says who takes part)"
+        )
+    if config.evaluation.patience:
+        yield (
+            f"does not account for the validation metrics that evaluation.patience {config.evaluation.patience} reads: "
+            "set it to 0"
+        )
+    if own.warmup_rounds and own.backbone != "trained":
+        yield (
+            f"leaves the backbone as it started, which alone trains in federation.warmup_rounds {own.warmup_rounds}: "
+            'set federation.backbone "trained", or warmup_rounds 0'
+        )
+    chain = own.update_transforms
+    if chain and not set(CHAIN) <= set(chain):
+        missing = next(name for name in CHAIN if name not in chain)
+        yield f"needs {missing!r} in federation.update_transforms {list(chain)}: add it, or unset update_transforms"

@@ -1,0 +1,49 @@
+"""Puts a federation together: who trains, by which engine, and what is private about it."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.types import Split
+from fedmm.engines import sequential, vectorized
+from fedmm.errors import DataError
+from fedmm.federation.cohorts import cohort_size
+from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.private_parts import private_federation, with_plan
+from fedmm.federation.private_start import PrivateStart
+from fedmm.federation.rounds import Engine, Federation
+from fedmm.models.recommender import Recommender
+
+
+def build_federation(
+    config: ExperimentConfig, split: Split, recommender: Recommender, dtype: torch.dtype, device: torch.device
+) -> tuple[Federation, PrivateStart | None]:
+    """The federation of these settings, and the noisy start of a private run. Raises DataError where nobody has
+    something to train on, or to be asked about."""
+    own = config.federation
+    if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
+        own = own.model_copy(update={"exclude_seen": False})
+    own = private_federation(own, config, experts=bool(recommender.experts))
+    local = LocalTraining.build(recommender, own, split.train, config.runtime.seed, dtype, device)
+    clients = local.windows.trainable
+    if not len(clients):
+        raise DataError("No user has two training items: there is nothing to train on.", "Give longer histories.")
+    for name, queries in (("validation", split.validation), ("test", split.test)):
+        if not len(queries):
+            raise DataError(
+                f"The {split.name} split leaves no user to ask on {name}.", "Use another split or more data."
+            )
+    federated = config.federation.mode == "federated"
+    everyone = config.privacy.on and config.privacy.cohorts == "all"
+    size = cohort_size(config.federation, len(clients)) if federated and not everyone else len(clients)
+    federation = Federation(own, local, clients, size, _engine(config), config.runtime.seed)
+    return with_plan(federation, config, split.train, split.num_items)
+
+
+def _engine(config: ExperimentConfig) -> Engine:
+    if config.runtime.engine == "sequential":
+        return sequential.train_cohort
+    return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)

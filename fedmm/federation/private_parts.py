@@ -1,0 +1,75 @@
+"""Puts a private run together from its settings: the plan, the start, and what the federation is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedmm.config import ExperimentConfig, FederationConfig, ModelConfig
+from fedmm.config.private_clashes import CHAIN
+from fedmm.data.types import Ragged
+from fedmm.federation.private_rounds import PrivateRounds
+from fedmm.federation.private_start import CLIP, PrivateStart
+from fedmm.federation.rounds import Federation
+from fedmm.privacy.plan import PrivacyPlan
+
+
+def private_federation(own: FederationConfig, config: ExperimentConfig, *, experts: bool) -> FederationConfig:
+    """The federation's settings as a private run has them: what was left unset, and no row asked for by its number."""
+    if not config.privacy.on:
+        return own
+    return own.model_copy(
+        update={
+            "item_table": own.item_table or "frozen",
+            "backbone": own.backbone or ("frozen" if experts else "trained"),
+            "update_transforms": own.update_transforms or CHAIN,
+            "item_rows": "all",
+        }
+    )
+
+
+def with_plan(
+    federation: Federation, config: ExperimentConfig, train: Ragged, num_items: int
+) -> tuple[Federation, PrivateStart | None]:
+    """The federation with what private rounds need, and the noisy start where there is one; both as they were where
+    the run is not private."""
+    plan = PrivacyPlan.of(config, len(federation.clients), federation.cohort_size)
+    if plan is None:
+        return federation, None
+    start = None
+    if plan.pairs_multiplier:
+        bound = CLIP * plan.contributions
+        deviations = plan.holders_multiplier * bound, plan.pairs_multiplier * bound
+        start = PrivateStart(train, num_items, *deviations, config.model.hidden_dim, config.runtime.seed)
+    holders = np.zeros(num_items + 1) if start is None else start.counts.holders
+    private = PrivateRounds(plan, federation.cohort_size, holders)
+    return replace(federation, private=private), start
+
+
+def private_model(config: ExperimentConfig) -> ModelConfig:
+    """The model's settings as a private run has them."""
+    if not config.privacy.on:
+        return config.model
+    return config.model.model_copy(update={"gating_init": config.privacy.gating_init})
+
+
+def promises(plan: PrivacyPlan | None) -> list[str]:
+    """One sentence on what a private run protects, and what it does not; none where the run is not private."""
+    if plan is None:
+        return []
+    bound = "" if plan.epsilon is None else f" epsilon {plan.epsilon:g}"
+    return [
+        f"private: everything that leaves the clients is noisy and accounted for,{bound} at delta {plan.delta:.1e} "
+        f"({plan.neighbouring}; noise {plan.noise_multiplier:.3g} times a round's sensitivity); not covered: the "
+        "figures of evaluation shown here, how many clients there are, and whoever knows the seed"
+    ]
+
+
+def spend(plan: PrivacyPlan, rounds_done: int) -> str:
+    """One sentence on what a private run has spent."""
+    names = ", ".join(f"{release.name} ({release.times})" for release in plan.releases(rounds_done))
+    return (
+        f"private: epsilon {plan.spent(rounds_done):.4g} spent at delta {plan.delta:.1e} on {names}; the model may be "
+        "given away, the figures of evaluation are not covered"
+    )

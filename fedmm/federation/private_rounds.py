@@ -1,0 +1,75 @@
+"""A round whose updates go through the chain of transforms: the sums that the server's rule reads.
+
+In a private run these sums hold noise, and nothing else of the round is released: the losses are part of the same
+bounded vector, the number of clients is a round's planned one, and holders are those of the noisy counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fedmm.config import FederationConfig
+from fedmm.data.types import FloatArray, IntArray
+from fedmm.federation.aggregation import UpdateSum
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.transforms.chain import FACT_SHARE, Layout, chained_sum
+from fedmm.federation.transforms.contract import StageCost, TransformRound
+from fedmm.privacy.plan import PrivacyPlan
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream
+from fedmm.utils.timing import OFF, Timer
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateRounds:
+    """What the rounds of a private run need beside the federation's own parts."""
+
+    plan: PrivacyPlan
+    num_clients: int  # a round's planned number, which is public
+    holders: FloatArray  # [V] noisy, of the start; zeros where there is no start
+
+
+def draw_poisson(clients: IntArray, rate: float, seed: int, round_number: int) -> IntArray:
+    """The clients of a round that each joins with probability ``rate``, ascending."""
+    return clients[numpy_stream(seed, "poisson cohort", round_number).random(len(clients)) < rate]
+
+
+def transformed_sums(
+    updates: Iterable[UpdateBlock],
+    local: LocalTraining,
+    turn: TransformRound,
+    params: Params,
+    private: PrivateRounds | None,
+    timer: Timer = OFF,
+) -> tuple[UpdateSum, dict[str, StageCost]]:
+    """The cohort's sums after the chain, and what each stage cost."""
+    config = turn.config
+    layout = layout_of(config, {name: params[name].shape for name in local.trainable(params, turn.number)}, private)
+    deltas, facts, beside, costs = chained_sum(updates, layout, replace(turn, parts=layout.parts), local, timer)
+    if private is not None and facts is not None:
+        weight = torch.tensor(float(private.num_clients)).to(facts)
+        holders = torch.from_numpy(private.holders).to(facts) * private.plan.rate
+        return UpdateSum(deltas, weight, holders, facts[0], facts[1], len(turn.clients)), costs
+    if beside is None:
+        raise ValueError("an empty cohort has no update")
+    return replace(beside, deltas=deltas), costs
+
+
+def layout_of(config: FederationConfig, shapes: Mapping[str, torch.Size], private: PrivateRounds | None) -> Layout:
+    """How updates of these shapes lie in a vector; in a private run with the losses."""
+    return Layout(shapes, FACT_SHARE * config.update_clip if private is not None else 0.0)
+
+
+def turn_of(
+    config: FederationConfig, seed: int, number: int, cohort: IntArray, private: PrivateRounds | None
+) -> TransformRound:
+    """What the stages of round ``number`` know."""
+    turn = TransformRound(config, seed, number, np.asarray(cohort), ())
+    if private is None:
+        return turn
+    plan = private.plan
+    return replace(turn, noise_multiplier=plan.noise_multiplier, contributions=plan.contributions)

@@ -1,0 +1,140 @@
+"""The start of a private run: noisy counts of who holds an item and of which items go together, made small.
+
+Two noisy sums before the first round. Every client sends which items it holds, then the pairs of items that are near
+each other in its history, among the items that the first sum found most held; each as a vector of bounded norm. What
+the noise drowns is thrown away: of the noisy matrix of pairs only the leading eigenvectors are kept, down to three
+quarters of the largest eigenvalue that noise alone would have (2 s sqrt(K), s the deviation of one entry; Wigner 1958):
+on validation that ranked better than the whole of it. They are the
+item table that the rounds leave as it is, and scores of their own. All of it is made from two accounted releases.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmm.data.transitions import client_transition_counts
+from fedmm.data.types import FloatArray, IntArray, Ragged
+from fedmm.federation.ledger import message_bytes
+from fedmm.federation.spectral_start import finish_item_table, fix_signs
+from fedmm.models.noisy_counts import NoisyCounts
+from fedmm.utils.seeding import numpy_stream
+
+CLIP = 4.0  # bound on the norm of either vector: a client of 16 items says of each of them 1, one of 64 a half
+MOST_HELD = 1000  # items among which pairs are counted
+STANDS_OUT = 1.5  # eigenvalues above this many s sqrt(K) are kept
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateStart:
+    """The two releases of one run."""
+
+    train: Ragged
+    num_items: int
+    holders_deviation: float  # standard deviation of the noise on each number
+    pairs_deviation: float
+    rank: int  # eigenvectors that are kept at most
+    seed: int
+
+    @functools.cached_property
+    def counts(self) -> NoisyCounts:
+        """What everybody knows afterwards."""
+        holders = sum_holders(self.train, self.num_items)
+        holders = holders + numpy_stream(self.seed, "noise of holders").standard_normal(len(holders)) * (
+            self.holders_deviation
+        )
+        holders[0] = 0.0
+        head = np.sort(np.argsort(-holders[1:], kind="stable")[:MOST_HELD] + 1)
+        pairs = sum_pairs(self.train, self.num_items, head)
+        upper = np.triu_indices(len(head), 1)
+        noisy = np.zeros_like(pairs)
+        drawn = numpy_stream(self.seed, "noise of pairs").standard_normal(len(upper[0])) * self.pairs_deviation
+        noisy[upper] = pairs[upper] + drawn
+        factor = leading_factor(noisy + noisy.T, self.pairs_deviation, self.rank)
+        return NoisyCounts(np.maximum(holders, 0.0), head, factor)
+
+    def weighted(self, weight: float) -> NoisyCounts | None:
+        """The counts at this weight of their scores; None where it is 0."""
+        return self.counts.weighted(weight) if weight else None
+
+    def item_table(self, hidden_dim: int) -> Tensor:
+        """The item table [V, D], float64: the factor's rows, and nothing but small noise beyond."""
+        table = np.zeros((self.num_items + 1, hidden_dim))
+        factor = self.counts.factor[:, :hidden_dim]
+        table[self.counts.head, : factor.shape[1]] = factor
+        return finish_item_table(table, numpy_stream(self.seed, "spectral"), 1.0)
+
+    @property
+    def uplink_bytes(self) -> int:
+        """What one client sends."""
+        size = min(MOST_HELD, self.num_items)
+        first = message_bytes({"holders": torch.empty(self.num_items + 1, device="meta")})
+        return first + message_bytes({"pairs": torch.empty(size * (size - 1) // 2, device="meta")})
+
+    @property
+    def downlink_bytes(self) -> int:
+        """What one client receives: the head, and then what is left of both sums."""
+        size, rank = min(MOST_HELD, self.num_items), self.counts.factor.shape[1]
+        head = message_bytes({"head": torch.empty(size, dtype=torch.int32, device="meta")})
+        kept = {
+            "holders": torch.empty(self.num_items + 1, device="meta"),
+            "factor": torch.empty(size, rank, device="meta"),
+        }
+        return head + message_bytes(kept)
+
+
+def client_holders(history: IntArray) -> tuple[IntArray, float]:
+    """The items that a client holds, and what it says of each of them."""
+    items = np.unique(history)
+    return items, min(1.0, CLIP / math.sqrt(max(len(items), 1)))
+
+
+def sum_holders(train: Ragged, num_items: int) -> FloatArray:
+    """[V]: the sum of what clients say of the items they hold; one client's part has a norm of at most ``CLIP``."""
+    total = np.zeros(num_items + 1)
+    for history in train:
+        items, weight = client_holders(history)
+        total[items] += weight
+    return total
+
+
+def client_pairs(history: IntArray, place: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """One client's counts of pairs of different items of the head, each pair once, smaller place first, of a norm of
+    at most ``CLIP``. ``place`` [V] is where an item stands in the head, -1 outside."""
+    rows, columns, values = client_transition_counts(history)
+    rows, columns = place[rows], place[columns]
+    kept = (rows >= 0) & (columns >= 0) & (rows != columns)
+    first, second = np.minimum(rows, columns)[kept], np.maximum(rows, columns)[kept]
+    pairs, inverse = np.unique(first * len(place) + second, return_inverse=True)
+    counted = np.bincount(inverse, values[kept], len(pairs))
+    norm = float(np.linalg.norm(counted))
+    bounded = np.asarray(counted * (CLIP / max(norm, CLIP)), dtype=np.float64)
+    return pairs // len(place), pairs % len(place), bounded
+
+
+def sum_pairs(train: Ragged, num_items: int, head: IntArray) -> FloatArray:
+    """[K, K], upper triangle: the sum of the clients' counts of pairs."""
+    place = np.full(num_items + 1, -1, dtype=np.int64)
+    place[head] = np.arange(len(head))
+    total = np.zeros((len(head), len(head)))
+    for history in train:
+        rows, columns, values = client_pairs(history, place)
+        total[rows, columns] += values
+    return total
+
+
+def leading_factor(noisy: FloatArray, deviation: float, rank: int) -> FloatArray:
+    """F [K, r] with F F^T the part of the symmetric matrix ``noisy`` [K, K] that stands out of its noise."""
+    values, vectors = np.linalg.eigh(noisy)
+    kept = np.flatnonzero(values > max(STANDS_OUT * deviation * math.sqrt(len(noisy)), 1e-9))[::-1][:rank]
+    return fix_signs(vectors[:, kept]) * np.sqrt(values[kept]) if len(kept) else np.zeros((len(noisy), 0))
+
+
+def private_start_bytes(start: PrivateStart, num_clients: int) -> tuple[int, int]:
+    """Bytes up and down, all clients together."""
+    return start.uplink_bytes * num_clients, start.downlink_bytes * num_clients

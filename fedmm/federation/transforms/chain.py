@@ -1,0 +1,111 @@
+"""A round's updates through the chain: each client's vector sent, the vectors added up, the sum undone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedmm.federation.aggregation import UpdateSum, sum_updates
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.transforms.contract import Bound, Stage, StageCost, TransformRound
+from fedmm.federation.transforms.registry import UPDATE_TRANSFORMS
+from fedmm.utils.params import Params
+from fedmm.utils.timing import OFF, Timer
+
+FACT_SHARE = 0.01  # a loss of 1 takes this share of the clipping bound, where losses are released with noise
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How updates lie in a vector: parameter by parameter, then the two losses where they are part of it."""
+
+    shapes: Mapping[str, torch.Size]
+    fact_scale: float = 0.0  # of the losses; 0: they are not part of the vector
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Lengths of the parts."""
+        return (*(shape.numel() for shape in self.shapes.values()), *((2,) if self.fact_scale else ()))
+
+    def pack(self, block: UpdateBlock, num_items: int) -> Tensor:
+        """[C, P]."""
+        deltas = block.dense_deltas(num_items)
+        flat = [deltas[name].reshape(len(block.clients), -1) for name in self.shapes]
+        if self.fact_scale:
+            flat.append(torch.stack([block.losses, block.load_balance_losses], dim=1) * self.fact_scale)
+        return torch.cat(flat, dim=1)
+
+    def unpack(self, total: Tensor) -> tuple[Params, Tensor | None]:
+        """The sum's parameters, and its losses [2] where they are part of it."""
+        pieces = torch.split(total, list(self.parts))
+        deltas = {name: piece.view(shape) for piece, (name, shape) in zip(pieces, self.shapes.items(), strict=False)}
+        return deltas, pieces[-1] / self.fact_scale if self.fact_scale else None
+
+
+def stages_of(names: Iterable[str], turn: TransformRound) -> list[tuple[str, Stage]]:
+    """The named stages of a round, each built on the bound of what the one before it sends."""
+    bound, stages = Bound(sum(turn.parts)), []
+    for name in names:
+        stage = UPDATE_TRANSFORMS[name](turn, bound)
+        stages.append((name, stage))
+        bound = stage.bound
+    return stages
+
+
+def final_bound(turn: TransformRound) -> Bound:
+    """What is known of a vector after the round's chain."""
+    stages = stages_of(turn.config.update_transforms, turn)
+    return stages[-1][1].bound if stages else Bound(sum(turn.parts))
+
+
+def vector_bytes(bound: Bound) -> int:
+    """Bytes of one client's vector at a place in the chain, its numbers packed."""
+    return math.ceil(bound.width * bound.bits / 8)
+
+
+def chained_sum(
+    updates: Iterable[UpdateBlock], layout: Layout, turn: TransformRound, local: LocalTraining, timer: Timer = OFF
+) -> tuple[Params, Tensor | None, UpdateSum | None, dict[str, StageCost]]:
+    """The sum of the cohort's deltas and, where they are part of the vector, of its losses, as the chain lets them
+    through; the sums of what travels beside the vector; and what each stage cost. A cohort without clients sums to
+    nothing, and its noise."""
+    stages = stages_of(turn.config.update_transforms, turn)
+    last = stages[-1][1].bound if stages else Bound(sum(turn.parts))
+    summed = torch.zeros(last.width, dtype=torch.int64 if last.integers else local.dtype, device=local.device)
+    seconds = dict.fromkeys(turn.config.update_transforms, 0.0)
+    beside: list[UpdateBlock] = []
+    for block in updates:
+        vectors = layout.pack(block, local.recommender.num_items)
+        for name, stage in stages:
+            if stage.send is not None:
+                with _timed(name, seconds, timer):
+                    vectors = stage.send(vectors, block.clients)
+        summed = summed + vectors.sum(0)
+        beside.append(replace(block, deltas={}, touched=None))
+    for name, stage in stages:
+        if stage.on_sum is not None:
+            with _timed(name, seconds, timer):
+                summed = stage.on_sum(summed)
+    for name, stage in reversed(stages):
+        if stage.receive is not None:
+            with _timed(name, seconds, timer):
+                summed = stage.receive(summed)
+    deltas, facts = layout.unpack(summed.to(local.dtype))
+    costs = {name: StageCost(vector_bytes(stage.bound), seconds[name]) for name, stage in stages}
+    open_sums = sum_updates(beside, local.train, local.recommender.num_items) if beside and facts is None else None
+    return deltas, facts, open_sums, costs
+
+
+@contextlib.contextmanager
+def _timed(name: str, seconds: dict[str, float], timer: Timer) -> Iterator[None]:
+    """The time inside belongs to the stage."""
+    began = time.perf_counter()
+    with timer.stage(f"transform {name}"):
+        yield
+    seconds[name] += time.perf_counter() - began

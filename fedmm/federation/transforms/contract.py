@@ -1,0 +1,66 @@
+"""What a stage of the chain is.
+
+Every client's update is one vector of P numbers. A stage may change it at the client (``send``), may change the sum
+before anyone reads it (``on_sum``), and says how the server undoes it there (``receive``, last stage first). A stage
+that is linear, but for noise, can be undone on a sum: the server never needs a single vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedmm.config import FederationConfig
+from fedmm.data.types import IntArray
+
+Send = Callable[[Tensor, IntArray], Tensor]  # [C, P] of these clients -> [C, P']
+OnSum = Callable[[Tensor], Tensor]  # [P] -> [P]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is known of one client's vector at a place in the chain."""
+
+    width: int  # P
+    norm: float = math.inf  # its Euclidean norm is at most this
+    integers: bool = False  # whether its entries are whole numbers
+    largest: float = math.inf  # an entry is at most this, in absolute value
+    bits: float = 32.0  # of one number as it travels
+    modulus: int | None = None  # sums are taken modulo this
+
+
+@dataclass(frozen=True)
+class TransformRound:
+    """What a stage knows of its round."""
+
+    config: FederationConfig
+    seed: int
+    number: int  # from 1
+    clients: IntArray  # the cohort
+    parts: tuple[int, ...]  # lengths of the parameters that make up the vector
+    noise_multiplier: float = 0.0  # 0: the run is not private
+    contributions: int = 1  # how many vectors of one client neighbours differ by
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One stage of one round. What is None changes nothing."""
+
+    bound: Bound  # of what leaves it
+    send: Send | None = None
+    on_sum: OnSum | None = None
+    receive: OnSum | None = None
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage came to in a round."""
+
+    bytes: int  # of one client's vector as it leaves the stage
+    seconds: float  # at the clients and on the sum, all together
+
+
+UpdateTransform = Callable[[TransformRound, Bound], Stage]

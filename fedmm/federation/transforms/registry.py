@@ -1,0 +1,10 @@
+"""``UPDATE_TRANSFORMS`` is the registry behind ``federation.update_transforms``."""
+
+from __future__ import annotations
+
+from fedmm.federation.transforms.clipping import clip
+from fedmm.federation.transforms.contract import UpdateTransform
+from fedmm.federation.transforms.noise import noise
+from fedmm.utils.registry import Registry
+
+UPDATE_TRANSFORMS: Registry[UpdateTransform] = Registry("update_transform", {"clip": clip, "noise": noise})

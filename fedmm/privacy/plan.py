@@ -1,0 +1,83 @@
+"""What a private run will release, and with how much noise: fixed before it begins, the same when it is resumed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fedmm.config import ExperimentConfig
+from fedmm.privacy.accountant import Release, default_delta, noise_for, spent
+from fedmm.privacy.renyi import Sampling
+
+HOLDERS_SHARE = 0.07  # of the start's budget for how many clients hold an item; the rest goes to pairs of items
+SAMPLING: dict[str, Sampling] = {"all": "none", "poisson": "poisson", "fixed": "fixed"}
+HOLDERS, PAIRS, UPDATES = "holders of each item", "pairs of items", "updates"
+NEIGHBOURING = {"fixed": "one client replaced by another"}
+ADDED = "one client added or removed"
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """The releases of a private run. A noise multiplier counts in sensitivities; 0 stands for no such release."""
+
+    delta: float
+    noise_multiplier: float  # of a round's updates
+    holders_multiplier: float
+    pairs_multiplier: float
+    sampling: Sampling
+    rate: float  # a cohort's share of the clients
+    rounds: int  # that the noise is set for
+    epsilon: float | None  # the bound, where one was asked for
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, num_clients: int, cohort_size: int) -> PrivacyPlan | None:
+        """The plan of these settings for ``num_clients`` clients; None where the run is not private.
+
+        With an epsilon the noise is the least that keeps it. The start's share holds for rounds of all clients; where
+        cohorts are sampled, rounds cost less than it assumes, and the start has the larger part.
+        """
+        privacy = config.privacy
+        if not privacy.on:
+            return None
+        sampling = SAMPLING[privacy.cohorts]
+        rate = 1.0 if sampling == "none" else cohort_size / num_clients
+        rounds = privacy.rounds or config.federation.rounds
+        delta = default_delta(num_clients) if privacy.delta is None else privacy.delta
+
+        def planned(z: float) -> PrivacyPlan:
+            holders, pairs = _start_multipliers(z, rounds * rate**2, config)
+            return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon)
+
+        if privacy.epsilon is None:
+            return planned(float(privacy.noise_multiplier or 0.0))
+        return planned(noise_for(privacy.epsilon, delta, lambda z: planned(z).releases(rounds)))
+
+    @property
+    def contributions(self) -> int:
+        """By how many bounds of one client's contribution a sum moves between neighbours."""
+        return 2 if self.sampling == "fixed" else 1
+
+    @property
+    def neighbouring(self) -> str:
+        """How neighbours differ, in words."""
+        return NEIGHBOURING.get(self.sampling, ADDED)
+
+    def releases(self, rounds_done: int) -> tuple[Release, ...]:
+        """All that has left the clients after ``rounds_done`` rounds."""
+        start = ((HOLDERS, self.holders_multiplier), (PAIRS, self.pairs_multiplier))
+        counts = tuple(Release(name, z) for name, z in start if z)
+        updates = Release(UPDATES, self.noise_multiplier, self.sampling, self.rate, rounds_done)
+        return (*counts, updates) if rounds_done else counts
+
+    def spent(self, rounds_done: int) -> float:
+        """The epsilon of all that after ``rounds_done`` rounds."""
+        return spent(self.releases(rounds_done), self.delta)
+
+
+def _start_multipliers(z: float, whole_rounds: float, config: ExperimentConfig) -> tuple[float, float]:
+    """Noise of the counts such that they take ``start_share`` of the sum of 1 / z^2."""
+    if not config.federation.spectral_start:
+        return 0.0, 0.0
+    share = config.privacy.start_share
+    inverse = share / (1 - share) * whole_rounds / z**2
+    return 1 / math.sqrt(inverse * HOLDERS_SHARE), 1 / math.sqrt(inverse * (1 - HOLDERS_SHARE))
