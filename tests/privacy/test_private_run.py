@@ -288,3 +288,30 @@ def test_a_private_run_does_not_grow(tmp_path: Path) -> None:
     more = private(tmp_path / "run", rounds=3, output=str(run.folder))
     with pytest.raises(fedmm.ConfigError, match="its noise was set for 2"):
         fedmm.train(more, resume=True)
+
+
+def test_a_private_run_counts_the_bytes_of_its_start() -> None:
+    experiment = fedmm.Experiment.prepare(private())
+    start = experiment.private_start
+    assert start is not None
+    ledger = experiment.initial_state().ledger
+    clients, pairs, rank = 16, 30 * 29 // 2, start.counts.factor.shape[1]
+    assert 4 * (31 + pairs) * clients < ledger.uplink_bytes < (4 * (31 + pairs) + 200) * clients
+    assert 4 * (30 + 31 + 30 * rank) * clients < ledger.downlink_bytes < (4 * (61 + 30 * rank) + 400) * clients
+    _, report = next(experiment.rounds(experiment.initial_state()))
+    numbers = sum(report.transforms[name].bytes for name in ("noise",)) // 4
+    sent = report.uplink_bytes - ledger.uplink_bytes
+    assert 4 * numbers * clients < sent < (4 * numbers + 100) * clients
+
+
+def test_the_start_is_the_table_that_rounds_leave_alone() -> None:
+    experiment = fedmm.Experiment.prepare(private())
+    start = experiment.private_start
+    assert start is not None
+    table = start.item_table(8)
+    factor = start.counts.factor[:, :8]
+    if factor.shape[1]:
+        kept = table[start.counts.head][:, : factor.shape[1]].numpy()
+        assert abs(np.corrcoef(kept.ravel(), factor.ravel())[0, 1]) > 0.9
+    assert not table[0].any()
+    assert experiment.recommender.config.gating_init == 1.0

@@ -11,6 +11,7 @@ from worlds import (
     honesty_faults,
     model_faults,
     number_faults,
+    private_faults,
     reading_faults,
     reading_rule_faults,
     report_faults,
@@ -19,6 +20,7 @@ from worlds import (
 from worlds.planting import Fault
 
 LATER = (
+    *private_faults.FAULTS,
     *round_faults.FAULTS,
     *report_faults.FAULTS,
     *number_faults.FAULTS,

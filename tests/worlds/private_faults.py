@@ -1,0 +1,65 @@
+"""Faults of private runs: noise that is missing or too small, a wrong sensitivity, a release without account."""
+
+from __future__ import annotations
+
+from worlds.planting import Fault, edited
+
+ROUND = "a private round is the clipped sum and noise of the promised size"
+COUNTS = "no client moves noisy counts by more than their noise goes by"
+ACCOUNT = "a private run accounts for all that leaves its clients"
+NOISE = "fedmm.federation.transforms.noise:noise"
+START = "fedmm.federation.private_start"
+FAULTS = (
+    Fault(
+        "a round without noise",
+        (ROUND,),
+        edited(NOISE, "turn.noise_multiplier * bound.norm", "0 * turn.noise_multiplier * bound.norm"),
+    ),
+    Fault(
+        "replaced clients as if added",
+        (ROUND,),
+        edited(NOISE, "* turn.contributions", "* 1"),
+    ),
+    Fault(
+        "the same noise every round",
+        (ROUND,),
+        edited(NOISE, ', "privacy noise", turn.number', ', "privacy noise"'),
+    ),
+    Fault(
+        "updates are not clipped",
+        (ROUND,),
+        edited("fedmm.federation.transforms.clipping:_clipped", "limit / norms.clamp(min=limit)", "1.0"),
+    ),
+    Fault(
+        "holders of long histories count in full",
+        (COUNTS,),
+        edited(f"{START}:client_holders", "min(1.0, CLIP / math.sqrt(max(len(items), 1)))", "1.0"),
+    ),
+    Fault(
+        "pairs are not bounded",
+        (COUNTS,),
+        edited(f"{START}:client_pairs", "CLIP / max(norm, CLIP)", "1.0"),
+    ),
+    Fault(
+        "noise of counts as if one number",
+        (COUNTS,),
+        edited("fedmm.federation.private_parts:with_plan", "CLIP * plan.contributions", "1.0 * plan.contributions"),
+    ),
+    Fault(
+        "the start is not accounted for",
+        (ACCOUNT,),
+        edited("fedmm.privacy.plan:PrivacyPlan.releases", "(*counts, updates)", "(updates,)"),
+    ),
+    Fault(
+        "one round is accounted for",
+        (ACCOUNT,),
+        edited("fedmm.privacy.plan:PrivacyPlan.releases", "self.rate, rounds_done)", "self.rate, 1)"),
+    ),
+    Fault(
+        "control variates leave unaccounted",
+        (ACCOUNT,),
+        edited(
+            "fedmm.config.private_clashes:_clashes", 'own.local_algorithm == "scaffold"', 'own.local_algorithm == ""'
+        ),
+    ),
+)
