@@ -131,6 +131,9 @@ class FederationConfig(Section):
     update_clip: Rate = Field(
         1.0, description="bound on the norm of the update that a client sends, where it is clipped"
     )
+    update_bits: Annotated[int, Field(ge=2, le=16)] = Field(
+        8, description="bits of each number of an update that is rounded"
+    )
     update_clip_by: Literal["whole", "part"] = Field(
         "whole", description="clips the whole update, or each parameter's part to an equal share of the bound"
     )

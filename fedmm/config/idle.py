@@ -165,6 +165,11 @@ READERS = (
         "a private run (privacy.epsilon or privacy.noise_multiplier) and federation.spectral_start",
     ),
     _Reader(
+        ("federation.update_bits",),
+        lambda config: _has_cohorts(config) and "round" in config.federation.update_transforms,
+        '"round" in federation.update_transforms',
+    ),
+    _Reader(
         ("federation.update_clip", "federation.update_clip_by"),
         _clips,
         'a private run, or "clip" in federation.update_transforms',

@@ -106,7 +106,12 @@ KINDS: Mapping[str, Kind] = {
         _kind(
             "update transform",
             "federation.update_transforms",
-            {"clip": "bounds the norm of a client's update", "noise": "adds the noise of a private run"},
+            {
+                "clip": "bounds the norm of a client's update",
+                "rotate": "spreads it evenly by a random rotation",
+                "round": "rounds it by chance to whole numbers of a few bits",
+                "noise": "adds the noise of a private run",
+            },
         ),
         _kind(
             "fusion",

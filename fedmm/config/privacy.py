@@ -26,12 +26,12 @@ class PrivacyConfig(Section):
         None, description="rounds that the noise is set for; the run ends after them (unset: federation.rounds)"
     )
     cohorts: Literal["all", "poisson", "fixed"] = Field(
-        "all",
+        "poisson",
         description="who takes part in a private round: all clients; each with the cohort's share by itself; or a "
         "cohort of fixed size, for which neighbours differ by one client that is replaced",
     )
     start_share: Share = Field(
-        0.5, description="share of the budget for the counts before the first round (federation.spectral_start)"
+        0.7, description="share of the budget for the counts before the first round (federation.spectral_start)"
     )
     gating_init: Finite = Field(
         1.0,

@@ -23,6 +23,7 @@ COMPETITIVE = {"model.fusion": "competitive"}
 CENTRALIZED = {"federation.mode": "centralized"}
 SAMPLED = {"federation.num_negatives": 3}
 PRIVATE = {"privacy.noise_multiplier": 1.0}
+WHOLE = {**PRIVATE, "privacy.cohorts": "all"}
 
 
 def experts(kind: str) -> Given:
@@ -44,6 +45,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "privacy.counts_weight": [{}, {**PRIVATE, "federation.spectral_start": False}],
     "federation.update_clip": [{}],
     "federation.update_clip_by": [{}],
+    "federation.update_bits": [{}, {"federation.update_transforms": ("clip",)}],
     "model.learn_gating": [COMPETITIVE],
     "model.router_bias_init": [{}],
     "model.pooling_decay": [experts("memory"), experts("neighbors")],
@@ -70,8 +72,8 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "data.attributes": [BACKBONE],
     "data.rating_column": [{}],
     "federation.warmup_rounds": [BACKBONE, {**BACKBONE, "model.user_vector": True}],
-    "federation.client_fraction": [{"federation.cohort_size": 3}, PRIVATE],
-    "federation.cohort_size": [PRIVATE],
+    "federation.client_fraction": [{"federation.cohort_size": 3}, WHOLE],
+    "federation.cohort_size": [WHOLE],
     "federation.heat_cap": [
         PRIVATE,
         {"federation.item_table": "frozen"},

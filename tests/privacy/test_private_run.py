@@ -30,6 +30,7 @@ HISTORIES = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=30), min_
 
 
 def private(folder: Path | None = None, **given: Any) -> fedmm.ExperimentConfig:
+    given = {"cohorts": "all", **given}
     given = given if "noise_multiplier" in given else {"epsilon": 8.0, **given}
     return tiny_config(folder, **given) if folder is not None else tiny_config(**given)
 

@@ -26,6 +26,7 @@ class Bound:
 
     width: int  # P
     norm: float = math.inf  # its Euclidean norm is at most this
+    spread: bool = False  # whether it was rotated: its entries are alike
     integers: bool = False  # whether its entries are whole numbers
     largest: float = math.inf  # an entry is at most this, in absolute value
     bits: float = 32.0  # of one number as it travels

@@ -1,7 +1,8 @@
 """The stage that adds noise: its standard deviation is the noise multiplier times the sensitivity of what is released.
 
 The sensitivity is that of the vectors as they arrive here: their bound after clipping and, where they were rounded,
-after rounding.
+after rounding. On whole numbers the noise is discrete Gaussian (Canonne, Kamath & Steinke, NeurIPS 2020): moved by
+whole numbers its Rényi moments are the Gaussian's own, so the account is the same, sampled cohorts included.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from fedmm.errors import ConfigError
 from fedmm.federation.transforms.contract import Bound, Stage, TransformRound
-from fedmm.utils.seeding import torch_stream
+from fedmm.privacy.noise import discrete_gaussian_noise, gaussian_noise
+from fedmm.utils.seeding import numpy_stream
 
 
 def noise(turn: TransformRound, bound: Bound) -> Stage:
@@ -26,7 +28,8 @@ def noise(turn: TransformRound, bound: Bound) -> Stage:
     deviation = turn.noise_multiplier * bound.norm * turn.contributions
 
     def on_sum(total: Tensor) -> Tensor:
-        stream = torch_stream(turn.seed, "privacy noise", turn.number)
-        return total + deviation * torch.randn(total.shape, generator=stream, dtype=torch.float64).to(total)
+        stream = numpy_stream(turn.seed, "privacy noise", turn.number)
+        draw = discrete_gaussian_noise if bound.integers else gaussian_noise
+        return total + torch.from_numpy(draw(deviation, total.numel(), stream)).to(total).view(total.shape)
 
     return Stage(bound, on_sum=on_sum)
