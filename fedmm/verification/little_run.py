@@ -27,6 +27,7 @@ SETTINGS: Mapping[str, Any] = {
     "federation.learning_rate": 0.8,
     "federation.rounds": 5,
     "evaluation.every": 2,
+    "evaluation.pooled_yardsticks": False,
     "evaluation.negatives_seed": 3,
     "model.gating_init": 0.7,
     "model.succession": 0.3,

@@ -354,7 +354,10 @@ def test_the_settings_a_run_writes_are_its_own(world: Path, tmp_path: Path) -> N
     run_training(config, Silent())
     assert config.runtime.output is not None
     path = config.runtime.output / CONFIG_FILE
-    chosen = {"model.succession": 0.0, "federation.count_sums": "dense"}  # by the data's shape (federation.data_rules)
+    chosen = {  # by the data's shape (federation.data_rules)
+        "model.succession": 0.0, "federation.count_sums": "dense", "federation.recipe": "standard",
+        "evaluation.every": config.evaluation.interval,
+    }  # fmt: skip
     assert load_config([path]) == config.with_values(chosen)
     assert load_config([path]).digest == config.digest
     assert dump_toml(load_config([path])) == path.read_text(encoding="utf-8")
