@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.config import DataConfig
-from fedmm.data.types import FloatArray, IntArray, Interactions, Ragged
+from fedmm.data.histories import Rows, in_order
+from fedmm.data.ordering import count_codes, pieces, shared_rows
+from fedmm.data.types import BoolArray, FloatArray, IntArray, Interactions, Ragged
 from fedmm.errors import DataError
 
 StrArray = NDArray[np.str_]
@@ -67,9 +69,9 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
     elif early := int((raw.timestamps < 0).sum()):
         notes.append(f"{early} timestamps are negative (before 1970, or do they stand for missing ones?)")
     raw = _drop_ratings(raw, config, notes)
-    raw = _drop_repeats(raw, config, notes)
-    raw = _core(raw, config, notes)
-    return _index(raw, config), tuple(notes)
+    keep = _drop_repeats(raw, config, notes)
+    counts = _core(raw, keep, config, notes)
+    return _index(raw, keep, counts, config), tuple(notes)
 
 
 def _drop_users(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
@@ -113,107 +115,105 @@ def _drop_ratings(raw: RawInteractions, config: DataConfig, notes: list[str]) ->
     return raw.take(keep)
 
 
-def _drop_repeats(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
-    """Of every (user, item) pair only the earliest row, the first in the file among equals, or the latest, the last
-    there; all of them where ``repeats`` keeps them."""
+def _drop_repeats(raw: RawInteractions, config: DataConfig, notes: list[str]) -> BoolArray:
+    """[n] which rows stay: of every (user, item) pair the earliest, the first in the file among equals, or the latest,
+    the last there; all of them where ``repeats`` keeps them."""
     assert raw.timestamps is not None
-    pairs = raw.users * np.int64(len(raw.item_ids)) + raw.items
-    order = _order(pairs, raw.timestamps)
-    again = np.flatnonzero(pairs[order[1:]] == pairs[order[:-1]]) + 1
-    if not len(again):
-        return raw
-    if config.repeats == "keep":
-        notes.append(
-            f"kept {len(again)} repeated (user, item) pairs: nothing that a user has met leaves the candidates"
-        )
-        return raw
     keep = np.ones(len(raw), dtype=np.bool_)
-    keep[order[again - (config.repeats == "last")]] = False
+    pairs = np.empty(len(raw), np.int64)
+    for part in pieces(len(raw)):
+        np.multiply(raw.users[part], len(raw.item_ids), out=pairs[part], dtype=np.int64)
+        pairs[part] += raw.items[part]
+    rows, again = shared_rows(pairs)
+    number = int(again.sum())
+    if not number:
+        return keep
+    if config.repeats == "keep":
+        notes.append(f"kept {number} repeated (user, item) pairs: nothing that a user has met leaves the candidates")
+        return keep
+    order = rows[np.lexsort((rows, raw.timestamps[rows], np.cumsum(~again)))]
+    keep[order[np.flatnonzero(again) - (config.repeats == "last")]] = False
     kept = "earliest" if config.repeats == "first" else "latest"
-    many = "; --set data.repeats=keep keeps them" if len(again) > MANY_REPEATS * len(raw) else ""
-    notes.append(f"dropped {len(again)} of {len(raw)} rows as repeated (user, item) pairs, the {kept} kept{many}")
-    return raw.take(keep)
+    many = "; --set data.repeats=keep keeps them" if number > MANY_REPEATS * len(raw) else ""
+    notes.append(f"dropped {number} of {len(raw)} rows as repeated (user, item) pairs, the {kept} kept{many}")
+    return keep
 
 
-def _order(first: IntArray, *then: NDArray[np.generic]) -> IntArray:
-    """[n] the rows by ``first``, level ones by each key of ``then`` in turn, at last by row: ``np.lexsort`` with its
-    slow stable passes spent only on rows level in ``first``."""
-    order = np.argsort(first)
-    level = first[order[1:]] == first[order[:-1]]
-    edge = np.zeros(1, np.bool_)
-    tied = np.flatnonzero(np.concatenate([edge, level]) | np.concatenate([level, edge]))
-    rows = order[tied]
-    order[tied] = rows[np.lexsort((rows, *(key[rows] for key in reversed(then)), first[rows]))]
-    return order
-
-
-def _user_times(users: IntArray, timestamps: FloatArray) -> IntArray:
-    """[n] one whole number that orders rows by user, then time; the users alone where times are fractions or do not
-    fit beside them."""
-    begin, end = float(timestamps.min()), float(timestamps.max())
-    span = end - begin + 1.0
-    if (float(users.max()) + 1.0) * span >= 2.0**62 or max(-begin, end) >= 2.0**53:
-        return users
-    whole = timestamps.astype(np.int64)
-    if not np.array_equal(whole, timestamps):
-        return users
-    return users * np.int64(span) + (whole - np.int64(begin))
-
-
-def _core(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
-    """The largest part in which every user and every item keeps its minimum of interactions."""
-    before = raw
+def _core(raw: RawInteractions, keep: BoolArray, config: DataConfig, notes: list[str]) -> tuple[IntArray, IntArray]:
+    """Takes out of ``keep`` what is not of the largest part in which every user and every item has its minimum of
+    interactions; how many each user and each item then has."""
+    minima = config.min_user_interactions, config.min_item_interactions
+    users, items = count_codes(raw.users, len(raw.user_ids)), count_codes(raw.items, len(raw.item_ids))
+    lost = np.flatnonzero(~keep)
+    before = 0
     while True:
-        user_counts = np.bincount(raw.users, minlength=len(raw.user_ids))
-        item_counts = np.bincount(raw.items, minlength=len(raw.item_ids))
-        keep = (user_counts >= config.min_user_interactions)[raw.users]
-        keep &= (item_counts >= config.min_item_interactions)[raw.items]
-        if keep.all():
+        np.subtract.at(users, raw.users[lost], 1)
+        np.subtract.at(items, raw.items[lost], 1)
+        if not before:  # repeats are gone
+            before = len(raw) - len(lost)
+            there = np.count_nonzero(users), np.count_nonzero(items)
+        few = users < minima[0], items < minima[1]
+        found = []
+        for part in pieces(len(raw)):
+            drop = few[0][raw.users[part]]
+            drop |= few[1][raw.items[part]]
+            drop &= keep[part]
+            if drop.any():
+                keep[part] &= ~drop
+                found.append(np.flatnonzero(drop) + part.start)
+        if not found:
             break
-        raw = raw.take(keep)
-    limits = (
-        f"min_user_interactions {config.min_user_interactions} and min_item_interactions {config.min_item_interactions}"
-    )
-    if not len(raw):
-        raise DataError(f"{raw.source}: {limits} drop all {len(before)} rows.", "Lower one of them.")
-    if len(raw) < len(before):
-        users = len(np.unique(before.users)) - len(np.unique(raw.users))
-        items = len(np.unique(before.items)) - len(np.unique(raw.items))
-        notes.append(
-            f"dropped {users} users and {items} items ({len(before) - len(raw)} interactions): iterated {limits}"
-        )
-    return raw
+        lost = np.concatenate(found)
+    left = int(keep.sum())
+    limits = f"min_user_interactions {minima[0]} and min_item_interactions {minima[1]}"
+    if not left:
+        raise DataError(f"{raw.source}: {limits} drop all {before} rows.", "Lower one of them.")
+    if left < before:
+        gone = there[0] - np.count_nonzero(users), there[1] - np.count_nonzero(items)
+        notes.append(f"dropped {gone[0]} users and {gone[1]} items ({before - left} interactions): iterated {limits}")
+    return users, items
 
 
-def _index(raw: RawInteractions, config: DataConfig) -> Interactions:
+def _index(
+    raw: RawInteractions, keep: BoolArray, counts: tuple[IntArray, IntArray], config: DataConfig
+) -> Interactions:
+    """The rows in ``keep`` by user, then time, then the order of ties; ``counts`` of each user and each item."""
     assert raw.timestamps is not None
-    user_ids, users = _by_id(raw.user_ids, raw.users)
-    item_ids, items = _by_id(raw.item_ids, raw.items)
-    user_times = _user_times(users, raw.timestamps)
-    if config.tie_order == "hash":
-        keys = tie_keys(user_ids, item_ids, users, items, config.tie_seed)
-        order = _order(user_times, raw.timestamps, keys)
-    else:
-        order = _order(user_times, raw.timestamps)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(users, minlength=len(user_ids)))])
+    user_ids, user_rank = _by_id(raw.user_ids, counts[0])
+    item_ids, item_rank = _by_id(raw.item_ids, counts[1])
+    rows = Rows(raw.users, raw.items, raw.timestamps, keep)
+    seed = config.tie_seed if config.tie_order == "hash" else None
+
+    def keys(users: IntArray, items: IntArray) -> NDArray[np.uint64]:
+        assert seed is not None
+        return tie_keys(user_ids, item_ids, users, items, seed)
+
+    items, times = in_order(rows, user_rank, item_rank, None if seed is None else keys)
+    lengths = np.empty(len(user_ids), np.int64)
+    lengths[user_rank[user_rank >= 0]] = counts[0][user_rank >= 0]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     padded = np.concatenate([np.array([""], dtype=item_ids.dtype), item_ids])
-    return Interactions(user_ids, padded, Ragged(items[order] + 1, offsets), raw.timestamps[order])
+    return Interactions(user_ids, padded, Ragged(items, offsets), times)
 
 
-def _by_id(ids: StrArray, codes: IntArray) -> tuple[StrArray, IntArray]:
-    """Only the ids in use, in the order of ``id_order``, and codes into them."""
-    used = np.flatnonzero(np.bincount(codes, minlength=len(ids)))
+def _by_id(ids: StrArray, counts: IntArray) -> tuple[StrArray, IntArray]:
+    """Only the ids in use, in the order of ``id_order``, and the place of each there; -1 of those that are not."""
+    used = np.flatnonzero(counts)
     used = used[id_order(ids[used])]
-    rank = np.zeros(len(ids), np.int64)
+    rank = np.full(len(ids), -1, np.int64)
     rank[used] = np.arange(len(used))
-    return ids[used], rank[codes]
+    return ids[used], rank
 
 
 def id_order(ids: StrArray) -> IntArray:
     """[n] the positions that sort ids: by value where all are whole numbers, else by code point."""
-    order: IntArray = np.argsort(ids, kind="stable")
-    if are_whole_numbers(ids):
-        order = order[np.argsort(ids[order].astype(np.int64), kind="stable")]
+    if not are_whole_numbers(ids):
+        return np.argsort(ids, kind="stable")
+    values = ids.astype(np.int64)
+    order: IntArray = np.argsort(values, kind="stable")
+    if (values[order[1:]] == values[order[:-1]]).any():  # "7" and "07"
+        order = np.argsort(ids, kind="stable")
+        order = order[np.argsort(values[order], kind="stable")]
     return order
 
 
@@ -227,20 +227,24 @@ def tie_keys(user_ids: StrArray, item_ids: StrArray, users: IntArray, items: Int
 
     It depends on the two id strings alone: not on indices, other rows, the file's order or the platform.
     """
-    user_hashes = _hash_ids(user_ids, "user", seed)
-    item_hashes = _hash_ids(item_ids, "item", seed)
+    user_hashes = _hash_ids(user_ids, users, "user", seed)
+    item_hashes = _hash_ids(item_ids, items, "item", seed)
     keys: NDArray[np.uint64] = _mix(user_hashes[users] + _mix(item_hashes)[items])
     return keys
 
 
-def _hash_ids(ids: StrArray, kind: str, seed: int) -> NDArray[np.uint64]:
+def _hash_ids(ids: StrArray, codes: IntArray, kind: str, seed: int) -> NDArray[np.uint64]:
+    """[ids] the hash of each id that ``codes`` name; 0 of the others."""
     start = hashlib.blake2b(f"fedmm tie order\x1f{seed}\x1f{kind}\x1f".encode(), digest_size=8)
+    used = np.flatnonzero(np.bincount(codes, minlength=len(ids)))
     digests = bytearray()
-    for text in ids.tolist():
+    for text in ids[used].tolist():
         one = start.copy()
         one.update(text.encode())
         digests += one.digest()
-    return np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64)
+    hashes = np.zeros(len(ids), np.uint64)
+    hashes[used] = np.frombuffer(bytes(digests), dtype="<u8")
+    return hashes
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

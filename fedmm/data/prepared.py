@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,21 +53,36 @@ def prepare_file(
     Raises DataError as ``read`` and ``prepare`` do, and ConfigError where FEDMM_PREPARED_GB is no number.
     """
     store = PreparedStore.of_user() if store is None else store
-    key = prepared_key(path, config) if store.limit else None
-    if key is None:
+    before = _stamp(path) if store.limit else None
+    if before is None:
         return prepare_raw(read(), config)
-    found, damage = store.load(key)
-    if found is not None:
-        arrays, about = found
-        histories = Ragged(arrays["items"], arrays["offsets"])
-        interactions = Interactions(arrays["user_ids"], arrays["item_ids"], histories, arrays["timestamps"])
-        return Prepared(interactions, arrays["known_item_ids"], tuple(about["notes"]), about["digest"])
-    made = prepare_raw(read(), config)
+    with ThreadPoolExecutor(1) as pool:
+        # Where nothing is kept of a file of this size the key is not needed before the end.
+        making = pool.submit(prepared_key, path, config)
+        key = making.result() if store.may_hold(before[0]) else None
+        found, damage = (None, None) if key is None else store.load(key)
+        if found is not None:
+            arrays, about = found
+            histories = Ragged(arrays["items"], arrays["offsets"])
+            interactions = Interactions(arrays["user_ids"], arrays["item_ids"], histories, arrays["timestamps"])
+            return Prepared(interactions, arrays["known_item_ids"], tuple(about["notes"]), about["digest"])
+        made = prepare_raw(read(), config)
+        key = making.result()
     remarks = [] if damage is None else [damage]
-    if prepared_key(path, config) == key:  # else the file changed while it was read, and this is of neither state
-        trouble = store.keep(key, _arrays(made), _about(made, path), replaces=damage is not None)
+    if key is not None and _stamp(path) == before:  # else the file changed while it was read: it is of neither state
+        about = _about(made, path) | {"size": before[0]}
+        trouble = store.keep(key, _arrays(made), about, replaces=damage is not None)
         remarks += [] if trouble is None else [trouble]
     return replace(made, notes=(*made.notes, *remarks))
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file does: its size, first, then when it was written and which it is; None where there is
+    no ordinary file."""
+    if not _is_file(path):
+        return None
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns, about.st_ino
 
 
 def prepared_key(path: Path, config: DataConfig) -> str | None:
@@ -97,7 +113,10 @@ def _is_file(path: Path) -> bool:
 def _digest_of_code() -> bytes:
     here = Path(__file__).parent
     digest = hashlib.blake2b()
-    for path in (here / "preparation.py", here / "types.py", *sorted((here / "readers").glob("*.py"))):
+    for path in (
+        *(here / f"{name}.py" for name in ("histories", "ordering", "preparation", "types")),
+        *sorted((here / "readers").glob("*.py")),
+    ):
         digest.update(path.read_bytes())
     return digest.digest()
 

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ class PreparedStore:
                 f"{VARIABLE} {text!r} is not a number of gigabytes.", "Give for example 2, or 0 to keep nothing."
             )
         return cls(cache_folder() / "prepared", limit)
+
+    def may_hold(self, size: int) -> bool:
+        """Whether some entry is of a file of ``size`` bytes, or does not say of which."""
+        for folder in self.folder.glob("[!.]*"):
+            try:
+                if json.loads((folder / ENTRY).read_bytes())["about"].get("size") in (None, size):
+                    return True
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                return True
+        return False
 
     def load(self, key: str) -> tuple[tuple[Arrays, About] | None, str | None]:
         """The entry of ``key``, its arrays mapped read-only; None where there is none. The second is a note where an
@@ -167,14 +178,17 @@ class PreparedStore:
 
 def _write(folder: Path, arrays: Mapping[str, Any], about: About) -> None:
     """All files of an entry, on the disk before it gets its name: a lost power supply loses it whole."""
-    checksums = {}
-    for name, array in arrays.items():
+
+    def write(name: str) -> str:
         path = folder / f"{name}.npy"
         with path.open("xb") as file:
-            np.save(file, array, allow_pickle=False)
+            np.save(file, arrays[name], allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        checksums[name] = _checksum(path)
+        return _checksum(path)
+
+    with ThreadPoolExecutor(2) as pool:
+        checksums = dict(zip(arrays, pool.map(write, arrays), strict=True))
     entry = {"about": about, "checksums": checksums, "checksum": _checksum_of_entry(about, checksums)}
     with (folder / ENTRY).open("x", encoding="ascii") as file:
         json.dump(entry, file)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.config import DataConfig
+from fedmm.data.histories import Rows, full_order, in_order
+from fedmm.data.ordering import shared_rows
 from fedmm.data.preparation import (
     RawInteractions,
-    _order,
-    _user_times,
     id_order,
     interactions_digest,
     prepare,
@@ -242,13 +242,34 @@ def test_digest_sees_every_part():
     assert all(len(one) == 16 for one in digests)
 
 
+TIMES = [[-5.0, 0.0, -0.0, 0.5, 1.0, 2.0**40], [-7.0, 1.0, 3.0], [1e9, 1e9 + 1, 1e9 + 7.0], [2.0**60, 0.0, 1.0]]
+
+
 @settings(max_examples=150, deadline=None)
-@given(rows=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-5.0, 0.0, 0.5, 1.0, 2.0**40]), st.integers(0, 2))))
-def test_the_order_is_that_of_a_full_stable_sort(rows):
-    users = np.array([row[0] for row in rows], dtype=np.int64)
-    times = np.array([row[1] for row in rows], dtype=np.float64)
-    keys = np.array([row[2] for row in rows], dtype=np.uint64)
-    assert _order(users, times, keys).tolist() == np.lexsort((keys, times, users)).tolist()
-    if rows:
-        packed = _user_times(users, times)
-        assert _order(packed, times, keys).tolist() == np.lexsort((keys, times, users)).tolist()
+@given(data=st.data(), times=st.sampled_from(TIMES), hashed=st.booleans())
+def test_the_order_is_that_of_a_full_stable_sort(data, times, hashed):
+    row = st.tuples(st.integers(0, 3), st.integers(0, 2), st.sampled_from(times), st.booleans())
+    rows = data.draw(st.lists(row, min_size=1))
+    users, items = (np.array([row[place] for row in rows], dtype=np.int64) for place in (0, 1))
+    moments = np.array([row[2] for row in rows], dtype=np.float64)
+    keep = np.array([row[3] for row in rows])
+    keep[0] = True
+    ranks = np.array([3, 0, 2, 1]), np.array([1, 0, 2])
+    found = in_order(Rows(users, items, moments, keep), *ranks, (lambda u, i: tie(u, i)) if hashed else None)
+    users, items, moments = ranks[0][users[keep]], ranks[1][items[keep]], moments[keep]
+    order = np.lexsort((*((tie(users, items),) if hashed else ()), moments, users))
+    assert found[0].tolist() == (items[order] + 1).tolist()
+    assert found[1].tobytes() == moments[order].tobytes()
+    assert full_order(users, items, moments, tie if hashed else None).tolist() == order.tolist()
+
+
+def tie(users, items):
+    return (users * 7 + items * 5).astype(np.uint64) % np.uint64(4)
+
+
+@given(keys=st.lists(st.sampled_from([0, 1, 2, 5, 2**61]), max_size=12))
+def test_rows_that_share_a_key_are_found_in_order(keys):
+    rows, again = shared_rows(np.array(keys, dtype=np.int64))
+    expected = sorted((key, row) for row, key in enumerate(keys) if keys.count(key) > 1)
+    assert rows.tolist() == [row for _, row in expected]
+    assert again.tolist() == [bool(n) and expected[n - 1][0] == key for n, (key, _) in enumerate(expected)]

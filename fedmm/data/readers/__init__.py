@@ -7,13 +7,18 @@ from pathlib import Path
 from fedmm.config import DataConfig
 from fedmm.config.names import missing_file_hint
 from fedmm.data.preparation import RawInteractions
+from fedmm.data.readers import quick
 from fedmm.data.readers.delimited import read_delimited
 from fedmm.data.readers.objects import holds_objects, read_objects
 from fedmm.data.readers.packed import unpack
 from fedmm.data.readers.parquet import read_arrow, read_parquet
 from fedmm.data.readers.sequences import read_sequences
-from fedmm.data.readers.sniffing import sniff
+from fedmm.data.readers.sniffing import SAMPLE_BYTES, sniff
 from fedmm.errors import DataError
+
+PARQUET, ARROW = (".parquet", ".pq"), (".feather", ".arrow")
+TYPED = (*PARQUET, *ARROW)  # files of typed columns
+MAGIC = (b"PAR1", b"ARROW1", b"FEA1")
 
 __all__ = ["read_interactions", "read_titles"]
 
@@ -30,10 +35,13 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
 
     Raises DataError naming the file, the line and the value when it cannot be understood.
     """
+    plain = _quick(path, config)
+    if plain is not None:
+        return plain
     content = _content(path)
-    if path.suffix.lower() in (".parquet", ".pq") or content.startswith(b"PAR1"):
+    if path.suffix.lower() in PARQUET or content.startswith(MAGIC[0]):
         return read_parquet(path, config)
-    if path.suffix.lower() in (".feather", ".arrow") or content.startswith((b"ARROW1", b"FEA1")):
+    if path.suffix.lower() in ARROW or content.startswith(MAGIC[1:]):
         return read_arrow(path, config)
     content, inner = unpack(content, path)
     content = _text(content, path)
@@ -52,6 +60,22 @@ def read_titles(path: Path) -> dict[str, str]:
     item, title = names.index("item_id"), names.index("title")
     rows = [line.split("\t") for line in lines[1:] if line.strip()]
     return {row[item]: row[title] for row in rows if len(row) == len(names)}
+
+
+def _quick(path: Path, config: DataConfig) -> RawInteractions | None:
+    """The rows of a large plain file; None where it is another, which is then read as a whole."""
+    try:
+        if not path.is_file() or path.stat().st_size < quick.SMALLEST:
+            return None
+        with path.open("rb") as file:
+            head = file.read(SAMPLE_BYTES + 1)
+    except (OSError, ValueError):
+        return None
+    if not head.isascii() or b"\0" in head or b"\r" in head or holds_objects(head):
+        return None
+    if path.suffix.lower() in (*TYPED, ".json", ".jsonl", ".ndjson") or head.startswith(MAGIC):
+        return None
+    return quick.read_quick(path, sniff(head, path, config), ratings=config.min_rating is not None)
 
 
 def _content(path: Path) -> bytes:
@@ -75,7 +99,8 @@ def _text(content: bytes, path: Path) -> bytes:
     """Newlines as ``\\n``, no byte-order mark; DataError for what is not UTF-8 text."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        content.decode("utf-8")
+        if not content.isascii():
+            content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
