@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm_cli.lines import clients_sentence, hanging, print_facts
+from fedmm_cli.lines import clients_sentence, columns_that_fit, hanging, print_facts
 
 if TYPE_CHECKING:
     from fedmm.comparison.claims import Judged
@@ -76,15 +76,28 @@ def _print_groups(console: Console, comparison: Comparison) -> None:
 def _print_pairs(console: Console, comparison: Comparison) -> None:
     from fedmm.utils.text import metric_words, probability, signed
 
-    table = _table("pair", "metric", "difference", "95% interval", "p, Holm", "verdict")
-    for pair in comparison.pairs[:MOST_PAIRS]:
-        interval = f"{signed(pair.ci95[0])} to {signed(pair.ci95[1])}"
-        verdict = Text(pair.verdict, style=COLOURS.get(pair.verdict, ""))
-        name = metric_words(pair.metric).partition(",")[0] + f" {pair.metric.partition('/')[0]}"
-        table.add_row(
-            f"{pair.a} - {pair.b}", name, signed(pair.difference), interval, probability(pair.p_adjusted), verdict
+    heads = ("pair", "metric", "difference", "95% interval", "p, Holm", "verdict")
+    rows = [
+        (
+            f"{pair.a} - {pair.b}",
+            f"{metric_words(pair.metric).partition(',')[0]} {pair.metric.partition('/')[0]}",
+            signed(pair.difference),
+            f"{signed(pair.ci95[0])} to {signed(pair.ci95[1])}",
+            probability(pair.p_adjusted),
+            pair.verdict,
         )
-    console.print(table)
+        for pair in comparison.pairs[:MOST_PAIRS]
+    ]
+    if len(columns_that_fit(console.width - 2, heads, rows, heads, gap=3)) == len(heads):
+        table = _table(*heads)
+        for *cells, verdict in rows:
+            table.add_row(*cells, Text(verdict, style=COLOURS.get(verdict, "")))
+        console.print(table)
+    else:  # a sentence a pair
+        for names, metric, difference, interval, p, verdict in rows:
+            text = f"{metric} {difference} [{interval}], p {p} (Holm): {verdict}"
+            console.print(hanging(names, text, COLOURS.get(verdict, "")))
+        console.print()
     if len(comparison.pairs) > MOST_PAIRS:
         console.print(Text(f"{len(comparison.pairs) - MOST_PAIRS} more pairs: --json, --report.", style="dim"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmm.utils.text import share, signed
+from fedmm_cli.lines import columns_that_fit
 
 if TYPE_CHECKING:
     from fedmm.runs.result import Difference, EvaluateResult, Group, TrainResult
@@ -21,6 +22,8 @@ TITLES = {
     "targets_by_holders": "Targets by training histories that hold them",
 }
 COLUMNS = {"model": "model", "backbone": "backbone", "transition_counts": "counts", "popularity": "popular"}
+DISPENSABLE = ("popular", "counts", "n", "backbone")  # on a narrow screen, the first first
+EDGES = 2  # spaces to the left and right of a table
 METRICS = {"ndcg_at_10": "NDCG@10", "hr_at_10": "HR@10"}
 
 
@@ -33,27 +36,36 @@ def print_groups(result: TrainResult | EvaluateResult, split: str) -> None:
         return
     for name, title in TITLES.items():
         console.print(Text(f"{title} ({split}, full ranking; 95% intervals over users)"))
-        console.print(_table(tables[name]))
+        console.print(_table(tables[name], console.width))
 
 
-def _table(groups: Sequence[Group]) -> Table:
+def _table(groups: Sequence[Group], width: int) -> Table:
     shown = {name: label for name, label in COLUMNS.items() if name in groups[0].rows}
+    compared = groups[0].model_minus_backbone is not None
+    heads = ["", "n", *shown.values(), *(["model - backbone"] if compared else [])]
+    blocks = [[_cells(group, shown, metric) for group in groups] for metric in METRICS]
+    kept = columns_that_fit(width - EDGES, heads, (row for rows in blocks for row in rows), DISPENSABLE, gap=2)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for label in ("n", *shown.values()):
-        table.add_column(label, justify="right", no_wrap=True)
-    if groups[0].model_minus_backbone is not None:
-        table.add_column("model - backbone", justify="right", no_wrap=True)
-    for place, (metric, label) in enumerate(METRICS.items()):
+    for at in kept:
+        table.add_column(heads[at], justify="right" if at else "left", no_wrap=True)
+    for place, (label, rows) in enumerate(zip(METRICS.values(), blocks, strict=True)):
         if place:
             table.add_row()
         table.add_row(Text(label, style="bold"))
-        for group in groups:
-            values = [share(group.rows[name][metric], 3) for name in shown]
-            gain = group.model_minus_backbone
-            gained = [] if gain is None else [_difference(gain[metric])]
-            table.add_row(f"  {group.group}", f"{group.num_queries:,}", *values, *gained)
+        for row in rows:
+            table.add_row(*(row[at] for at in kept))
     return table
+
+
+def _cells(group: Group, shown: Mapping[str, str], metric: str) -> list[str]:
+    gain = group.model_minus_backbone
+    gained = [] if gain is None else [_difference(gain[metric])]
+    return [
+        f"  {group.group}",
+        f"{group.num_queries:,}",
+        *(share(group.rows[name][metric], 3) for name in shown),
+        *gained,
+    ]
 
 
 def _difference(own: Difference) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +20,24 @@ def hanging(mark: str, text: str, style: str = "", mark_style: str = "") -> Padd
     grid.add_column(overflow="fold")
     grid.add_row(Text(mark, style=mark_style or style), Text(text, style=style))
     return Padding(grid, 0)
+
+
+def columns_that_fit(
+    width: int, heads: Sequence[str], rows: Iterable[Sequence[str]], dispensable: Sequence[str], gap: int
+) -> list[int]:
+    """The columns that fit side by side, ``gap`` apart: all but as many of the ``dispensable`` ones, the first first,
+    as must go.
+
+    >>> columns_that_fit(9, ["name", "n", "best"], [["abc", "12", ".5"]], ["n", "best"], gap=1)
+    [0, 2]
+    """
+    sizes = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
+    kept = list(range(len(heads)))
+    for head in dispensable:
+        if sum(sizes[at] + gap for at in kept) - gap <= width:
+            break
+        kept = [at for at in kept if heads[at] != head]
+    return kept
 
 
 def clients_sentence(runs: Sequence[Mapping[str, Any]]) -> str:

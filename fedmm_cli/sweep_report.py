@@ -11,13 +11,24 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmm.utils.text import in_bytes, in_time
-from fedmm_cli.lines import hanging, print_facts
+from fedmm_cli.lines import columns_that_fit, hanging, print_facts
 from fedmm_cli.render import PROTOCOLS, print_rows, reference_rows
 from fedmm_cli.sweep_screen import params_of, short
 
 if TYPE_CHECKING:
-    from fedmm.report.sweep_result import JoinedResult, MarginalResult, ParetoPoint, SweepResult, WinnerOnTest
+    from fedmm.report.sweep_result import (
+        JoinedResult,
+        MarginalResult,
+        MarginalRow,
+        ParetoPoint,
+        SweepResult,
+        WinnerOnTest,
+    )
     from fedmm.study import Study
+
+
+HEADS = ("which value is best", "trials", "pruned", "mean", "95% interval", "best")
+DISPENSABLE = ("pruned", "best", "trials")  # on a narrow screen, the first first
 
 
 def print_sweep(study: Study, result: SweepResult | JoinedResult) -> None:
@@ -68,24 +79,29 @@ def _counts(states: Mapping[str, int]) -> str:
 
 def _print_marginals(console: Console, study: Study, found: Sequence[MarginalResult]) -> None:
     """Which value of each parameter did best, on average."""
+    blocks = [[_cells(row) for row in one.rows] for one in found]
+    kept = columns_that_fit(console.width - 2, HEADS, (row for rows in blocks for row in rows), DISPENSABLE, gap=3)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("which value is best", "trials", "pruned", "mean", "95% interval", "best"):
-        table.add_column(column, justify="left" if column.startswith("which") else "right", no_wrap=True)
-    for one in found:
+    for at in kept:
+        table.add_column(HEADS[at], justify="right" if at else "left", no_wrap=True)
+    for one, rows in zip(found, blocks, strict=True):
         table.add_row(Text(one.parameter.rpartition(".")[2], style="bold"))
         known = [row.mean for row in one.rows if row.ci95 is not None and row.mean is not None]
-        for row in one.rows:
+        for row, cells in zip(one.rows, rows, strict=True):
             style = "green" if row.ci95 is not None and row.mean == max(known) else None
-            interval = "" if row.ci95 is None else f"{row.ci95[0]:.4f} to {row.ci95[1]:.4f}"
-            mean, best = ("" if value is None else f"{value:.4f}" for value in (row.mean, row.best))
-            label = short(row.low) if row.low == row.high else f"{short(row.low)} to {short(row.high)}"
-            cells = (f"  {label}", str(row.trials), str(row.pruned), mean, interval, best)
-            table.add_row(*cells, style=style)
+            table.add_row(*(cells[at] for at in kept), style=style)
     from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE
 
     console.print()
     console.print(table)
     console.print(Text(GRID_FOOTNOTE if study.plan.sampler == "grid" else FOOTNOTE, style="dim"))
+
+
+def _cells(row: MarginalRow) -> list[str]:
+    interval = "" if row.ci95 is None else f"{row.ci95[0]:.4f} to {row.ci95[1]:.4f}"
+    mean, best = ("" if value is None else f"{value:.4f}" for value in (row.mean, row.best))
+    label = short(row.low) if row.low == row.high else f"{short(row.low)} to {short(row.high)}"
+    return [f"  {label}", str(row.trials), str(row.pruned), mean, interval, best]
 
 
 def _print_test(console: Console, test: WinnerOnTest, *, is_winner: bool) -> None:

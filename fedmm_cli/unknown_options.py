@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+# What other tools call an option that sets nothing of a run; without dashes.
+ALIASES = {
+    "client": "--user",
+    "force": "--yes",
+    "k": "--top",
+    "n": "--top",
+    "nomlflow": "--no-tracking",
+    "nowandb": "--no-tracking",
+    "num": "--top",
+    "out": "--report",
+    "output": "--report",
+    "silent": "--quiet",
+    "y": "--yes",
+    "verbose": "--debug",
+}
+
 
 def nearest_option(name: str, command: Any) -> str | None:
     """The option of ``command`` that ``name`` ("--lr") was probably meant to be, or ``--set KEY=VALUE`` where a setting
@@ -19,6 +35,9 @@ def nearest_option(name: str, command: Any) -> str | None:
                for own in parameter.opts if own.startswith("--")]  # fmt: skip
     of_key = {flag.key: flag.name for flag in FLAGS if flag.name in options}
     typed = name.lstrip("-").replace("-", "_")
+    alias = ALIASES.get(typed.replace("_", ""))
+    if alias in options:
+        return alias
     meant = synonym(typed)
     if meant in of_key:
         return of_key[meant]

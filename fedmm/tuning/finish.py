@@ -33,6 +33,7 @@ from fedmm.tuning.queue import counting, read_trials
 from fedmm.tuning.storage import JOURNAL
 from fedmm.tuning.test_log import entries_of, make_entry, record_entry, write_entries
 from fedmm.utils.files import write_atomically
+from fedmm.utils.text import counted
 from fedmm.utils.trees import plain
 
 if TYPE_CHECKING:
@@ -120,14 +121,14 @@ def verdict(
             "the best of many is partly lucky (--confirm 3 trains both on fresh seeds)."
         )
         return {"winner": None, "text": text}
-    test, num = confirmation.test, len(confirmation.seeds)
+    test, seeds = confirmation.test, counted(len(confirmation.seeds), "fresh seed")
     figures = f"{confirmation.winner:.4f} against {confirmation.default:.4f}, p = {test.p_value:.3f}"
     if test.p_value < ALPHA and test.difference > 0:
-        text = f"Trial {best.number} is better than the default on {num} fresh seeds ({figures})."
+        text = f"Trial {best.number} is better than the default on {seeds} ({figures})."
         return {"winner": True, "text": text}
-    text = f"No winner: on {num} fresh seeds trial {best.number} cannot be told from the default ({figures})."
+    text = f"No winner: on {seeds} trial {best.number} cannot be told from the default ({figures})."
     if test.p_value < ALPHA:
-        text = f"No winner: on {num} fresh seeds trial {best.number} is worse than the default ({figures})."
+        text = f"No winner: on {seeds} trial {best.number} is worse than the default ({figures})."
     return {"winner": False, "text": text}
 
 

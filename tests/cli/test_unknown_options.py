@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from typer.main import get_command
 
 from fedmm.config.describe import known_settings
 from fedmm.config.names import SYNONYMS, nearest_name, nearest_setting
 from fedmm_cli.app import app, main
-from fedmm_cli.unknown_options import nearest_option
+from fedmm_cli.unknown_options import ALIASES, nearest_option
 
 MEANT = {
     "--lr": "--learning-rate",
@@ -40,6 +42,32 @@ def test_a_command_without_settings_offers_its_own_options_alone() -> None:
     compare = get_command(app).commands["compare"]  # type: ignore[attr-defined]
     assert nearest_option("--metrics", compare) == "--metric"
     assert nearest_option("--lr", compare) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "meant"),
+    [
+        (("compare",), "--output", "--report"),
+        (("recommend",), "--k", "--top"),
+        (("runs", "forget"), "--client", "--user"),
+        (("runs", "remove"), "-y", "--yes"),
+        (("runs", "show"), "--detail", "--details"),
+        (("train",), "--no-mlflow", "--no-tracking"),
+    ],
+)
+def test_sub_commands_offer_what_other_tools_call_otherwise(
+    command: tuple[str, ...], typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, typed, "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"error: No such option: {typed}. Did you mean {meant}?"
+
+
+def test_every_alias_is_an_option_of_some_command() -> None:
+    def options(command: Any) -> set[str]:
+        own = {name for parameter in command.params for name in parameter.opts}
+        return own.union(*(options(other) for other in getattr(command, "commands", {}).values()))
+
+    assert set(ALIASES.values()) <= options(get_command(app))
 
 
 def test_every_synonym_means_a_setting_and_is_none_itself() -> None:

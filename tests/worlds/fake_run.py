@@ -63,7 +63,7 @@ def round_reports(metric: str = "full/ndcg_at_10") -> list[Any]:
             round=number, rounds=3, loss=5.0 / number, validation=None if number == 3 else {metric: 0.05 * number},
             gating_weight=0.1 * number, expert_weights={"visual": 0.4, "semantic": 0.6}, load_balance_loss=0.0,
             update_norm=1.0, uplink_bytes=number, downlink_bytes=number, num_clients=120, seconds=2.0,
-            is_best=number < 3, warmup=number == 1,
+            is_best=number < 3, warmup=number == 1, epsilon=None,
         )
         for number in (1, 2, 3)
     ]  # fmt: skip
