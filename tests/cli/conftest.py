@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,8 +42,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def result() -> dict[str, Any]:
-    """A finished run's result object."""
-    return copy.deepcopy(RESULT)
+    """A finished run's result object, with every key that results have by now."""
+    return TrainResult.from_json(RESULT).to_json()
 
 
 @dataclass
