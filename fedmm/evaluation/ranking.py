@@ -116,10 +116,13 @@ def rank_queries(
     return Ranking(counts, num_items, tops)
 
 
-def best_items(scores: Tensor, excluded: Ragged, candidates: BoolArray | None, keep: int) -> Tensor:
+def best_items(
+    scores: Tensor, excluded: Ragged, candidates: BoolArray | None, keep: int, *, in_place: bool = False
+) -> Tensor:
     """[n, keep] the best items of each row of scores [n, V], best first, 0 where candidates run out. ``excluded`` [n]
-    and items outside ``candidates`` take no part; level items stand as in ``Ranking.top_items``."""
-    allowed = _only_candidates(scores, excluded, candidates)
+    and items outside ``candidates`` take no part, and ``in_place`` at minus infinity in ``scores`` itself; level items
+    stand as in ``Ranking.top_items``."""
+    allowed = _mask(scores, excluded, candidates) if in_place else _only_candidates(scores, excluded, candidates)
     return _top(allowed, _hash_order(scores.shape[1]).to(scores.device), keep)
 
 
@@ -154,7 +157,11 @@ def _num_candidates(protocol: str, queries: Queries, negatives: Negatives, num_i
 def _only_candidates(scores: Tensor, excluded: Ragged, candidates: BoolArray | None) -> Tensor:
     """A copy in which padding, excluded items and those that are not asked about stand at minus infinity, below and
     apart from every finite score."""
-    scores = scores.clone(memory_format=torch.contiguous_format)
+    return _mask(scores.clone(memory_format=torch.contiguous_format), excluded, candidates)
+
+
+def _mask(scores: Tensor, excluded: Ragged, candidates: BoolArray | None) -> Tensor:
+    """``_only_candidates`` in place."""
     scores[:, 0] = -torch.inf
     if candidates is not None:
         scores.masked_fill_(torch.from_numpy(~candidates).to(scores.device), -torch.inf)

@@ -22,6 +22,7 @@ from fedmm.recommendation import similar
 from fedmm.recommendation.diversity import Diversity, require_weight
 from fedmm.recommendation.explain import Explainer
 from fedmm.recommendation.explanations import Explanation
+from fedmm.recommendation.folded import quick_scorer
 from fedmm.recommendation.recommend import (
     BLOCK,
     NOBODY,
@@ -61,17 +62,18 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Who is asked for: the rows of users, ``NOBODY`` for somebody new, and their histories."""
+    """Who is asked for: the rows of users, ``NOBODY`` for somebody new, and where their histories lie."""
 
     users: IntArray  # [n]
-    histories: Ragged  # [n]
+    rows: IntArray  # [n] of ``histories``
+    histories: Ragged  # perhaps mapped from a file: only what is asked for is read
 
     def __len__(self) -> int:
         return len(self.users)
 
-    def some(self, rows: IntArray) -> Asked:
-        """The rows named."""
-        return Asked(self.users[rows], take_rows(self.histories, rows))
+    def some(self, rows: IntArray) -> tuple[IntArray, Ragged]:
+        """Users and histories of the rows named."""
+        return self.users[rows], take_rows(self.histories, self.rows[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ class Chooser:
     @cached_property
     def scorer(self) -> Scorer:
         """The model's scores."""
-        return self.experiment.scorer(self.snapshot)
+        return quick_scorer(self.experiment, self.snapshot)
 
     def asked(
         self,
@@ -105,11 +107,11 @@ class Chooser:
             raise ConfigError("One of history, histories, user and users is needed.", "Give exactly one of them.")
         if user is not None or users is not None:
             found = self.names.users([user] if user is not None else [] if users is None else users)
-            return Asked(found, take_rows(self.experiment.dataset.interactions.histories, found))
+            return Asked(found, found, self.experiment.dataset.interactions.histories)
         given = [history] if history is not None else [] if histories is None else histories
         rows, unknown = self.names.histories(given)
         tell_unknown(unknown, warn)
-        return Asked(np.full(len(rows), NOBODY, np.int64), rows)
+        return Asked(np.full(len(rows), NOBODY, np.int64), np.arange(len(rows)), rows)
 
     def each(self, asked: Asked, choice: Choice, warn: Warn | None) -> Iterator[list[Recommendation]]:
         """A list for each of ``asked``, made in batches as they are taken. Raises DataError where no id of
@@ -121,13 +123,13 @@ class Chooser:
             table = self.snapshot.params[ITEM_TABLE]
             diversity = Diversity.of(choice.diversity, self.experiment.recommender.tables, table)
         for rows in blocks_of(len(asked), BATCH):
-            some = asked.some(rows)
+            users, histories = asked.some(rows)
             items, scores = rank(
                 self.scorer,
-                some.users,
-                some.histories,
+                users,
+                histories,
                 min(choice.k, number),
-                excluded=Ragged.from_rows([[]] * len(some)) if choice.keep_seen else some.histories,
+                excluded=Ragged.from_rows([[]] * len(rows)) if choice.keep_seen else histories,
                 candidates=candidates,
                 min_score=choice.min_score,
                 diversity=diversity,
@@ -159,7 +161,7 @@ class Chooser:
         indices, unknown = self.names.items(items)
         if unknown:
             raise DataError(f"There is no item {named(unknown)}.", "Give ids as they stand in the data.")
-        return self._explainer.explain(int(asked.users[0]), asked.histories[0], indices)
+        return self._explainer.explain(int(asked.users[0]), asked.histories[int(asked.rows[0])], indices)
 
     @cached_property
     def _explainer(self) -> Explainer:

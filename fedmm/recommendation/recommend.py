@@ -115,6 +115,7 @@ def rank(
     device: torch.device = CPU,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The best ``k`` items of each history, best first: indices [n, k], 0 where candidates run out, and their scores.
+    ``scorer`` gives scores that are nobody else's.
 
     ``users`` [n] say whose personal parameters score (``NOBODY``: none), ``excluded`` [n] which items a row may not
     hold, ``candidates`` [V] which it may hold at all, ``min_score`` what an item must score. Level items stand as in
@@ -130,8 +131,8 @@ def rank(
             scores = scorer(users[rows], take_rows(histories, rows))
             if count_diverged(scores):
                 raise DivergenceError("Scores are NaN or infinite.", "Training has diverged: train with lower rates.")
-            best = best_items(scores, take_rows(excluded, rows), candidates, pool)
-            found = scores.gather(1, best.long()).float().cpu().numpy()
+            best = best_items(scores, take_rows(excluded, rows), candidates, pool, in_place=True)
+            found = scores.gather(1, best.long()).masked_fill_(best == 0, 0.0).float().cpu().numpy()
             items = best.cpu().numpy().astype(np.int32)
         if min_score is not None:
             items = np.where(found >= min_score, items, 0)

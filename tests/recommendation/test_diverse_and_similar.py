@@ -114,3 +114,5 @@ def test_the_quick_way_to_the_best_items_is_the_plain_one(monkeypatch: pytest.Mo
                 plain = ranking.best_items(scores, excluded, candidates, 7)
                 monkeypatch.setattr(ranking, "MANY_COLUMNS", 1)
                 assert torch.equal(ranking.best_items(scores, excluded, candidates, 7), plain)
+                own = scores.clone()
+                assert torch.equal(ranking.best_items(own, excluded, candidates, 7, in_place=True), plain)
