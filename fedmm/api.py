@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from fedmm.tuning.sweep import SweepObserver
     from fedmm.verification.result import VerifyResult
 
-SPLIT_SETTINGS = ("split", "temporal_fraction", "cold_item_fraction", "cold_item_seed")  # asked of data, not part of it
+SPLIT_SETTINGS = (  # asked of data, not part of it
+    "split", "temporal_fraction", "validation_from", "test_from", "cold_item_fraction", "cold_item_seed",
+)  # fmt: skip
 OWN_TO_TRIALS = ("runtime.seed", "runtime.output", "tracking.run_name")
 PathLike = str | Path
 

@@ -124,7 +124,11 @@ READERS = (
         "a file of your own, data.path, and data.min_rating",
     ),
     _Reader(("data.tie_seed",), lambda config: config.data.tie_order == "hash", 'data.tie_order "hash"'),
-    _Reader(("data.temporal_fraction",), lambda config: config.data.split == "temporal", 'data.split "temporal"'),
+    _Reader(
+        ("data.temporal_fraction",),
+        lambda config: config.data.split != "leave_one_out" and config.data.test_from is None,
+        'data.split "temporal" or "user_ratio", and data.test_from unset',
+    ),
     _Reader(
         (
             "data.visual_features", "data.text_features", "data.feature_corruption", "model.experts",

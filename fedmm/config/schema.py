@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, Weight
+from fedmm.config.data import DataConfig as DataConfig
+from fedmm.config.data import moment as moment
 from fedmm.config.expert_kinds import EXPERT_TRAITS, kinds_that
 from fedmm.config.federation import FederationConfig as FederationConfig
 from fedmm.config.parts import KINDS, named, sees_single_updates
@@ -23,77 +25,6 @@ from fedmm.utils.trees import flatten
 
 Protocol = Literal["full", "uniform100", "popularity100"]
 METRIC_NAMES = tuple(KINDS["metric"].built_in)
-
-
-ROLES = ("user", "item", "rating", "timestamp")  # of the columns of a file of interactions
-
-
-class DataConfig(Section):
-    """Which interactions and item features, and how they are split."""
-
-    name: str = Field("movielens-small", description="a named dataset: movielens-small, movielens-small-5core, ml-100k")
-    path: Path | None = Field(None, description="your own interactions file; replaces name")
-    visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
-    text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
-    attributes: Path | None = Field(
-        None, description="file of item attributes (categories, brands): .json of lists, or a .csv or .tsv table"
-    )
-    user_column: str | None = Field(None, description="name of the user column (unset: recognised)")
-    item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
-    rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
-    timestamp_column: str | None = Field(None, description="name of the timestamp column (unset: recognised)")
-    repeats: Literal["first", "last", "keep"] = Field(
-        "first",
-        description="of a user's events with one item the first, the last, or all (targets may then be repeated)",
-    )
-    columns: str | None = Field(
-        None,
-        description="what each column is, in order, such as user,item,-,timestamp (- is not read; unset: recognised)",
-    )
-    header: bool | None = Field(None, description="whether the first line holds names of columns (unset: recognised)")
-    min_rating: Finite | None = Field(None, description="drop ratings below this")
-    exclude_users: tuple[str, ...] = Field((), description="ids of users whose rows are left out from the start")
-    min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
-    min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
-    feature_corruption: Literal["none", "noise", "shuffle"] = Field(
-        "none", description="features replaced by noise, or by those of other items: a fail-safe's test"
-    )
-    tie_order: Literal["hash", "file"] = Field("hash", description="order of equal timestamps within a user")
-    tie_seed: Count = Field(0, description="which of the fixed hash orders")
-    split: Literal["leave_one_out", "temporal"] = Field("leave_one_out", description="how held-out items are chosen")
-    temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
-        0.1, description="share of all events after each of the two cuts of the temporal split"
-    )
-    cold_item_fraction: Fraction = Field(
-        0.0, description="share of the items held out of training entirely and asked about by themselves"
-    )
-    cold_item_seed: Count = Field(0, description="which of the fixed draws of cold items")
-
-    @model_validator(mode="after")
-    def _columns_are_roles(self) -> Self:
-        if self.columns is None:
-            return self
-        roles = [role.strip() for role in self.columns.split(",")]
-        wrong = [role for role in roles if role not in (*ROLES, "-")]
-        if wrong:
-            raise ValueError(f"columns {self.columns!r}: {wrong[0]!r} is none of {', '.join(ROLES)} or -")
-        twice = [role for role in ROLES if roles.count(role) > 1]
-        if twice or not {"user", "item"} <= set(roles):
-            fault = f"{twice[0]} twice" if twice else "no user" if "user" not in roles else "no item"
-            raise ValueError(f"columns {self.columns!r} has {fault}: give for example user,item,-,timestamp")
-        given = (self.user_column, self.item_column, self.rating_column, self.timestamp_column)
-        named = next((role for role, column in zip(ROLES, given, strict=True) if column is not None), None)
-        if named:
-            raise ValueError(f"columns {self.columns!r} and {named}_column both say which column is which: give one")
-        return self
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.cold_item_seed and not self.cold_item_fraction:
-            raise ValueError(
-                f"cold_item_seed {self.cold_item_seed} has no effect without cold items: set cold_item_fraction"
-            )
-        return self
 
 
 class MemoryConfig(Section):
@@ -376,6 +307,11 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.exclude_users": ([],),
     "data.columns": (None,),
     "data.header": (None,),
+    "data.where": (None,),
+    "data.encoding": (None,),
+    "data.decimal": (".",),
+    "data.validation_from": (None,),
+    "data.test_from": (None,),
     "federation.item_table": (None,),
     "federation.backbone": (None,),
     "federation.update_transforms": ([],),

@@ -23,6 +23,7 @@ from fedmm.data.types import Interactions, Ragged
 FORMAT = 1
 NOT_DECIDING = frozenset(
     {"path", "visual_features", "text_features", "attributes", "feature_corruption", "temporal_fraction"}
+    | {"validation_from", "test_from"}
 )
 """Settings that are read after the interactions are prepared. Every other one is part of the key, also where it decides
 nothing for this file: too long a key costs a second preparation, too short a one gives wrong numbers."""

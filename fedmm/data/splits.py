@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from fedmm.config import DataConfig
+from fedmm.config.schema import moment
 from fedmm.data.cold_items import choose_cold_items, cold_queries, without_items
 from fedmm.data.ragged import keep_values, prefixes, take_rows
-from fedmm.data.types import BoolArray, Dataset, IntArray, Interactions, Queries, Ragged, Split
+from fedmm.data.types import BoolArray, Dataset, FloatArray, IntArray, Interactions, Queries, Ragged, Split
 from fedmm.errors import DataError
 
 FEWEST_ITEMS = 3  # leave-one-out: one to train on, one to validate, one to test
@@ -28,6 +29,8 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     than three items train and are not asked. ``temporal``: two cuts through all events, with ``temporal_fraction`` of
     them after the second and as many between the two; a target is a user's first item after a cut, clients train on
     what lies before the first, and only users with a history are asked. Events at the moment of a cut lie after it.
+    With ``validation_from`` and ``test_from`` the cuts are these moments. ``user_ratio``: the two cuts lie in each
+    history, ``temporal_fraction`` of it after the second and as much between the two, never less than one event.
 
     With ``cold_item_fraction`` all this is said of the interactions without the cold items, which are no candidates
     either; the split's ``cold`` asks about them (``cold_items.py``).
@@ -55,7 +58,9 @@ def _split_of(interactions: Interactions, config: DataConfig, candidates: BoolAr
     repeats = config.repeats == "keep"
     if config.split == "leave_one_out":
         return _leave_one_out(interactions, candidates, repeats=repeats)
-    return _temporal(interactions, config.temporal_fraction, candidates, repeats=repeats)
+    if config.split == "user_ratio":
+        return _user_ratio(interactions, config.temporal_fraction, candidates, repeats=repeats)
+    return _temporal(interactions, _cuts(interactions.timestamps, config), candidates, repeats=repeats)
 
 
 def _real(items: BoolArray) -> BoolArray:
@@ -84,16 +89,41 @@ def _leave_one_out(interactions: Interactions, candidates: BoolArray | None, *, 
     )
 
 
-def _temporal(interactions: Interactions, fraction: float, candidates: BoolArray | None, *, repeats: bool) -> Split:
-    histories, timestamps = interactions.histories, interactions.timestamps
+def _user_ratio(interactions: Interactions, fraction: float, candidates: BoolArray | None, *, repeats: bool) -> Split:
+    lengths = interactions.histories.lengths
+    share = np.maximum(1, np.rint(fraction * lengths).astype(np.int64))
+    asked = lengths > 2 * share
+    if not asked.any():
+        longest = int(lengths.max(initial=0))
+        raise DataError(
+            f"no user has more than two events (the longest history has {longest}), so the user_ratio split can ask "
+            "nobody.",
+            "Give data with longer histories or loosen the filters.",
+        )
+    places = np.where(asked, lengths - 2 * share, 0), np.where(asked, lengths - share, 0)
+    notes = [] if asked.all() else [f"{int((~asked).sum())} users with too few events train but are not asked"]
+    train = np.where(asked, places[0], lengths)
+    return _split("user_ratio", interactions, train, places, (asked, asked), candidates, notes, repeats=repeats)
+
+
+def _cuts(timestamps: FloatArray, config: DataConfig) -> tuple[float, float]:
+    """The moments at which validation and test begin."""
+    if config.validation_from is not None and config.test_from is not None:
+        return moment(config.validation_from), moment(config.test_from)
     ordered = np.sort(timestamps)
-    share = max(1, round(fraction * len(ordered)))
+    share = max(1, round(config.temporal_fraction * len(ordered)))
     if len(ordered) < 2 * share + 1:
         raise DataError(
             f"{len(ordered)} events are too few for a temporal split.",
             "Give more data or use data.split leave_one_out.",
         )
-    cuts = ordered[-2 * share], ordered[-share]
+    return float(ordered[-2 * share]), float(ordered[-share])
+
+
+def _temporal(
+    interactions: Interactions, cuts: tuple[float, float], candidates: BoolArray | None, *, repeats: bool
+) -> Split:
+    histories, timestamps = interactions.histories, interactions.timestamps
     owner = histories.row_of_value
     first, second = (
         np.bincount(owner[timestamps < cut], minlength=len(histories)) for cut in cuts
@@ -105,8 +135,10 @@ def _temporal(interactions: Interactions, fraction: float, candidates: BoolArray
         if not users.any():
             raise DataError(
                 f"the temporal split leaves no {stage} user: nobody has events on both sides of the cut "
-                f"({len(np.unique(ordered))} distinct timestamps in {len(ordered)} events).",
-                "Check the timestamp column, change data.temporal_fraction or use data.split leave_one_out.",
+                f"({len(np.unique(timestamps))} distinct timestamps in {len(timestamps)} events, from "
+                f"{timestamps.min():.0f} to {timestamps.max():.0f}; cuts at {cuts[0]:.0f} and {cuts[1]:.0f}).",
+                "Check the timestamp column, change data.temporal_fraction or the moments of the cuts, or use "
+                "data.split leave_one_out.",
             )
     notes = [
         f"temporal cuts at {cuts[0]:.0f} and {cuts[1]:.0f}: {int(first.sum())} events before the first, "

@@ -29,6 +29,7 @@ from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settin
 pytestmark = pytest.mark.usefixtures("top_heavy")
 Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
+MOMENTS = {"data.split": "temporal", "data.validation_from": "1030", "data.test_from": "1045"}
 MEMORY = {"model.experts": "memory", "model.memory.size": 3}
 POOLED = {"model.experts": "pooled"}
 NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
@@ -56,6 +57,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.timestamp_column": Case("other_time"),
     "data.repeats": Case("last", {"data.columns": "-,-,rating,timestamp,user,item,-,-"}),
     "data.columns": Case("-,-,rating,-,user,item,-,timestamp"),
+    "data.where": Case("rating > 2"),
     "data.header": Case(False, {"data.columns": "user,item,-,-,-,-,-,-", "data.min_user_interactions": 1}),
     "data.min_rating": Case(2.0),
     "data.exclude_users": Case(("1",)),
@@ -66,6 +68,8 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.tie_seed": Case(1),
     "data.split": Case("temporal"),
     "data.temporal_fraction": Case(0.3, TEMPORAL),
+    "data.validation_from": Case("1025", MOMENTS),
+    "data.test_from": Case("1050", MOMENTS),
     "data.cold_item_fraction": Case(0.2),
     "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),
     "model.hidden_dim": Case(4),
@@ -223,6 +227,20 @@ def name_chooses_the_dataset(world: Path, tmp_path: Path, monkeypatch: pytest.Mo
         load_dataset(DataConfig(name="ml-100k"))
 
 
+def reads_a_text(name: str, value: str, text: str) -> Observation:
+    """A file that is read under the setting alone."""
+
+    def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FEDMM_PREPARED_GB", "0")
+        path = tmp_path / "own.csv"
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(DataError, match=r"own\.csv, line 2"):
+            load_dataset(DataConfig(path=path))
+        assert load_dataset(DataConfig.model_validate({"path": path, name: value})).interactions.num_items == 3
+
+    return observe
+
+
 def enabled_decides_whether_there_is_a_store(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened_store(world, monkeypatch, {}) is not None
     assert opened_store(world, monkeypatch, {"tracking.enabled": False}) is None
@@ -301,6 +319,8 @@ def output_is_where_the_run_is(world: Path, tmp_path: Path, monkeypatch: pytest.
 
 OBSERVED: dict[str, Observation] = {  # settings that change no number of a run, and what they do change
     "data.name": name_chooses_the_dataset,
+    "data.encoding": reads_a_text("encoding", "latin-1", "user,item\nü,1\nü,2\nü,3\n"),
+    "data.decimal": reads_a_text("decimal", ",", "user;item;timestamp\nu;1;0,5\nu;2;1,5\nu;3;2,5\n"),
     "tracking.enabled": enabled_decides_whether_there_is_a_store,
     "tracking.uri": reaches_the_store("uri", "sqlite:////elsewhere/runs.db", "sqlite:////elsewhere/runs.db"),
     "tracking.experiment": reaches_the_store("experiment", "gates", "gates"),

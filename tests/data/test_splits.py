@@ -204,3 +204,60 @@ def test_where_repeats_are_kept_nothing_is_excluded(rows, split):
             assert history.tolist() == rows[user][: len(history)]
             assert rows[user][len(history)] == target
             assert not len(excluded)
+
+
+@given(datasets(), st.sampled_from([0.1, 0.2, 0.4]))
+def test_user_ratio_cuts_every_history(dataset, fraction):
+    histories = rows_of(dataset.interactions.histories)
+    config = DataConfig(split="user_ratio", temporal_fraction=fraction)
+    shares = {user: max(1, int(np.rint(fraction * len(row)))) for user, row in enumerate(histories)}
+    long = {user: row for user, row in enumerate(histories) if len(row) > 2 * shares[user]}
+    if not long:
+        with pytest.raises(DataError, match="no user has more than two events"):
+            make_split(dataset, config)
+        return
+    split = make_split(dataset, config)
+    assert_lawful(split, dataset)
+    expected = [row[: len(row) - 2 * shares[user]] if user in long else row for user, row in enumerate(histories)]
+    assert rows_of(split.train) == expected
+    for stage, back in ((split.validation, 2), (split.test, 1)):
+        assert questions(stage) == {user: question(row, len(row) - back * shares[user]) for user, row in long.items()}
+
+
+@given(datasets(fewest=3))
+def test_moments_cut_where_the_fraction_would(dataset):
+    by_fraction = DataConfig(split="temporal", temporal_fraction=0.2)
+    try:
+        expected = make_split(dataset, by_fraction)
+    except DataError:
+        return
+    stamps = sorted(dataset.interactions.timestamps)
+    share = max(1, round(0.2 * len(stamps)))
+    if stamps[-2 * share] == stamps[-share]:
+        return
+    cuts = {"validation_from": f"{stamps[-2 * share]}", "test_from": f"{stamps[-share]}"}
+    found = make_split(dataset, DataConfig(split="temporal", **cuts))
+    assert rows_of(found.train) == rows_of(expected.train)
+    assert questions(found.validation) == questions(expected.validation)
+    assert questions(found.test) == questions(expected.test)
+
+
+def test_moments_are_seconds_or_dates_in_order_and_both():
+    day = 86_400
+    dataset = build([[1, 2, 3, 4]] * 2, [[0, day, 2 * day, 3 * day]] * 2)
+    config = DataConfig(split="temporal", validation_from="1970-01-03", test_from="1970-01-04T00:00:00Z")
+    split = make_split(dataset, config)
+    assert rows_of(split.train) == [[1, 2]] * 2
+    assert split.test.targets.tolist() == [4, 4]
+    for wrong in (
+        {"validation_from": "1970-01-03"},
+        {"validation_from": "5", "test_from": "5"},
+        {"validation_from": "soon", "test_from": "5"},
+    ):
+        with pytest.raises(ValueError, match=r"validation_from|neither seconds"):
+            DataConfig(split="temporal", **wrong)
+    with pytest.raises(ValueError, match='need split "temporal"'):
+        DataConfig(validation_from="1", test_from="2")
+    beyond = DataConfig(split="temporal", validation_from="1", test_from="2100-01-01")
+    with pytest.raises(DataError, match="leaves no test user"):
+        make_split(dataset, beyond)

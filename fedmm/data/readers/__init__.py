@@ -44,11 +44,15 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
     if path.suffix.lower() in ARROW or content.startswith(MAGIC[1:]):
         return read_arrow(path, config)
     content, inner = unpack(content, path)
-    content = _text(content, path)
+    content = _text(content, path, config.encoding)
     if holds_objects(content) or inner.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         return read_objects(content, path, config)
     layout = sniff(content, inner, config)
-    return read_sequences(content, path) if layout.is_sequences else read_delimited(content, layout, path)
+    if not layout.is_sequences:
+        return read_delimited(content, layout, path, config)
+    if config.where is not None:
+        raise DataError(f"{path} holds sequences, which have no columns for data.where.", "Leave data.where out.")
+    return read_sequences(content, path)
 
 
 def read_titles(path: Path) -> dict[str, str]:
@@ -66,6 +70,8 @@ def _quick(path: Path, config: DataConfig) -> RawInteractions | None:
     """The rows of a large plain file; None where it is another, which is then read as a whole."""
     try:
         if not path.is_file() or path.stat().st_size < quick.SMALLEST:
+            return None
+        if config.where is not None or config.encoding is not None or config.decimal != ".":
             return None
         with path.open("rb") as file:
             head = file.read(SAMPLE_BYTES + 1)
@@ -95,8 +101,13 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _text(content: bytes, path: Path) -> bytes:
-    """Newlines as ``\\n``, no byte-order mark; DataError for what is not UTF-8 text."""
+def _text(content: bytes, path: Path, encoding: str | None = None) -> bytes:
+    """Newlines as ``\\n``, no byte-order mark, UTF-8; DataError for what is not text in ``encoding``."""
+    if encoding is not None:
+        try:
+            content = content.decode(encoding).removeprefix("\ufeff").encode()
+        except (UnicodeError, ValueError) as error:
+            raise DataError(f"{path} is no {encoding} text ({error}).", "Give another data.encoding.") from None
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         if not content.isascii():
@@ -105,7 +116,7 @@ def _text(content: bytes, path: Path) -> bytes:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8 text.",
-            "Save the file as UTF-8 (or unpack it, if it is compressed).",
+            "Save the file as UTF-8, or say how it is encoded: --set data.encoding=latin-1 (cp1252, utf-16, ...).",
         ) from None
     if (zero := content.find(b"\0")) >= 0:
         line = content.count(b"\n", 0, zero) + 1

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmm.config import DataConfig
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.columns import SYNONYMS, Columns
 from fedmm.data.readers.encoding import encode_ids, numbers, without_missing
 from fedmm.data.readers.sniffing import Layout, split
+from fedmm.data.readers.where import as_texts, identifier, names_of, only_where, parse_where
 from fedmm.errors import DataError
 
 UNIT_SEPARATOR = "\x1f"  # stands for "::" while parsing, which takes delimiters of one character
 
 
-def read_delimited(content: bytes, layout: Layout, path: Path) -> RawInteractions:
-    """Parse normalised text of the given layout, all rows at once.
+def read_delimited(content: bytes, layout: Layout, path: Path, config: DataConfig) -> RawInteractions:
+    """Parse normalised text of the given layout, all rows at once, or those that ``data.where`` asks for.
 
     Lines are looked at one by one only to say which of them is wrong. Raises DataError for rows of another width,
     empty ids, and ratings or timestamps that are not numbers.
@@ -31,7 +36,7 @@ def read_delimited(content: bytes, layout: Layout, path: Path) -> RawInteraction
     def where(row: int) -> str:
         return f"{path}, line {_line_of_row(content, layout, row)}"
 
-    table = _table(body, layout, columns, content, path)
+    table = _table(body, layout, columns, content, path, config.decimal)
     user_ids, users = encode_ids(table["user"], "user", where)
     item_ids, items = encode_ids(table["item"], "item", where)
     ratings = None if columns.rating is None else numbers(table["rating"], "rating", where, optional=True)
@@ -40,7 +45,33 @@ def read_delimited(content: bytes, layout: Layout, path: Path) -> RawInteraction
     if blank := _blank_lines(content, layout, len(users)):
         notes.append(f"ignored {blank} blank lines")
     raw = RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, tuple(notes))
-    return without_missing(raw)
+    if config.where is None:
+        return without_missing(raw)
+    names = {identifier(name): place for place, name in enumerate(_names(content, layout))}
+    tree = parse_where(config.where)
+    places = {name: names[name] for name in sorted(names_of(tree) & names.keys())}
+    texts = _texts(body, layout, places) if places else {}
+    return without_missing(only_where(raw, tree, {name: texts.get(name) for name in names}, config.where))
+
+
+def _names(content: bytes, layout: Layout) -> list[str]:
+    """What the columns are called: as in the header, else column1, column2, ..."""
+    if not layout.has_header:
+        return [f"column{place + 1}" for place in range(layout.num_columns)]
+    return split(content.lstrip(b"\n").partition(b"\n")[0].decode(), layout.delimiter)
+
+
+def _texts(body: bytes, layout: Layout, places: Mapping[str, int]) -> dict[str, NDArray[np.str_]]:
+    """The fields of columns as they stand in the file, stripped; ``_table`` has read the same rows before."""
+    import pyarrow as pa
+
+    table = _parse(body, layout, {f"c{place}": pa.string() for place in places.values()}, ".", _skip)
+    return {name: as_texts(table.column(f"c{place}")) for name, place in places.items()}
+
+
+def _skip(row: Any) -> str:
+    del row
+    return "skip"
 
 
 def _blank_lines(content: bytes, layout: Layout, num_rows: int) -> int:
@@ -62,10 +93,29 @@ def _body(content: bytes, layout: Layout) -> bytes:
     return content
 
 
-def _table(body: bytes, layout: Layout, columns: Columns, content: bytes, path: Path) -> dict[str, Any]:
-    """Role -> chunked array: ids dictionary-encoded, numbers as float64 or, where one is not a number, as strings."""
+def _parse(body: bytes, layout: Layout, types: Mapping[str, Any], decimal: str, on_ragged: Callable[[Any], str]) -> Any:
+    """The columns c0, c1, ... that have a type, as a pyarrow table."""
     import pyarrow as pa
     from pyarrow import csv
+
+    return csv.read_csv(
+        pa.BufferReader(body),
+        read_options=csv.ReadOptions(column_names=[f"c{place}" for place in range(layout.num_columns)]),
+        parse_options=csv.ParseOptions(
+            delimiter={"::": UNIT_SEPARATOR}.get(layout.delimiter, layout.delimiter),
+            quote_char='"' if layout.quoted else False,
+            newlines_in_values=layout.quoted and b'"' in body,
+            invalid_row_handler=on_ragged,
+        ),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(types), include_columns=list(types), check_utf8=False, decimal_point=decimal
+        ),
+    )
+
+
+def _table(body: bytes, layout: Layout, columns: Columns, content: bytes, path: Path, decimal: str) -> dict[str, Any]:
+    """Role -> chunked array: ids dictionary-encoded, numbers as float64 or, where one is not a number, as strings."""
+    import pyarrow as pa
 
     ragged: list[Any] = []
 
@@ -76,30 +126,18 @@ def _table(body: bytes, layout: Layout, columns: Columns, content: bytes, path: 
         return "error"
 
     places = {role: place for role in SYNONYMS if (place := getattr(columns, role)) is not None}
-    names = [f"c{place}" for place in range(layout.num_columns)]
+    names = {place: f"c{place}" for place in places.values()}
     ids, number = pa.dictionary(pa.int32(), pa.string()), pa.float64()
     types = {names[place]: ids if role in ("user", "item") else number for role, place in places.items()}
 
-    def read(types: dict[str, Any]) -> Any:
-        return csv.read_csv(
-            pa.BufferReader(body),
-            read_options=csv.ReadOptions(column_names=names),
-            parse_options=csv.ParseOptions(
-                delimiter={"::": UNIT_SEPARATOR}.get(layout.delimiter, layout.delimiter),
-                quote_char='"' if layout.quoted else False,
-                newlines_in_values=layout.quoted and b'"' in body,
-                invalid_row_handler=on_ragged,
-            ),
-            convert_options=csv.ConvertOptions(column_types=types, include_columns=list(types), check_utf8=False),
-        )
-
     try:
-        table = read(types)
+        table = _parse(body, layout, types, decimal, on_ragged)
     except pa.ArrowInvalid:
         if not ragged:
             # A value is not a number, or is a date: read the numbers as text, so that it can be named.
             try:
-                table = read({name: ids if kind == ids else pa.string() for name, kind in types.items()})
+                texts = {name: ids if kind == ids else pa.string() for name, kind in types.items()}
+                table = _parse(body, layout, texts, ".", on_ragged)
             except pa.ArrowInvalid as error:
                 message = f"{path} cannot be read as {layout.description} ({error})."
                 raise DataError(message, "Check quotes and delimiters.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -142,7 +143,8 @@ def _parse(texts: list[str | None], role: str, where: Where, optional: bool) -> 
 def _refuse(value: object, row: int, role: str, where: Where) -> None:
     dates = f" or a date such as {FORMS}" if role == "timestamp" and isinstance(value, str) else ""
     shown = "empty" if value is None or value == "" else repr(value) if isinstance(value, str) else f"{value}"
+    comma = "A decimal comma? --set data.decimal=,  " if re.fullmatch(r"-?\d+,\d+", str(value)) else ""
     raise DataError(
         f"{where(row)}: the {role} is {shown}, not a finite number{dates}.",
-        f"Correct it or remove the line; if this is not the {role} column, set data.{role}_column.",
+        f"{comma}Correct it or remove the line; if this is not the {role} column, set data.{role}_column.",
     )

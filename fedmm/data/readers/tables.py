@@ -11,6 +11,7 @@ from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.columns import find_columns
 from fedmm.data.readers.encoding import encode_ids, numbers, without_missing
 from fedmm.data.readers.times import plain, settle_time
+from fedmm.data.readers.where import as_texts, identifier, names_of, only_where, parse_where
 from fedmm.errors import DataError
 
 SAMPLE = 1000
@@ -47,4 +48,11 @@ def read_table(table: Any, path: Path, kind: str, config: DataConfig, where: Cal
     ratings = None if columns.rating is None else numbers(arrays["rating"], "rating", where, optional=True)
     timestamps = None if columns.timestamp is None else numbers(arrays["timestamp"], "timestamp", where, optional=False)
     notes = (f"{path.name}: {kind}; {columns.describe([plain(name) for name in names])}", *remarks)
-    return without_missing(RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, notes))
+    raw = RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, notes)
+    if config.where is not None:
+        tree = parse_where(config.where)
+        known = {identifier(name): place for place, name in enumerate(names)}
+        asked = names_of(tree)
+        found = {name: as_texts(table.column(place)) if name in asked else None for name, place in known.items()}
+        raw = only_where(raw, tree, found, config.where)
+    return without_missing(raw)

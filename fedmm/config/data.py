@@ -1,0 +1,134 @@
+"""The settings of the data: which interactions and item features, and how they are split."""
+
+from __future__ import annotations
+
+import codecs
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedmm.config.base import Count, Finite, Fraction, Positive, Section
+
+ROLES = ("user", "item", "rating", "timestamp")  # of the columns of a file of interactions
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of a number of them or of an ISO date, UTC where it names no zone. Raises ValueError.
+
+    >>> moment("2020-01-01"), moment("1577836800")
+    (1577836800.0, 1577836800.0)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        date = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is neither seconds nor a date such as 2020-01-31") from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+class DataConfig(Section):
+    """Which interactions and item features, and how they are split."""
+
+    name: str = Field("movielens-small", description="a named dataset: movielens-small, movielens-small-5core, ml-100k")
+    path: Path | None = Field(None, description="your own interactions file; replaces name")
+    visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
+    text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
+    attributes: Path | None = Field(
+        None, description="file of item attributes (categories, brands): .json of lists, or a .csv or .tsv table"
+    )
+    user_column: str | None = Field(None, description="name of the user column (unset: recognised)")
+    item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
+    rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")
+    timestamp_column: str | None = Field(None, description="name of the timestamp column (unset: recognised)")
+    repeats: Literal["first", "last", "keep"] = Field(
+        "first",
+        description="of a user's events with one item the first, the last, or all (targets may then be repeated)",
+    )
+    columns: str | None = Field(
+        None,
+        description="what each column is, in order, such as user,item,-,timestamp (- is not read; unset: recognised)",
+    )
+    where: str | None = Field(
+        None, description="which rows to read, such as event == 'purchase' and price > 10 (unset: all)"
+    )
+    encoding: str | None = Field(None, description="how text is encoded, such as latin-1 (unset: UTF-8)")
+    decimal: Literal[".", ","] = Field(".", description="what stands before the decimals of a number")
+    header: bool | None = Field(None, description="whether the first line holds names of columns (unset: recognised)")
+    min_rating: Finite | None = Field(None, description="drop ratings below this")
+    exclude_users: tuple[str, ...] = Field((), description="ids of users whose rows are left out from the start")
+    min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
+    min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
+    feature_corruption: Literal["none", "noise", "shuffle"] = Field(
+        "none", description="features replaced by noise, or by those of other items: a fail-safe's test"
+    )
+    tie_order: Literal["hash", "file"] = Field("hash", description="order of equal timestamps within a user")
+    tie_seed: Count = Field(0, description="which of the fixed hash orders")
+    split: Literal["leave_one_out", "temporal", "user_ratio"] = Field(
+        "leave_one_out", description="how held-out items are chosen"
+    )
+    temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.1, description="share of all events (user_ratio: of each user's) after each of the split's two cuts"
+    )
+    validation_from: str | None = Field(
+        None, description="first moment of validation in a temporal split: seconds or a date (unset: by the fraction)"
+    )
+    test_from: str | None = Field(None, description="first moment of test in a temporal split (unset: by the fraction)")
+    cold_item_fraction: Fraction = Field(
+        0.0, description="share of the items held out of training entirely and asked about by themselves"
+    )
+    cold_item_seed: Count = Field(0, description="which of the fixed draws of cold items")
+
+    @model_validator(mode="after")
+    def _columns_are_roles(self) -> Self:
+        if self.columns is None:
+            return self
+        roles = [role.strip() for role in self.columns.split(",")]
+        wrong = [role for role in roles if role not in (*ROLES, "-")]
+        if wrong:
+            raise ValueError(f"columns {self.columns!r}: {wrong[0]!r} is none of {', '.join(ROLES)} or -")
+        twice = [role for role in ROLES if roles.count(role) > 1]
+        if twice or not {"user", "item"} <= set(roles):
+            fault = f"{twice[0]} twice" if twice else "no user" if "user" not in roles else "no item"
+            raise ValueError(f"columns {self.columns!r} has {fault}: give for example user,item,-,timestamp")
+        given = (self.user_column, self.item_column, self.rating_column, self.timestamp_column)
+        named = next((role for role, column in zip(ROLES, given, strict=True) if column is not None), None)
+        if named:
+            raise ValueError(f"columns {self.columns!r} and {named}_column both say which column is which: give one")
+        return self
+
+    @model_validator(mode="after")
+    def _encoding_is_known(self) -> Self:
+        if self.encoding is not None:
+            try:
+                text = codecs.lookup(self.encoding)._is_text_encoding
+            except LookupError:
+                text = False
+            if not text:
+                raise ValueError(f"encoding {self.encoding!r} is not known: give for example latin-1, cp1252, utf-16")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_are_moments(self) -> Self:
+        given = (self.validation_from, self.test_from)
+        if given == (None, None):
+            return self
+        if self.split != "temporal" or None in given:
+            fault = 'need split "temporal"' if self.split != "temporal" else "go together"
+            raise ValueError(f"validation_from {given[0]} and test_from {given[1]} {fault}")
+        first, second = (moment(one) for one in given if one is not None)
+        if not first < second:
+            raise ValueError(f"validation_from {given[0]} does not lie before test_from {given[1]}")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cold_item_seed and not self.cold_item_fraction:
+            raise ValueError(
+                f"cold_item_seed {self.cold_item_seed} has no effect without cold items: set cold_item_fraction"
+            )
+        return self
