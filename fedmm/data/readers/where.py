@@ -8,7 +8,6 @@ compares texts as they stand in the file.
 from __future__ import annotations
 
 import ast
-import difflib
 import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmm.config.names import nearest_name, suggestion
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.encoding import by_first_appearance
 from fedmm.data.types import BoolArray
@@ -62,8 +62,7 @@ def rows_where(tree: ast.expr, columns: Mapping[str, NDArray[np.str_]], source: 
     """
     for name in sorted(names_of(tree)):
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "Name one of them."
+            hint = suggestion(nearest_name(name, columns), "Name one of them.")
             raise DataError(f"{source} has no column {name!r} for data.where; it has {', '.join(columns)}.", hint)
     return _holds(tree, columns, source)
 
