@@ -111,6 +111,7 @@ KINDS: Mapping[str, Kind] = {
                 "rotate": "spreads it evenly by a random rotation",
                 "round": "rounds it by chance to whole numbers of a few bits",
                 "noise": "adds the noise of a private run",
+                "mask": "hides it in a secure sum",
             },
         ),
         _kind(

@@ -178,11 +178,12 @@ def check_cohort_sampler(sampler: CohortSampler) -> None:
             require(np.array_equal(cohort, again), "one seed and round give two cohorts")
 
 
-def check_update_transform(transform: UpdateTransform) -> None:
+def check_update_transform(transform: UpdateTransform, *, integers: bool = False) -> None:
     """Checks the laws of a stage of ``federation.update_transforms``: what is small enough comes back as it was
     sent, on the sum; no vector that leaves a client is longer than the stage's bound says; no client touches another.
 
-    ``transform`` is what ``fedmm.register_update_transform`` takes. Raises AssertionError with the law that is broken.
+    With ``integers`` the stage stands behind one that rounds. ``transform`` is what
+    ``fedmm.register_update_transform`` takes. Raises AssertionError with the law that is broken.
 
     >>> from fedmm.federation.transforms import Stage
     >>> from fedmm.testing import check_update_transform
@@ -190,24 +191,27 @@ def check_update_transform(transform: UpdateTransform) -> None:
     """
     width, clients = 24, np.arange(5, dtype=np.int64)
     turn = TransformRound(FederationConfig(), 3, 1, clients, (16, 8))
-    stage = transform(turn, Bound(width, norm=1.0))
+    size = 100.0 if integers else 1.0
+    stage = transform(turn, Bound(width, norm=size, integers=integers, largest=size if integers else math.inf))
     send = stage.send or (lambda own, _: own)
     receive = stage.receive or (lambda own: own)
     own = torch.randn(len(clients), width, generator=torch_stream(0, "vectors"), dtype=torch.float64)
     own = own / torch.linalg.vector_norm(own, dim=1, keepdim=True)
+    own = (90.0 * own).round().to(torch.int64) if integers else own
     before = own.clone()
     sent = send(own, clients)
     require(bool((own == before).all()), "the stage changes its argument")
     require(sent.shape == (len(clients), stage.bound.width), "what is sent has another width than the bound says")
     norms = torch.linalg.vector_norm(sent.to(torch.float64), dim=1)
-    require(bool((norms <= stage.bound.norm * (1 + CLOSE)).all()), "a vector is longer than the bound says")
+    hidden = stage.bound.modulus is not None
+    require(hidden or bool((norms <= stage.bound.norm * (1 + CLOSE)).all()), "a vector is longer than the bound says")
     apart = torch.cat([send(own[place : place + 1], clients[place : place + 1]) for place in range(len(clients))])
     require(bool(torch.isclose(apart, sent, atol=CLOSE).all()), "a client's vector depends on those beside it")
     total = stage.on_sum(sent.sum(0)) if stage.on_sum is not None else sent.sum(0)
     found = receive(total).to(torch.float64)
     require(found.shape == (width,), "what comes back has another width than what was sent")
     off = float(torch.linalg.vector_norm(found - own.sum(0)) / len(clients))
-    require(off < ROUNDING, "the sum does not come back")
+    require(off < ROUNDING * size, "the sum does not come back")
 
 
 def _updates(seed: int, num_clients: int) -> tuple[UpdateBlock, Ragged]:

@@ -28,6 +28,7 @@ from fedmm.models.fusion import FUSIONS, Fusion, Mixture
 from fedmm.models.losses.registry import LOSSES
 from fedmm.utils.registry import Registry
 
+FLOATS = Registry("update_transform", {name: UPDATE_TRANSFORMS[name] for name in ("clip", "rotate", "round", "noise")})
 OF_THE_CATALOGUE = [name for name in EXPERTS.built_in if not EXPERTS[name].per_modality]
 BATTERIES: list[tuple[Callable[..., None], Registry[Any], dict[str, Any]]] = [
     (kit.check_aggregation, AGGREGATIONS, {"mean": True}),
@@ -36,7 +37,8 @@ BATTERIES: list[tuple[Callable[..., None], Registry[Any], dict[str, Any]]] = [
     (kit.check_local_optimizer, LOCAL_OPTIMIZERS, {}),
     (kit.check_schedule, SCHEDULES, {"falling": True}),
     (kit.check_cohort_sampler, COHORT_SAMPLERS, {}),
-    (kit.check_update_transform, UPDATE_TRANSFORMS, {}),
+    (kit.check_update_transform, FLOATS, {}),
+    (kit.check_update_transform, Registry("update_transform", {"mask": UPDATE_TRANSFORMS["mask"]}), {"integers": True}),
     (kit.check_metric, METRICS, {}),
     (kit.check_fusion, FUSIONS, {}),
     (kit.check_expert, EXPERTS, {}),

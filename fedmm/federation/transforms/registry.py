@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fedmm.federation.transforms.clipping import clip
 from fedmm.federation.transforms.contract import UpdateTransform
+from fedmm.federation.transforms.masks import mask
 from fedmm.federation.transforms.noise import noise
 from fedmm.federation.transforms.rounding import rotate, stochastic_rounding
 from fedmm.utils.registry import Registry
 
 UPDATE_TRANSFORMS: Registry[UpdateTransform] = Registry(
-    "update_transform", {"clip": clip, "rotate": rotate, "round": stochastic_rounding, "noise": noise}
+    "update_transform",
+    {"clip": clip, "rotate": rotate, "round": stochastic_rounding, "noise": noise, "mask": mask},
 )
