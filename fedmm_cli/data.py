@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedmm_cli.options import DATA_FLAGS, Debug, Given, Json, SettingsCommand, takes_settings
 from fedmm_cli.output import help_if_alone, print_json
+
+if TYPE_CHECKING:
+    from fedmm.config import ExperimentConfig
 
 FETCHABLE = "ml-100k"
 
@@ -18,7 +21,7 @@ app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context) -> None:
-    """List, fetch and describe datasets."""
+    """List, fetch, describe and convert datasets."""
     help_if_alone(context)
 
 
@@ -80,16 +83,70 @@ def fetch(
 
 @app.command(cls=SettingsCommand)
 @takes_settings(DATA_FLAGS)
-def describe(given: Given, *, as_json: Json = False, debug: Debug = False) -> None:
-    """Say what fedmm understands of a dataset: sizes, what was dropped, feature coverage, the split."""
+def describe(
+    given: Given,
+    *,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write one page with figures.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what fedmm understands of a dataset: first rows, sizes, histograms, what was dropped, what is doubtful."""
     del debug
     settings = given.load()
-    from fedmm.data.datasets import load_dataset
-    from fedmm.data.splits import make_split
+    facts = _facts(settings)
+    if html is not None:
+        from fedmm.drawing.html import write_page
+        from fedmm.report.data_page import data_page
 
-    loaded = load_dataset(settings.data)
-    split = make_split(loaded, settings.data)
-    facts: dict[str, Any] = {
+        write_page(data_page(facts), html)
+    if as_json:
+        print_json(facts)
+    else:
+        from fedmm_cli.data_report import print_dataset
+
+        print_dataset(facts)
+
+
+@app.command(cls=SettingsCommand)
+@takes_settings(DATA_FLAGS)
+def convert(
+    given: Given,
+    *,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The .parquet file to write.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a file of interactions as fedmm understands it, before any filter, as Parquet (user, item, timestamp)."""
+    del debug
+    from fedmm.data.converting import write_parquet
+    from fedmm.errors import ConfigError
+
+    settings = given.load().data
+    if settings.path is None:
+        raise ConfigError("There is no file to convert.", "Give it: --data FILE.")
+    number = write_parquet(settings, output)
+    if as_json:
+        print_json({"path": str(output), "rows": number})
+    else:
+        typer.echo(f"{number:,} rows are in {output}")
+
+
+def _facts(settings: ExperimentConfig) -> dict[str, Any]:
+    from fedmm.data.datasets import load_dataset
+    from fedmm.data.readers.first_rows import first_rows
+    from fedmm.data.splits import make_split
+    from fedmm.data.summary import summary_of
+    from fedmm.federation.data_rules import settled
+
+    data = settings.data
+    loaded = load_dataset(data)
+    split = make_split(loaded, data)
+    rows = [] if data.path is None else first_rows(data.path.expanduser(), data)
+    chosen = settled(settings, split.train, split.num_items, loaded.attributes).flat()
+    notes = [*loaded.notes, *split.notes]
+    return {
         "name": loaded.name,
         "digest": loaded.digest,
         "num_users": loaded.interactions.num_users,
@@ -100,11 +157,8 @@ def describe(given: Given, *, as_json: Json = False, debug: Debug = False) -> No
             for name, own in loaded.features.items()
         },
         "split": {"name": split.name, "validation": len(split.validation), "test": len(split.test)},
-        "notes": [*loaded.notes, *split.notes],
+        "first_rows": rows,
+        **summary_of(loaded, notes),
+        "chosen": {key: value for key, value in chosen.items() if value != settings.flat()[key]},
+        "notes": notes,
     }
-    if as_json:
-        print_json(facts)
-    else:
-        from fedmm_cli.data_report import print_dataset
-
-        print_dataset(facts)

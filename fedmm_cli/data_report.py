@@ -54,6 +54,59 @@ def print_dataset(facts: Mapping[str, Any]) -> None:
     }
     for name, own in facts["features"].items():
         lines[name] = f"{own['width']} numbers for {own['coverage']:.1%} of the items, from {own['source'] or 'memory'}"
-    print_facts(console, lines, indent=2, wrap=False)
+    for name, label in (("history_length", "history"), ("popularity", "popularity")):
+        own = facts[name]
+        lines[label] = f"{own['least']:,} to {own['most']:,}, median {own['median']:g}: {_bars(own['histogram'])}"
+    lines |= _time_and_choices(facts)
+    print_facts(console, lines, indent=2)
+    _print_rows(console, facts["first_rows"])
+    told = set()
+    for title, notes in (("dropped", facts["dropped"]), ("doubtful", facts["doubtful"])):
+        mark = "!" if title == "doubtful" else "-"
+        for note in notes:
+            if note not in told:
+                console.print(hanging(mark, note, "bold yellow" if title == "doubtful" else ""))
+            told.add(note)
     for note in facts["notes"]:
-        console.print(hanging("-", note, ""))
+        if note not in told:
+            console.print(hanging("-", note, ""))
+
+
+def _time_and_choices(facts: Mapping[str, Any]) -> dict[str, str]:
+    time, lines = facts["time"], {}
+    if time["first"] is not None:
+        days = "" if time["days"] is None else f", {time['days']:,.1f} days"
+        lines["time"] = f"{time['first']} to {time['last']}{days}; {time['tied']:.0%} of the events tie within a user"
+    if facts["chosen"]:
+        chosen = ", ".join(f"{key} {value}" for key, value in facts["chosen"].items())
+        lines["defaults"] = f"by the data's shape: {chosen}"
+    return lines
+
+
+def _bars(histogram: Sequence[tuple[str, int]]) -> str:
+    """``3-4 12%, 5-9 60%``: how many lie in each group."""
+    total = max(1, sum(number for _, number in histogram))
+    return ", ".join(f"{label} {number / total:.0%}" for label, number in histogram if number)
+
+
+def _print_rows(console: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The first rows of a file as they were read."""
+    if not rows:
+        return
+    from rich import box
+    from rich.table import Table
+
+    from fedmm.data.summary import moment_text
+
+    names = [name for name in ("user", "item", "rating", "timestamp") if any(name in row for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    for name in names:
+        table.add_column(f"{name} (as read)" if name == names[0] else name)
+    for row in rows:
+        shown = {**row}
+        if "rating" in row:
+            shown["rating"] = f"{row['rating']:g}"
+        if "timestamp" in row:
+            shown["timestamp"] = moment_text(row["timestamp"])
+        table.add_row(*(Text(str(shown.get(name, ""))) for name in names))
+    console.print(table)

@@ -20,7 +20,7 @@ PARQUET, ARROW = (".parquet", ".pq"), (".feather", ".arrow")
 TYPED = (*PARQUET, *ARROW)  # files of typed columns
 MAGIC = (b"PAR1", b"ARROW1", b"FEA1")
 
-__all__ = ["read_interactions", "read_titles"]
+__all__ = ["read_content", "read_interactions", "read_titles"]
 
 
 def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
@@ -43,6 +43,11 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
         return read_parquet(path, config)
     if path.suffix.lower() in ARROW or content.startswith(MAGIC[1:]):
         return read_arrow(path, config)
+    return read_content(content, path, config)
+
+
+def read_content(content: bytes, path: Path, config: DataConfig) -> RawInteractions:
+    """The rows of a text, packed or not, that was read from ``path``. Raises DataError as ``read_interactions``."""
     content, inner = unpack(content, path)
     content = _text(content, path, config.encoding)
     if holds_objects(content) or inner.suffix.lower() in (".json", ".jsonl", ".ndjson"):

@@ -32,6 +32,11 @@ def unpack(content: bytes, path: Path) -> tuple[bytes, Path]:
     return found, path.with_suffix("") if path.suffix.lower() in _ENDINGS else path
 
 
+def is_packed(content: bytes) -> bool:
+    """Whether the first bytes are those of a compressed file."""
+    return content.startswith(tuple(_KINDS))
+
+
 _KINDS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstandard", b"PK\x03\x04": "zip"}
 _ENDINGS = (".gz", ".bz2", ".zst", ".zip")
 
