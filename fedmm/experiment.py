@@ -140,9 +140,8 @@ class Experiment:
     def centralized(self) -> bool:
         """Whether one trainer sees all data: rounds are epochs then, and nothing travels.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> experiment.centralized
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.experiment.centralized
         False
         """
         return self.config.federation.mode == "centralized"
@@ -150,9 +149,8 @@ class Experiment:
     def initial_state(self) -> TrainState:
         """Round 0: fresh parameters, and the spectral start with its bytes where it is on.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> experiment.initial_state().server.round
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.experiment.initial_state().server.round
         0
         """
         return self._initial_state
@@ -176,7 +174,11 @@ class Experiment:
 
     @functools.cached_property
     def succession(self) -> Succession | None:
-        """What has followed recent items, where that is added to the scores."""
+        """What has followed recent items, where that is added to the scores.
+
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.experiment.succession
+        """
         return None if self.config.privacy.on else added_succession(self.config, self.sums)
 
     @functools.cached_property
@@ -194,16 +196,20 @@ class Experiment:
     def initial_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the model's parameters.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> experiment.initial_shapes()["backbone.item_embedding"]
+        >>> import fedmm.testing
+        >>> fedmm.testing.tiny_run().model.experiment.initial_shapes()["backbone.item_embedding"]
         (31, 8)
         """
         params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
         return {name: tuple(value.shape) for name, value in params.items()}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all that one client may keep (``ClientStates``)."""
+        """Names and shapes of all that one client may keep (``ClientStates``).
+
+        >>> import fedmm, fedmm.testing
+        >>> fedmm.Experiment.prepare(fedmm.testing.tiny_config(personal_gate=True)).state_shapes()
+        {'personal.gate': ()}
+        """
         params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
         personal = personal_zeros(self.config.model, params[ITEM_TABLE], gate=self.recommender.has_gate)
         kept = {**personal, **scaffold.named(params)} if self.federation.local.uses_controls else personal
@@ -264,7 +270,13 @@ class Experiment:
         return self.evaluate_scorer(self.scorer(snapshot), split, intervals=intervals)
 
     def scorer(self, snapshot: Snapshot) -> Scorer:
-        """The scores of a model: the backbone's up to the last warm-up round, then the full fusion's."""
+        """Scores of a model: the backbone's up to the last warm-up round, then the full fusion's. Column 0 is padding.
+
+        >>> import fedmm.testing
+        >>> model, asked = fedmm.testing.tiny_run().model, fedmm.testing.tiny_run().model.experiment.queries("test")
+        >>> model.experiment.scorer(model.snapshot)(asked.users, asked.histories).shape
+        torch.Size([16, 31])
+        """
         experts = snapshot.round > self.config.federation.warmup_rounds
         model = model_scorer(self.recommender, snapshot.params, self.device, experts=experts, clients=snapshot.clients)
         return with_additions(model, self.additions.values())

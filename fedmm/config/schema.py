@@ -213,7 +213,17 @@ class RuntimeConfig(Section):
 
 
 class ExperimentConfig(Section):
-    """All of it. The digest covers what decides the numbers."""
+    """All settings of a run, a frozen tree of sections. ``fedmm.load_config`` reads one from files and keywords.
+
+    ``flat()`` gives dotted keys and values, ``digest`` twelve hex digits over all that decides the numbers.
+
+    >>> import fedmm
+    >>> config = fedmm.ExperimentConfig()
+    >>> config.model.fusion, config.flat()["federation.rounds"], len(config.digest)
+    ('residual', 30, 12)
+    >>> fedmm.ExperimentConfig.model_validate({"federation": {"rounds": 2}}).federation.rounds
+    2
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ from fedmm.runs.folder import evaluated_params, require_complete, restore, resto
 from fedmm.runs.result import DatasetFacts
 
 Changes = Callable[[ExperimentConfig], ExperimentConfig]
+
+
+class Choosing(TypedDict, total=False):
+    """What ``TrainedModel.recommend`` takes beyond whom the lists are for."""
+
+    k: int
+    exclude: Sequence[ItemId]
+    only: Sequence[ItemId] | None
+    keep_seen: bool
+    min_score: float | None
+    diversity: float
+    warn: Warn | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +184,18 @@ class TrainedModel:
             raise ConfigError("One of history and histories is needed.", "Give exactly one of them.")
         return self._chooser.score([history] if history is not None else histories or [], warn)
 
+    @overload
+    def recommend(self, history: History, **how: Unpack[Choosing]) -> list[Recommendation]: ...
+
+    @overload
+    def recommend(self, *, user: ItemId, **how: Unpack[Choosing]) -> list[Recommendation]: ...
+
+    @overload
+    def recommend(self, *, histories: Sequence[History], **how: Unpack[Choosing]) -> list[list[Recommendation]]: ...
+
+    @overload
+    def recommend(self, *, users: Sequence[ItemId], **how: Unpack[Choosing]) -> list[list[Recommendation]]: ...
+
     def recommend(
         self,
         history: History | None = None,
@@ -186,7 +210,7 @@ class TrainedModel:
         min_score: float | None = None,
         diversity: float = 0.0,
         warn: Warn | None = None,
-    ) -> Any:
+    ) -> list[Recommendation] | list[list[Recommendation]]:
         """The ``k`` best items, best first, as ``Recommendation(item_id, score, title)``.
 
         One ``history`` or ``user`` gives a list, several ``histories`` or ``users`` a list of lists. A user stands for

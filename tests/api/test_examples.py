@@ -6,13 +6,15 @@ import doctest
 import inspect
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_overloads, get_type_hints
 
 import pytest
 
 import fedmm
 import fedmm.testing
 from fedmm.config.parts import KINDS
+from fedmm.recommendation.recommend import Recommendation
+from fedmm.runs.trained import Choosing
 from fedmm.utils.registry import own_parts
 
 SHARE = 0.8
@@ -78,3 +80,11 @@ def test_nearly_every_public_name_has_an_example_and_none_is_skipped() -> None:
 
 def _is_error(value: Any) -> bool:
     return inspect.isclass(value) and issubclass(value, Exception)
+
+
+def test_whoever_recommends_knows_what_comes_back() -> None:
+    """One history or user gives a list, several a list of lists: a type checker tells which."""
+    found = [get_type_hints(one)["return"] for one in get_overloads(fedmm.TrainedModel.recommend)]
+    assert found == [list[Recommendation]] * 2 + [list[list[Recommendation]]] * 2
+    own = inspect.signature(fedmm.TrainedModel.recommend).parameters.keys()
+    assert own == {"self", "history", "histories", "user", "users", *Choosing.__annotations__}
