@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from fedmm_cli import compare, config, data, evaluate, export, recommend, runs, serve, sweep, train, ui, verify
+from fedmm_cli import compare, config, data, evaluate, export, recommend, report, runs, serve, sweep, train, ui, verify
 from fedmm_cli.options import SettingsCommand
 from fedmm_cli.output import help_if_alone, run_command
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("train", cls=SettingsCommand)(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)

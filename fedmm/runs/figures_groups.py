@@ -28,11 +28,21 @@ SPREAD = 0.16  # between two rows of one group
 def draw_groups(tables: Mapping[str, Sequence[Group]], path: Path) -> Path:
     """Draws the tables of ``evaluation/groups.py`` as a PNG, or an SVG where ``path`` is called so, a panel each, with
     intervals as whiskers; the file is replaced atomically. Raises StorageError."""
-    panels = [
-        Panel(metric_words(f"full/{METRIC}"), partial(_draw_table, tables[name], title), width=5.4, height=3.6)
+    return (write_svg if path.suffix == ".svg" else write_png)(group_panels(tables), path)
+
+
+def group_panels(tables: Mapping[str, Sequence[Group]]) -> list[Panel]:
+    """The panels of that figure."""
+    return [
+        Panel(
+            metric_words(f"full/{METRIC}"),
+            partial(_draw_table, tables[name], title),
+            f"By {title}; lines are 95% intervals.",
+            width=5.4,
+            height=3.6,
+        )
         for name, title in TITLES.items()
     ]
-    return (write_svg if path.suffix == ".svg" else write_png)(panels, path)
 
 
 def _draw_table(table: Sequence[Group], x: str, axes: Axes) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from fedmm.report.comparison_page import write_report
+from fedmm.report.run_page import draw_samples, write_run_page
 from fedmm.report.study_page import write_study_page
 from fedmm.study import Changes, load_study
+from fedmm.testing import tiny_run
 from worlds import chromium
 from worlds.report_world import usual
 from worlds.trials_world import trials_of
@@ -21,11 +23,14 @@ SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("figure:not(.wide) 
   s.getBoundingClientRect().width / s.viewBox.baseVal.width))"""
 
 
-@pytest.fixture(scope="module", params=["compare", "study", "everything"])
+@pytest.fixture(scope="module", params=["compare", "study", "everything", "run"])
 def page(request, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pages") / f"{request.param}.html"
     if request.param == "compare":
         write_report(usual(), path)
+    elif request.param == "run":
+        run = tiny_run()
+        write_run_page(run, draw_samples(run.model, 2, 0), path)
     elif request.param == "study":
         study = load_study("default", Changes(plan={"minimize": "communication", "pruner": "none"}))
         write_study_page(study, trials_of(study, 40), IMPORTANCES, {"verdict": {"text": "No winner."}}, path)
@@ -36,7 +41,7 @@ def page(request, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1400, 1280, 390])
 def test_a_page_fits_the_screen_and_asks_for_nothing(page, width, dark, tmp_path):
     with chromium.Page(tmp_path / "profile", width, dark=dark) as browser:
         browser.open(page.as_uri())
