@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "examples" / "first_steps.ipynb"
 SLOW = (
     *(f"docs/tutorial/{name}.md" for name in ("quickstart", "own-data", "own-part", "study-and-table")),
+    "docs/howto/recommend.md",
     "docs/howto/export.md",
 )
 SHORT = {  # what a line of the shell gets behind it, by its first two words
