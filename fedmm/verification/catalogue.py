@@ -30,6 +30,7 @@ from fedmm.verification import (
     replay,
     seed_effects,
     statistics,
+    terms,
     wire,
 )
 from fedmm.verification.checks import GROUPS, Check
@@ -39,6 +40,7 @@ MODULES = (
     invariance,
     absence,
     losses,
+    terms,
     beginnings,
     engines,
     federation,

@@ -17,6 +17,8 @@ DIVERGED = "training that diverges is stopped"
 REFUSED = "what cannot be compared is refused"
 WARNED = "comparisons warn where it is due"
 RANGES = "a study's ranges are cut into rows as they say"
+TERMS = "sums of terms and their slopes equal the plain sum"
+PARTS = "parts of sparse scores, and routers of several clients, are as by hand"
 TEST, COMPARE, TABLE = "fedmm.evaluation.significance", "fedmm.comparison.compare", "fedmm.federation.pair_tables"
 FAULTS = (
     Fault(
@@ -108,6 +110,26 @@ FAULTS = (
         "single seeds are not told",
         (WARNED,),
         edited(f"{COMPARE}:_warnings", "if single and len(groups) > 1", "if not single and len(groups) > 1"),
+    ),
+    Fault(
+        "sparse constants are not scaled",
+        (TERMS,),
+        edited("fedmm.models.scores:SparseScores.scaled", "if scale is None", "if True"),
+    ),
+    Fault(
+        "a scale's slope is of all rows alike",
+        (TERMS,),
+        edited("fedmm.models.losses.softmax:_sparse_scale_gradient", "constants.rows", "0 * constants.rows"),
+    ),
+    Fault(
+        "another client's entries",
+        (PARTS,),
+        edited("fedmm.models.scores:SparseScores.some", "self.ends[first]), int(", "self.ends[0]), int("),
+    ),
+    Fault(
+        "the balance is of all clients together",
+        (PARTS,),
+        edited("fedmm.models.router:load_balance_loss", "counted.sum(1)", "counted.sum(1).mean(0, keepdim=True)"),
     ),
     Fault(
         "quarters are thirds",

@@ -43,10 +43,16 @@ def modules(only: str = "") -> list[str]:
     return [name for name in names if not name.endswith("__init__") and name.startswith(only)]
 
 
-def equivalents() -> dict[str, str]:
-    """Key -> reason."""
+def equivalents(all_: Iterable[Mutant]) -> dict[str, str]:
+    """Key -> reason, of mutants that are named, and of all mutants of statements that are."""
     entries = tomllib.loads(EQUIVALENTS.read_text(encoding="utf-8")).get("equivalent", [])
-    return {entry["mutant"]: entry["reason"] for entry in entries}
+    reasons = {entry.get("mutant") or entry["statement"]: entry["reason"] for entry in entries}
+    found = {}
+    for one in all_:
+        place = f"{one.module}:{one.function}: {one.statement}"
+        if one.key in reasons or place in reasons:
+            found[one.key] = reasons.get(one.key) or reasons[place]
+    return found
 
 
 def sampled(all_: Iterable[Mutant], number: int, seed: int) -> list[Mutant]:
@@ -79,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(chosen, options)
     found = known(options.out)
     entries = [found[digest(m)] for m in chosen if digest(m) in found]
-    return report(entries, equivalents())
+    return report(entries, equivalents(chosen))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,7 +108,7 @@ def _run(chosen: Sequence[Mutant], options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    named, until = equivalents(), time.monotonic() + 60 * options.minutes
+    named, until = equivalents(chosen), time.monotonic() + 60 * options.minutes
     work = [m for m in chosen if m.key not in named]
     found = known(options.out)
     left = [m for m in work if digest(m) not in found or (options.again and not found[digest(m)]["verify"])]

@@ -1,7 +1,8 @@
 """Where a function can be changed a little, and how: read off its syntax tree.
 
 A site is one change of one node: a comparison flipped, a constant off by one, a term dropped, arguments swapped, a sign
-turned. What is said to people (raises, asserts, formatted text, docstrings) and what types say is left alone.
+turned. What is said to people (raises, asserts, formatted text, docstrings), what types say and a strict zip, which
+asserts, are left alone.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Mutant:
     repeat: int  # among equal changes of this function
     lines: tuple[int, int]  # first and last of the statement (of its head, where it holds others)
     text: str = field(repr=False)  # the function's, without its layout
+    statement: str = ""  # that it stands in
 
     @property
     def key(self) -> str:
@@ -73,7 +75,7 @@ class _Change:
     place: int | None
     old: ast.AST
     new: ast.AST
-    lines: tuple[int, int] = (0, 0)
+    statement: ast.stmt
 
     def apply(self) -> None:
         ast.copy_location(self.new, self.old)
@@ -94,7 +96,7 @@ def mutants(module: str, path: Path) -> list[Mutant]:
         repeat = seen[function, before, after]
         seen[function, before, after] += 1
         line = getattr(change.old, "lineno", 0)
-        own = (change.lines, texts[function])
+        own = (_lines(change.statement), texts[function], _text(change.statement))
         found.append(Mutant(module, function, line, change.kind, before, after, number, repeat, *own))
     return found
 
@@ -129,7 +131,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
 
 def _of_body(function: Function) -> Iterator[_Change]:
     for place, statement in enumerate(function.body):
-        yield from _walk(statement, function, "body", place, (0, 0))
+        yield from _walk(statement, function, "body", place, statement)
 
 
 def _lines(statement: ast.stmt) -> tuple[int, int]:
@@ -139,21 +141,23 @@ def _lines(statement: ast.stmt) -> tuple[int, int]:
     return statement.lineno, max(statement.lineno, last or 0)
 
 
-def _walk(node: ast.AST, parent: ast.AST, field: str, place: int | None, lines: tuple[int, int]) -> Iterator[_Change]:
+def _walk(node: ast.AST, parent: ast.AST, field: str, place: int | None, statement: ast.stmt) -> Iterator[_Change]:
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return
     if isinstance(node, SILENT) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
         return
-    lines = _lines(node) if isinstance(node, ast.stmt) else lines
+    statement = node if isinstance(node, ast.stmt) else statement
     for kind, new in _alternatives(node):
-        yield _Change(kind, parent, field, place, node, new, lines)
+        yield _Change(kind, parent, field, place, node, new, statement)
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "args") and not isinstance(node, ast.Call):
             continue  # what types say, and defaults, which are not in a function's code
         if isinstance(value, ast.AST):
-            yield from _walk(value, node, name, None, lines)
+            yield from _walk(value, node, name, None, statement)
         elif isinstance(value, list):
             for at, item in enumerate(value):
                 if isinstance(item, ast.AST):
-                    yield from _walk(item, node, name, at, lines)
+                    yield from _walk(item, node, name, at, statement)
 
 
 def _alternatives(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
