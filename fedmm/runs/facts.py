@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 
+import numpy as np
+
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import traffic
@@ -56,18 +58,33 @@ def privacy_result(experiment: Experiment, rounds_done: int) -> PrivacyResult | 
 
 def expected_traffic(experiment: Experiment) -> Ledger:
     """The bytes of a whole run, the start included, from the shapes of its messages: those of the ledger at its end,
-    or more where clients ask for rows of the item table, since all rows are taken to travel. Nothing where one trainer
-    sees all data."""
+    or about those where clients ask for rows of the item table, since every client is taken to ask for as many as they
+    do on average. Nothing where one trainer sees all data."""
     state, federation = experiment.initial_state(), experiment.federation
     ledger = state.ledger
     if experiment.centralized:
         return ledger
-    config = experiment.config.federation
+    config, rows = experiment.config.federation, _mean_rows(experiment)
     for first, last in ((1, config.warmup_rounds), (config.warmup_rounds + 1, config.rounds)):
-        up, down = traffic(federation, state.server.params, first)
+        up, down = traffic(federation, state.server.params, first, rows)
         clients = federation.cohort_size * max(0, last - first + 1)
         ledger = ledger.add(up * clients, down * clients)
     return ledger
+
+
+def _mean_rows(experiment: Experiment) -> int | None:
+    """How many rows of the item table a client asks for in a round, on average over clients, where it draws no negative
+    twice; None where all travel."""
+    local, clients = experiment.federation.local, experiment.federation.clients
+    if not local.sends_touched_rows:
+        return None
+    config, num_items = local.config, experiment.split.num_items
+    windows = np.diff(local.windows.first)[clients]
+    batches = -(-windows // config.batch_size)
+    steps = config.steps_per_round if config.local_epochs is None else config.local_epochs * batches
+    draws = 1 if config.negatives_per == "round" else steps
+    own = np.array([len(np.unique(local.train[client])) for client in clients])
+    return round(float(np.minimum(own + draws * local.num_negatives, num_items).mean()))
 
 
 def announce_sizes(experiment: Experiment) -> str:
@@ -78,7 +95,7 @@ def announce_sizes(experiment: Experiment) -> str:
     if experiment.centralized:
         return f"sizes: {held}; nothing travels in {rounds} rounds"
     total, start = expected_traffic(experiment), experiment.initial_state().ledger
-    bound = "at most " if experiment.config.federation.num_negatives else ""
+    bound = "about " if experiment.federation.local.sends_touched_rows else ""
     begins = start.uplink_bytes + start.downlink_bytes
     first = f", {in_bytes(begins)} of them before the first" if begins else ""
     return (

@@ -90,3 +90,25 @@ def test_a_trial_measures_nothing_before_its_rounds(data: Path, tmp_path: Path) 
     run_training(tiny(data, tmp_path / "run"), watcher, test=False)
     assert stages
     assert not [text for text in (*stages, *watcher.notes) if "round 0" in text or "sizes" in text]
+
+
+@pytest.mark.parametrize("given", [{"local_steps": 1}, {"local_steps": 2, "negatives_per": "round"}])
+def test_bytes_of_asked_rows_are_announced_by_their_mean(given: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    """Every client takes part and no draw repeats another: all that is rounded is the mean number of rows."""
+    whole = {"federation.client_fraction": 1.0, "federation.num_negatives": 3}
+    settings = whole | {f"federation.{key}": value for key, value in given.items()}
+    config = tiny(data, tmp_path / "run", settings)
+    sent = run_training(config, Watcher(), test=False)["communication"]
+    experiment = Experiment.prepare(config)
+    told = vars(expected_traffic(experiment))
+    messages = config.federation.rounds * len(experiment.federation.clients)
+    a_row = 4 * config.model.hidden_dim + 64  # its number, what it holds and its holders, and more than that
+    for way, count in sent.items():
+        assert abs(told[way] - count) <= messages * a_row / 2
+    assert "send about" in announce_sizes(experiment)
+    assert (
+        told["uplink_bytes"]
+        < vars(expected_traffic(Experiment.prepare(tiny(data, tmp_path / "all", {"federation.client_fraction": 1.0}))))[
+            "uplink_bytes"
+        ]
+    )
