@@ -124,6 +124,11 @@ class FederationConfig(Section):
         description="whether the backbone beside the item table trains, or stays as it started (unset: trained; frozen "
         "in a private run with experts)",
     )
+    trained_size: Positive | None = Field(
+        None,
+        description="numbers of the largest parameter that trains beside the item table, the others stay as they "
+        "started (unset: any; 1000 in a private run whose backbone is frozen)",
+    )
     update_transforms: tuple[Annotated[str, *named("update_transform")], ...] = Field(
         (),
         description="what happens to an update before the server reads the sum, in this order (private: clip, noise)",

@@ -34,7 +34,7 @@ class PrivacyConfig(Section):
         0.7, description="share of the budget for the counts before the first round (federation.spectral_start)"
     )
     gating_init: Finite = Field(
-        1.0,
+        1.5,
         description="initial gating weight of a private run, in place of model.gating_init: little noise is left "
         "to learn it from",
     )

@@ -324,6 +324,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.test_from": (None,),
     "federation.item_table": (None,),
     "federation.backbone": (None,),
+    "federation.trained_size": (None,),
     "federation.update_transforms": ([],),
     "federation.update_clip": (1.0,),
     "federation.update_clip_by": ("whole",),

@@ -183,6 +183,9 @@ class LocalTraining:
             fixed.add(ITEM_TABLE)
         if self.config.backbone == "frozen":
             fixed |= {name for name in params if self.recommender.is_backbone(name) and name != ITEM_TABLE}
+        most = self.config.trained_size
+        if most is not None:
+            fixed |= {name for name, value in params.items() if value.numel() > most and name != ITEM_TABLE}
         fixed |= {name for name in params if is_prototype(name)}
         return [
             name for name in params if name not in fixed and (not backbone_only or self.recommender.is_backbone(name))

@@ -14,15 +14,19 @@ from fedmm.federation.private_start import CLIP, PrivateStart
 from fedmm.federation.rounds import Federation
 from fedmm.privacy.plan import PrivacyPlan
 
+FEW = 1000  # numbers of a parameter that trains: noise on many is louder than what they learn
+
 
 def private_federation(own: FederationConfig, config: ExperimentConfig, *, experts: bool) -> FederationConfig:
     """The federation's settings as a private run has them: what was left unset, and no row asked for by its number."""
     if not config.privacy.on:
         return own
+    backbone = own.backbone or ("frozen" if experts else "trained")
     return own.model_copy(
         update={
             "item_table": own.item_table or "frozen",
-            "backbone": own.backbone or ("frozen" if experts else "trained"),
+            "backbone": backbone,
+            "trained_size": own.trained_size or (FEW if backbone == "frozen" else None),
             "update_transforms": own.update_transforms or CHAIN,
             "item_rows": "all",
         }

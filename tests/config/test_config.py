@@ -140,6 +140,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.count_sums": Case("grouped", {"model.transition": True}),
     "federation.item_table": Case("frozen"),
     "federation.backbone": Case("frozen"),
+    "federation.trained_size": Case(30),
     "federation.update_transforms": Case(("clip",)),
     "federation.update_clip": Case(0.1, CLIPPED),
     "federation.update_clip_by": Case("part", CLIPPED),

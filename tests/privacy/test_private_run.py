@@ -224,6 +224,8 @@ def test_only_what_is_planned_trains() -> None:
     moved = {n for n, value in start.server.params.items() if not torch.equal(value, last.server.params[n])}
     assert moved
     assert not any(experiment.recommender.is_backbone(name) for name in moved)
+    few = fedmm.Experiment.prepare(private(trained_size=10))
+    assert 0 < len(few.federation.local.trainable(start.server.params, 1)) < len(moved)
 
 
 @given(st.integers(0, 1000), st.floats(0.0, 1.0))
@@ -315,4 +317,4 @@ def test_the_start_is_the_table_that_rounds_leave_alone() -> None:
         kept = table[start.counts.head][:, : factor.shape[1]].numpy()
         assert abs(np.corrcoef(kept.ravel(), factor.ravel())[0, 1]) > 0.9
     assert not table[0].any()
-    assert experiment.recommender.config.gating_init == 1.0
+    assert experiment.recommender.config.gating_init == 1.5
