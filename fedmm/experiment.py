@@ -318,7 +318,7 @@ class Experiment:
         return self.split.test if split == "test" else self.split.validation
 
     def baselines(self) -> dict[str, Scorer]:
-        """What every report shows beside the model. Round 0 is the model before training; it scores by the full
+        """The reference models that every report shows. Round 0 is the model before training; it scores by the full
         fusion.
 
         >>> import fedmm, fedmm.testing

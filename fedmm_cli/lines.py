@@ -1,4 +1,4 @@
-"""Lines that break between words at any width: a mark with a paragraph beside it, facts, and what logs get whole."""
+"""Lines that break between words at any width: a mark and a paragraph, facts, and whole lines for logs."""
 
 from __future__ import annotations
 

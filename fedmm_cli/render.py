@@ -113,7 +113,7 @@ def reference_rows(baselines: Mapping[str, Own], parts: Mapping[str, Own]) -> di
 
 
 def _print_metrics(console: Console, result: TrainResult | EvaluateResult, split: str, protocol: str) -> None:
-    """What the model stands beside under one protocol, and the model below."""
+    """The reference models under one protocol, and the model below."""
     values = result.metrics[split][protocol]
     rows = {
         label: found[split][protocol]

@@ -105,7 +105,7 @@ def _cells(row: MarginalRow) -> list[str]:
 
 
 def _print_test(console: Console, test: WinnerOnTest, *, is_winner: bool) -> None:
-    """The best trial on test, below what it stands beside; ``winner`` it is called only where there is one."""
+    """The best trial on test, below its reference models; ``winner`` it is called only where there is one."""
     name = "winner" if is_winner else "best trial"
     runs = "one run" if test.num_runs == 1 else f"the mean of {test.num_runs} runs"
     protocol, values = next(iter(test.metrics.items()))

@@ -38,7 +38,7 @@ class Claim(BaseModel):
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim beside what was measured."""
+    """A claim and the number that was measured for it."""
 
     claim: Claim
     measured: float | None

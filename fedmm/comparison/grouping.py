@@ -1,4 +1,4 @@
-"""Which runs belong together: those of one configuration under several seeds, or whatever a person groups by."""
+"""Which runs belong together: those of one configuration under several seeds, or of equal values of given settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison comes to, as the object that ``fedmm compare --json`` prints."""
+"""The result of a comparison, as the object that ``fedmm compare --json`` prints."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PairResult(Record):
 
 
 class ClaimResult(Record):
-    """A claim beside what was measured."""
+    """A claim and the number that was measured for it."""
 
     claim: str
     metric: str

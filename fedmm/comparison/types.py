@@ -39,7 +39,7 @@ class ComparedRun:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one configuration that differ in their seeds, or whatever else the groups were asked to be."""
+    """Runs of one configuration that differ in their seeds, or runs that agree in the settings that were grouped by."""
 
     label: str  # "A", "B", .. in order of the first metric's mean, the best first
     title: str  # what tells it from the others: "model.fusion=competitive, federation.learning_rate=0.1"

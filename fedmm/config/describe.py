@@ -1,4 +1,4 @@
-"""What settings there are, with kind, choices, default, description and what is allowed: read off the tree's schema.
+"""Describes every setting: kind, choices, default, description and what is allowed: read off the tree's schema.
 
 Error messages, the help page of ``fedmm train`` and ``fedmm config init`` say what a setting takes from here, so that
 it is stated once, in ``schema.py``.

@@ -1,4 +1,4 @@
-"""Settings that were given a value and have no effect beside the others, such as a trim without a trimmed mean.
+"""Finds settings that were given a value and have no effect with the others, such as a trim without a trimmed mean.
 
 They are no errors: a file, or a study that varies a choice, may well hold what only some choices read. But who sets one
 and sees no number change should be told why before a long run, not after it. The tests try both sides of every line:
@@ -27,7 +27,7 @@ class _Reader:
 
 
 def idle_settings(config: ExperimentConfig) -> list[str]:
-    """One sentence for each setting that differs from its default and has no effect beside the others."""
+    """One sentence for each setting that differs from its default and has no effect with the others."""
     given, defaults = config.flat(), ExperimentConfig().flat()
     return [
         f"{key} {given[key]} has no effect here: it needs {reader.needs}"

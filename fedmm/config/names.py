@@ -1,4 +1,4 @@
-"""Which known name an unknown one was probably meant to be, and the hint that says so. The one home of suggestions."""
+"""Suggests the known name that an unknown one was probably meant to be. The one home of suggestions and hints."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def suggestion(near: str | Path | None, otherwise: str = "") -> str:
 
 
 def missing_file_hint(path: Path, otherwise: str = "Check the path.") -> str:
-    """The hint for a file that is not there: the file beside it of nearly that name, else ``otherwise``."""
+    """The hint for a file that is not there: the file of nearly that name in its folder, else ``otherwise``."""
     try:
         siblings = sorted(other.name for other in path.parent.iterdir())
     except (OSError, ValueError):  # ValueError: a NUL in the path

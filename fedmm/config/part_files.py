@@ -1,4 +1,4 @@
-"""Loading the files, modules and installed packages that register parts."""
+"""Loads the files, modules and installed packages that register parts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def give_parts(sources: Sequence[str]) -> None:
 
 
 def stop_if_only_read() -> None:
-    """Called where training would begin: ends the reading of a script whose parts alone are wanted."""
+    """Ends, where training would begin, the reading of a script whose parts alone are wanted."""
     if _loading:
         raise StopReading
 

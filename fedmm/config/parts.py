@@ -210,7 +210,7 @@ def unregister_part(kind: str, name: str) -> None:
 
 
 def sees_single_updates(aggregation: str) -> bool:
-    """Whether a rule looks at single updates, so that every client has one vote and no secure sum can serve it."""
+    """Whether a rule reads single updates, so that every client has one vote and no secure sum can serve it."""
     return aggregation in ("median", "trimmed_mean") or aggregation in own_parts("robust_aggregation")
 
 

@@ -126,7 +126,8 @@ def register_fusion(name: str, fusion: Fusion) -> None:
 
     A ``fedmm.models.fusion.Fusion`` says whether the router weighs the backbone too, gives the parameters that it
     trains (float64, without a client axis), and turns the router's weights [C, N, M] into coefficients: None for a
-    backbone that always counts 1, and [C, N] for each expert.
+    backbone that always counts 1, and [C, N] for each expert. A parameter ``fusion.gate`` of one number is reported as
+    the gate, round by round.
 
     Raises ConfigError for a name that is taken or is no name.
 
@@ -145,7 +146,7 @@ def register_fusion(name: str, fusion: Fusion) -> None:
 
 
 def register_expert(name: str, kind: type[Expert]) -> None:
-    """Makes ``model.experts = name`` put an expert of ``kind`` beside the backbone, one a modality.
+    """Makes ``model.experts = name`` add an expert of ``kind`` to the backbone, one a modality.
 
     ``kind`` is a class made from ``fedmm.models.experts.Expert``, whose docstring has a whole one: ``init`` gives its
     parameters, ``term`` queries [C, R, K] and keys [N, K] whose products are its scores, or ``constants`` scores

@@ -50,7 +50,7 @@ class NeighborsConfig(Section):
 
 
 class ModelConfig(Section):
-    """The SASRec backbone, the experts beside it and how they are fused."""
+    """The SASRec backbone, its experts and how they are fused."""
 
     hidden_dim: Positive = Field(64, description="width D of item embeddings and encoder")
     num_blocks: Positive = Field(2, description="transformer blocks")
@@ -95,7 +95,7 @@ class ModelConfig(Section):
 
     @property
     def further_experts(self) -> tuple[str, ...]:
-        """Kinds of experts of the whole catalogue beside those of the modalities."""
+        """Kinds of experts of the whole catalogue, in addition to those of the modalities."""
         return ("transition",) if self.transition else ()
 
     @model_validator(mode="after")

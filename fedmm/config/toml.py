@@ -1,4 +1,4 @@
-"""Settings written as TOML, so that reading them gives the same settings again."""
+"""Writes settings as TOML; reading them gives the same settings again."""
 
 from __future__ import annotations
 

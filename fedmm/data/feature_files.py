@@ -236,7 +236,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    """An id column beside either one column of lists or several columns of numbers."""
+    """Reads an id column and either one column of lists or several columns of numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

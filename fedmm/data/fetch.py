@@ -137,7 +137,7 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def _store(data: Ml100k, parent: Path) -> Path:
-    """Write beside the target, then rename: a reader never sees half a dataset."""
+    """Writes into the target's folder, then renames: a reader never sees half a dataset."""
     target = parent / "ml-100k"
     temporary: Path | None = None
     try:

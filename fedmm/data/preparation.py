@@ -75,7 +75,7 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
 
 
 def _drop_users(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
-    """Without the rows of users that are not to be there, before anything else looks at the data."""
+    """Removes the rows of excluded users, before any other step."""
     if not config.exclude_users:
         return raw
     unknown = sorted(set(config.exclude_users) - set(raw.user_ids.tolist()))

@@ -97,7 +97,7 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Interactions with what is known about the items. ``notes`` name and count whatever was dropped.
+    """Interactions with what is known about the items. ``notes`` name and count all that was dropped.
 
     >>> import fedmm
     >>> data = fedmm.load_dataset("movielens-small")

@@ -77,7 +77,7 @@ def _step(block: Block, step: CatalogueStep, index: int, num_active: int) -> tup
 
 
 def _memoryless(config: FederationConfig) -> bool:
-    """Whether a row without a gradient stays where it is, whatever happened to it in earlier steps."""
+    """Whether a row without a gradient keeps its value, however earlier steps changed it."""
     return config.local_optimizer == "sgd" and not config.proximal_mu
 
 

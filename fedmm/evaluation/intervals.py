@@ -1,4 +1,4 @@
-"""How far the users at hand carry: percentile bootstrap intervals over users (Efron, 1979)."""
+"""How certain a mean over the users at hand is: percentile bootstrap intervals over users (Efron, 1979)."""
 
 from __future__ import annotations
 

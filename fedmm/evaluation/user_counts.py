@@ -35,7 +35,7 @@ class UserCounts:
 
 
 def save_user_counts(record: UserCounts, path: Path) -> None:
-    """Write atomically: a temporary file beside ``path``, flushed to disk, then renamed. Raises ``StorageError``."""
+    """Writes atomically: a temporary file in its folder, flushed to disk, then renamed. Raises ``StorageError``."""
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "user": record.users,

@@ -1,4 +1,4 @@
-"""Joining a cohort's updates. Rules that are means see sums only: what a secure sum would reveal, and nothing else.
+"""Joins a cohort's updates. Rules that are means see sums only: what a secure sum would reveal, and nothing else.
 
 ``AGGREGATIONS`` is the registry behind ``federation.aggregation``.
 """

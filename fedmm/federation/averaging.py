@@ -21,7 +21,7 @@ from fedmm.models.recommender import Recommender
 
 
 def averaged(server: ServerState, before: ServerState, config: FederationConfig) -> ServerState:
-    """The server's state after a round with the average moved on from that of the state ``before``.
+    """Returns the server's state after a round with the moving average of the state ``before`` updated.
 
     What rests in partial aggregation is averaged from its first round of training on: the rounds before would hold it
     back at its start. Prototypes are means of all rounds as they are.

@@ -1,4 +1,4 @@
-"""Dropout whose masks belong to clients: the same client in the same round and step drops the same entries, whatever
+"""Dropout whose masks belong to clients: the same client in the same round and step drops the same entries, however
 block it is trained in and whoever is beside it."""
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class LocalTraining:
 
     @property
     def loss(self) -> Loss:
-        """What a client minimises, beside the model's own penalties."""
+        """What a client minimises, without the model's own penalties."""
         return LOSSES[self.config.loss]
 
     @property
@@ -160,8 +160,8 @@ class LocalTraining:
         return self.config.local_algorithm == "scaffold"
 
     def carried(self, server: Params, clients: IntArray, round_number: int) -> Carried:
-        """What ``clients`` bring into the round beside the ``server``'s parameters. Experts' personal parts have no
-        place in a warm-up."""
+        """What ``clients`` bring into the round in addition to the ``server``'s parameters. A warm-up takes no personal
+        parts of experts."""
         model = self.recommender
         gate = model.has_gate and not self.warming_up(round_number)
         zeros = personal_zeros(model.config, server[ITEM_TABLE], gate=gate)

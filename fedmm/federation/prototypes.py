@@ -81,7 +81,7 @@ def move_prototypes(params: Params, sums: Params) -> Params:
 
 
 def prototype_messages(params: Params) -> tuple[Params, Params]:
-    """What one client sends beside its update and receives beside the parameters; empty without prototypes."""
+    """What one client sends with its update and receives with the parameters; empty without prototypes."""
     received = {name: value for name, value in params.items() if is_prototype(name)}
     centres = f".{CENTRES}"
     sent = {name.removesuffix(centres) + f".{SUMS}" if name.endswith(centres) else name: value

@@ -1,7 +1,7 @@
-"""Joining a cohort's updates by rules that a few wrong clients cannot bend. They look at single updates, so they
-exclude a secure sum; every client has one vote, whatever its weight.
+"""Joins a cohort's updates by rules that a few wrong clients cannot bend. The rules read single updates, so they
+exclude a secure sum; every client has one vote, and weights have no effect.
 
-``ROBUST_AGGREGATIONS`` is the registry behind ``federation.aggregation`` beside the sums of ``aggregation.py``.
+``ROBUST_AGGREGATIONS`` is the registry behind ``federation.aggregation``, with the sums of ``aggregation.py``.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def _residual_init(config: ModelConfig) -> Params:
 
 
 def _residual_mix(params: Mapping[str, Tensor], weights: Tensor) -> Mixture:
-    """final = backbone + g * sum_m w_m expert_m. The backbone's coefficient is 1 whatever the router says."""
+    """final = backbone + g * sum_m w_m expert_m. The router does not change the backbone's coefficient, 1."""
     gate = params[GATE].view(-1, 1)
     if GATE_OFFSET in params:
         gate = gate + apart(params[GATE_OFFSET]).view(-1, 1)

@@ -52,5 +52,5 @@ class Kinship:
 
 
 def default_weight(counts: float) -> float:
-    """w where none is set, beside counts of weight ``counts``."""
+    """w where none is set, with counts of weight ``counts``."""
     return BESIDE_COUNTS * counts if counts else WEIGHT

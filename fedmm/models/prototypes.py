@@ -1,4 +1,4 @@
-"""Memory prototypes: k-means centres of many clients' memories, global entries beside a client's own.
+"""Memory prototypes: k-means centres of many clients' memories, global entries in addition to a client's own.
 
 They are constants of the model beside its parameters: no gradient moves them, only the server does, once a round
 (``federation/prototypes.py``). A prototype that no entry was ever assigned to stands for nothing and is not attended.

@@ -115,7 +115,7 @@ class Recommender:
         return bool(self.experts) and self.config.fusion == "residual"
 
     def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
-        """Fresh parameters on the CPU. Backbone draws come first: it is the same whatever stands beside it."""
+        """Fresh parameters on the CPU. Draws the backbone first, so that the experts do not change it."""
         config = self.config
         params = sasrec.init_backbone(config, self.num_items, generator)
         for part in self.parts.values():
@@ -187,8 +187,9 @@ class Recommender:
         return route(params, torch.cat(inputs, dim=-1) / math.sqrt(self._router_width), present)
 
     def gating_weight(self, params: Mapping[str, Tensor]) -> float | None:
-        """The gate's value; None without one."""
-        return float(params[GATE]) if self.has_gate else None
+        """The gate's value: of the residual fusion, and of one's own that has ``fusion.gate``; None without one."""
+        gate = params.get(GATE)
+        return None if gate is None or gate.numel() != 1 else float(gate)
 
     def expert_weights(self, params: Mapping[str, Tensor]) -> dict[str, float]:
         """Each expert's router weight, averaged over the items that have any expert."""

@@ -219,7 +219,7 @@ def _draw_bars(comparison: Comparison, metric: str, axes: Axes) -> None:
 
 
 def baselines(comparison: Comparison, metric: str) -> dict[str, float]:
-    """Name -> mean over the runs that measured it, of what stands beside every model on ``metric``."""
+    """Name -> mean over the runs that measured it, of every reference model on ``metric``."""
     protocol, _, name = metric.rpartition("/")
     found: dict[str, list[float]] = {}
     for run in (run for group in comparison.groups for run in group.runs):

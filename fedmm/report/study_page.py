@@ -119,7 +119,7 @@ def _best(study: Study, trials: Sequence[TrialRecord]) -> Html:
 
 
 def _test(summary: Mapping[str, Any]) -> Html:
-    """The one look at test, beside the baselines: a table a protocol."""
+    """The numbers on test with those of the baselines: a table a protocol."""
     test, looks = summary.get("test"), summary.get("test_looks")
     again = f" Test was looked at {looks} times in this study." if isinstance(looks, int) and looks > 1 else ""
     if not test:

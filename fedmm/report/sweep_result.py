@@ -1,4 +1,4 @@
-"""What a study comes to, as the object that ``fedmm sweep --json`` prints and the study's folder keeps."""
+"""The result of a study, as the object that ``fedmm sweep --json`` prints and the study's folder keeps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConfirmationResult(Record):
 
 
 class WinnerOnTest(Record):
-    """The winner on test: means over its runs, and what stands beside the first."""
+    """The winner on test: means over its runs, and the reference models of the first."""
 
     trial: int
     num_runs: int

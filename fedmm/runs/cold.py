@@ -1,4 +1,4 @@
-"""What a model knows of items that never trained: its ranking of cold items among themselves, beside chance."""
+"""What a model knows of items that never trained: its ranking of cold items among themselves, with that of chance."""
 
 from __future__ import annotations
 

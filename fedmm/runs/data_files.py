@@ -1,4 +1,4 @@
-"""Where a run's data files are: paths are kept as they were given, beside the folder in which they were valid."""
+"""Where a run's data files are: paths are kept as they were given, with the folder in which they were valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figure of groups: a model and what stands beside it, by users' histories and by targets' holders."""
+"""Draws the figure of groups: a model and its reference models, by users' histories and by targets' holders."""
 
 from __future__ import annotations
 

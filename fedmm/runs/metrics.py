@@ -10,7 +10,7 @@ OWN = ("best/", "test/")  # the model's own numbers: columns of a list of runs
 
 
 def flat_metrics(result: TrainResult) -> dict[str, float]:
-    """``test/full/hr_at_10`` and so on; on test those of what stands beside the model too."""
+    """``test/full/hr_at_10`` and so on; on test those of the reference models too."""
     parts = {{"validation": "best"}.get(split, split): values for split, values in result.metrics.items()}
     for kind, rows in (("baseline", result.baselines), ("part", result.parts)):
         parts |= {f"{kind}/{name}": entry["test"] for name, entry in rows.items() if "test" in entry}

@@ -1,4 +1,4 @@
-"""What stands beside a model in every report: the baselines, each of its parts alone, and paired tests against them."""
+"""Measures the reference models of every report: baselines and each part of the model alone, with paired tests."""
 
 from __future__ import annotations
 

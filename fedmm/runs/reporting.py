@@ -1,4 +1,4 @@
-"""The end of a run: the best round and what stands beside it, evaluated, kept, drawn and summed up as a result."""
+"""Ends a run: evaluates the best round and its reference models, keeps and draws the numbers, and makes the result."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def report(
     pace: Pace,
     known: Mapping[str, Evaluation],
 ) -> TrainResult:
-    """Evaluates the best round and the baselines, writes what is kept beside the checkpoint, and sums it all up.
+    """Evaluates the best round and the baselines, writes what is kept with the checkpoint, and sums it all up.
     ``known`` are rows of validation that were measured before."""
     if state.best is None:
         raise FedmmError("The run has no validated round.", "Start it anew.")
@@ -98,7 +98,7 @@ def report(
 
 
 def _measure(run: Running, best: Snapshot, pace: Pace, known: Mapping[str, Evaluation]) -> _Measured:
-    """Evaluates the best round and what stands beside it, and keeps the counts user by user."""
+    """Evaluates the best round and its reference models, and keeps the counts user by user."""
     experiment = run.experiment
     splits = ("validation", "test") if run.test else ("validation",)
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
@@ -169,7 +169,7 @@ def _tracking_uri(config: ExperimentConfig) -> str | None:
 
 
 def _draw_figures(run: Running, own: _Measured) -> None:
-    """The learning curve beside the baselines, and the gain by groups, where they were measured."""
+    """Draws the learning curve with the baselines, and the gain by groups, where they were measured."""
     if own.beside:
         _draw(run, "The learning curve", partial(_draw_curve, run, own.beside["validation"].baselines))
     if own.groups.get("test"):

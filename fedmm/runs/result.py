@@ -1,4 +1,4 @@
-"""What a training and an evaluation come to, as typed objects: the ones that ``--json`` prints and a run folder keeps.
+"""Results of a training and of an evaluation, as typed objects: the ones that ``--json`` prints and a run folder keeps.
 
 Whatever was measured is an attribute: ``result.metrics.test.full.ndcg_at_10``, its 95% interval
 ``result.metrics.test.full.ci95.ndcg_at_10``, ``result.baselines.popularity.test.full.hr_at_10``,
@@ -62,7 +62,7 @@ class PairedTests(Named[Paired]):
 
 
 class Group(Record):
-    """One group of users or of targets: ``rows`` has the model and what stands beside it."""
+    """One group of users or of targets: ``rows`` has the model and its reference models."""
 
     absent: ClassVar[frozenset[str]] = frozenset({"model_minus_backbone"})
 

@@ -1,4 +1,4 @@
-"""What came of each value of each searched parameter: tables by value.
+"""Sums up the trials of each value of each searched parameter, as tables by value.
 
 Such a table says less than it seems to. TPE (Bergstra et al., NeurIPS 2011) spends its trials where earlier ones did
 well, so the trials with one value are no random sample: their other parameters are better or worse chosen than those

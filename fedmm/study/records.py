@@ -1,4 +1,4 @@
-"""What is known of a study's trials, as plain values: whatever stores them, whoever reports on them."""
+"""What is known of a study's trials, as plain values, without the storage that keeps them."""
 
 from __future__ import annotations
 

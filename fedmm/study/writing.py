@@ -1,4 +1,4 @@
-"""A study written as TOML, so that reading it gives the same study again."""
+"""Writes a study as TOML; reading it gives the same study again."""
 
 from __future__ import annotations
 

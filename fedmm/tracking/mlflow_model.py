@@ -1,4 +1,4 @@
-"""Models in MLflow: a folder in MLflow's format, its record beside a run, and names in the registry.
+"""Models in MLflow: a folder in MLflow's format, its record with a run, and names in the registry.
 
 The folder is "models from code" of the flavor ``python_function``: a script, the file it reads, and facts about both.
 It is written here, not by ``mlflow.pyfunc.save_model``, which goes through all installed packages for seconds.
@@ -28,7 +28,7 @@ LOADER = "mlflow.pyfunc.loaders.code_model"
 
 @dataclass(frozen=True)
 class Columns:
-    """The signature: what stands in a row of the input and of the output, and parameters with their defaults.
+    """The signature: what is in a row of the input and of the output, and parameters with their defaults.
 
     Types are those of MLflow: string, double, long, boolean; every column of a table is a list of its type.
     """

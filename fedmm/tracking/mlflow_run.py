@@ -137,7 +137,7 @@ class MlflowRun:
         self._metrics: dict[str, float] = {}  # the latest of each
 
     def connect(self) -> None:
-        """Reaches the store and has a run there, or raises whatever stood in the way.
+        """Reaches the store and has a run there, or raises the store's error.
 
         Raises ConfigError for a store that MLflow cannot use and for a deleted experiment.
         """
@@ -227,8 +227,8 @@ class MlflowRun:
         return str(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
-        """Beside a database file, in ``mlruns``, which is where ``mlflow ui`` started there looks; a server decides
-        for itself."""
+        """In ``mlruns``, in the folder of a database file, where ``mlflow ui`` finds it; a server decides for
+        itself."""
         database = database_path(self.uri)
         if database is None:
             return None

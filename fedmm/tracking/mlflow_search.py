@@ -86,7 +86,7 @@ class TrackedRuns:
         return [str(experiment.experiment_id)]
 
     def _search(self, query: str, experiments: list[str], most: int, *, study: bool | None = None) -> list[TrackedRun]:
-        """``study`` True keeps trials alone, False whatever is no part of a study."""
+        """``study`` True keeps trials alone, False all that is no part of a study."""
         runs = self._client.search_runs(experiments, query, max_results=most, order_by=NEWEST_FIRST)
         kept = [run for run in runs if study is None or (_is_trial(run) if study else STUDY_TAG not in run.data.tags)]
         return [_tracked(run) for run in kept]

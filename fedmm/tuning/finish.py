@@ -1,4 +1,4 @@
-"""The end of a sweep: files, figures and the result object, and the winner's one look at test."""
+"""The end of a sweep: files, figures and the result object, and the one measurement of the winner on test."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def _write_parquet(study: Study, records: Sequence[TrialRecord], path: Path) -> 
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    """One row a mapping; values keep their kinds, so that a whole number stays one beside what is absent."""
+    """One row a mapping; values keep their kinds, so that a whole number stays one where others are absent."""
     import pandas
 
     return pandas.DataFrame(rows, columns=list(rows[0]) if rows else ["trial"], dtype=object)

@@ -60,7 +60,7 @@ def fail(study: Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> boo
 
 
 def live_trial(study: Study, trial: FrozenTrial) -> Trial:
-    """A running trial, to draw values for and report to. What its sampler looks at is read anew."""
+    """A running trial, to draw values for and report to. What its sampler reads is read anew."""
     study._thread_local.cached_all_trials = None
     return Trial(study, trial._trial_id)
 

@@ -1,4 +1,4 @@
-"""What a study came to: its winner, whether that is one, and what it is worth on test."""
+"""Judges a study: whether its best trial is a winner, and what it reaches on test."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def confirm(study: Study, winner: Sequence[RunRecord], default: Sequence[RunReco
 
 
 def evaluate_on_test(study: Study, trial: TrialRecord, threads: int) -> dict[str, Any]:
-    """The winner's metrics on test: ``{protocol: {metric: mean over its runs}}``, and those of what stands beside its
-    first run: the baselines and each part of the model alone.
+    """Measures the winner on test: ``{protocol: {metric: mean over its runs}}``, and the reference models of its first
+    run: the baselines and each part of the model alone.
 
     Raises CheckpointError where a run's checkpoint is not on this machine.
     """

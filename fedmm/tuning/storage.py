@@ -1,4 +1,4 @@
-"""Where a study's trials are kept: a journal file in the study's folder, or whatever database Optuna can reach."""
+"""Where a study's trials are kept: a journal file in the study's folder, or a database that Optuna can reach."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _open_database(url: str) -> BaseStorage:
 
 
 def _require_own(url: str) -> None:
-    """Raises StudyStorageError for the database of another program, before Optuna puts its tables beside those."""
+    """Raises StudyStorageError for the database of another program, before Optuna adds its tables to it."""
     from sqlalchemy import create_engine, inspect
 
     engine = create_engine(url)

@@ -1,7 +1,7 @@
-"""Every look at test, counted: each trained model that a study measured on it, once.
+"""Logs every model that a study measured on the test split, each once.
 
-The study's storage has one attribute a look, so that no worker overwrites another's and a run that is gone on with is
-not counted twice; the study's folder has the same as lines of JSON, appended as they happen.
+The study's storage has one attribute for each model, so that no worker overwrites another's and a resumed run is not
+counted twice; the study's folder has the same entries as lines of JSON, appended as they happen.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Entry:
 
 
 def make_entry(study: Study, trial: int, values: Mapping[str, Any], seed: int) -> Entry:
-    """A look now, at the run of ``trial`` with ``values`` under ``seed``."""
+    """Makes the entry of a measurement now: the run of ``trial`` with ``values`` under ``seed``."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return Entry(now, study.name, trial, values.get(VARIANT), seed, study.configure(values, seed).digest)
 
 
 def record_entry(trials: optuna.Study, folder: Path, look: Entry) -> None:
-    """Counts and logs the look, unless that model has been looked at before: it gives the same numbers again. Raises
+    """Stores and logs the entry, unless that model was measured before: it gives the same numbers again. Raises
     StorageError where the folder cannot be written."""
     key = f"{PREFIX}{look.config_digest}"
     if key not in trials.user_attrs:
@@ -50,7 +50,7 @@ def record_entry(trials: optuna.Study, folder: Path, look: Entry) -> None:
 
 
 def entries_of(trials: optuna.Study) -> list[Entry]:
-    """Every look of the study, on whatever machine, the earliest first."""
+    """Returns every entry of the study, of all machines, the earliest first."""
     found = [Entry(**value) for key, value in trials.user_attrs.items() if key.startswith(PREFIX)]
     return sorted(found, key=lambda look: (look.time, look.trial, look.seed))
 

@@ -163,7 +163,7 @@ def _give_back(trials: optuna.Study, trial: Trial, interrupts: Interrupts) -> No
 
 
 def _run_trial(job: Job, study: Study, trials: optuna.Study, trial: Trial, tell: Tell, interrupts: Interrupts) -> None:
-    """One trial to its end, whatever that is. Raises Interrupted where the worker has to stop."""
+    """Runs one trial until it is complete, pruned or failed. Raises Interrupted where the worker has to stop."""
     try:
         with interrupts.shielded():  # the storage's picture in memory must not stop half-way
             values = suggest(study, trial)

@@ -62,7 +62,7 @@ def over(
 
 
 def has_experts(model: Model) -> bool:
-    """Whether there is anything beside the backbone."""
+    """Whether the model has an expert."""
     return bool(model.recommender.experts)
 
 

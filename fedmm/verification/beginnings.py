@@ -1,4 +1,4 @@
-"""Claims about where training begins: every parameter's mean and spread, and what stands exactly."""
+"""Claims about where training begins: every parameter's mean and spread, and exact values where there are any."""
 
 from __future__ import annotations
 

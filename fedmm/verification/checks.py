@@ -1,4 +1,4 @@
-"""A check: a named claim, measured. The measured value stands beside what it was held against."""
+"""A check: a named claim, measured. The measured value is shown with its tolerance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """One claim. ``measure`` looks at a subject; an exception of its own counts as a failure."""
+    """One claim. ``measure`` measures a subject; an exception of its own counts as a failure."""
 
     group: str
     name: str

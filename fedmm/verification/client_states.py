@@ -40,7 +40,7 @@ def _worlds() -> list[tuple[LocalTraining, LocalTraining, Params]]:
 
 
 def others_stay(subject: Subject) -> Finding:
-    """A client with another state, beside everybody: what all others send and keep."""
+    """Gives one client another state and returns what all others send and keep."""
     del subject
     gaps = []
     for local, changed, params in _worlds():

@@ -166,7 +166,7 @@ def engines_agree_on_the_data(subject: Subject) -> Finding:
 
 
 def order_gap(subject: Subject) -> Finding:
-    """A client's update must not depend on who is beside it, or on the order they stand in."""
+    """A client's update must not depend on the other clients of its block or on their order."""
     del subject
     gaps = []
     for name, engine in ENGINES.items():

@@ -99,7 +99,7 @@ def model_score(run: LittleRun, params: Params, *, only: str | None = None) -> S
 
 
 def scores_beside(run: LittleRun) -> dict[str, Score]:
-    """Who stands beside the model."""
+    """The reference models that a report shows."""
     counts = counted(run.train, run.experiment.split.num_items)
     held = [sum(item in row for row in run.train) for item in range(run.experiment.split.num_items + 1)]
     start = run.experiment.initial_state().server.params

@@ -1,4 +1,4 @@
-"""Claims about how results are read: comparisons of runs, verdicts and claims, and what a study says of its trials."""
+"""Claims about how results are interpreted: comparisons of runs, verdicts, claims and a study's words on trials."""
 
 from __future__ import annotations
 

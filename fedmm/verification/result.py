@@ -1,4 +1,4 @@
-"""What a verification comes to, as the object that ``fedmm verify --json`` prints."""
+"""The result of a verification, as the object that ``fedmm verify --json`` prints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedmm.utils.records import Record
 
 
 class CheckResult(Record):
-    """One check: the measured value beside what it was held against."""
+    """One check: the measured value and the tolerance it is compared with."""
 
     group: str
     name: str

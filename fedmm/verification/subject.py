@@ -161,7 +161,7 @@ def _features(width: int, name: str, present: BoolArray) -> ItemFeatures:
 
 
 def shaken(params: Params) -> Params:
-    """Every parameter moved a little at random: zeros, ones and identities hide mistakes. The gate and the padding
+    """Adds small random numbers to every parameter: zeros, ones and identities hide mistakes. The gate and the padding
     row stay as they are."""
     generator = torch_stream(0, "verify shake")
     moved = {}

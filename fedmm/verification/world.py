@@ -87,7 +87,7 @@ def with_states(local: LocalTraining, params: Params, number: int = 1) -> LocalT
 
 
 def all_by_client(blocks: Iterator[UpdateBlock]) -> dict[int, ClientUpdate]:
-    """As ``by_client``, with what a client sends of its control variates and all that it keeps beside its delta."""
+    """As ``by_client``, with what a client sends of its control variates and all that it keeps besides its delta."""
     listed = list(blocks)
     found = by_client(iter(listed))
     for block in listed:

@@ -1,4 +1,4 @@
-"""Evidence against a reading: what a file without a header holds that users, items and sequences of items do not."""
+"""Finds values in a file without a header that users, items and sequences of items do not have."""
 
 from __future__ import annotations
 

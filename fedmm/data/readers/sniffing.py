@@ -113,7 +113,7 @@ def _refuse_objects(lines: Sequence[str], path: Path) -> None:
 
 
 def _refuse_values_as_names(rows: Sequence[Sequence[str]], config: DataConfig, path: Path) -> None:
-    """Raises DataError where the settings name as columns what stands in the first row of a file without a header."""
+    """Raises DataError where the settings name as columns the values of the first row of a file without a header."""
     named = {getattr(config, f"{role}_column") for role in SYNONYMS} - {None}
     values = _by_column(rows[1:], len(rows[0]))
     again = [name for place, name in enumerate(rows[0]) if name in named and name in values[place]]

@@ -59,7 +59,7 @@ def _days_alone(values: Sequence[str]) -> bool:
 
 
 def _lists(names: Sequence[str], values: Mapping[int, Sequence[str]], columns: Columns) -> list[str]:
-    """A remark on a column of lists of items beside the column of items: histories that would be lost."""
+    """Remarks on a column of lists of items in a file that has a column of items: its histories would be lost."""
     read = (columns.user, columns.item, columns.rating, columns.timestamp)
     found = [
         plain(names[place])

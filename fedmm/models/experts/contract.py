@@ -1,4 +1,4 @@
-"""What an expert is: one part that scores beside the backbone, weighed by the router candidate by candidate.
+"""What an expert is: one part that adds scores to the backbone's, weighed by the router candidate by candidate.
 
 An expert answers R positions of C clients about N candidates in up to three ways, and its score is their sum:
 
@@ -79,7 +79,7 @@ class Representation(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Expert:
-    """One expert beside the backbone. Each part that is not given says nothing.
+    """One expert, which adds scores to the backbone's. Each part that is not given adds nothing.
 
     Shapes: C clients, B windows of L items, R positions that ask, N candidates, D ``hidden_dim``, F a modality's
     width, V items with padding. Every parameter has a leading client axis [C, ...] when it is used, and none when it
@@ -142,7 +142,7 @@ class Expert:
         return self.source.name
 
     def present(self, tables: Mapping[str, FeatureTable], catalogue: Tensor | None = None) -> Tensor:
-        """The items it can speak of, bool [V]; elsewhere its weight is 0, whatever it says. Over catalogues of each
+        """The items it can speak of, bool [V]; elsewhere its weight is 0. Over catalogues of each
         client's own [C, N], whose columns are the items ``catalogue`` [C, N]."""
         if self.per_modality:
             return tables[self.name].present
@@ -185,7 +185,7 @@ class Expert:
         raise NotImplementedError(f"{type(self).__name__} projects no features")
 
     def formed_per_row(self, num_candidates: int) -> int:
-        """Numbers that training forms for each position that asks, beside the loss's own: blocks of clients are cut
+        """Numbers that training forms for each position that asks, without the loss's own: blocks of clients are cut
         by it."""
         return num_candidates if self.has_constants else 0
 

@@ -1,4 +1,4 @@
-"""The pooled expert: what the recent history looks like, compared with what the candidate looks like.
+"""The pooled expert: compares the features of the recent history with those of the candidate.
 
     pool_l = sum_{j <= l} d^(l-j) f_j / sum_{j <= l} d^(l-j)      over the items that have the modality; d learnable
     s(l, t) = < LN(W pool_l), W f_t > / sqrt(P)

@@ -129,7 +129,7 @@ def _of_client(tensor: Tensor | SparseScores, client: int, place: int, rows: int
 
 
 def _needs_product(term: _Parts) -> bool:
-    """Whether a term's own scores are formed beside the sum: for their scale, but where they are sparse entries."""
+    """Whether a term's own scores are formed apart from the sum: for their scale, but where they are sparse entries."""
     queries, _, scale, constants = term
     return scale is not None and not (queries is None and isinstance(constants, SparseScores))
 
