@@ -118,7 +118,7 @@ def train(
     or a file) replaces what they say of the data; ``output`` is the run's folder, by default a fresh one under
     ``runs/``. ``observer`` hears what is done (by default the logger ``fedmm``); each of ``callbacks`` sees every
     round's ``RoundReport`` and may raise ``StoppedEarly``. ``resume`` goes on with the stopped run in ``output``, bit
-    for bit. ``tags`` join those of the MLflow run.
+    for bit, and begins one, with a warning, where there is none. ``tags`` join those of the MLflow run.
 
     Raises ConfigError and DataError before training, DivergenceError where numbers are no longer finite, StoppedEarly
     where a callback asked for it, StorageError where the folder cannot be written.

@@ -39,14 +39,13 @@ def train(
     with timer.stage(START_UP):
         settings = given.load()  # before anything heavy loads: a typing error is answered at once
         if resume:
-            from fedmm.runs.folder import CONFIG_FILE, find_resumable
+            from fedmm.runs.folder import CONFIG_FILE
+            from fedmm.runs.own_parts import require_parts_of
+            from fedmm.runs.resuming import require_resumable
 
-            stopped = find_resumable(settings.runtime.output)
-            if stopped is not None:
-                from fedmm.runs.own_parts import require_parts_of
-
-                require_parts_of(stopped, CONFIG_FILE)
-                settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
+            stopped = require_resumable(settings.runtime.output)
+            require_parts_of(stopped, CONFIG_FILE)
+            settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
         if settings.tracking.enabled:
             from fedmm.tracking.mlflow_store import resolve_uri
 

@@ -80,7 +80,8 @@ def run_training(
     set_threads(config.runtime.threads)
     resumed = find_resumable(config.runtime.output) if resume else None
     if resume and resumed is None:
-        observer.warn("There is no stopped run to resume; a new one begins.")
+        where = "" if config.runtime.output is None else f" in {config.runtime.output}"
+        observer.warn(f"There is no stopped run to resume{where}; a new one begins.")
     if resumed is None:
         require_free(config.runtime.output)
     with Interrupts() as interrupts:
