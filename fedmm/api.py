@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedmm.config.part_files import stop_if_only_read
 from fedmm.errors import ConfigError
+from fedmm.utils.lists import require_list
 
 if TYPE_CHECKING:
     from fedmm.comparison.types import Comparison
@@ -187,6 +188,7 @@ def evaluate(
     from fedmm.runs.evaluate import run_evaluation
     from fedmm.runs.watching import LogObserver
 
+    require_list(protocols, "protocols")
     folder, known = (Path(run), None) if isinstance(run, (str, Path)) else (run.folder, run.data)
     chosen, now = None if protocols is None else tuple(protocols), known if data is None else Path(data)
     return run_evaluation(folder, observer or LogObserver(), split=split, protocols=chosen, data=now)
@@ -214,6 +216,8 @@ def compare(*runs: Run | PathLike, by: Sequence[str] = (), metrics: Sequence[str
     from fedmm.comparison.loading import common_split, run_folder
     from fedmm.comparison.loading import load_run as load_compared
 
+    require_list(by, "by")
+    require_list(metrics, "metrics")
     if len(runs) < 2:
         raise ConfigError(f"A comparison of {len(runs)} run has nothing to compare.", "Give two runs or more.")
     folders = []
@@ -300,6 +304,7 @@ def verify(
     from fedmm.verification.checks import GROUPS, choose, run_checks, summary
     from fedmm.verification.loading import subject_of_config
 
+    require_list(only, "only")
     unknown = [group for group in only if group not in GROUPS]
     if unknown:
         raise ConfigError(f"There is no group of checks {unknown[0]!r}.", f"Give some of {', '.join(GROUPS)}.")

@@ -58,3 +58,10 @@ class DivergenceError(FedmmError):
 
     code = "divergence"
     exit_code = 1
+
+
+class PartError(FedmmError):
+    """A part of a user's own (an aggregation, an expert, ...) that raised an error or returned what it may not."""
+
+    code = "part"
+    exit_code = 1

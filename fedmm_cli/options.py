@@ -29,6 +29,7 @@ PROTOCOLS = {
     "sampled": ("uniform100", "popularity100"),
     "both": ("full", "uniform100", "popularity100"),
 }
+EVAL = f"Full ranking, sampled negatives, or both: {', '.join(PROTOCOLS)}"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _describe(flag: Flag) -> tuple[str, str]:
     from fedmm.config.toml import toml_value
 
     if flag.name == "--eval":
-        return "WORD", "Full ranking, sampled negatives, or both: full, sampled, both. Default: both."
+        return "WORD", f"{EVAL}. Default: both."
     setting = known_settings()[flag.key]
     text = f"{setting.description[0].upper()}{setting.description[1:]}"
     if setting.choices:

@@ -108,8 +108,22 @@ def _failure(error: Exception, as_json: bool, debug: bool) -> int:
     if isinstance(error, MemoryError) or any(word in str(error) for word in MEMORY_WORDS):
         remedy = "Lower runtime.block_size, federation.batch_size or model.hidden_dim."
         return fail("memory", "There is not enough memory for this run.", remedy, 1, as_json)
-    remedy = "Please report it." if debug else "Please report it; run again with --debug for the traceback."
-    return fail("bug", f"This is a bug in fedmm: {type(error).__name__}: {error}", remedy, 1, as_json)
+    return _unforeseen(error, debug, as_json)
+
+
+def _unforeseen(error: Exception, debug: bool, as_json: bool) -> int:
+    """An error of a part of the user's own, where it came out of one, else a bug of fedmm's."""
+    from fedmm.config.part_errors import part_error, suspects
+
+    blamed, others = part_error(error), suspects()
+    trace = "" if debug else "; run again with --debug for the traceback"
+    if blamed is not None:
+        return fail(blamed.code, blamed.message, f"{blamed.remedy.rstrip('.')}{trace}.", blamed.exit_code, as_json)
+    what, remedy = f"{type(error).__name__}: {error}", f"Please report it{trace}."
+    if not others:
+        return fail("bug", f"This is a bug in fedmm: {what}", remedy, 1, as_json)
+    remedy = f"See whether your parts return what they should (fedmm.testing checks them). If they do: {remedy}"
+    return fail("bug", f"{what} (with your {others})", remedy, 1, as_json)
 
 
 def _usage(error: Exception, as_json: bool) -> int:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
+from fedmm.config.part_errors import returned
+from fedmm.config.parts import KINDS
 from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
@@ -69,6 +71,23 @@ def heat_normalised_mean(total: UpdateSum, config: FederationConfig) -> Params:
 
 Aggregation = Callable[[UpdateSum, FederationConfig], Params]
 AGGREGATIONS: Registry[Aggregation] = Registry("aggregation", {"mean": weighted_mean, "heat": heat_normalised_mean})
+
+
+def require_aggregate(found: object, total: UpdateSum, rule: str) -> None:
+    """Raises PartError where a rule of a user's own returned anything but one tensor for each parameter of the sum."""
+    if rule not in KINDS["aggregation"].own():
+        return
+    if not isinstance(found, Mapping):
+        raise returned("aggregation", rule, f"{type(found).__name__}, not a dictionary")
+    for name in sorted({*map(str, found), *total.deltas}):
+        if name not in found or name not in total.deltas:
+            word = "no tensor for" if name not in found else "something for"
+            what = "the parameter" if name not in found else "what is no parameter,"
+            raise returned("aggregation", rule, f"{word} {what} {name!r}")
+        shape, value = tuple(total.deltas[name].shape), found[name]
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise returned("aggregation", rule, f"{got} for the parameter {name!r} of shape {shape}")
 
 
 def _nothing(like: UpdateBlock, num_items: int) -> UpdateSum:

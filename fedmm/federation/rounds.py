@@ -12,7 +12,7 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
-from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, sum_updates
+from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, require_aggregate, sum_updates
 from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
@@ -95,6 +95,7 @@ def run_round(
             aggregate = AGGREGATIONS[config.aggregation](total, config)
         else:
             (aggregate, total), costs = join_updates(updates, federation), {}
+        require_aggregate(aggregate, total, config.aggregation)
         update_norm = float(norm(aggregate))
     with timer.stage("local training"):
         memories = prototype_sums(local, state.params, cohort, number)

@@ -14,7 +14,7 @@ def predict(ranker: Ranker, table: Any, params: dict[str, Any] | None) -> Any:
     import pandas as pd
 
     given = params or {}
-    histories = [list(map(str, history)) for history in table["history"]]
+    histories = list(table["history"])
     lists = ranker.recommend(histories, int(given.get("k", 10)), keep_seen=bool(given.get("keep_seen", False)))
     return pd.DataFrame(
         {

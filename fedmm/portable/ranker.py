@@ -14,6 +14,7 @@ from fedmm.errors import DataError
 from fedmm.evaluation.ranking import best_items
 from fedmm.portable.files import Portable, read_portable
 from fedmm.recommendation.recommend import Recommendation, named
+from fedmm.utils.lists import require_list
 
 BLOCK = 128  # histories scored at once
 
@@ -41,6 +42,8 @@ class Ranker:
 
         Raises DataError for a history of which no item is known.
         """
+        for history in histories:
+            require_list(history, "a history")
         rows = [[self.index[str(one)] for one in history if str(one) in self.index] for history in histories]
         for row, history in zip(rows, histories, strict=True):
             if not row:

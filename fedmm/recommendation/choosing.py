@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from fedmm.recommendation.recommend import (
     rank,
     score_all,
 )
+from fedmm.utils.lists import require_list
 
 Warn = Callable[[str], None]
 History = Sequence[ItemId]
@@ -105,10 +107,15 @@ class Chooser:
         an unknown user or a history of which nothing is known."""
         if sum(way is not None for way in (history, histories, user, users)) != 1:
             raise ConfigError("One of history, histories, user and users is needed.", "Give exactly one of them.")
+        require_list(users, "users")
         if user is not None or users is not None:
             found = self.names.users([user] if user is not None else [] if users is None else users)
             return Asked(found, found, self.experiment.dataset.interactions.histories)
         given = [history] if history is not None else [] if histories is None else histories
+        for what, ids in (("history", history), ("histories", histories)):
+            require_list(ids, what)
+        for row in given:
+            require_list(row, "a history")
         rows, unknown = self.names.histories(given)
         tell_unknown(unknown, warn)
         return Asked(np.full(len(rows), NOBODY, np.int64), np.arange(len(rows)), rows)
@@ -155,6 +162,7 @@ class Chooser:
     def explain(self, asked: Asked, items: Sequence[ItemId] | None, k: int, warn: Warn | None) -> list[Explanation]:
         """Explanations of ``items``, or of the ``k`` best, for the one who is ``asked`` for. Raises DataError for an
         unknown item."""
+        require_list(items, "items")
         if items is None:
             (found,) = self.each(asked, Choice(k), warn)
             items = [one.item_id for one in found]
@@ -178,6 +186,8 @@ class Chooser:
     ) -> BoolArray | None:
         """[V] the items that a list may hold, None for all: those of ``only``, else those that the model trained on,
         without ``exclude``."""
+        require_list(only, "only")
+        require_list(exclude, "exclude")
         mask = self.experiment.split.candidates
         if only is not None:
             known, unknown = self.names.items(only)
@@ -201,6 +211,14 @@ def tell_unknown(unknown: Sequence[str], warn: Warn | None) -> None:
         return
     text = f"{len(unknown)} unknown item ids are passed over: {named(unknown)}."
     if warn is None:
-        warnings.warn(text, stacklevel=5)
+        warnings.warn(text, stacklevel=_callers_level())
     else:
         warn(text)
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` at which a warning names the line, outside fedmm, that called into it."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "fedmm":
+        frame, level = frame.f_back, level + 1
+    return level

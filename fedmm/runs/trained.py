@@ -28,6 +28,7 @@ from fedmm.runs.data_files import find_data
 from fedmm.runs.facts import dataset_facts
 from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
 from fedmm.runs.result import DatasetFacts
+from fedmm.utils.lists import require_list
 
 Changes = Callable[[ExperimentConfig], ExperimentConfig]
 
@@ -162,6 +163,7 @@ class TrainedModel:
         if split not in ("test", "validation"):
             raise ConfigError(f"There is no split {split!r}.", "Take test or validation.")
         experiment = self.experiment
+        require_list(protocols, "protocols")
         if protocols is not None:
             config = with_runtime(protocols=tuple(protocols))(self.config)
             drawn = {name: all_negatives(config.evaluation, experiment.split, experiment.queries(name))

@@ -24,6 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from fedmm.config import ExperimentConfig
+from fedmm.config.part_errors import part_error
 from fedmm.config.part_files import load_parts
 from fedmm.errors import FedmmError
 from fedmm.experiment import RoundReport
@@ -181,7 +182,8 @@ def _run_trial(job: Job, study: Study, trials: optuna.Study, trial: Trial, tell:
         tell({"warning": f"trial {trial.number} was given to another worker"})
     except Exception as error:
         traceback.print_exc()
-        reason = str(error) if isinstance(error, FedmmError) else f"{type(error).__name__}: {error}"
+        own = error if isinstance(error, FedmmError) else part_error(error)
+        reason = f"{type(error).__name__}: {error}" if own is None else str(own)
         with interrupts.shielded():
             trial.set_user_attr(REASON, reason)
             trials.tell(trial, state=TrialState.FAIL)

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 
 Part = TypeVar("Part")
 OWN_PACKAGES = ("fedmm", "fedmm_cli")
+PASSED_THROUGH = (*OWN_PACKAGES, "contextlib")  # a ``with`` of fedmm's stands between
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
 def callers_origin() -> Origin:
     """The module, outside fedmm, that is calling into it, and its file."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in OWN_PACKAGES:
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in PASSED_THROUGH:
         frame = frame.f_back
     return Origin(str(frame.f_globals.get("__name__", "__main__")), _file_of(frame.f_globals))
 

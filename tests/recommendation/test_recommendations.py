@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import fedmm
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.ranking import rank_queries
 from fedmm.models.sasrec import ITEM_TABLE
@@ -106,8 +107,10 @@ def test_unknown_ids_are_counted_and_named(ran: Ran) -> None:
     history = list(model.item_ids[:3])
     assert model.recommend([*history, "nope", 77], warn=told.append) == model.recommend(history)
     assert told == ["2 unknown item ids are passed over: 'nope', '77'."]
-    with pytest.warns(UserWarning, match="1 unknown item ids"):
-        model.score([*history, "nope"])
+    for ask in (model.score, model.recommend):
+        with pytest.warns(UserWarning, match="1 unknown item ids") as told_by:
+            ask([*history, "nope"])
+        assert [one.filename for one in told_by] == [__file__]
     with pytest.raises(DataError, match=r"No item of a history is known \('nope'\)"):
         model.recommend(["nope"])
     with pytest.raises(DataError, match="no user 'nobody'"):
@@ -128,6 +131,37 @@ def test_unknown_ids_are_counted_and_named(ran: Ran) -> None:
     ):
         with pytest.raises(ConfigError):
             model.recommend(**ask)
+
+
+def test_one_text_is_no_list_of_ids(ran: Ran) -> None:
+    """Its letters would be taken for ids, in silence where each of them is one."""
+    run = ran("plain")
+    model = run.model
+    one = model.item_ids[0]
+    for given, what in (
+        ({"history": one}, "history"),
+        ({"history": 55}, "history"),
+        ({"histories": one}, "histories"),
+        ({"histories": [one]}, "a history"),
+        ({"users": "u1"}, "users"),
+        ({"history": [one], "only": one}, "only"),
+        ({"history": [one], "exclude": one}, "exclude"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{what} is a list, not .* alone. Give"):
+            model.recommend(**given)
+    for ask in (
+        lambda: model.score(one),
+        lambda: model.explain(one),
+        lambda: model.explain([one], one),
+        lambda: model.similar(one, only=one),
+        lambda: model.evaluate("test", "full"),
+        lambda: fedmm.evaluate(run, protocols="full"),
+        lambda: fedmm.compare(run, run, metrics="full/ndcg_at_10"),
+        lambda: fedmm.compare(run, run, by="runtime.seed"),
+        lambda: fedmm.verify(only="data"),
+    ):
+        with pytest.raises(ConfigError, match=r"is a list, not .* alone"):
+            ask()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from fedmm.config.describe import known_settings
 from fedmm_cli.app import app
-from fedmm_cli.options import FLAGS
+from fedmm_cli.options import EVAL, FLAGS
 
 HEAD = """# Command line
 
@@ -60,7 +60,7 @@ def _of_setting(names: list[str]) -> str:
     flag = next((flag for flag in FLAGS if flag.name in names), None)
     if flag is None:
         return ""
-    told = known_settings()[flag.key].description
+    told = EVAL if flag.name == "--eval" else known_settings()[flag.key].description
     return f"{told[:1].upper()}{told[1:]}. Setting: `{flag.key}`"
 
 

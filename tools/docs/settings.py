@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from fedmm.config.describe import Setting, known_settings
-from fedmm_cli.options import FLAGS
+from fedmm_cli.options import FLAGS, PROTOCOLS
 
 HEAD = """# Settings
 
@@ -35,7 +35,8 @@ def _row(setting: Setting, flag: str) -> str:
     told = setting.description.replace("|", "\\|")
     if setting.choices and not all(choice in told for choice in setting.choices):
         told += f" ({', '.join(setting.choices)})"
-    return f"| `{name}` | {f'`{flag}`' if flag else ''} | {_value(setting.default)} | {told} |"
+    words = f" ({', '.join(PROTOCOLS)})" if flag == "--eval" else ""
+    return f"| `{name}` | {f'`{flag}`{words}' if flag else ''} | {_value(setting.default)} | {told} |"
 
 
 def _value(value: Any) -> str:
