@@ -40,6 +40,7 @@ from fedmm.federation.reports import TrainState as TrainState
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
+from fedmm.federation.warm_start import WarmStart
 from fedmm.models.alignment import check_alignment
 from fedmm.models.fusion import expert_notes
 from fedmm.models.personal import personal_zeros
@@ -51,6 +52,7 @@ from fedmm.utils.seeding import derive, torch_stream
 from fedmm.utils.timing import OFF, Timer
 
 Tell = Callable[[str], None]
+NO_START = {"federation.spectral_start": False, "federation.spectral_sketch_size": None}  # a warm start is one
 COLD = "cold"  # evaluated like a split: the questions about items that no client trains on
 
 
@@ -79,6 +81,7 @@ class Experiment:
     notes: tuple[str, ...]
     device: torch.device
     dtype: torch.dtype
+    warm: WarmStart | None = None  # the run that this one starts from
 
     @classmethod
     def prepare(
@@ -88,9 +91,10 @@ class Experiment:
         timer: Timer = OFF,
         *,
         data: DataConfig | None = None,
+        warm: WarmStart | None = None,
     ) -> Experiment:
         """Loads the data and builds every part. ``tell`` hears what is being done; ``data`` are the settings with paths
-        at which the files are now, where those of ``config`` have moved.
+        at which the files are now, where those of ``config`` have moved. ``warm`` is the run that this one starts from.
 
         Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
 
@@ -106,7 +110,8 @@ class Experiment:
         data = data or config.data
         tell(f"loading {data.path or data.name}")
         with timer.stage("loading data"):
-            dataset = load_dataset(data)
+            dataset = load_dataset(data) if warm is None else warm.dataset
+            config = config if warm is None else config.with_values(NO_START)
             split = make_split(dataset, config.data)
             given, config = config, settled(config, split.train, split.num_items, dataset.attributes)
         tell("building the model")
@@ -131,7 +136,8 @@ class Experiment:
             pooled_note(config.evaluation.pooled_yardsticks, split.num_items),
             *promises(federation.plan),
         )
-        experiment = cls(config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype)
+        parts = config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype
+        experiment = cls(*parts, warm)
         received = experiment._receives_counts
         counted = count_notes(given, config, sums, received=received)
         return replace(experiment, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
@@ -160,7 +166,9 @@ class Experiment:
         # The run begins with it and both splits' tables end with it: an eigendecomposition each time.
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
-        if self.private_start is not None:
+        if self.warm is not None:
+            params = self.warm.begin(params)
+        elif self.private_start is not None:
             params[ITEM_TABLE] = self.private_start.item_table(self.config.model.hidden_dim).to(self.dtype)
         elif self.config.federation.spectral_start:
             table = start_item_table(self.sums, self.config)

@@ -81,6 +81,7 @@ FLAGS = (
     Flag("--epsilon", "privacy.epsilon", FEDERATION),
     Flag("--eval", "evaluation.protocols", EVALUATION),
     Flag("--patience", "evaluation.patience", EVALUATION),
+    Flag("--start-from", "runtime.start_from", RUN),
     Flag("--output", "runtime.output", RUN),
     Flag("--seed", "runtime.seed", RUN),
     Flag("--device", "runtime.device", RUN),

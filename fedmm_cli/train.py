@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedmm.utils.timing import OFF, START_UP, StageTimer
 from fedmm_cli import STARTED
 from fedmm_cli.options import FLAGS, RUN, Debug, Details, Given, Groups, Json, Quiet, takes_settings
+
+if TYPE_CHECKING:
+    from fedmm.config import ExperimentConfig
 
 Profiling = Annotated[
     bool, typer.Option("--profile", help="Show where the time went, by stage (stderr).", rich_help_panel=RUN)
@@ -38,6 +42,8 @@ def train(
     timer = StageTimer(began=STARTED, first=START_UP) if profile else OFF
     with timer.stage(START_UP):
         settings = given.load()  # before anything heavy loads: a typing error is answered at once
+        if settings.runtime.start_from is not None and not resume:
+            settings = _with_settings_of(given, settings.runtime.start_from)
         if resume:
             from fedmm.runs.folder import CONFIG_FILE
             from fedmm.runs.own_parts import require_parts_of
@@ -67,3 +73,17 @@ def train(
             print_groups(result, "test")
     if result.profile is not None:
         print_profile(result.profile, sys.stderr)
+
+
+def _with_settings_of(given: Given, start: Path) -> ExperimentConfig:
+    """The settings of the run that this one starts from, with what was typed in their place, and another folder."""
+    from fedmm.errors import ConfigError
+    from fedmm.runs.folder import CONFIG_FILE
+    from fedmm.runs.own_parts import require_parts_of
+
+    folder = next((one for one in (start, *start.absolute().parents[:2]) if (one / CONFIG_FILE).exists()), None)
+    if folder is None:
+        raise ConfigError(f"There is no run in {start}.", "Give the folder of a run: --start-from RUN.")
+    require_parts_of(folder, CONFIG_FILE)
+    flags = {} if "runtime.output" in given.flags else {"runtime.output": "none"}
+    return given.load([folder / CONFIG_FILE], flags)

@@ -209,6 +209,9 @@ class RuntimeConfig(Section):
     engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")
     block_size: Positive = Field(32, description="most clients trained at once by the vectorized engine")
     checkpoint_every: Positive = Field(1, description="rounds between checkpoints")
+    start_from: Path | None = Field(
+        None, description="run to go on from with the new events of data.path: a warm start with new users and items"
+    )
     output: Path | None = Field(None, description="run folder (default: a new one under runs/)")
 
 
@@ -272,6 +275,19 @@ class ExperimentConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _warm_start_is_open(self) -> Self:
+        if self.runtime.start_from is None:
+            return self
+        if self.privacy.on:
+            raise ValueError(
+                f"runtime.start_from {self.runtime.start_from} and privacy exclude each other: what the first run "
+                "released is not accounted"
+            )
+        if self.data.path is None:
+            raise ValueError(f"runtime.start_from {self.runtime.start_from} needs new events: set data.path")
+        return self
+
     def flat(self) -> dict[str, Any]:
         """``{"model.hidden_dim": 64, ...}``: one entry a leaf, JSON-able values."""
         return flatten(self.model_dump(mode="json"))
@@ -322,6 +338,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.decimal": (".",),
     "data.validation_from": (None,),
     "data.test_from": (None,),
+    "runtime.start_from": (None,),
     "federation.item_table": (None,),
     "federation.backbone": (None,),
     "federation.trained_size": (None,),

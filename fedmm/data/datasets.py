@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedmm.config import DataConfig
 from fedmm.config.names import ALIKE, nearest_name, suggestion
+from fedmm.data.extending import joined
 from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
 from fedmm.data.preparation import RawInteractions
@@ -60,6 +61,26 @@ def load_dataset(config: DataConfig) -> Dataset:
         named = _named(config.name)
         prepared, titles = named.load(config)
         name, shipped = config.name, named.features
+    return _completed(config, prepared, titles, name, shipped)
+
+
+def extended_dataset(old: Dataset, before: DataConfig, config: DataConfig) -> Dataset:
+    """``old``, which was loaded by ``before``, with the new events of the file ``config.path``; features and attributes
+    are those of ``config``, for all items.
+
+    Raises DataError for a file that cannot be understood, or holds nothing new.
+    """
+    assert config.path is not None
+    raw, notes = joined(old, read_interactions(config.path.expanduser(), config), config)
+    made = prepare_raw(raw, config.model_copy(update={"min_rating": None, "exclude_users": ()}))
+    titles = dict(zip(old.interactions.item_ids.tolist(), old.titles.tolist(), strict=True))
+    shipped = None if before.path is not None else _named(before.name).features
+    prepared = replace(made, notes=(*notes, *made.notes))
+    return _completed(config, prepared, titles, config.path.stem, shipped)
+
+
+def _completed(config: DataConfig, prepared: Prepared, titles: Titles, name: str, shipped: Path | None) -> Dataset:
+    """Interactions with titles, item features and attributes."""
     interactions, notes = prepared.interactions, prepared.notes
     features: dict[str, ItemFeatures] = {}
     feature_notes: list[str] = []

@@ -68,7 +68,7 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
         raw = replace(raw, timestamps=np.arange(len(raw), dtype=np.float64))
     elif early := int((raw.timestamps < 0).sum()):
         notes.append(f"{early} timestamps are negative (before 1970, or do they stand for missing ones?)")
-    raw = _drop_ratings(raw, config, notes)
+    raw = drop_ratings(raw, config, notes)
     keep = _drop_repeats(raw, config, notes)
     counts = _core(raw, keep, config, notes)
     return _index(raw, keep, counts, config), tuple(notes)
@@ -90,7 +90,8 @@ def _drop_users(raw: RawInteractions, config: DataConfig, notes: list[str]) -> R
     return raw.take(keep)
 
 
-def _drop_ratings(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
+def drop_ratings(raw: RawInteractions, config: DataConfig, notes: list[str]) -> RawInteractions:
+    """Without the rows below ``min_rating``. Raises DataError where ratings are missing or none is left."""
     if config.min_rating is None:
         return raw
     if raw.ratings is None:

@@ -40,9 +40,14 @@ def find_data(data: DataConfig, meta: Mapping[str, Any], run: Path, given: Path 
         path = Path(setting).expanduser()
         if path.is_absolute() or not meta.get(STARTED_IN):
             continue
-        found = _find(path, _folders(meta[STARTED_IN], run))
+        found = find_relative(path, meta[STARTED_IN], run)
         changes[name] = found if name in ("path", "attributes") else str(found)
     return data.model_copy(update=changes)
+
+
+def find_relative(path: Path, started_in: Mapping[str, str], run: Path) -> Path:
+    """Where a relative ``path`` of the run is now. Raises DataError where it is nowhere."""
+    return _find(path, _folders(started_in, run))
 
 
 def _folders(started_in: Mapping[str, str], run: Path) -> list[Path]:

@@ -47,6 +47,7 @@ from fedmm.runs.references import (
 from fedmm.runs.reporting import report
 from fedmm.runs.result import ProfileResult, TrainResult
 from fedmm.runs.running import Running, set_threads
+from fedmm.runs.warm import start_of_stopped, warm_start
 from fedmm.tracking import mlflow_run
 from fedmm.tracking.mlflow_run import Tracker
 from fedmm.tracking.mlflow_store import redacted
@@ -88,7 +89,9 @@ def run_training(
         if config.tracking.enabled:
             mlflow_run.preload()
         data = config.data if resumed is None else data_of_stopped(resumed, config.data)
-        experiment = Experiment.prepare(config, observer.stage, timer, data=data)
+        begin = config if resumed is None else start_of_stopped(resumed, config)
+        warm = warm_start(begin, data, observer.stage)
+        experiment = Experiment.prepare(config, observer.stage, timer, data=data, warm=warm)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in (*idle_settings(config), *experiment.notes):

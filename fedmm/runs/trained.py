@@ -28,6 +28,7 @@ from fedmm.runs.data_files import find_data
 from fedmm.runs.facts import dataset_facts
 from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
 from fedmm.runs.result import DatasetFacts
+from fedmm.runs.warm import started_from, warm_start
 from fedmm.utils.lists import require_list
 
 Changes = Callable[[ExperimentConfig], ExperimentConfig]
@@ -85,7 +86,8 @@ class TrainedModel:
         config = stored_settings(meta, path)
         config = config if change is None else change(config)
         now = find_data(config.data, meta, path, None if data is None else Path(data))
-        experiment = Experiment.prepare(config, tell, data=now)
+        warm = warm_start(started_from(config, meta, path), now, tell or (lambda _: None))
+        experiment = Experiment.prepare(config, tell, data=now, warm=warm)
         params = restore(evaluated_params(tensors), meta, experiment, path)
         clients = restore_clients(tensors, "clients", experiment, path)
         return cls(experiment, Snapshot(params, int(meta["round"]), clients), path)

@@ -17,7 +17,7 @@ from fedmm.config import UNDIGESTED, DataConfig, ExperimentConfig
 from fedmm.config.describe import known_settings
 from fedmm.config.load import dump_toml, load_config
 from fedmm.data.datasets import load_dataset
-from fedmm.errors import ConfigError, DataError
+from fedmm.errors import CheckpointError, ConfigError, DataError
 from fedmm.experiment import Experiment, choose_device
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.folder import CONFIG_FILE
@@ -68,8 +68,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.tie_seed": Case(1),
     "data.split": Case("temporal"),
     "data.temporal_fraction": Case(0.3, TEMPORAL),
-    "data.validation_from": Case("1025", MOMENTS),
-    "data.test_from": Case("1050", MOMENTS),
+    **{"data.validation_from": Case("1025", MOMENTS), "data.test_from": Case("1050", MOMENTS)},
     "data.cold_item_fraction": Case(0.2),
     "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),
     "model.hidden_dim": Case(4),
@@ -229,12 +228,9 @@ def name_chooses_the_dataset(world: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def reads_a_text(name: str, value: str, text: str) -> Observation:
-    """A file that is read under the setting alone."""
-
     def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FEDMM_PREPARED_GB", "0")
-        path = tmp_path / "own.csv"
-        path.write_bytes(text.encode("latin-1"))
+        (path := tmp_path / "own.csv").write_bytes(text.encode("latin-1"))
         with pytest.raises(DataError, match=r"own\.csv, line 2"):
             load_dataset(DataConfig(path=path))
         assert load_dataset(DataConfig.model_validate({"path": path, name: value})).interactions.num_items == 3
@@ -318,6 +314,11 @@ def output_is_where_the_run_is(world: Path, tmp_path: Path, monkeypatch: pytest.
     assert Path(found).parent == Path("runs")
 
 
+def start_from_needs_a_run(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):  # tests/runs/test_warm_start.py says the rest
+        run_training(settings_of(world, {"runtime.start_from": str(tmp_path)}), Silent())
+
+
 OBSERVED: dict[str, Observation] = {  # settings that change no number of a run, and what they do change
     "data.name": name_chooses_the_dataset,
     "data.encoding": reads_a_text("encoding", "latin-1", "user,item\nü,1\nü,2\nü,3\n"),
@@ -333,6 +334,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "runtime.block_size": block_size_bounds_the_blocks,
     "runtime.checkpoint_every": checkpoint_every_spaces_the_checkpoints,
     "runtime.output": output_is_where_the_run_is,
+    "runtime.start_from": start_from_needs_a_run,
 }
 
 
