@@ -103,7 +103,7 @@ class Experiment:
         >>> experiment.split.num_items, experiment.recommender.experts
         (30, ('visual', 'semantic'))
         """
-        tell = tell or _tell_nobody
+        tell = tell or (lambda _: None)
         device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
         if device.type == "mps" and dtype == torch.float64:
             raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
@@ -136,11 +136,10 @@ class Experiment:
             pooled_note(config.evaluation.pooled_yardsticks, split.num_items),
             *promises(federation.plan),
         )
-        parts = config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype
-        experiment = cls(*parts, warm)
-        received = experiment._receives_counts
+        made = cls(config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype, warm)
+        received = made._receives_counts
         counted = count_notes(given, config, sums, received=received)
-        return replace(experiment, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
+        return replace(made, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
 
     @property
     def centralized(self) -> bool:
@@ -399,7 +398,3 @@ class Experiment:
             epsilon=None if self.federation.plan is None else self.federation.plan.spent(number),
             transforms=statistics.transforms,
         )
-
-
-def _tell_nobody(text: str) -> None:
-    del text
