@@ -9,7 +9,9 @@ import numpy as np
 
 from fedmm.comparison.grouping import differing_settings, group_runs, make_groups, per_user, trainings
 from fedmm.comparison.types import ComparedRun, Comparison, Group, Pair, Verdict
+from fedmm.config.names import ALIKE, nearest_name, suggestion
 from fedmm.errors import ConfigError, DataError
+from fedmm.evaluation.metrics import METRICS
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.utils.seeding import derive, numpy_stream
 from fedmm.utils.statistics import holm
@@ -111,11 +113,31 @@ def _metrics(runs: Sequence[ComparedRun], wanted: Sequence[str], also: Sequence[
     ]
     for metric in wanted:
         if metric not in common:
-            raise ConfigError(f"--metric {metric!r} is not measured in all runs.", f"They have {', '.join(common)}.")
+            raise ConfigError(f"--metric {metric!r} is not measured in all runs.", _metric_hint(metric, common))
     chosen = list(dict.fromkeys(wanted)) or [metric for metric in DEFAULT_METRICS if metric in common] or common[:1]
     if not chosen:
         raise DataError("The runs have no metric in common.", "Evaluate them with the same --eval.")
-    return list(dict.fromkeys([*chosen, *(metric for metric in also if metric in common)]))
+    shown = list(dict.fromkeys([*chosen, *(metric for metric in also if metric in common)]))
+    for metric in shown:
+        _require_known(metric, runs)
+    return shown
+
+
+def _metric_hint(metric: str, common: Sequence[str]) -> str:
+    """The metric that was probably meant, else all that the runs have, a protocol at a time."""
+    by_protocol: dict[str, list[str]] = {}
+    for name in common:
+        by_protocol.setdefault(name.partition("/")[0], []).append(name.partition("/")[2])
+    have = "; ".join(f"{protocol}/ with {', '.join(names)}" for protocol, names in by_protocol.items())
+    return suggestion(nearest_name(metric, common, ALIKE), f"They have {have}.")
+
+
+def _require_known(metric: str, runs: Sequence[ComparedRun]) -> None:
+    """Raises ConfigError for a metric of a user's own that nobody registers: users are measured by it anew."""
+    kind = metric.partition("/")[2].partition("_at_")[0]
+    if kind not in METRICS:
+        files = ", ".join(dict.fromkeys(source for run in runs for source in run.parts)) or "FILE"
+        raise ConfigError(f'The metric "{kind}" is not registered.', f"Pass --parts {files}, or leave --metric out.")
 
 
 def _pairs(groups: Sequence[Group], metric: str, seed: int) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.user_counts import UserCounts, load_user_counts
 from fedmm.runs.checkpoint import FOLDER
 from fedmm.runs.folder import CONFIG_FILE, COUNTS_FILE, RESULT_FILE, VALIDATION_COUNTS_FILE
-from fedmm.runs.own_parts import OWN_PARTS_FILE, require_parts_of
+from fedmm.runs.own_parts import OWN_PARTS_FILE, read_origins, sources_of, standing_in
 from fedmm.runs.result import read_result
 from fedmm.tracking.mlflow_search import TrackedRun, TrackedRuns
 from fedmm.utils.files import METRICS_FILE, read_rounds
+from fedmm.utils.trees import flatten
 
 FILES = (RESULT_FILE, CONFIG_FILE, COUNTS_FILE, VALIDATION_COUNTS_FILE, METRICS_FILE, OWN_PARTS_FILE)
 COUNTS = {"test": COUNTS_FILE, "validation": VALIDATION_COUNTS_FILE}
@@ -53,8 +55,8 @@ def load_run(
 ) -> ComparedRun:
     """The finished run in ``folder``, measured on "test" or "validation"; a ``fetched`` one has no folder of its own.
 
-    Raises DataError where a file of it is missing, damaged or of another fedmm, ConfigError where it used a part that
-    nobody registers.
+    Raises DataError where a file of it is missing, damaged or of another fedmm. The run's own parts need not be
+    registered.
     """
     result = read_result(folder / RESULT_FILE)
     settings = _settings(folder)
@@ -79,6 +81,7 @@ def load_run(
         gating_weight=result.model.gating_weight,
         tracking_uri=result.tracking_uri,
         clients=result.clients.get(split),
+        parts=sources_of(read_origins(folder)),
     )
 
 
@@ -116,8 +119,12 @@ def _require_whole(folder: Path, counts: UserCounts) -> None:
 
 def _settings(folder: Path) -> ExperimentConfig:
     path = folder / CONFIG_FILE
-    require_parts_of(folder, CONFIG_FILE)
     try:
-        return load_config((path,))
+        flat = flatten(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError):
+        flat = {}  # which load_config explains
+    try:
+        with standing_in(flat):  # what has been measured needs no part of the run's own
+            return load_config((path,))
     except ConfigError as error:
         raise DataError(f"{path} holds no settings of this fedmm: {error.message}", REMEDY) from None

@@ -35,6 +35,7 @@ class ComparedRun:
     gating_weight: float | None
     tracking_uri: str | None
     clients: ClientSpread | None = None  # how the deciding metric is spread over clients
+    parts: tuple[str, ...] = ()  # the files or modules that register its own parts
 
 
 @dataclass(frozen=True, eq=False)

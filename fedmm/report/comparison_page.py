@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from fedmm.drawing.html import (
 from fedmm.drawing.panels import VARIABLES, line_style
 from fedmm.report.comparison_figures import bar_panels, cost_panels, learning_panels, weight_panels
 from fedmm.report.comparison_text import headline
+from fedmm.runs.own_parts import parts_words, standing_in
 from fedmm.utils.text import counted, in_bytes, in_time, listed, metric_words, probability, setting, share, signed
 
 MOST_SEED_LETTERS = 60
@@ -153,9 +154,12 @@ def _again(comparison: Comparison) -> Html:
     runs = _all_runs(comparison)
     stores = sorted({run.tracking_uri for run in runs if run.tracking_uri and run.folder is None})
     lines = ["fedmm compare", *(f"  {shlex.quote(_address(run))}" for run in runs)]
-    command = " \\\n".join([*lines, "  --report report.html"])
+    parts = [f"  {words}" for words in [parts_words(source for run in runs for source in run.parts).strip()] if words]
+    command = " \\\n".join([*lines, *parts, "  --report report.html"])
     note = "Equal digests promise equal numbers on the same machine. One run again: "
-    again = f"fedmm train --config {shlex.quote(str(_config(runs)))}"
+    first = next((run for run in runs if run.folder is not None), runs[0])
+    config = (first.folder or Path("RUN_FOLDER")) / "config.toml"
+    again = f"fedmm train --config {shlex.quote(str(config))}{parts_words(first.parts)}"
     where = [paragraph(f"Runs that have no folder here are in {listed(stores)}.", kind="note")] if stores else []
     return joined([code(command), *where, paragraph(note, element("code", again), kind="note")])
 
@@ -170,7 +174,8 @@ def config_digest(settings: Mapping[str, Any]) -> str | None:
             place = place.setdefault(parent, {})
         place[leaf] = value
     try:
-        return ExperimentConfig.model_validate(tree).digest
+        with standing_in(settings):
+            return ExperimentConfig.model_validate(tree).digest
     except ValueError:
         return None
 
@@ -215,11 +220,6 @@ def _number(value: Any) -> str:
 
 def _address(run: ComparedRun) -> str:
     return str(run.folder) if run.folder is not None else run.run_id or run.name
-
-
-def _config(runs: Sequence[ComparedRun]) -> Path:
-    folder = next((run.folder for run in runs if run.folder is not None), None)
-    return (folder or Path("RUN_FOLDER")) / "config.toml"
 
 
 def _all_runs(comparison: Comparison) -> list[ComparedRun]:

@@ -25,8 +25,10 @@ from fedmm.drawing.html import (
 from fedmm.drawing.panels import Panel
 from fedmm.report.study_figures import study_figures
 from fedmm.report.study_text import in_words, readings, short
+from fedmm.runs.own_parts import parts_words
 from fedmm.study.definition import Study
 from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE, Marginal, Row, marginals
+from fedmm.study.own_parts import part_files
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials, pareto_front
 from fedmm.study.space import Range
@@ -217,10 +219,11 @@ def _failures(trials: Sequence[TrialRecord]) -> Html:
 
 def _again(study: Study, summary: Mapping[str, Any]) -> Html:
     best = summary.get("best") or {}
-    lines = [f"fedmm train --config {shlex.quote(str(best['config_path']))}"] if best.get("config_path") else []
+    parts = parts_words(part_files(study) or ())
+    lines = [f"fedmm train --config {shlex.quote(str(best['config_path']))}{parts}"] if best.get("config_path") else []
     folder = summary.get("folder")
     source = shlex.quote(f"{folder}/study.toml") if folder else "study.toml"
-    lines.append(f"fedmm sweep --study {source}")
+    lines.append(f"fedmm sweep --study {source}{parts}")
     if summary.get("parent_run_id"):
         lines.append(f"fedmm ui --study {shlex.quote(study.name)}")
     digest = paragraph("Study digest ", element("code", str(summary.get("study_digest") or study.digest)), kind="note")

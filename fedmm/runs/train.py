@@ -39,6 +39,7 @@ from fedmm.runs.folder import (
 )
 from fedmm.runs.metrics import flat_metrics, reference_tags, summary_metrics
 from fedmm.runs.observer import Observer as Observer
+from fedmm.runs.own_parts import part_origins, parts_words, sources_of
 from fedmm.runs.pace import ROUND_0, Pace
 from fedmm.runs.portable_mlflow import log_best
 from fedmm.runs.references import (
@@ -168,7 +169,8 @@ def _train_and_report(run: Running, state: TrainState, progress: Progress) -> Tr
                 tracker.log_artifact(write_result(run.folder, _profiled(result, run)))
                 tracker.finish("FINISHED")
         except (Stop, Interrupted) as stop:  # a signal, or the observer's wish
-            remedy = f"Go on with: fedmm train --resume --output {run.folder}"
+            parts = parts_words(sources_of(part_origins(run.config.flat())))
+            remedy = f"Go on with: fedmm train --resume --output {run.folder}{parts}"
             raise Interrupted(stop.signal_number, remedy=remedy) from None
         except StoppedEarly as stop:
             tracker.set_tags({"fedmm.state": "pruned", "fedmm.reason": str(stop)})

@@ -25,6 +25,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation.ranking import RankCounts
 from fedmm.evaluation.user_counts import UserCounts
+from fedmm.testing import registered
 
 NUM_USERS = 80
 METRICS = ("full/ndcg_at_10", "full/hr_at_10", "uniform100/hr_at_10")
@@ -204,6 +205,31 @@ def test_pairs_that_were_left_out_count_in_the_correction() -> None:
 def test_metrics_of_claims_come_last_where_they_were_measured() -> None:
     comparison = compare(two_groups(), also=["uniform100/hr_at_10", "full/hr_at_99"], metrics=["full/hr_at_10"])
     assert comparison.metrics == ("full/hr_at_10", "uniform100/hr_at_10")
+
+
+def test_a_metric_of_ones_own_is_needed_where_it_is_compared_and_nowhere_else() -> None:
+    with registered("metric", "rbp", lambda places: 0.8**places):
+        runs = [replace(run, metrics={"full": {**run.metrics["full"], "rbp_at_10": 0.5}}) for run in two_groups()]
+        assert compare(runs, metrics=["full/rbp_at_10"]).metrics == ("full/rbp_at_10",)
+    runs[1] = replace(runs[1], parts=("own/rbp.py",))
+    assert compare(runs).metrics == METRICS[:2]
+    for asked in ({"metrics": ["full/rbp_at_10"]}, {"also": ["full/rbp_at_10"]}):
+        with pytest.raises(ConfigError, match=r'metric "rbp" is not registered.*--parts own/rbp\.py'):
+            compare(runs, **asked)
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("full/ngcd_at_10", "Did you mean full/ndcg_at_10?"),
+        ("ndcg_at_10", "Did you mean full/ndcg_at_10?"),
+        ("x", "They have full/ with ndcg_at_10, hr_at_10; uniform100/ with hr_at_10."),
+    ],
+)
+def test_the_metric_that_was_meant(typed: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compare(two_groups(), metrics=[typed])
+    assert caught.value.remedy == hint
 
 
 def test_a_metric_or_setting_that_is_not_there() -> None:

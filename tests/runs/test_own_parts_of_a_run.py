@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,16 @@ def test_a_run_with_a_part_of_ones_own(part: Path, world: Path, tmp_path: Path, 
     assert origins["aggregation"]["halved"]["file"] == str(part)
     assert len(origins["aggregation"]["halved"]["sha256"]) == 64
     assert not (runs[1] / OWN_PARTS_FILE).exists()
-    for line in (f"evaluate {runs[0]}", f"compare {runs[0]} {runs[1]}", f"train --resume --output {runs[0]}"):
+    report = tmp_path / "report.html"
+    forget(monkeypatch)
+    for others, times in (([runs[1]], 1), ([], 2)):  # what was measured needs the part no more; to train again does
+        compared = fedmm(f"compare {' '.join(map(str, [runs[0], *others]))} --report {report}")
+        assert compared.exit_code == 0
+        page = unescape(report.read_text())
+        assert page.count(f" --parts {part}") >= times
+        assert "unknown" not in page
+    assert "halved" not in KINDS["aggregation"].names()
+    for line in (f"evaluate {runs[0]}", f"train --resume --output {runs[0]}"):
         forget(monkeypatch)
         missed = fedmm(line).exception
         assert isinstance(missed, ConfigError)
