@@ -7,6 +7,7 @@ from typing import Any
 
 from fedmm.comparison.result import CompareResult
 from fedmm.report.sweep_result import SweepResult
+from fedmm.runs.drift import DriftResult
 from fedmm.runs.result import EvaluateResult, TrainResult
 from fedmm.utils.records import Record
 from fedmm.verification.result import VerifyResult
@@ -14,6 +15,7 @@ from fedmm.verification.result import VerifyResult
 RESULTS: Mapping[str, type[Record]] = {
     "train": TrainResult,
     "evaluate": EvaluateResult,
+    "evaluate --new-data": DriftResult,
     "compare": CompareResult,
     "sweep": SweepResult,
     "verify": VerifyResult,
@@ -24,6 +26,6 @@ def result_schemas() -> dict[str, dict[str, Any]]:
     """Command -> the JSON schema (draft 2020-12) of its result.
 
     >>> sorted(result_schemas())
-    ['compare', 'evaluate', 'sweep', 'train', 'verify']
+    ['compare', 'evaluate', 'evaluate --new-data', 'sweep', 'train', 'verify']
     """
     return {name: kind.model_json_schema() for name, kind in RESULTS.items()}
