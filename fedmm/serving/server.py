@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 EXTRA = 'pip install "fedmm[serve]"'
 TOKEN = "FEDMM_SERVE_TOKEN"
+SWITCH_SECONDS = (
+    0.0005  # Python's own 0.005 would let who answers wait so long for who computes, several times a request
+)
 
 
 def serve(
@@ -44,6 +48,7 @@ def serve(
     from fedmm.serving.app import Limits, make_app
     from fedmm.serving.current import Current
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     torch.set_num_threads(1)  # one request is little work: a second thread would wait for the first
     if token is None and not is_loopback(host):
         say(f"Everybody who reaches {host} can ask: set {TOKEN}, or --token-file.")
