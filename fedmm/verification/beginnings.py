@@ -66,7 +66,7 @@ def draws(subject: Subject) -> Finding:
     the pooled expert's projection is orthogonal; prototypes are features of items that have them."""
     del subject
     found = _backbone(_fresh({"fusion": "backbone"}))
-    memory = _fresh({"experts": "memory", "memory": {"num_prototypes": 50}})
+    memory = _fresh({"experts": "memory", "memory": {"num_prototypes": 200}})
     for name, asks in (("visual", FEATURES), ("semantic", WIDTH)):
         for part, width in (("query", asks), ("key", FEATURES), ("value", FEATURES), ("output", WIDTH)):
             weight = memory[f"{name}.{part}.weight"]
@@ -78,7 +78,7 @@ def draws(subject: Subject) -> Finding:
             )
         rows = {tuple(row) for row in _features()[name].values[_features()[name].present].astype(np.float64).tolist()}
         drawn = {tuple(row) for row in memory[f"{name}.prototypes"].tolist()}
-        found.append((f"{name}: prototypes", 0.0 if len(drawn) == 50 and drawn <= rows else math.inf))
+        found.append((f"{name}: prototypes", 0.0 if len(drawn) == 200 and drawn <= rows else math.inf))
         found.append((f"{name}: counts", 1e9 * float(memory[f"{name}.prototype_counts"].abs().sum())))
     pooled = _fresh({"experts": "pooled", "pooling_decay": 0.7})
     for name in ("visual", "semantic"):

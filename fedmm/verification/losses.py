@@ -187,7 +187,7 @@ def alignment(subject: Subject) -> Finding:
     similarities are equal."""
     del subject
     gaps, temperature = [], 0.2
-    for experts in ("pooled", "memory"):
+    for experts in ("pooled", "hybrid", "memory"):
         local, params = make_local({"experts": experts})
         items = torch.tensor([[[1, 5, 2, 5, 0], [3, 7, 0, 0, 0]], [[10, 10, 5, 0, 0], [0, 0, 0, 0, 0]]])
         embedded = params["backbone.item_embedding"][items]
@@ -200,7 +200,7 @@ def alignment(subject: Subject) -> Finding:
                 left = [params["backbone.item_embedding"][t] for t in own]
                 right = []
                 for t in own:
-                    if experts == "pooled":
+                    if experts != "memory":
                         right.append(params[f"{name}.projection.weight"] @ table.values[t])
                     else:
                         inner = params[f"{name}.value.weight"] @ table.values[t]
@@ -211,7 +211,7 @@ def alignment(subject: Subject) -> Finding:
     mask = torch.tensor([[True, True, True, False, False]])
     gaps.append(("ln n", abs(float(contrast(same, same, mask, 0.1)[0]) - math.log(3))))
     value, label = worst(gaps)
-    return at_most(value, 1e-9, f"pooled and memory experts, two clients; largest: {label}")
+    return at_most(value, 1e-9, f"three kinds of experts, two clients; largest: {label}")
 
 
 def _info_nce(left: Sequence[Tensor], right: Sequence[Tensor], temperature: float) -> float:

@@ -1,5 +1,6 @@
 """What every training loss owes: its definition, exact gradients, no say for rows and candidates that do not exist."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -258,3 +259,10 @@ def test_an_epoch_of_pooled_data_has_the_clients_mean_loss(name):
     moving = replace(local, config=local.config.model_copy(update={"learning_rate": 0.5}))
     state, _ = run_epoch(ServerState(params, {}, 0), make_federation(moving))
     assert params_gap(state.params, params) > 1e-3
+
+
+def test_bpr_against_one_negative_is_not_shared_out() -> None:
+    found = LOSSES["bpr"].plain(
+        torch.tensor([[-torch.inf, 1.0, 0.0], [-torch.inf, 1.0, -torch.inf]]), torch.tensor([1, 1]), 1.0
+    )
+    assert torch.allclose(found, torch.tensor([math.log1p(math.exp(-1.0)), 0.0]))
