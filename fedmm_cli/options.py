@@ -53,6 +53,7 @@ FLAGS = (
     Flag("--visual-features", "data.visual_features", DATA),
     Flag("--text-features", "data.text_features", DATA),
     Flag("--attributes", "data.attributes", DATA),
+    Flag("--titles", "data.titles", DATA),
     Flag("--split", "data.split", DATA),
     Flag("--min-rating", "data.min_rating", DATA),
     Flag("--min-user-interactions", "data.min_user_interactions", DATA),

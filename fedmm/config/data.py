@@ -41,6 +41,12 @@ class DataConfig(Section):
     attributes: Path | None = Field(
         None, description="file of item attributes (categories, brands): .json of lists, or a .csv or .tsv table"
     )
+    feature_order: Literal["auto", "sorted", "appearance", "by_kind"] = Field(
+        "auto",
+        description="order of the items in feature files without ids: sorted by id; appearance, as they first come in "
+        "the data; by_kind, sorted where ids are whole numbers, else appearance; auto: where only one fits",
+    )
+    titles: Path | None = Field(None, description="file of item titles: a .csv or .tsv table, or a .json object")
     user_column: str | None = Field(None, description="name of the user column (unset: recognised)")
     item_column: str | None = Field(None, description="name of the item column (unset: recognised)")
     rating_column: str | None = Field(None, description="name of the rating column (unset: recognised)")

@@ -316,7 +316,7 @@ class ExperimentConfig(Section):
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-UNDIGESTED = frozenset({"runtime.output", "runtime.checkpoint_every", "runtime.threads"})
+UNDIGESTED = frozenset({"data.titles", "runtime.output", "runtime.checkpoint_every", "runtime.threads"})
 # Settings that came later, with what gives the numbers of before: the digest leaves them out while they have it, so
 # that runs and studies of before keep their digests. Where the data choose (``federation.data_rules``) the open value
 # is left out as well: a run has what was chosen among its settings.
@@ -326,6 +326,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.count_sums": ("dense", "auto"),
     "model.succession": (0.0, None),
     "data.attributes": (None,),
+    "data.feature_order": ("by_kind", "auto"),
     "model.kinship": (None,),
     "evaluation.extra_metrics": ([],),
     "evaluation.pooled_yardsticks": (None,),

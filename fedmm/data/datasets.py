@@ -18,6 +18,7 @@ from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.prepared import Prepared, prepare_file, prepare_raw
 from fedmm.data.readers import read_interactions, read_titles
+from fedmm.data.title_files import load_titles
 from fedmm.data.types import BoolArray, Dataset, IntArray, ItemFeatures
 from fedmm.errors import DataError
 
@@ -87,9 +88,13 @@ def _completed(config: DataConfig, prepared: Prepared, titles: Titles, name: str
     for modality, setting in (("visual", config.visual_features), ("semantic", config.text_features)):
         path = _feature_path(setting, shipped)
         if path is not None:
-            found, remarks = load_features(path, interactions.item_ids, modality, prepared.known_item_ids)
+            found, remarks = load_features(
+                path, interactions.item_ids, modality, prepared.known_item_ids, config.feature_order
+            )
             features[modality] = found
             feature_notes += remarks
+    if config.titles is not None:
+        titles = load_titles(config.titles.expanduser())
     titles_of = np.array([titles.get(item, "") for item in interactions.item_ids.tolist()], dtype=np.str_)
     from fedmm.data.corruption import corrupt  # torch comes with its random streams: listing datasets needs none
 

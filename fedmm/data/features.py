@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,25 @@ from fedmm.data.preparation import StrArray, are_whole_numbers, id_order
 from fedmm.data.types import BoolArray, IntArray, ItemFeatures
 from fedmm.errors import DataError
 
+FeatureOrder = Literal["auto", "sorted", "appearance", "by_kind"]  # ``data.feature_order``
+
 
 def load_features(
-    path: Path, item_ids: StrArray, modality: str, all_item_ids: StrArray | None = None
+    path: Path,
+    item_ids: StrArray,
+    modality: str,
+    all_item_ids: StrArray | None = None,
+    order: FeatureOrder = "auto",
 ) -> tuple[ItemFeatures, list[str]]:
     """The features in ``path`` for ``item_ids`` [V] ("" first, for padding), and notes on what matched.
 
     A file with ids is matched by them. One without is matched by row: row r belongs to the r-th of
-    ``all_item_ids``, the distinct items of the interactions *before any filter*, sorted by value when all are
-    whole numbers and in order of first appearance otherwise; one row more means that the first, all zeros, is
-    padding. For whole numbers a row per possible id (1..largest, or 0..largest with a blank row 0 where no item is
-    called 0 and the first is called 1) is understood as well. Where several fit and disagree, the file is refused.
-    Rows of unknown items are counted and ignored; all-zero rows mean that the item lacks the modality,
-    unless the file says which are present.
+    ``all_item_ids``, the distinct items of the interactions *before any filter*, in ``order``
+    (``data.feature_order``; "auto": sorted by value when all are whole numbers; otherwise sorted or in order of first
+    appearance, which must agree); one row more means that the first, all zeros, is padding. For whole numbers a row
+    per possible id (1..largest, or 0..largest with a blank row 0 where no item is called 0 and the first is called 1)
+    is understood as well. Where several fit and disagree, the file is refused. Rows of unknown items are counted and
+    ignored; all-zero rows mean that the item lacks the modality, unless the file says which are present.
 
     ``values`` [V, F] float32 are centred per dimension over the items present and divided by one number, so
     that a present row has mean squared norm F (unit variance on average, directions undistorted); rows of
@@ -38,7 +45,7 @@ def load_features(
     catalogue = known if all_item_ids is None else all_item_ids
     notes: list[str] = []
     if rows.ids is None:
-        ids, rows, how = _ids_by_row(rows, catalogue, path, modality)
+        ids, rows, how = _ids_by_row(rows, catalogue, path, modality, order)
     else:
         ids, how = rows.ids, "matched by item id"
     present = _present(rows, notes, modality)
@@ -46,8 +53,8 @@ def load_features(
     rows, ids, present = _drop_unknown(rows, ids, present, catalogue, known, path, modality, notes)
     rows, ids, present = _drop_repeats(rows, ids, present, path, modality, notes)
 
-    order = np.argsort(known)
-    target = order[np.searchsorted(known, ids, sorter=order)] + 1
+    by_name = np.argsort(known)
+    target = by_name[np.searchsorted(known, ids, sorter=by_name)] + 1
     values = np.zeros((len(item_ids), rows.values.shape[1]), np.float64)
     mask = np.zeros(len(item_ids), np.bool_)
     mask[target] = present
@@ -68,16 +75,18 @@ class _Reading:
     first: int = 0  # rows before it are padding
 
 
-def _ids_by_row(rows: FeatureRows, catalogue: StrArray, path: Path, modality: str) -> tuple[StrArray, FeatureRows, str]:
+def _ids_by_row(
+    rows: FeatureRows, catalogue: StrArray, path: Path, modality: str, order: FeatureOrder
+) -> tuple[StrArray, FeatureRows, str]:
     """Raises DataError where no reading fits, several fit that disagree, or the values speak against it."""
     num_rows, num_items = len(rows.values), len(catalogue)
-    fitting = _readings(rows, catalogue)
+    fitting = _readings(rows, catalogue, order)
     if not fitting:
-        order = "in order of id" if are_whole_numbers(catalogue) else "in order of first appearance"
+        said = ", or ".join(_orders(catalogue, order))
         extra = " whose first row is not all zeros, so not padding" if num_rows == num_items + 1 else ""
         raise DataError(
             f"{path} has {num_rows} rows of {modality} features{extra}, the interactions have {num_items} items; "
-            f"without ids it must have {num_items} rows ({order}) or {num_items + 1} with padding first.",
+            f"without ids it must have {num_items} rows ({said}) or {num_items + 1} with padding first.",
             "Add the missing rows, or give the ids beside the features (an npz with item_id and features).",
         )
     chosen = fitting[0]
@@ -87,24 +96,35 @@ def _ids_by_row(rows: FeatureRows, catalogue: StrArray, path: Path, modality: st
             raise DataError(
                 f"{path}: its {num_rows} rows of {modality} features fit the {num_items} items of the interactions in "
                 f"more than one way ({chosen.how}; {other.how}).",
-                "Give the ids beside the features: an npz with item_id and features.",
+                "Give the ids beside the features (an npz with item_id and features), or say the order of the rows: "
+                "--set data.feature_order=sorted, or appearance.",
             )
     return chosen.ids, rows.take(np.arange(chosen.first, num_rows)), f"matched by row ({chosen.how})"
 
 
-def _readings(rows: FeatureRows, catalogue: StrArray) -> list[_Reading]:
+def _orders(catalogue: StrArray, order: FeatureOrder) -> dict[str, StrArray]:
+    """The orders in which items may stand, in words."""
+    whole = are_whole_numbers(catalogue)
+    by_id = {"in order of id": catalogue[id_order(catalogue)] if whole else np.sort(catalogue)}
+    as_met = {"in order of first appearance": catalogue}
+    if order == "auto":
+        return by_id if whole else as_met | by_id
+    return by_id if order == "sorted" or (order == "by_kind" and whole) else as_met
+
+
+def _readings(rows: FeatureRows, catalogue: StrArray, order: FeatureOrder) -> list[_Reading]:
     """All ways in which the number of rows fits the items and no value speaks against it: a row of an id that no item
     has, before the smallest, must be blank."""
     num_rows, num_items = len(rows.values), len(catalogue)
-    whole, blank_first = are_whole_numbers(catalogue), not np.any(rows.values[0])
-    order = "in order of id" if whole else "in order of first appearance"
-    ids = catalogue[id_order(catalogue)] if whole else catalogue
+    blank_first = not np.any(rows.values[0])
     found = []
-    if num_rows == num_items:
-        found.append(_Reading(f"{num_rows} rows, items {order}", ids))
-    if num_rows == num_items + 1 and blank_first:
-        found.append(_Reading(f"{num_items} rows after padding, items {order}", ids, first=1))
-    if whole:
+    for said, own in _orders(catalogue, order).items():
+        if num_rows == num_items:
+            found.append(_Reading(f"{num_rows} rows, items {said}", own))
+        if num_rows == num_items + 1 and blank_first:
+            found.append(_Reading(f"{num_items} rows after padding, items {said}", own, first=1))
+    if are_whole_numbers(catalogue) and order in ("auto", "by_kind"):
+        ids = catalogue[id_order(catalogue)]
         smallest, largest = int(ids[0]), int(ids[-1])
         if num_rows == largest + 1 and (smallest != 1 or blank_first):
             found.append(_Reading(f"row number = item id, 0 to {largest}", np.arange(num_rows).astype(str)))

@@ -22,7 +22,16 @@ from fedmm.data.types import Interactions, Ragged
 
 FORMAT = 1
 NOT_DECIDING = frozenset(
-    {"path", "visual_features", "text_features", "attributes", "feature_corruption", "temporal_fraction"}
+    {
+        "path",
+        "visual_features",
+        "text_features",
+        "feature_order",
+        "attributes",
+        "titles",
+        "feature_corruption",
+        "temporal_fraction",
+    }
     | {"validation_from", "test_from"}
 )
 """Settings that are read after the interactions are prepared. Every other one is part of the key, also where it decides

@@ -13,11 +13,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fedmm.config import UNDIGESTED, DataConfig, ExperimentConfig
+from fedmm.config import UNDIGESTED, ExperimentConfig
 from fedmm.config.describe import known_settings
 from fedmm.config.load import dump_toml, load_config
-from fedmm.data.datasets import load_dataset
-from fedmm.errors import CheckpointError, ConfigError, DataError
+from fedmm.errors import CheckpointError, ConfigError
 from fedmm.experiment import Experiment, choose_device
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.folder import CONFIG_FILE
@@ -25,9 +24,15 @@ from fedmm.runs.train import run_training
 from fedmm.tracking import mlflow_run
 from fedmm.tracking.tracker import LocalTracker, RoundRecord
 from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
+from worlds.data_settings import (
+    Observation,
+    name_chooses_the_dataset,
+    reads_a_text,
+    rows_stand_in_the_order_told,
+    titles_are_read,
+)
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
-Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
 MOMENTS = {"data.split": "temporal", "data.validation_from": "1030", "data.test_from": "1045"}
 MEMORY = {"model.experts": "memory", "model.memory.size": 3}
@@ -220,23 +225,6 @@ def num_blocks(world: Path, given: Given) -> int:
     return len(list(federation.engine(federation.local, params, federation.clients, 1)))
 
 
-def name_chooses_the_dataset(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDMM_CACHE", str(tmp_path))
-    assert load_dataset(DataConfig(name="movielens-small")).interactions.num_users == 597
-    with pytest.raises(DataError, match="The ML-100K ratings are not in"):
-        load_dataset(DataConfig(name="ml-100k"))
-
-
-def reads_a_text(name: str, value: str, text: str) -> Observation:
-    def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (path := tmp_path / "own.csv").write_bytes(text.encode("latin-1"))
-        with pytest.raises(DataError, match=r"own\.csv, line 2"):
-            load_dataset(DataConfig(path=path))
-        assert load_dataset(DataConfig.model_validate({"path": path, name: value})).interactions.num_items == 3
-
-    return observe
-
-
 def enabled_decides_whether_there_is_a_store(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened_store(world, monkeypatch, {}) is not None
     assert opened_store(world, monkeypatch, {"tracking.enabled": False}) is None
@@ -320,6 +308,8 @@ def start_from_needs_a_run(world: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 OBSERVED: dict[str, Observation] = {  # settings that change no number of a run, and what they do change
     "data.name": name_chooses_the_dataset,
+    "data.feature_order": rows_stand_in_the_order_told,
+    "data.titles": titles_are_read,
     "data.encoding": reads_a_text("encoding", "latin-1", "user,item\nü,1\nü,2\nü,3\n"),
     "data.decimal": reads_a_text("decimal", ",", "user;item;timestamp\nu;1;0,5\nu;2;1,5\nu;3;2,5\n"),
     "tracking.enabled": enabled_decides_whether_there_is_a_store,
@@ -357,7 +347,7 @@ def test_where_and_how_often_a_run_is_kept_is_not_in_its_digest(world: Path) -> 
     others = {
         "tracking.enabled": True, "tracking.uri": "sqlite:///x.db", "tracking.experiment": "x",
         "tracking.run_name": "x", "tracking.log_model": False,
-        "runtime.output": "x", "runtime.checkpoint_every": 3, "runtime.threads": 2,
+        "data.titles": "x.csv", "runtime.output": "x", "runtime.checkpoint_every": 3, "runtime.threads": 2,
     }  # fmt: skip
     assert {key for key in others if not key.startswith("tracking.")} == UNDIGESTED
     assert {key for key in base.flat() if key.startswith("tracking.")} < others.keys()

@@ -110,16 +110,37 @@ def test_by_row(padded, name, tmp_path):
     assert any("1 all-zero rows are taken for missing" in note for note in notes)
 
 
-def test_by_row_of_ids_that_are_not_numbers(tmp_path):
+@pytest.mark.parametrize(("order", "rows"), [("appearance", (2, 0)), ("by_kind", (2, 0)), ("sorted", (0, 1))])
+def test_by_row_of_ids_that_are_not_numbers(order, rows, tmp_path):
     np.save(tmp_path / "a.npy", VALUES[:3])
-    features, notes = load_features(
-        tmp_path / "a.npy", np.array(["", "a", "b"]), "visual", np.array(["b", "gone", "a"])
-    )
+    known, catalogue = np.array(["", "a", "b"]), np.array(["b", "gone", "a"])
+    features, notes = load_features(tmp_path / "a.npy", known, "visual", catalogue, order)
     assert np.dot(features.values[1], features.values[2]) < 0  # centred: two items lie opposite
-    assert "items in order of first appearance" in notes[0]
+    assert f"items in order of {'id' if order == 'sorted' else 'first appearance'}" in notes[0]
     difference = features.values[1] - features.values[2]
-    expected = VALUES[2] - VALUES[0]
+    expected = VALUES[rows[0]] - VALUES[rows[1]]
     np.testing.assert_allclose(difference / np.linalg.norm(difference), expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_rows_that_fit_two_orders_are_refused(tmp_path):
+    """Ids that are no numbers: sorted, or as they come? Where both are the same the file is read."""
+    np.save(tmp_path / "a.npy", VALUES[:3])
+    known = np.array(["", "a", "b"])
+    with pytest.raises(DataError, match="in more than one way") as caught:
+        load_features(tmp_path / "a.npy", known, "visual", np.array(["b", "gone", "a"]))
+    assert "data.feature_order" in str(caught.value.remedy)
+    features, _ = load_features(tmp_path / "a.npy", known, "visual", np.array(["a", "b", "c"]))
+    told, _ = load_features(tmp_path / "a.npy", known, "visual", np.array(["a", "b", "c"]), "sorted")
+    np.testing.assert_array_equal(features.values, told.values)
+
+
+def test_whole_numbers_may_stand_as_they_come(tmp_path):
+    np.save(tmp_path / "a.npy", VALUES[:3])
+    np.save(tmp_path / "b.npy", VALUES[[2, 0, 1]])
+    known, catalogue = np.array(["", "7", "9", "30"]), np.array(["9", "30", "7"])
+    as_met, _ = load_features(tmp_path / "a.npy", known, "visual", catalogue, "appearance")
+    by_id, _ = load_features(tmp_path / "b.npy", known, "visual", catalogue)
+    np.testing.assert_array_equal(as_met.values, by_id.values)
 
 
 @pytest.mark.parametrize("first_id", [0, 1])

@@ -237,3 +237,33 @@ def test_a_first_row_that_is_not_blank_is_no_padding(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(31, 4)).astype(np.float32))
     with pytest.raises(DataError, match="31 rows"):
         load_features(tmp_path / "rows.npy", np.concatenate([[""], ids]), "visual", ids)
+
+
+EVENTS = [("u1", "a"), ("u1", "b"), ("u2", "b"), ("u2", "c"), ("u3", "a"), ("u3", "c")]
+DAYS = [f"2024-03-{day:02}" for day in (9, 2, 5, 1, 8, 7)]
+
+
+def _with_column(tmp_path: Path, values: list[str], name: str) -> Path:
+    path = tmp_path / "own.csv"
+    lines = [f"{user},{item},{value}" for (user, item), value in zip(EVENTS, values, strict=True)]
+    path.write_text("\n".join([f"customer,product,{name}", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["when", "moment", "bestellt"])
+def test_dates_that_tell_rows_apart_are_the_time_whatever_their_column_is_called(name: str, tmp_path: Path) -> None:
+    path = _with_column(tmp_path, DAYS, name)
+    found = read_interactions(path, DataConfig(path=path))
+    named = read_interactions(path, DataConfig(path=path, timestamp_column=name))
+    assert found.timestamps is not None
+    assert found.timestamps.tolist() == named.timestamps.tolist()
+    assert any(f"{name} is taken for the time" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["birthday of a user", "release of an item"])
+def test_dates_of_users_or_items_are_no_time(place: int, tmp_path: Path) -> None:
+    of = {one: DAYS[number] for number, one in enumerate(sorted({row[place] for row in EVENTS}))}
+    path = _with_column(tmp_path, [of[row[place]] for row in EVENTS], "since")
+    found = read_interactions(path, DataConfig(path=path))
+    assert found.timestamps is None
+    assert any("since looks like a time and is not used" in note for note in found.notes)

@@ -17,6 +17,10 @@ This page is generated: `python -m tools.docs`.
 FACES = ("fedmm", "fedmm.testing")
 
 
+WIDTH = 80  # of a signature in one line
+LONGEST_DEFAULT = 40
+
+
 def api_page() -> str:
     """Markdown."""
     text = [HEAD]
@@ -46,11 +50,17 @@ def _signature(name: str, member: Any) -> str:
         signature = inspect.signature(member)
     except (TypeError, ValueError):
         return ""
-    plain = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
-    shown = re.sub(
-        r"<[^>]*>", "...", str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
-    )
+    plain = [_short(one.replace(annotation=inspect.Parameter.empty)) for one in signature.parameters.values()]
+    shown = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    shown = re.sub(r"<[^>]*>|Ellipsis", "...", shown)
+    if len(shown) > WIDTH:
+        shown = re.sub(r", (?=[a-z_*/]+(?:[=,)]|$))", ",\n    ", shown.replace("(", "(\n    ", 1))[:-1] + ",\n)"
     return f"```python\n{name.rpartition('.')[2]}{shown}\n```\n\n"
+
+
+def _short(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Without a default that fills lines."""
+    return parameter if len(repr(parameter.default)) <= LONGEST_DEFAULT else parameter.replace(default=...)
 
 
 def _words(member: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fedmm.config import DataConfig
 from fedmm.data.readers.columns import SYNONYMS, Columns, bare
-from fedmm.data.readers.plausible import is_date, is_time_name, look_like_lists, look_like_times
+from fedmm.data.readers.plausible import is_date, is_time_name, look_like_dates, look_like_lists, look_like_times
 
 NAME_IT = "name it to use it: --set data.timestamp_column="
 
@@ -19,7 +19,8 @@ def settle_time(
 
     ``values`` are a sample of each column's fields, by position. A column without a known name is the time where both
     its name (``ordered_at``) and its values say so. A column of days gives way to one with a time of day or in seconds,
-    unless the settings named it.
+    unless the settings named it. Where no name says so, the one column of dates that tell a user's and an item's rows
+    apart is the time (``when``); dates that belong to users or to items (a birthday, a release) are not.
     """
     given = columns.timestamp
     candidates = [place for place in values if _may_be_time(names[place], values[place], place, columns)]
@@ -28,9 +29,14 @@ def settle_time(
     else:
         known = candidates if given is None or given in candidates else [given, *candidates]
         chosen = min(known, key=lambda place: (_days_alone(values.get(place, ())), place != given), default=None)
+    why = "its name and its values are times" if given is None else f"it is finer than {plain(names[given])}"
+    if chosen is None:
+        candidates = [place for place in values if _holds_dates(values[place], place, columns)]
+        events = [place for place in candidates if _tells_rows_apart(values, place, columns)]
+        if len(events) == 1:
+            chosen, why = events[0], "its values are dates that differ from row to row"
     remarks = []
     if chosen is not None and chosen != given:
-        why = "its name and its values are times" if given is None else f"it is finer than {plain(names[given])}"
         remarks.append(f"{plain(names[chosen])} is taken for the time: {why}")
     settled = replace(columns, timestamp=chosen)
     idle = [plain(names[place]) for place in candidates if place != chosen]
@@ -51,6 +57,19 @@ def _may_be_time(name: str, values: Sequence[str], place: int, columns: Columns)
         return False
     known = bare(name) in SYNONYMS["timestamp"]
     return (known or is_time_name(bare(name))) and look_like_times(values)
+
+
+def _holds_dates(values: Sequence[str], place: int, columns: Columns) -> bool:
+    return place not in (columns.user, columns.item, columns.rating) and look_like_dates(values)
+
+
+def _tells_rows_apart(values: Mapping[int, Sequence[str]], place: int, columns: Columns) -> bool:
+    """Whether the dates are those of events: some user has several, and so has some item, or no item returns."""
+    users, items, dates = values.get(columns.user, ()), values.get(columns.item, ()), values[place]
+    if not len(users) == len(items) == len(dates):
+        return False  # fields are missing, so rows are not known
+    of_users, of_items = (len(set(zip(ids, dates, strict=True))) > len(set(ids)) for ids in (users, items))
+    return of_users and (of_items or len(set(items)) == len(items))
 
 
 def _days_alone(values: Sequence[str]) -> bool:
