@@ -15,7 +15,6 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -68,9 +67,19 @@ def chooser_of(folder: Path, own: argparse.Namespace) -> Chooser:
     none = np.zeros(0, np.int64)
     nobody = Queries(none, Ragged.from_rows([]), none, Ragged.from_rows([]))
     split = Split("none", own.items, Ragged.from_rows([]), nobody, nobody)
-    idle = cast(Federation, None), cast(CountSums, None)  # nothing trains here
-    device, dtype = torch.device("cpu"), torch.float32
-    experiment = Experiment(config, dataset, split, recommender, *idle, MappingProxyType({}), (), device, dtype)
+    experiment = Experiment(
+        config,
+        dataset,
+        split,
+        recommender,
+        federation=cast(Federation, None),  # nothing trains here
+        sums=cast(CountSums, None),
+        private_start=None,
+        negatives={},
+        notes=(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
     return Chooser(experiment, Snapshot(params, 1))
 
 
