@@ -62,8 +62,8 @@ def parts() -> list[str]:
     """Everything registered in any registry that any module has."""
     found = []
     for info in pkgutil.walk_packages(fedmm.__path__, "fedmm."):
-        if info.name.startswith(("fedmm.tuning", "fedmm.tracking", "fedmm.testing")):
-            continue  # nothing registered there, and heavy to load
+        if info.name.startswith(("fedmm.tuning", "fedmm.tracking", "fedmm.testing", "fedmm.serving")):
+            continue  # nothing registered there, heavy to load, or a script of a bundle
         for value in vars(importlib.import_module(info.name)).values():
             if isinstance(value, Registry):
                 found += [f"{value.kind}:{name}" for name in value.built_in]
