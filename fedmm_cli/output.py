@@ -66,6 +66,16 @@ def run_command(body: Callable[[], Any], arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def without_flag_types(command: Any) -> Any:
+    """The command, whose help shows no type beside a flag: one would invite a value, which flags refuse."""
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    for own in getattr(command, "commands", {}).values():
+        without_flag_types(own)
+    return command
+
+
 def help_if_alone(context: typer.Context) -> None:
     """Prints a group's help where no command of it was named."""
     if context.invoked_subcommand is None:

@@ -154,7 +154,7 @@ class LiveObserver(StageObserver):
         self._bar.width = min(BAR_WIDTH, self.console.width // 3)
         line = Table.grid(padding=(0, 1, 0, 0))
         since = time.perf_counter() - self._since
-        left = f", about {in_time(max(0.0, self._left - since))} left" if self._left else f", {since:.0f} s"
+        left = f", about {in_time(max(0.0, self._left - since))} left" if self._left else f", {since:.0f} s so far"
         line.add_row(self._bar, Text(f"{self._status or 'the first round is running'}{left}"))
         return Group(table, line)
 

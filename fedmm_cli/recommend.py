@@ -68,6 +68,10 @@ def recommend(
     """Recommend items to users of the data, by their whole history, or to somebody new, by a history that is given."""
     del debug
     use_parts(parts)
+    from fedmm.errors import ConfigError
+
+    if top < 1:
+        raise ConfigError(f"--top cannot be {top}.", "--top takes an integer of at least 1.")
     from fedmm_cli.recommend_input import Whom, lines_of
 
     whom = Whom.read(user or [], users, history, histories, similar or [], everyone=everyone)

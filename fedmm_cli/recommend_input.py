@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedmm.config.names import missing_file_hint
 from fedmm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Whom:
                 "Give --user or --users, --all, --history, --histories, or --similar.",
             )
         rows = None if history is None else [_split(history)]
+        if rows == [[]]:
+            raise DataError(f"--history {history!r} names no item.", "Give ids: --history ID,ID,...")
         for path in (users, histories):
             if path is not None and not lines_of(path):
                 raise DataError(f"{path} is empty.", "Give one entry a line.")
@@ -73,8 +76,11 @@ def lines_of(path: Path | None) -> list[str]:
         return []
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.", missing_file_hint(path)) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Give a text file with one entry a line.") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path} cannot be read: {reason}.", "Give a text file with one entry a line.") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -210,9 +210,13 @@ def _called(opponent: str) -> str:
 def _elsewhere(own: Protocols) -> str:
     """The model under the protocols that do not decide."""
     first, *others = own
-    name = shown_metrics(own[first])[1]
+    names = shown_metrics(own[first])[:2]
     known = {protocol: protocol_label(protocol, own[protocol]).removesuffix(" negatives") for protocol in others}
-    return listed([f"{_share(own[protocol][name])} with {label}" for protocol, label in known.items()]) + " negatives"
+    values = {
+        label: ", ".join(f"{metric_label(name)} {_share(own[protocol][name])}" for name in names)
+        for protocol, label in known.items()
+    }
+    return listed([f"{shown} with {label}" for label, shown in values.items()]) + " negatives"
 
 
 def _legend(model: ModelFacts | None) -> str:
@@ -222,7 +226,7 @@ def _legend(model: ModelFacts | None) -> str:
     if "gate" in weights:
         parts.append("gate: the experts' weight")
     shares = [label for label in weights if label != "gate"]
-    if shares:
+    if len(shares) > 1:
         parts.append(f"{', '.join(shares)}: router's shares")
     return "; ".join(parts)
 
@@ -299,7 +303,7 @@ def _places(result: TrainResult, *, details: bool) -> dict[str, str]:
         if details or not uri.startswith("sqlite:"):
             places["tracking"] = f"run {result.run_id} in {uri}"
         if uri.startswith("sqlite:"):
-            places["see it"] = "mlflow ui" + ("" if uri == DEFAULT_STORE else f" --backend-store-uri {uri}")
+            places["see it"] = "fedmm ui" + ("" if uri == DEFAULT_STORE else f" --store {uri}")
     return places
 
 

@@ -11,7 +11,7 @@ import typer
 
 from fedmm.utils.timing import OFF, START_UP, StageTimer
 from fedmm_cli import STARTED
-from fedmm_cli.options import FLAGS, RUN, Debug, Details, Given, Groups, Json, Quiet, takes_settings
+from fedmm_cli.options import FLAGS, RUN, Debug, Details, Given, Groups, Json, Quiet, require_files, takes_settings
 
 if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig
@@ -52,6 +52,8 @@ def train(
             stopped = require_resumable(settings.runtime.output)
             require_parts_of(stopped, CONFIG_FILE)
             settings = given.load([stopped / CONFIG_FILE], {"runtime.output": stopped})
+        elif settings.runtime.start_from is None:
+            require_files(settings)
         if settings.tracking.enabled:
             from fedmm.tracking.mlflow_store import resolve_uri
 

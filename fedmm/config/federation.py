@@ -101,9 +101,7 @@ class FederationConfig(Section):
         description="decay of the moving average of the parameters over rounds, which is evaluated and kept, while "
         "training goes on from the newest (0: the newest are)",
     )
-    spectral_start: bool = Field(
-        True, description="begin from a spectral factor of the secure-summed transition counts"
-    )
+    spectral_start: bool = Field(True, description="begin from a spectral factor of the summed transition counts")
     spectral_sketch_size: Positive | None = Field(
         None, description="columns of the sketch of the counts that clients send instead of all counts (unset: all)"
     )

@@ -203,7 +203,9 @@ class RuntimeConfig(Section):
     """The machine's side of a run."""
 
     seed: Count = Field(0, description="seed of initialisation, cohorts and local training")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:N, mps or auto")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: cpu, cuda, cuda:N, mps or auto"
+    )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and arithmetic")
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
     engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")

@@ -75,7 +75,7 @@ class ItemFeatures:
         return float(self.present[1:].mean()) if len(self.present) > 1 else 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     """Who met what, in time order within each user; every (user, item) pair once, unless repeats are kept."""
 
@@ -94,13 +94,23 @@ class Interactions:
         """Real items, padding not counted: V - 1."""
         return len(self.item_ids) - 1
 
+    def __repr__(self) -> str:
+        return f"Interactions({self.sizes})"
 
-@dataclass(frozen=True, eq=False)
+    @property
+    def sizes(self) -> str:
+        """How much there is, in words."""
+        return f"{self.num_users:,} users, {self.num_items:,} items, {len(self.histories.values):,} interactions"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Interactions with what is known about the items. ``notes`` name and count all that was dropped.
 
     >>> import fedmm
     >>> data = fedmm.load_dataset("movielens-small")
+    >>> data
+    Dataset(movielens-small: 597 users, 1,849 items, 56,166 interactions; features: semantic, visual)
     >>> data.features["visual"].values.shape, str(data.titles[1]), len(data.interactions.histories)
     ((1850, 64), 'Toy Story (1995)', 597)
     """
@@ -113,6 +123,10 @@ class Dataset:
     notes: tuple[str, ...] = field(default=())
     settings: DataConfig | None = None  # those it was loaded with, where ``fedmm.load_dataset`` did
     attributes: csr_matrix | None = None  # [V, A] of ones: which attributes items have; None: there is no file of them
+
+    def __repr__(self) -> str:
+        features = f"; features: {', '.join(sorted(self.features))}" if self.features else ""
+        return f"Dataset({self.name}: {self.interactions.sizes}{features})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,13 @@ Whether the model is above or below a row of its report is for the paired test t
 
 from __future__ import annotations
 
+import shlex
+
 from fedmm.config import ExperimentConfig
+from fedmm.runs.continuing import may_grow
+from fedmm.runs.own_parts import part_origins, parts_words, sources_of
 from fedmm.runs.result import Advice, ModelFacts, TrainResult
-from fedmm.utils.text import ALPHA, probability
+from fedmm.utils.text import ALPHA, PROTOCOLS, probability, share
 
 ZERO_GATE = 0.01
 LARGE_GATE = 2.0
@@ -22,6 +26,7 @@ def advise(config: ExperimentConfig, result: TrainResult) -> tuple[Advice, ...]:
         *_on_gate(config, result.model),
         *_on_experts(result.model),
         *_on_baselines(config, result),
+        *_on_rounds(config, result),
         *_on_parts(config, result),
         *_on_protocols(config, result),
         *_on_disagreement(config, result),
@@ -71,6 +76,27 @@ def _on_baselines(config: ExperimentConfig, result: TrainResult) -> list[Advice]
     return advice
 
 
+def _on_rounds(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
+    """More rounds where the best one is the last, a lower rate where it came early and no gain is sure."""
+    best, rounds = result.best_round, result.rounds
+    if best == rounds:
+        start = f"fedmm train --resume --output {shlex.quote(result.output)} --rounds {2 * rounds}"
+        command = start + parts_words(sources_of(part_origins(config.flat())))
+        how = f"go on with {command}" if may_grow(config) else f"train with --rounds {2 * rounds}"
+        last = f"The best round is the last of {rounds}" if rounds > 1 else "One round is few"
+        return [_info(f"{last}: validation was still rising, so more may help ({how}).")]
+    protocol, metric = config.evaluation.selection_metric.split("/")
+    p_values = [_p_value(result, name, protocol, metric) for name in MUST_BEAT]
+    if 4 * best <= rounds and any(p is not None and p >= ALPHA for p in p_values):
+        rate = config.federation.learning_rate
+        text = (
+            f"The best round is {best} of {rounds}: longer training does not help here. Try a --learning-rate below "
+            f"{rate:g}, and --fusion backbone to see what the features do."
+        )
+        return [_info(text)]
+    return []
+
+
 def _on_parts(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
     """A part that does better alone shows that the fusion loses what it knows."""
     protocol, metric = config.evaluation.selection_metric.split("/")
@@ -101,9 +127,9 @@ def _on_protocols(config: ExperimentConfig, result: TrainResult) -> list[Advice]
         p = _p_value(result, "round_0", protocol, metric)
         figures = _figures(metric, start[protocol][metric], own[metric], p)
         if p is not None and p >= ALPHA:
-            advice.append(_info(f"Under {protocol} round 0 is ahead of the model, within noise ({figures})."))
+            advice.append(_info(f"{_asked(protocol)} round 0 is ahead of the model, within noise ({figures})."))
         else:
-            advice.append(_warning(f"Under {protocol} round 0 beats the model ({figures}): there training has hurt."))
+            advice.append(_warning(f"{_asked(protocol)} round 0 beats the model ({figures}): there training has hurt."))
     return advice
 
 
@@ -116,8 +142,8 @@ def _on_disagreement(config: ExperimentConfig, result: TrainResult) -> list[Advi
     ahead = own["full"][metric] > counts["full"][metric]
     return [
         _info(
-            f"Full ranking and {protocol} disagree on whether the model beats transition counts ({metric}): "
-            "believe full ranking."
+            f"Full ranking and ranking {PROTOCOLS[protocol]} disagree on whether the model beats transition counts "
+            f"({metric.replace('_at_', '@').upper()}): believe full ranking."
         )
         for protocol in own
         if protocol != "full" and (own[protocol][metric] > counts[protocol][metric]) != ahead
@@ -131,8 +157,15 @@ def _p_value(result: TrainResult, opponent: str, protocol: str, metric: str) -> 
     return None if found is None else found.p_value
 
 
+def _asked(protocol: str) -> str:
+    """A protocol at the head of a sentence: "Against 100 uniform negatives"."""
+    words = PROTOCOLS[protocol]
+    return f"In {words}" if protocol == "full" else f"{words[0].upper()}{words[1:]}"
+
+
 def _figures(metric: str, first: float, second: float, p: float | None) -> str:
-    return f"{metric} {first:.3f} against {second:.3f}" + ("" if p is None else f", p {probability(p)}")
+    label = metric.replace("_at_", "@").upper()
+    return f"{label} {share(first, 3)} against {share(second, 3)}" + ("" if p is None else f", p {probability(p)}")
 
 
 def _info(text: str) -> Advice:

@@ -55,6 +55,17 @@ def _require_growth(stored: ExperimentConfig, given: ExperimentConfig, folder: P
         )
 
 
+def may_grow(config: ExperimentConfig) -> bool:
+    """Whether a run that has finished may go on to twice its rounds with the numbers of an uninterrupted one."""
+    rounds = config.federation.rounds
+    more = config.model_copy(update={"federation": config.federation.model_copy(update={"rounds": 2 * rounds})})
+    try:
+        _require_growth(config, more, Path("the run"), rounds)
+    except ConfigError:
+        return False
+    return True
+
+
 def keep_settings(config: ExperimentConfig, file: Path) -> bool:
     """Writes the settings into the run's ``file`` where the run has more rounds now; returns whether it has."""
     with contextlib.suppress(OSError, ValueError, KeyError):

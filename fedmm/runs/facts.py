@@ -97,7 +97,7 @@ def announce_sizes(experiment: Experiment) -> str:
     total, start = expected_traffic(experiment), experiment.initial_state().ledger
     bound = "about " if experiment.federation.local.sends_touched_rows else ""
     begins = start.uplink_bytes + start.downlink_bytes
-    first = f", {in_bytes(begins)} of them before the first" if begins else ""
+    first = f", {in_bytes(begins)} of them before the first round" if begins else ""
     return (
         f"sizes: {held}; {rounds} rounds of {experiment.federation.cohort_size:,} clients send {bound}"
         f"{in_bytes(total.uplink_bytes)} up and {in_bytes(total.downlink_bytes)} down{first}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fedmm.runs.observer import Observer
+from fedmm.utils.text import in_time
 
 if TYPE_CHECKING:
     from fedmm.experiment import RoundReport
@@ -40,6 +42,54 @@ class LogObserver:
 
     def progress(self, snapshot: object) -> None:
         """Says nothing of how far a sweep is: it is told twice a second."""
+
+
+class Told:
+    """Tells stderr what a person at a prompt wants to know: notes, warnings, a line a round and where the run is.
+    Warnings go to the logger ``fedmm`` wherever the program has a handler for them."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def stage(self, text: str) -> None:
+        """Says nothing: stages are short."""
+
+    def note(self, text: str) -> None:
+        """One line."""
+        self._line(f"- {text}")
+
+    def warn(self, text: str) -> None:
+        """One line, or a warning of the logger."""
+        if LOG.hasHandlers():
+            LOG.warning("%s", text)
+        else:
+            self._line(f"warning: {text}")
+
+    def prepared(self, dataset: Mapping[str, Any], rounds: int) -> None:
+        """One line: what is trained on."""
+        sizes = f"{dataset['num_users']:,} clients, {dataset['num_items']:,} items"
+        self._line(f"{dataset['name']}: {sizes}, {dataset['num_interactions']:,} interactions; {rounds} rounds")
+
+    def round_done(self, report: RoundReport, seconds_left: float) -> None:
+        """One line."""
+        best = ", best" if report.is_best else ""
+        self._line(f"round {report.round}/{report.rounds}: loss {report.loss:.3f}, {in_time(seconds_left)} left{best}")
+
+    def done(self, output: str) -> None:
+        """Where the run is."""
+        self._line(f"the run is in {output}")
+
+    def _line(self, text: str) -> None:
+        stream = self._stream or sys.stderr
+        stream.write(f"{text}\n")
+        stream.flush()
+
+
+def usual_observer(*, quiet: bool) -> LogObserver | Told:
+    """Who watches a run that was given no observer: the logger where information is logged or nothing shall be shown,
+    else stderr."""
+    logged = LOG.hasHandlers() and LOG.isEnabledFor(logging.INFO)
+    return LogObserver() if quiet or logged else Told()
 
 
 class WithCallbacks:

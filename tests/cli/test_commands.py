@@ -124,7 +124,13 @@ OLD_AND_NEW = [
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_AND_NEW)
-def test_old_names_mean_what_they_meant_and_say_what_they_are_now(old: str, new: str, run, fake_runs) -> None:
+def test_old_names_mean_what_they_meant_and_say_what_they_are_now(
+    old: str, new: str, run, fake_runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/x/y.txt", "y.txt", "v.npy", "t.npy"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     ended = run("train", *old.split())
     assert ended.code == 0, ended.stderr
     translated = fake_runs.config
@@ -146,6 +152,35 @@ def test_train_prints_progress_on_stderr_and_the_result_on_stdout(run, fake_runs
     assert "val" not in rounds[2]
     assert "warning: a warning in [brackets]" in ended.stderr
     assert "Test, full ranking: 597 users" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data", "There is no file {}."),
+        ("--visual-features", "There is no file {} of visual features."),
+        ("--text-features", "There is no file {} of semantic features."),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_anything_loads(
+    option: str, words: str, run, fake_runs, tmp_path: Path
+) -> None:
+    (tmp_path / "orders.csv").touch()
+    typed = tmp_path / "order.csv"
+    ended = run("train", option, str(typed), "--json")
+    error = json.loads(ended.stdout)["error"]
+    assert (ended.code, fake_runs.config, error["code"]) == (2, None, "data")
+    assert (error["message"], error["remedy"]) == (words.format(typed), f"Did you mean {tmp_path / 'orders.csv'}?")
+    assert run("train", option, str(tmp_path / "orders.csv")).code == 0
+
+
+def test_flags_show_no_type_beside_them(run) -> None:
+    """A type invites a value, which flags refuse."""
+    for command in (["train"], ["recommend"], ["runs", "list"]):
+        text = run(*command, "--help").stdout
+        lines = [line for line in text.splitlines() if "--help" not in line and " --" in line]
+        assert lines
+        assert not [line for line in lines if "<bool>" in line or "<list" in line]
 
 
 def test_json_is_exactly_the_result(run, fake_runs, result) -> None:

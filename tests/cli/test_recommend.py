@@ -103,8 +103,9 @@ def test_unknown_ids_are_named_and_nothing_known_is_exit_2(
         (["--user", "nobody"], "'nobody'"),
         (["--user", "u1", "--all"], "more than one way"),
         ([], "for whom"),
+        (["--history", " , "], "names no item"),
         (["--all", "--output", "recs.doc"], "no format"),
-        (["--users", str(tmp_path / "absent")], "cannot be read"),
+        (["--users", str(tmp_path / "absent")], f"There is no file {tmp_path / 'absent'}."),
     ):
         assert main(["recommend", str(run), *arguments]) == 2
         ended = capsys.readouterr()
@@ -147,7 +148,7 @@ def test_flags_without_effect_and_numbers_out_of_range_are_refused(
         ([*history, "--diversity", "2"], "diversity cannot be 2"),
         ([*history, "--diversity", "nan"], "diversity cannot be nan"),
         ([*history, "--min-score", "nan"], "not a number"),
-        ([*history, "--top", "0"], "k cannot be 0"),
+        ([*history, "--top", "0"], "--top cannot be 0."),
         ([*history, "--only", str(tmp_path / "empty")], "the list is empty"),
         (["--users", str(tmp_path / "empty")], "is empty"),
         (["--histories", str(tmp_path / "empty")], "is empty"),

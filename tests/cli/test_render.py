@@ -46,7 +46,7 @@ def test_the_last_screen_fits_and_has_all_that_matters(
     for piece in (
         "gate 0.412, w_vis 0.381, w_sem 0.619", "best round 27 of 30", "up 2.8 GB, down 2.8 GB", "1 min 14 s",
         "gate: the experts' weight", "round 0: untrained",
-        result["checkpoint"], result["output"], result["run_id"], "mlflow ui", "! The model is below popularity",
+        result["checkpoint"], result["output"], result["run_id"], "fedmm ui", "! The model is below popularity",
         "believe full ranking", "812.0 MB", "1,849 items",
     ):  # fmt: skip
         assert piece in flowing
@@ -84,14 +84,14 @@ def test_a_backbone_without_tracking_has_no_gate_and_no_hint(
     show(result)
     screen = capsys.readouterr().out
     assert "fusion" not in screen
-    assert "mlflow" not in screen
+    assert "fedmm ui" not in screen
 
 
 @pytest.mark.parametrize(
     ("uri", "hint"),
     [
-        ("sqlite:///mlflow.db", "mlflow ui\n"),
-        ("sqlite:////data/all.db", "mlflow ui --backend-store-uri sqlite:////data/all.db\n"),
+        ("sqlite:///mlflow.db", "fedmm ui\n"),
+        ("sqlite:////data/all.db", "fedmm ui --store sqlite:////data/all.db\n"),
         ("http://server:5000", None),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_way_to_the_tracking_store(
     show(result | {"tracking_uri": uri}, details=True)
     screen = capsys.readouterr().out
     assert uri in screen
-    assert (hint in screen) if hint else ("mlflow ui" not in screen)
+    assert (hint in screen) if hint else ("fedmm ui" not in screen)
 
 
 @pytest.mark.parametrize("kept", [("full",), ("uniform100", "popularity100")])

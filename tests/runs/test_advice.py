@@ -65,8 +65,9 @@ def test_a_healthy_run_needs_no_advice() -> None:
         ("model/w_sem", 0.91, "info", "semantic expert holds 91%"),
         ("metrics/test/full/ndcg_at_10", 0.045, "warning", "below its own round 0"),
         ("baselines/popularity/test/full/ndcg_at_10", 0.2, "warning", "below popularity"),
-        ("metrics/test/uniform100/ndcg_at_10", 0.39, "info", "uniform100 disagree"),
-        ("baselines/transition_counts/test/full/ndcg_at_10", 0.12, "info", "uniform100 disagree"),
+        ("metrics/test/uniform100/ndcg_at_10", 0.39, "info", "uniform negatives disagree"),
+        ("baselines/transition_counts/test/full/ndcg_at_10", 0.12, "info", "uniform negatives disagree"),
+        ("best_round", 30, "info", "last of 30: validation was still rising"),
     ],
 )
 def test_one_change_brings_its_advice(path: str, value: float, level: str, words: str) -> None:
@@ -83,6 +84,8 @@ def test_one_change_brings_its_advice(path: str, value: float, level: str, words
         ("model/gating_weight", 0.1002),
         ("model/w_vis", 0.9),
         ("baselines/round_0/test/full/ndcg_at_10", 0.11),
+        ("best_round", 29),
+        ("best_round", 1),
     ],
 )
 def test_at_the_border_there_is_none(path: str, value: float) -> None:
@@ -121,7 +124,7 @@ def test_a_part_that_does_better_alone_is_named(part: str, p: float, level: str,
     assert entry.level == level
     assert words in entry.text
     assert part in entry.text
-    assert "0.135 against 0.110" in entry.text
+    assert ".135 against .110" in entry.text
 
 
 @pytest.mark.parametrize(("p", "level"), [(0.01, "warning"), (0.2, "info")])
@@ -130,7 +133,30 @@ def test_a_protocol_under_which_round_0_is_ahead_is_named(p: float, level: str) 
     result["baselines"]["round_0"]["test"]["uniform100"]["ndcg_at_10"] = 0.46
     (entry,) = advised(CONFIG, result)
     assert entry.level == level
-    assert entry.text.startswith("Under uniform100 round 0")
+    assert entry.text.startswith("Against 100 uniform negatives round 0")
+
+
+def test_where_the_best_round_is_the_last_the_command_that_goes_on_is_one_that_may() -> None:
+    last = healthy() | {"best_round": 30}
+    (entry,) = advised(CONFIG, last)
+    assert f"(go on with fedmm train --resume --output {last['output']} --rounds 60)" in entry.text
+    for section, given in (
+        ("federation", {"learning_rate_schedule": "linear"}),
+        ("federation", {"rounds": 7}),
+    ):
+        config = ExperimentConfig.model_validate({"model": {"gating_init": 0.1}, section: given})
+        (entry,) = advised(config, last)
+        assert ("--resume" in entry.text) == ("rounds" in given)
+        assert "--rounds 60" in entry.text
+    (entry,) = advised(CONFIG, healthy() | {"best_round": 1, "rounds": 1})
+    assert entry.text.startswith("One round is few: ")
+
+
+@pytest.mark.parametrize(("best", "p", "told"), [(7, 0.3, True), (8, 0.3, False), (7, 0.01, False)])
+def test_an_early_best_round_without_a_sure_gain_names_what_to_try(best: int, p: float, told: bool) -> None:
+    found = advised(CONFIG, measured("popularity", 0.07, p) | {"best_round": best})
+    text = f"The best round is {best} of 30: longer training does not help here. Try a --learning-rate below 0.3,"
+    assert [entry.text.startswith(text) for entry in found] == [False] * (p > 0.05) + [True] * told
 
 
 def test_without_experts_or_gate_nothing_is_said_of_them() -> None:
@@ -153,7 +179,7 @@ def test_a_gate_that_was_to_stay_is_not_blamed_for_it() -> None:
 def test_the_selection_metric_decides_what_is_compared() -> None:
     config = ExperimentConfig.model_validate({"evaluation": {"selection_metric": "uniform100/hr_at_10"}})
     found = advised(config, changed("metrics/test/uniform100/hr_at_10", 0.1))
-    assert sum("hr_at_10 0.100" in entry.text for entry in found) == 2
+    assert sum("HR@10 .100" in entry.text for entry in found) == 2
 
 
 def test_a_gate_that_begins_at_zero_and_stays_did_not_move() -> None:

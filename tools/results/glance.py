@@ -7,6 +7,10 @@ from .tables import FROZEN, MODELS, NDCG, QUALITY, UNIFORM, UNMEASURED, Results,
 CENTRALIZED = {"residual": "centralized", "best": "best, centralized"}  # the twins that pooled data trained
 BESIDE = ("popularity", "transition_counts", "round_0")
 HEAD = ("test split", "popularity", "transition counts", "round 0, before training", "**fedmm**", "centralised")
+NOTE = (
+    "Full-ranking NDCG@10 / HR@10 among 100 uniform negatives, means over the seeds. The transition expert is "
+    "switched on by `--set model.transition=true`."
+)
 
 
 def glance_table(found: Results) -> str:
@@ -23,7 +27,7 @@ def glance_table(found: Results) -> str:
         )
         for variant in measured
     ]
-    return markdown(HEAD, rows, "Full-ranking NDCG@10 / HR@10 among 100 uniform negatives, means over the seeds.")
+    return markdown(HEAD, rows, NOTE)
 
 
 def _cell(found: Results, variant: str, place: str) -> str:
