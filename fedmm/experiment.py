@@ -124,8 +124,7 @@ class Experiment:
             if split.candidates is not None:
                 recommender = replace(recommender, trained=torch.from_numpy(split.candidates).to(device))
             federation, start = build_federation(config, split, recommender, dtype, device)
-        if any(protocol != "full" for protocol in config.evaluation.protocols):
-            tell("drawing the negatives of the sampled protocols")
+        tell("preparing the evaluation")
         with timer.stage("evaluation negatives"):
             asked = {"validation": split.validation, "test": split.test}
             negatives = {name: all_negatives(config.evaluation, split, own) for name, own in asked.items()}

@@ -68,17 +68,13 @@ def recommend(
     """Recommend items to users of the data, by their whole history, or to somebody new, by a history that is given."""
     del debug
     use_parts(parts)
-    from fedmm.errors import ConfigError
-
-    if top < 1:
-        raise ConfigError(f"--top cannot be {top}.", "--top takes an integer of at least 1.")
     from fedmm_cli.recommend_input import Whom, lines_of
 
     whom = Whom.read(user or [], users, history, histories, similar or [], everyone=everyone)
     of_lists = {"--keep-seen": keep_seen, "--diversity": diversity is not None, "--explain": explain}
     whom.refuse_idle({"--by": by is not None}, of_lists)
     choice = {
-        "k": top,
+        "k": _at_least_one(top),
         "exclude": lines_of(exclude),
         "only": None if only is None else lines_of(only),
         "min_score": min_score,
@@ -88,6 +84,15 @@ def recommend(
     else:
         choice |= {"keep_seen": keep_seen, "diversity": diversity or 0.0}
     _answer(run, data, items, whom, choice, output, explain=explain, as_json=as_json, quiet=quiet)
+
+
+def _at_least_one(top: int) -> int:
+    """``top``. Raises ConfigError where no list can be so short."""
+    from fedmm.errors import ConfigError
+
+    if top < 1:
+        raise ConfigError(f"--top cannot be {top}.", "--top takes an integer of at least 1.")
+    return top
 
 
 def _answer(
