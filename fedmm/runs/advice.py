@@ -17,6 +17,8 @@ ZERO_GATE = 0.01
 LARGE_GATE = 2.0
 STILL_GATE = 1e-4
 DOMINANT_EXPERT = 0.9
+FEW_ROUNDS = 10
+USUAL_ROUNDS = ExperimentConfig().federation.rounds
 MUST_BEAT = {"popularity": "popularity", "round_0": "its own round 0"}
 
 
@@ -77,7 +79,8 @@ def _on_baselines(config: ExperimentConfig, result: TrainResult) -> list[Advice]
 
 
 def _on_rounds(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
-    """More rounds where the best one is the last, a lower rate where it came early and no gain is sure."""
+    """More rounds where the best one is the last; where no gain is sure, more of them where they were few, or a lower
+    rate where the best came early."""
     best, rounds = result.best_round, result.rounds
     if best == rounds:
         start = f"fedmm train --resume --output {shlex.quote(result.output)} --rounds {2 * rounds}"
@@ -87,7 +90,11 @@ def _on_rounds(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
         return [_info(f"{last}: validation was still rising, so more may help ({how}).")]
     protocol, metric = config.evaluation.selection_metric.split("/")
     p_values = [_p_value(result, name, protocol, metric) for name in MUST_BEAT]
-    if 4 * best <= rounds and any(p is not None and p >= ALPHA for p in p_values):
+    if not any(p is not None and p >= ALPHA for p in p_values):
+        return []
+    if rounds < FEW_ROUNDS:
+        return [_info(f"{rounds} rounds are few: train for more (--rounds {USUAL_ROUNDS}) before you judge.")]
+    if 4 * best <= rounds:
         rate = config.federation.learning_rate
         text = (
             f"The best round is {best} of {rounds}: longer training does not help here. Try a --learning-rate below "

@@ -159,6 +159,13 @@ def test_an_early_best_round_without_a_sure_gain_names_what_to_try(best: int, p:
     assert [entry.text.startswith(text) for entry in found] == [False] * (p > 0.05) + [True] * told
 
 
+@pytest.mark.parametrize(("rounds", "p", "told"), [(3, 0.3, True), (9, 0.3, True), (10, 0.3, False), (3, 0.01, False)])
+def test_few_rounds_without_a_sure_gain_are_called_few(rounds: int, p: float, told: bool) -> None:
+    found = advised(CONFIG, measured("round_0", 0.06, p) | {"rounds": rounds, "best_round": rounds - 1})
+    text = f"{rounds} rounds are few: train for more (--rounds 30) before you judge."
+    assert [entry.text for entry in found if "few" in entry.text] == [text] * told
+
+
 def test_without_experts_or_gate_nothing_is_said_of_them() -> None:
     result = changed("model", {"num_parameters": 9, "gating_weight": None, "w_vis": None, "w_sem": None})
     assert advised(CONFIG, result) == []
