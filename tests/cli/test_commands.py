@@ -65,7 +65,7 @@ def test_every_flag_sets_its_setting(run) -> None:
                 setting.choices[-1] if setting.choices else numbers.get(setting.kind, "cpu")
             )
             typed, expected = [flag.name, value], PROTOCOLS.get(value, value)
-        more = ["--experts", "memory"] if flag.name == "--scoring" else []
+        more = {"--scoring": ["--experts", "memory"], "--start-from": ["--data", "new.csv"]}.get(flag.name, [])
         ended = run("config", "show", *typed, *more, "--json")
         assert ended.code == 0, ended.stderr
         shown = json.loads(ended.stdout)["settings"]
