@@ -56,6 +56,7 @@ def experiment_of(world: Path, federation: dict[str, Any], model: dict[str, Any]
             "path": world / "own.csv",
             "visual_features": str(world / "visual.npy"),
             "text_features": str(world / "text.npy"),
+            "feature_order": "appearance",
         },
         "model": small | (model or {}),
         "federation": {"rounds": 5, "client_fraction": 0.4, "batch_size": 4, **federation},

@@ -42,6 +42,7 @@ def tiny(data: Path, output: Path | None, settings: Mapping[str, Any] | None = N
     flat: dict[str, Any] = {
         "data.path": data / "own.csv",
         "data.visual_features": str(data / "visual.npy"),
+        "data.feature_order": "by_kind",
         "data.text_features": str(data / "text.npy"),
         "model.hidden_dim": 8,
         "model.num_blocks": 1,
