@@ -134,7 +134,7 @@ def _feature_key(
     tables = [key for key in arrays if key != id_key and np.ndim(arrays[key]) == 2]
     if len(tables) == 1:
         return tables[0]
-    others = [key for key in arrays if key != id_key]
+    others = [key for key in arrays if key != id_key and str(key).lower() not in TITLE_KEYS]
     if len(others) == 1:
         return others[0]
     held = ", ".join(map(str, list(arrays)[:8])) or "nothing"

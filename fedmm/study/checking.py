@@ -18,6 +18,9 @@ from fedmm.study.values import build
 INTERACTING = (
     ("data.cold_item_fraction", "data.cold_item_seed"),
     ("data.columns", "data.user_column", "data.item_column", "data.rating_column", "data.timestamp_column"),
+    ("data.split", "data.validation_from", "data.test_from"),
+    ("data.encoding",),
+    ("data.path", "runtime.start_from"),
     (
         "model.hidden_dim",
         "model.num_heads",
@@ -34,6 +37,7 @@ INTERACTING = (
         "federation.mode",
         "federation.aggregation",
         "federation.client_weighting",
+        "federation.update_transforms",
         "federation.local_algorithm",
         "federation.local_optimizer",
         "federation.proximal_mu",

@@ -65,13 +65,13 @@ def test_every_flag_sets_its_setting(run) -> None:
                 setting.choices[-1] if setting.choices else numbers.get(setting.kind, "cpu")
             )
             typed, expected = [flag.name, value], PROTOCOLS.get(value, value)
-        more = {"--scoring": ["--experts", "memory"], "--start-from": ["--data", "new.csv"]}.get(flag.name, [])
+        more = {"--scoring": ["--experts", "memory"], "--start-from": ["--data", "own.csv"]}.get(flag.name, [])
         ended = run("config", "show", *typed, *more, "--json")
         assert ended.code == 0, ended.stderr
         shown = json.loads(ended.stdout)["settings"]
         assert str(shown[flag.key]) == str(list(expected) if isinstance(expected, tuple) else expected)
         changed = {key for key, own in ExperimentConfig().flat().items() if own != shown[key]}
-        assert changed <= {flag.key, *(["model.experts"] if more else [])}
+        assert changed <= {flag.key, *(["model.experts", "data.path"] if more else [])}
 
 
 def test_layers_reach_the_run_in_their_order(run, fake_runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from worlds.tiny_world import NUM_ITEMS, rows
 from worlds.tiny_world import csv as csv_bytes
 
 TINY = [option for option in tiny_world.TINY if option != "--no-tracking"]
-TRAIN = ("train", "--data", "own.csv", "--visual-features", "visual.npy", *TINY, "--quiet")
+ORDER = ("--set", "data.feature_order=appearance")  # of rows without ids
+TRAIN = ("train", "--data", "own.csv", "--visual-features", "visual.npy", *ORDER, *TINY, "--quiet")
 FOLDERS = ("residual0", "residual1", "backbone0", "backbone1")
 
 

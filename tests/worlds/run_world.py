@@ -122,7 +122,7 @@ def last_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def outcome(folder: Path) -> Outcome:
     """Reads a finished run's folder. Every checkpoint in it must be whole."""
     checkpoints = sorted((folder / "checkpoints").iterdir())
-    result = json.loads((folder / RESULT_FILE).read_text())
+    result = json.loads((folder / RESULT_FILE).read_text().replace(json.dumps(str(folder))[1:-1], "FOLDER"))
     kept = ("rounds", "best_round", "metrics", "baselines", "model", "communication", "dataset", "advice", "seed")
     rounds = [{key: value for key, value in entry.items() if key != CLOCK} for entry in read_rounds(folder)]
     tensors = {path.name: bits(load_checkpoint(path)[0]) for path in checkpoints}

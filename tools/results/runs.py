@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmm.config import ExperimentConfig
+from fedmm.config import LATER, ExperimentConfig
 from fedmm.config.load import load_config
 from fedmm.config.toml import toml_value
 from fedmm.errors import DataError
@@ -78,6 +78,8 @@ def row_of(run: Run) -> dict[str, str]:
     for rows in (result["baselines"], result["parts"]):
         measured |= {(split, name): own for name, splits in rows.items() for split, own in splits.items()}
     for place, protocols in measured.items():
+        if place[1:] and place[1] not in BESIDE:
+            continue  # no column of results
         for metric in METRICS:
             protocol, name = metric.split("/")
             if name in protocols.get(protocol, {}):
@@ -100,7 +102,11 @@ def settings_of(folder: Path) -> list[str]:
     """``key=value`` for what differs from the defaults and decides the numbers, the seed left out."""
     own, defaults = load_config(files=[folder / CONFIG_FILE], environment={}).flat(), ExperimentConfig().flat()
     decisive = [key for key in own if not key.startswith(("runtime.", "tracking."))]
-    return [f"{key}={_typed(own[key])}" for key in decisive if own[key] != defaults[key]]
+    return [
+        f"{key}={_typed(own[key])}"
+        for key in decisive
+        if own[key] != defaults[key] and own[key] not in LATER.get(key, ())
+    ]
 
 
 def change_sd(folder: Path) -> float | None:
