@@ -95,7 +95,7 @@ def run_training(
         experiment = Experiment.prepare(config, observer.stage, timer, data=data, warm=warm)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
-        for note in (*idle_settings(config), *experiment.notes):
+        for note in (*idle_settings(experiment.config), *experiment.notes):
             observer.note(note)
         ready = time.perf_counter() - started
         run = Running(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer, profiled)

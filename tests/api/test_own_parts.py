@@ -47,7 +47,11 @@ def run(*arguments: str, folder: Path, text: str | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(path, marks=pytest.mark.slow if place else ()) for place, path in enumerate(EXAMPLES)],
+    ids=lambda path: path.stem,
+)
 def test_the_script_trains_resumes_sweeps_and_compares(
     example: Path, settings_file: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

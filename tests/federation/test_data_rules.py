@@ -66,7 +66,7 @@ def test_what_is_given_stays_and_what_is_chosen_is_chosen_once(
     }
     assert all(after[key] == value for key, value in values.items())
     assert settled(found, histories(99), 99, None) == found  # other data change no choice
-    assert set(idle_settings(found)) == set(idle_settings(config))  # nothing is chosen that nothing reads
+    assert set(idle_settings(found)) <= set(idle_settings(config))  # nothing is chosen that nothing reads
 
 
 @pytest.mark.parametrize(("num_items", "length"), [(50, 3), (50, 99), (DENSE_ITEMS, 99)])

@@ -58,6 +58,7 @@ def test_kill_9_costs_nothing_but_time(world: Path, module: str, name: str, at: 
     assert [line["round"] for line in read_rounds(world / "killed")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_closes_the_mlflow_run(world: Path) -> None:
     from mlflow.tracking import MlflowClient
 

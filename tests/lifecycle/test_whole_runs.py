@@ -27,6 +27,7 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_seed_others(world: 
     assert first["metrics"] != other["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", SETTINGS)
 def test_engines_and_block_sizes_give_the_same_run(world: Path, given: dict[str, Any]) -> None:
     given = {**given, "runtime.dtype": "float64"}

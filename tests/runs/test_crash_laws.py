@@ -168,7 +168,10 @@ def child(config: ExperimentConfig, folder: Path, end: str) -> subprocess.Popen[
 
 
 @pytest.mark.usefixtures("quiet_mlflow")
-@pytest.mark.parametrize(("end", "code", "status"), [("dies", -9, "RUNNING"), ("interrupted", 130, "KILLED")])
+@pytest.mark.parametrize(
+    ("end", "code", "status"),
+    [pytest.param("dies", -9, "RUNNING", marks=pytest.mark.slow), ("interrupted", 130, "KILLED")],
+)
 def test_the_same_mlflow_run_goes_on(
     end: str, code: int, status: str, data: Path, tmp_path: Path, mlflow_uri: str
 ) -> None:

@@ -96,6 +96,7 @@ def bundle(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_graphs_give_the_lists_of_recommend(made: Made, bundle: Path, tmp_path: Path) -> None:
     assert_graphs(made("hybrid"), bundle / "model.onnx", tmp_path)
 

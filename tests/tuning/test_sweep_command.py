@@ -135,6 +135,7 @@ def test_ctrl_c_stops_after_saving_and_resuming_by_name_ends_as_if_it_had_not_be
     assert outcomes(trials_of(study, folder / "sweeps/tiny")) == outcomes(trials_of(study, folder / "whole"))
 
 
+@pytest.mark.slow
 def test_a_study_in_a_folder_of_another_name_is_found_there(folder: Path) -> None:
     path = written(folder, "trials = 1")
     assert command("--study", str(path), "--output", "elsewhere", "--json", folder=folder).code == 0
