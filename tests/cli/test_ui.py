@@ -72,7 +72,7 @@ def goes_silent(address: str) -> bool:
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (signal.SIGINT, 0),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 143, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),

@@ -110,6 +110,7 @@ def has_effect(world: Path, key: str, beside: Given) -> bool:
     return known_numbers(world, beside) != known_numbers(world, {**beside, key: NUMBERS[key].value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "beside"), [(key, beside) for key in IDLE for beside in IDLE[key]])
 def test_an_idle_setting_is_told_and_changes_no_number(key: str, beside: Given, world: Path) -> None:
     assert is_told(key, settings_of(world, {**beside, key: NUMBERS[key].value}))

@@ -85,6 +85,7 @@ def test_sigterm_saves_and_closes_the_mlflow_run(world: Path) -> None:
     assert [point.step for point in history] == list(range(1, stopped + 1))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_in_an_empty_folder_get_folders_of_their_own(world: Path) -> None:
     command = arguments(six_rounds(world, "unused").model_copy(update={"runtime": one_thread()}))
     processes = [start([*command, "--json"]) for _ in range(2)]

@@ -97,6 +97,7 @@ def test_every_study_has_a_page_and_figures(name: str, tmp_path: Path):
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("name", ["default", "pareto", "one parameter"])
 def test_a_page_survives_whatever_came_of_the_trials(name: str, fate: str):

@@ -249,6 +249,7 @@ def test_resume_refuses_whatever_changes_a_number_and_names_it(data: Path, tmp_p
 GROWN = ["defaults", "server adam", "patience", "warm-up", "personal parameters", "control variates"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GROWN)
 @pytest.mark.parametrize("stopped", [False, True])
 def test_more_rounds_are_those_of_a_run_that_had_them_from_the_start(
