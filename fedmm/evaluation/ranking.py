@@ -126,6 +126,17 @@ def best_items(
     return _top(allowed, _hash_order(scores.shape[1]).to(scores.device), keep)
 
 
+def best_among(scores: Tensor, items: Tensor, size: int, keep: int) -> tuple[Tensor, Tensor]:
+    """The best ``keep`` of ``items`` [n, c], distinct in each row, by their ``scores`` [n, c]: items [n, keep], best
+    first, 0 where finite scores run out, and scores. Level items stand as in ``best_items`` of ``size`` columns."""
+    order = _hash_order(size).to(scores.device)[items.clamp(max=size - 1)]
+    by_standing = order.argsort(dim=1, descending=True)
+    values, places = scores.gather(1, by_standing).sort(dim=1, descending=True, stable=True)
+    best = items.gather(1, by_standing).gather(1, places)[:, :keep]
+    values = values[:, :keep]
+    return best.masked_fill(values == -torch.inf, 0), values
+
+
 def count_diverged(scores: Tensor) -> int:
     """How many rows of scores [n, V] hold NaN or an infinity; padding is not read."""
     real = scores[:, 1:]

@@ -23,24 +23,27 @@ from fedmm.recommendation import similar
 from fedmm.recommendation.diversity import Diversity, require_weight
 from fedmm.recommendation.explain import Explainer
 from fedmm.recommendation.explanations import Explanation
-from fedmm.recommendation.folded import quick_scorer
+from fedmm.recommendation.folded import LARGE, Folded, fold
 from fedmm.recommendation.recommend import (
     BLOCK,
     NOBODY,
     ItemId,
     Names,
+    Quickly,
     Recommendation,
     blocks_of,
     named,
     rank,
     score_all,
 )
+from fedmm.recommendation.shortlist import Shortlist, has_bfloat16
 from fedmm.utils.lists import require_list
 
 Warn = Callable[[str], None]
 History = Sequence[ItemId]
 BATCH = 4096  # histories whose lists are made before the next ones are looked at
 BLOCK_NUMBERS = 2**24  # scores at once, a thread: 64 MB in float32
+FEW_LISTS = 512  # below, rounded keys would cost more than they save
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,22 @@ class Chooser:
         return Names(self.experiment.dataset)
 
     @cached_property
+    def folded(self) -> Folded | None:
+        """The model in one product, where that can be and the catalogue is large."""
+        large = self.experiment.split.num_items >= LARGE
+        return fold(self.experiment, self.snapshot) if large else None
+
+    @cached_property
     def scorer(self) -> Scorer:
-        """The model's scores."""
-        return quick_scorer(self.experiment, self.snapshot)
+        """The model's scores: folded where that can be, else the evaluator's."""
+        return self.experiment.scorer(self.snapshot) if self.folded is None else self.folded.scorer
+
+    @cached_property
+    def shortlist(self) -> Shortlist | None:
+        """The quick way to the same lists, where the machine has one."""
+        if self.folded is None or not has_bfloat16(self.experiment.device):
+            return None
+        return Shortlist(self.folded)
 
     def asked(
         self,
@@ -129,8 +145,10 @@ class Chooser:
         if choice.diversity:
             table = self.snapshot.params[ITEM_TABLE]
             diversity = Diversity.of(choice.diversity, self.experiment.recommender.tables, table)
+        pool = choice.k if diversity is None else diversity.pool(choice.k)
         for rows in blocks_of(len(asked), BATCH):
             users, histories = asked.some(rows)
+            quickly, size = self._quickly(len(asked), min(pool, number))
             items, scores = rank(
                 self.scorer,
                 users,
@@ -140,10 +158,18 @@ class Chooser:
                 candidates=candidates,
                 min_score=choice.min_score,
                 diversity=diversity,
-                block_size=max(1, min(BLOCK, BLOCK_NUMBERS // (number + 1))),
+                quickly=quickly,
+                block_size=size,
                 device=self.experiment.device,
             )
             yield from (self.names.listed(*pair) for pair in zip(items, scores, strict=True))
+
+    def _quickly(self, num_lists: int, keep: int) -> tuple[Quickly | None, int]:
+        """The quick way where it is worth it, and how many histories are scored at once."""
+        size = max(1, min(BLOCK, BLOCK_NUMBERS // (self.experiment.split.num_items + 1)))
+        if num_lists < FEW_LISTS or self.shortlist is None or not self.shortlist.worth_it(keep):
+            return None, size
+        return self.shortlist.best, self.shortlist.block_size
 
     def similar(self, item: ItemId, by: str, choice: Choice, warn: Warn | None) -> list[Recommendation]:
         """The items most like ``item``. Raises DataError where it is unknown or has nothing to compare by, ConfigError

@@ -6,11 +6,14 @@ side against one table [V, K1 + K2 + ...]. The sums are those of the model in an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from fedmm.data.types import IntArray, Ragged
-from fedmm.evaluation.model_scorer import last_windows, with_additions
+from fedmm.evaluation.model_scorer import Addition, last_windows, with_additions
 from fedmm.evaluation.ranking import Scorer
 from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
@@ -23,17 +26,27 @@ from fedmm.utils.params import expand_for_clients
 LARGE = 16_384  # items; below, the evaluator's own sums are quick enough
 
 
-def quick_scorer(experiment: Experiment, snapshot: Snapshot) -> Scorer:
-    """The model's scorer: folded where that can be, else the evaluator's."""
-    if experiment.split.num_items < LARGE:
-        return experiment.scorer(snapshot)
-    folded = folded_scorer(experiment, snapshot)
-    return experiment.scorer(snapshot) if folded is None else folded
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A model as queries of histories and keys of items, and what is added to their products."""
+
+    keys: Tensor  # [V, K]
+    queries: Callable[[Ragged], Tensor]  # histories [n] -> [n, K]
+    additions: tuple[Addition, ...]
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scores of the whole catalogue."""
+
+        def score(users: IntArray, histories: Ragged) -> Tensor:
+            del users  # nothing personal
+            return self.queries(histories) @ self.keys.T
+
+        return with_additions(score, self.additions)
 
 
-def folded_scorer(experiment: Experiment, snapshot: Snapshot) -> Scorer | None:
-    """One product a history, and what is added to the scores; None where a part is no product, or users have parameters
-    of their own."""
+def fold(experiment: Experiment, snapshot: Snapshot) -> Folded | None:
+    """The model as products; None where a part is no product, or users have parameters of their own."""
     if snapshot.clients.personal().entries:
         return None
     shared = expand_for_clients(snapshot.params)
@@ -52,16 +65,14 @@ def folded_scorer(experiment: Experiment, snapshot: Snapshot) -> Scorer | None:
         keys = torch.cat([_flat(scaled_keys(term)) for term in found.terms], dim=1).contiguous()
     parts = experiment.recommender.parts.values() if experts else ()
 
-    def score(users: IntArray, histories: Ragged) -> Tensor:
-        del users  # nothing personal
+    def queries(histories: Ragged) -> Tensor:
         items, rows = asked(histories)
         question = experiment.recommender.asked(shared, items, rows)
-        queries = [sasrec.final_norm(shared, pick_rows(question.hidden, rows))[0]]
+        own = [sasrec.final_norm(shared, pick_rows(question.hidden, rows))[0]]
         terms = (part.term(shared, question) for part in parts)
-        queries += [term[0][0] for term in terms if term is not None]
-        return torch.cat(queries, dim=1) @ keys.T
+        return torch.cat([*own, *(term[0][0] for term in terms if term is not None)], dim=1)
 
-    return with_additions(score, experiment.additions.values())
+    return Folded(keys, queries, tuple(experiment.additions.values()))
 
 
 def _flat(keys: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, Dataset, IntArray, Ragged
@@ -26,6 +27,9 @@ BLOCK = 128  # histories scored at once
 NOBODY = -1  # the user of a history that belongs to no one: without personal parameters
 MOST_NAMED = 5
 ItemId = str | int
+Quickly = Callable[[Ragged, Ragged, BoolArray | None, int], tuple[Tensor, Tensor, BoolArray]]
+"""Histories [n], what each may not hold [n], candidates [V] and how many items, to items [n, k], scores [n, k] and
+which rows [n] are surely the best (``shortlist``)."""
 
 
 class Recommendation(NamedTuple):
@@ -111,6 +115,7 @@ def rank(
     candidates: BoolArray | None = None,
     min_score: float | None = None,
     diversity: Diversity | None = None,
+    quickly: Quickly | None = None,
     block_size: int = BLOCK,
     device: torch.device = CPU,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -119,21 +124,35 @@ def rank(
 
     ``users`` [n] say whose personal parameters score (``NOBODY``: none), ``excluded`` [n] which items a row may not
     hold, ``candidates`` [V] which it may hold at all, ``min_score`` what an item must score. Level items stand as in
-    the evaluator's lists; with ``diversity`` items stand in the order of choice. Memory is that of a block of histories
-    a thread. Raises DivergenceError where a score is NaN or infinite.
+    the evaluator's lists; with ``diversity`` items stand in the order of choice. ``quickly`` is tried first, and
+    ``scorer`` asked for the rows that it leaves open. Memory is that of a block of histories a thread. Raises
+    DivergenceError where a score is NaN or infinite.
     """
     tops = np.zeros((len(histories), k), np.int32)
     values = np.zeros((len(histories), k), np.float32)
     pool = k if diversity is None else diversity.pool(k)
 
+    def exact(rows: IntArray) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        scores = scorer(users[rows], take_rows(histories, rows))
+        if count_diverged(scores):
+            raise DivergenceError("Scores are NaN or infinite.", "Training has diverged: train with lower rates.")
+        best = best_items(scores, take_rows(excluded, rows), candidates, pool, in_place=True)
+        found = scores.gather(1, best.long()).masked_fill_(best == 0, 0.0).float().cpu().numpy()
+        return best.cpu().numpy().astype(np.int32), found
+
+    def best_of(rows: IntArray) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        if quickly is None:
+            return exact(rows)
+        best, scores, right = quickly(take_rows(histories, rows), take_rows(excluded, rows), candidates, pool)
+        items, found = best.numpy().astype(np.int32), scores.masked_fill(best == 0, 0.0).numpy()
+        for some in np.array_split(rows[~right], -(-int((~right).sum()) // BLOCK) or 1):
+            if len(some):
+                items[some - rows[0]], found[some - rows[0]] = exact(some)
+        return items, found
+
     def block(rows: IntArray) -> None:
         with torch.no_grad():
-            scores = scorer(users[rows], take_rows(histories, rows))
-            if count_diverged(scores):
-                raise DivergenceError("Scores are NaN or infinite.", "Training has diverged: train with lower rates.")
-            best = best_items(scores, take_rows(excluded, rows), candidates, pool, in_place=True)
-            found = scores.gather(1, best.long()).masked_fill_(best == 0, 0.0).float().cpu().numpy()
-            items = best.cpu().numpy().astype(np.int32)
+            items, found = best_of(rows)
         if min_score is not None:
             items = np.where(found >= min_score, items, 0)
         if diversity is not None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedmm.data.types import Ragged
-from fedmm.recommendation import folded
+from fedmm.recommendation import choosing, folded
 from fedmm.runs.model import TrainedModel
 from fedmm.runs.train import run_training
 from worlds.run_world import Watcher, tiny, write_data
@@ -32,14 +32,14 @@ def test_folded_scores_are_the_models(kind: str, tmp_path: Path, monkeypatch: py
     run = run_training(tiny(tmp_path, tmp_path / "run", {"federation.rounds": 1, **settings}), Watcher()).output
     model = TrainedModel.load(run)
     experiment, snapshot = model.experiment, model.snapshot
-    found = folded.folded_scorer(experiment, snapshot)
+    found = folded.fold(experiment, snapshot)
     assert (found is not None) == folds
     histories = Ragged.from_rows([[3, 4, 5], [7], list(range(1, 12))])
     plain = experiment.scorer(snapshot)(np.full(3, -1), histories)
     if found is not None:
-        torch.testing.assert_close(found(np.full(3, -1), histories), plain, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.scorer(np.full(3, -1), histories), plain, rtol=1e-5, atol=1e-5)
     lists = model.recommend(["i3", "i4"], k=5)
-    monkeypatch.setattr(folded, "LARGE", 1)
+    monkeypatch.setattr(choosing, "LARGE", 1)
     again = TrainedModel.load(run).recommend(["i3", "i4"], k=5)
     assert [one.score for one in again] == pytest.approx([one.score for one in lists], abs=1e-5)
     assert [one.item_id for one in again] == [one.item_id for one in lists]
