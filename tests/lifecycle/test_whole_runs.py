@@ -96,6 +96,7 @@ def test_held_out_items_do_not_reach_the_parameters(world: Path) -> None:
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.figures
 def test_a_run_folder_holds_what_it_should_and_nothing_else(world: Path) -> None:
     result = train(six_rounds(world, "run", {"federation.learning_rate": 1.0}))
     found = {str(path.relative_to(world / "run")) for path in (world / "run").rglob("*") if path.is_file()}

@@ -101,6 +101,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_result_is_written_last_and_nothing_is_left_over(
     every: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
