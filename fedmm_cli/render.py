@@ -7,6 +7,7 @@ The verdict and the model stand last, where the eye is when a command ends; what
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -297,7 +298,10 @@ def time_parts(seconds: Seconds, *, all_parts: bool = False) -> Iterable[str]:
 def _places(result: TrainResult, *, details: bool) -> dict[str, str]:
     places = {"output": result.output}
     if details:
-        places |= {"checkpoint": result.checkpoint, "again": f"fedmm evaluate {result.output}"}
+        from fedmm.runs.own_parts import parts_words_of
+
+        again = f"fedmm evaluate {shlex.quote(result.output)}{parts_words_of(result.output)}"
+        places |= {"checkpoint": result.checkpoint, "again": again}
     if result.run_id:
         uri = result.tracking_uri or DEFAULT_STORE
         if details or not uri.startswith("sqlite:"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedmm.runs.listing import Entry
     from fedmm.runs.result import TrainResult
 
-STYLES = {"running": "green", "stopped": "yellow", "finished": ""}
+STYLES = {"running": "green", "stopped": "yellow", "crashed": "red", "finished": ""}
 DAY, HOUR, MINUTE = 86_400, 3_600, 60
 
 
@@ -57,6 +57,8 @@ def print_entry(entry: Entry, result: TrainResult | None, *, details: bool) -> N
         "state": f"{entry.state}, changed {age(entry.age_seconds)} ago",
         "size": f"{in_bytes(entry.num_bytes)} on disk",
     }
+    if entry.reason is not None:
+        facts["crashed"] = entry.reason
     if entry.value is not None:
         facts["best"] = f"{metric_words(entry.metric)} {share(entry.value)} on validation"
     if entry.seed is not None:

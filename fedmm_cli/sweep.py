@@ -16,6 +16,7 @@ import typer
 from fedmm_cli.options import FLAGS, RUN, Debug, Given, Json, Quiet, takes_settings
 
 if TYPE_CHECKING:
+    from fedmm.report.sweep_result import JoinedResult, SweepResult
     from fedmm.study import Study
 
 STUDY = "Study"
@@ -145,13 +146,13 @@ def _run(chosen: Study, output: Path | None, jobs: int, how: Mapping[str, Any], 
     fail_without_a_trial(result)
 
 
-def fail_without_a_trial(result: Mapping[str, Any]) -> None:
+def fail_without_a_trial(result: SweepResult | JoinedResult) -> None:
     """Ends with exit code 1, and says why on stderr, where the study is over and every trial of it failed."""
-    states = result["trials"]
-    if result["status"] != "finished" or states["complete"] or states["pruned"] or not states["failed"]:
+    states = result.trials
+    if result.status != "finished" or states["complete"] or states["pruned"] or not states["failed"]:
         return
-    reasons = Path(result["folder"]) / "trials.csv"
-    sys.stderr.write(f"error: {result['verdict']['text']}\n")
+    reasons = Path(result.folder) / "trials.csv"
+    sys.stderr.write(f"error: {result.verdict.text}\n")
     sys.stderr.write(f"  remedy: Search other values (--search), or read the reasons in {reasons}.\n")
     raise typer.Exit(1)
 

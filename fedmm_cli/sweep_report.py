@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -133,9 +134,12 @@ def _print_front(console: Console, study: Study, front: Sequence[ParetoPoint]) -
 def _places(result: SweepResult) -> dict[str, str]:
     places = {"folder": result.folder, "report": f"{result.folder}/report.html"}
     if result.best is not None:
-        places["again"] = f"fedmm train --config {result.best.config_path}"
+        from fedmm.runs.own_parts import parts_words_of
+
+        parts = parts_words_of(result.folder)
+        places["again"] = f"fedmm train --config {shlex.quote(result.best.config_path)}{parts}"
     if result.parent_run_id:
-        places["see it"] = f"fedmm ui --study {result.study}"
+        places["see it"] = f"fedmm ui --study {shlex.quote(result.study)}"
     from fedmm.tuning.test_log import TEST_LOG
 
     looks = result.test_looks

@@ -154,7 +154,7 @@ def _running(trial: TrialRecord, snapshot: Snapshot) -> Text:
 def outcome_of(trial: TrialRecord) -> str:
     """A trial's value, the last one before it was stopped, or why it has none."""
     if trial.value is not None:
-        return f"{trial.value:.4f}"
+        return f"{trial.value:.4f}" + ("" if trial.repeats is None else f" as trial {trial.repeats}")
     if trial.state == "pruned" and trial.curve:
         last = max(trial.curve)
         return f"{trial.curve[last]:.4f} in round {last}"

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Profiling = Annotated[
     bool, typer.Option("--profile", help="Show where the time went, by stage (stderr).", rich_help_panel=RUN)
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.", rich_help_panel=RUN)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a run that was stopped or crashed.", rich_help_panel=RUN)
+]
 
 
 @takes_settings(FLAGS, old_names=True)

@@ -13,7 +13,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.evaluation.measured import Metrics
 from fedmm.runs.folder import CONFIG_FILE
 from fedmm.runs.model import Run
-from fedmm.runs.own_parts import parts_words, read_origins, sources_of
+from fedmm.runs.own_parts import parts_words_of
 from fedmm.utils.text import counted, in_bytes, in_time, metric_words, probability, setting, share, signed, told_apart
 
 SHOWN = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
@@ -165,7 +165,7 @@ def environment_facts(run: Run) -> dict[str, str]:
 
 def commands(run: Run) -> list[str]:
     """How to train it again, look at it again and use it."""
-    folder, parts = shlex.quote(str(run.folder)), parts_words(sources_of(read_origins(Path(run.folder))))
+    folder, parts = shlex.quote(str(run.folder)), parts_words_of(run.folder)
     told = [
         f"fedmm train --config {shlex.quote(str(Path(run.folder) / CONFIG_FILE))} --output runs/again",
         f"fedmm evaluate {folder}",

@@ -23,8 +23,10 @@ from fedmm.drawing.html import (
     write_page,
 )
 from fedmm.drawing.panels import Panel
+from fedmm.evaluation.measured import Metrics
 from fedmm.report.study_figures import study_figures
 from fedmm.report.study_text import in_words, readings, short
+from fedmm.report.sweep_result import SweepResult
 from fedmm.runs.own_parts import parts_words
 from fedmm.study.definition import Study
 from fedmm.study.marginals import FOOTNOTE, GRID_FOOTNOTE, Marginal, Row, marginals
@@ -42,20 +44,19 @@ def write_study_page(
     study: Study,
     trials: Sequence[TrialRecord],
     importances: Mapping[str, float] | None,
-    summary: Mapping[str, Any],
+    result: SweepResult | None,
     path: Path,
 ) -> None:
     """Writes the page; an earlier one is replaced.
 
-    ``importances`` are each parameter's share by name, None where they are not known. ``summary`` is the object of
-    ``fedmm sweep --json``; any of its entries may be absent (``verdict.text``, ``best.config_path``, ``test``,
-    ``parent_run_id``, ``study_digest``, ``folder``). Raises StorageError.
+    ``importances`` are each parameter's share by name, None where they are not known. ``result`` is what the sweep
+    came to (``fedmm sweep --json``), None where there is only the study and its trials. Raises StorageError.
     """
-    write_page(study_page(study, trials, importances, summary), path)
+    write_page(study_page(study, trials, importances, result), path)
 
 
 def study_page(
-    study: Study, trials: Sequence[TrialRecord], importances: Mapping[str, float] | None, summary: Mapping[str, Any]
+    study: Study, trials: Sequence[TrialRecord], importances: Mapping[str, float] | None, result: SweepResult | None
 ) -> str:
     """The whole page."""
     counting = [trial for trial in trials if not trial.superseded]
@@ -69,14 +70,14 @@ def study_page(
     return page(
         f"Study {study.name}",
         _what(study),
-        _verdict(study, counting, found, summary),
-        section("The best configuration", _best(study, counting), _test(summary), name="best"),
+        _verdict(study, counting, found, result),
+        section("The best configuration", _best(study, counting), _test(result), name="best"),
         section("Trials", drawn("history", "learning_curves"), _leading(study, counting), name="trials"),
         section("Metric against bytes", _front(study, counting), drawn("pareto_front"), name="front"),
         section("What each value came to", _tables(study, found), drawn("slice"), name="values"),
         section("What mattered", drawn("importance", "contour"), drawn("parallel_coordinates"), name="mattered"),
         section("Failed trials", _failures(counting), name="failures"),
-        section("Again", _again(study, summary), name="again"),
+        section("Again", _again(study, result), name="again"),
     )
 
 
@@ -93,12 +94,11 @@ def _what(study: Study) -> str:
 
 
 def _verdict(
-    study: Study, trials: Sequence[TrialRecord], found: Sequence[Marginal], summary: Mapping[str, Any]
+    study: Study, trials: Sequence[TrialRecord], found: Sequence[Marginal], result: SweepResult | None
 ) -> Html:
     sentences = readings(study, trials, found)
-    stated = (summary.get("verdict") or {}).get("text")
-    first, *others = [stated, *sentences] if stated else sentences
-    return element("div", paragraph(str(first)), *(paragraph(other) for other in others), class_="verdict")
+    first, *others = sentences if result is None else [result.verdict.text, *sentences]
+    return element("div", paragraph(first), *(paragraph(other) for other in others), class_="verdict")
 
 
 def _best(study: Study, trials: Sequence[TrialRecord]) -> Html:
@@ -120,22 +120,24 @@ def _best(study: Study, trials: Sequence[TrialRecord]) -> Html:
     return table(["Setting", f"Trial {best.number}", "Default", "Searched"], rows, words=range(4), caption=words)
 
 
-def _test(summary: Mapping[str, Any]) -> Html:
+def _test(result: SweepResult | None) -> Html:
     """The numbers on test with those of the baselines: a table a protocol."""
-    test, looks = summary.get("test"), summary.get("test_looks")
-    again = f" Test was looked at {looks} times in this study." if isinstance(looks, int) and looks > 1 else ""
-    if not test:
+    if result is None:
+        return Html("")
+    looks = result.test_looks
+    again = f" Test was looked at {looks} times in this study." if looks > 1 else ""
+    if result.test is None:
         return paragraph(again.strip(), kind="note") if again else Html("")
-    own: Mapping[str, Mapping[str, Any]] = test["metrics"]
-    beside = {str(name).replace("_", " "): values for name, values in (test.get("baselines") or {}).items()}
-    beside |= {f"{name} alone": values for name, values in (test.get("parts") or {}).items()}
-    called = "the winner" if (summary.get("verdict") or {}).get("winner") is True else "the best trial"
+    own = result.test.metrics
+    beside = {name.replace("_", " "): values for name, values in result.test.baselines.items()}
+    beside |= {f"{name} alone": values for name, values in result.test.parts.items()}
+    called = "the winner" if result.verdict.winner is True else "the best trial"
     tables = []
     for protocol, values in own.items():
         names = [name for name in PREFERRED if name in values]
         head = ["On test", *(metric_words(f"{protocol}/{name}").partition(",")[0] for name in names)]
         rows = [
-            [title, *(_measured(found.get(protocol, {}), name) for name in names)]
+            [title, *(_measured(found.get(protocol), name) for name in names)]
             for title, found in {called: own, **beside}.items()
         ]
         tables.append(table(head, rows, caption=f"On test, {PROTOCOLS.get(protocol, protocol)}."))
@@ -151,13 +153,19 @@ def _leading(study: Study, trials: Sequence[TrialRecord]) -> Html:
             str(trial.number),
             share(trial.value or 0.0),
             *([_size(trial)] if study.plan.minimize else []),
-            in_time(trial.seconds) if trial.seconds is not None else "unknown",
+            _time(trial),
             in_words(study, trial.params),
         ]
         for trial in complete[:MOST_TRIALS]
     ]
     caption = f"The best {len(rows)} of {counted(len(complete), 'complete trial')}; all are in trials.csv."
     return table(head, rows, words=(0, len(head) - 1), caption=caption, stacked=True) if rows else Html("")
+
+
+def _time(trial: TrialRecord) -> str:
+    if trial.repeats is not None:
+        return f"none: it repeats trial {trial.repeats}"
+    return "unknown" if trial.seconds is None else in_time(trial.seconds)
 
 
 def _front(study: Study, trials: Sequence[TrialRecord]) -> Html:
@@ -217,25 +225,25 @@ def _failures(trials: Sequence[TrialRecord]) -> Html:
     return bullets(entries, "warnings")
 
 
-def _again(study: Study, summary: Mapping[str, Any]) -> Html:
-    best = summary.get("best") or {}
+def _again(study: Study, result: SweepResult | None) -> Html:
     parts = parts_words(part_files(study) or ())
-    lines = [f"fedmm train --config {shlex.quote(str(best['config_path']))}{parts}"] if best.get("config_path") else []
-    folder = summary.get("folder")
-    source = shlex.quote(f"{folder}/study.toml") if folder else "study.toml"
+    best = None if result is None else result.best
+    lines = [] if best is None else [f"fedmm train --config {shlex.quote(best.config_path)}{parts}"]
+    source = "study.toml" if result is None else shlex.quote(f"{result.folder}/study.toml")
     lines.append(f"fedmm sweep --study {source}{parts}")
-    if summary.get("parent_run_id"):
+    if result is not None and result.parent_run_id:
         lines.append(f"fedmm ui --study {shlex.quote(study.name)}")
-    digest = paragraph("Study digest ", element("code", str(summary.get("study_digest") or study.digest)), kind="note")
-    return joined([code("\n".join(lines)), digest])
+    digest = study.digest if result is None else result.study_digest
+    return joined([code("\n".join(lines)), paragraph("Study digest ", element("code", digest), kind="note")])
 
 
-def _measured(values: Mapping[str, Any], name: str) -> Html | str:
-    if name not in values:
+def _measured(values: Metrics | None, name: str) -> Html | str:
+    value = None if values is None else values.get(name)
+    if values is None or value is None:
         return "not measured"
-    interval = (values.get("ci95") or {}).get(name)
-    beside = [" ", element("small", f"[{share(interval[0])}, {share(interval[1])}]")] if interval else []
-    return joined([share(float(values[name])), *beside])
+    low, high = (None, None) if values.ci95 is None else values.ci95.get(name, (None, None))
+    beside = [] if low is None or high is None else [" ", element("small", f"[{share(low)}, {share(high)}]")]
+    return joined([share(value), *beside])
 
 
 def _domain(domain: Any) -> str:

@@ -34,6 +34,7 @@ from fedmm.runs.checkpoint import (
 from fedmm.runs.continuing import require_same_settings
 from fedmm.runs.data_files import STARTED_IN, find_data, starting_folder
 from fedmm.runs.own_parts import part_origins, require_parts, write_origins
+from fedmm.runs.state import CRASH_FILE, LOCK_FILE, crash_of, is_locked
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils import locks
 from fedmm.utils.files import METRICS_FILE, storage_error, write_atomically
@@ -49,7 +50,6 @@ COUNTS_FILES = {"validation": VALIDATION_COUNTS_FILE, "test": COUNTS_FILE}  # th
 REFERENCE_FILES = {"validation": "validation_beside_counts.npz", "test": "beside_counts.npz"}  # baselines and parts
 CURVE_FILE = "learning_curve.png"
 GROUPS_FILE = "groups.png"
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def discard(folder: Path, *, keep_folder: bool) -> None:
     a folder that was there before."""
     if (folder / FOLDER).exists():
         return
-    for name in (CONFIG_FILE, METRICS_FILE):
+    for name in (CONFIG_FILE, METRICS_FILE, CRASH_FILE):
         with contextlib.suppress(OSError):
             (folder / name).unlink()
     for empty in () if keep_folder else (folder, RUNS):
@@ -141,19 +141,27 @@ def held(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process is training the run in ``folder``."""
-    try:
-        return locks.is_held(folder / LOCK_FILE)
-    except OSError:  # a file system without locks, or a file of somebody else
-        return False
+    return is_locked(folder / LOCK_FILE)
 
 
 def find_resumable(output: Path | None) -> Path | None:
-    """The run folder to continue: ``output`` where given, else the run under ``runs/`` that was stopped last."""
+    """The run folder to continue: ``output`` where given, else the run under ``runs/`` that was stopped or crashed
+    last. One that an error ended in its first round is passed over: nothing of it is lost, and it would end so again.
+    """
     if output is not None:
         return output if (output / CONFIG_FILE).exists() else None
-    begun = [path.parent for path in RUNS.glob(f"*/{CONFIG_FILE}")]
-    stopped = [folder for folder in begun if not is_finished(folder) and not is_held(folder)]
-    return max(stopped, key=_last_touched, default=None)
+    return max(filter(_has_more, unfinished_runs(RUNS)), key=_last_touched, default=None)
+
+
+def unfinished_runs(folder: Path) -> list[Path]:
+    """The runs directly in ``folder`` that were stopped or crashed, by name."""
+    begun = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    return [run for run in begun if not is_finished(run) and not is_held(run)]
+
+
+def _has_more(folder: Path) -> bool:
+    trained = any(path.name != round_name(0) for path in (folder / FOLDER).glob("round-*"))
+    return trained or crash_of(folder) is None
 
 
 def save_state(folder: Path, experiment: Experiment, state: TrainState, progress: Progress) -> Path:

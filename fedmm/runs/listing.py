@@ -15,20 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedmm.errors import ConfigError
-from fedmm.utils import locks
+from fedmm.runs.state import LOCK_FILE, STUDY_LOCK, State, run_state, study_state
 from fedmm.utils.files import storage_error
 
-CONFIG_FILE, RESULT_FILE, LOCK_FILE, CHECKPOINTS, META_FILE = (
-    "config.toml",
-    "result.json",
-    ".lock",
-    "checkpoints",
-    "state.json",
-)
-JOURNAL, STUDY_FILE, STUDY_LOCK = "journal.log", "study.toml", "sweep.lock"
+CONFIG_FILE, RESULT_FILE, CHECKPOINTS, META_FILE = "config.toml", "result.json", "checkpoints", "state.json"
+JOURNAL, STUDY_FILE = "journal.log", "study.toml"
 FOLDERS = (Path("runs"), Path("sweeps"))  # where runs and studies are kept unless told otherwise
 METRIC = "full/ndcg_at_10"
-State = Literal["running", "stopped", "finished"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,7 @@ class Entry:
     kind: Literal["run", "study"]
     folder: Path
     state: State
+    reason: str | None  # why it crashed
     num_bytes: int  # on disk, everything in the folder
     metric: str  # the one that selects, on validation
     value: float | None  # of the best round or trial so far; None where nothing is known
@@ -121,8 +115,10 @@ def _run(folder: Path) -> dict[str, Any]:
     value = _at(result, "metrics", "validation", *metric.split("/"))
     if value is None and _at(newest, "best_round"):
         value = _at(newest, "best_value")
+    state, reason = run_state(folder, finished=bool(result))
     return {
-        "state": "running" if _is_locked(folder / LOCK_FILE) else "finished" if result else "stopped",
+        "state": state,
+        "reason": reason,
         "metric": metric,
         "value": value,
         "seed": _at(settings, "runtime", "seed"),
@@ -134,9 +130,10 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _study(folder: Path) -> dict[str, Any]:
     plan, result = _at(_toml(folder / STUDY_FILE), "study") or {}, _json(folder / RESULT_FILE)
-    over = _at(result, "status") == "finished"
+    state, reason = study_state(folder, finished=_at(result, "status") == "finished")
     return {
-        "state": "running" if _is_locked(folder / STUDY_LOCK) else "finished" if over else "stopped",
+        "state": state,
+        "reason": reason,
         "metric": _at(result, "metric") or plan.get("metric", METRIC),
         "value": _at(result, "best", "value"),
         "seed": plan.get("seed"),
@@ -165,14 +162,6 @@ def _disk(folder: Path) -> tuple[int, float]:
             size += about.st_size if path.is_file() else 0
             touched = max(touched, about.st_mtime)
     return size, touched
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock."""
-    try:
-        return locks.is_held(path)
-    except OSError:  # a file system without locks, or a file of somebody else
-        return False
 
 
 def _json(path: Path) -> Mapping[str, Any]:

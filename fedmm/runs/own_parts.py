@@ -97,6 +97,11 @@ def parts_words(sources: Iterable[str]) -> str:
     return "".join(f" --parts {shlex.quote(source)}" for source in dict.fromkeys(sources))
 
 
+def parts_words_of(folder: Path | str) -> str:
+    """``parts_words`` for the run or study in ``folder``, as it says itself."""
+    return parts_words(sources_of(read_origins(Path(folder))))
+
+
 def _named(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Kind and name of every part that settings name."""
     for key, kind in KINDS.items():

@@ -7,14 +7,16 @@ from pathlib import Path
 from fedmm.config.names import ALIKE, nearest_name, suggestion
 from fedmm.errors import ConfigError
 from fedmm.runs.checkpoint import FOLDER
-from fedmm.runs.folder import CONFIG_FILE, RUNS, find_resumable, is_finished, is_held
+from fedmm.runs.folder import CONFIG_FILE, RUNS, find_resumable, unfinished_runs
+from fedmm.runs.state import crash_of
 
 SHOWN = 3
 AFRESH = "A new run begins without --resume."
 
 
 def require_resumable(output: Path | None) -> Path:
-    """The run folder to go on with: ``output`` where given, else the run under ``runs/`` that was stopped last.
+    """The run folder to go on with: ``output`` where given, else the run under ``runs/`` that was stopped or crashed
+    last.
 
     Raises ConfigError where there is none, with the runs that were probably meant.
     """
@@ -22,7 +24,10 @@ def require_resumable(output: Path | None) -> Path:
     if found is not None:
         return found
     if output is None:
-        raise ConfigError(f"There is no stopped run under {RUNS}/ to resume.", f"Name one with --output. {AFRESH}")
+        failed = unfinished_runs(RUNS)
+        why = f" {failed[-1]} ended in its first round ({crash_of(failed[-1])})." if failed else ""
+        what = f"There is no stopped run under {RUNS}/ to resume."
+        raise ConfigError(f"{what}{why}", f"Name one with --output. {AFRESH}")
     if output.is_dir():
         damaged = (output / FOLDER).exists()
         what = f"has checkpoints but no {CONFIG_FILE}" if damaged else "holds no run"
@@ -38,8 +43,8 @@ def _remedy(output: Path) -> str:
     if near is not None:
         meant = next(folder for folder in runs.values() if folder.name == near)
         return f"{suggestion(meant)} {AFRESH}"
-    stopped = [name for name, folder in runs.items() if not is_finished(folder) and not is_held(folder)]
-    listed = f"Stopped: {', '.join(stopped[:SHOWN])}{', ..' * (len(stopped) > SHOWN)}. " if stopped else ""
+    stopped = [str(folder) for place in dict.fromkeys((output.parent, RUNS)) for folder in unfinished_runs(place)]
+    listed = f"Not finished: {', '.join(stopped[:SHOWN])}{', ..' * (len(stopped) > SHOWN)}. " if stopped else ""
     return listed + AFRESH
 
 

@@ -48,6 +48,7 @@ from fedmm.runs.references import (
 from fedmm.runs.reporting import report
 from fedmm.runs.result import ProfileResult, TrainResult
 from fedmm.runs.running import Running, set_threads
+from fedmm.runs.state import noting_a_crash, run_state
 from fedmm.runs.warm import start_of_stopped, warm_start
 from fedmm.tracking import mlflow_run
 from fedmm.tracking.mlflow_run import Tracker
@@ -81,6 +82,7 @@ def run_training(
     profiled, timer = timer is not OFF, StageTimer(began=began or started, first=START_UP) if timer is OFF else timer
     set_threads(config.runtime.threads)
     resumed = find_resumable(config.runtime.output) if resume else None
+    crashed = None if resumed is None else run_state(resumed, finished=is_finished(resumed))[1]
     if resume and resumed is None:
         where = "" if config.runtime.output is None else f" in {config.runtime.output}"
         observer.warn(f"There is no stopped run to resume{where}; a new one begins.")
@@ -97,10 +99,12 @@ def run_training(
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in (*idle_settings(experiment.config), *experiment.notes):
             observer.note(note)
+        if crashed is not None:
+            observer.note(f"{folder} had crashed: {crashed.rstrip('.')}")
         ready = time.perf_counter() - started
         run = Running(experiment, folder, observer, interrupts, started, ready, test, dict(tags or {}), timer, profiled)
         try:
-            with held(folder):
+            with held(folder), noting_a_crash(folder):
                 state, progress = _begin(run, resumed=resumed is not None)
                 return _train_and_report(run, state, progress)
         except (FedmmError, Stop):

@@ -23,7 +23,7 @@ import numpy as np
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.study.definition import Study
 from fedmm.study.records import TrialRecord
-from fedmm.study.selection import complete_trials
+from fedmm.study.selection import measured_trials
 from fedmm.study.space import Parameter, Range
 from fedmm.utils.statistics import holm_of_known
 from fedmm.utils.text import setting
@@ -81,8 +81,9 @@ class Marginal:
 
 
 def marginals(study: Study, trials: Sequence[TrialRecord]) -> tuple[Marginal, ...]:
-    """One table a parameter, in the space's order. The order of ``trials`` makes no difference."""
-    complete = complete_trials(trials)
+    """One table a parameter, in the space's order. The order of ``trials`` makes no difference, and a trial that
+    repeats another one's values and seeds counts once."""
+    complete = measured_trials(trials)
     pruned = [trial for trial in trials if trial.state == "pruned" and not trial.superseded]
     found = [_marginal(study, parameter, complete, pruned) for parameter in study.space]
     adjusted = holm_of_known([one.p_value for one in found])

@@ -31,8 +31,9 @@ class TrialRecord:
     curve: Mapping[int, float] = field(default_factory=dict)  # round -> validation metric, of the first seed's run
     runs: tuple[RunRecord, ...] = ()
     seconds: float | None = None  # from its start to its end
-    reason: str | None = None  # why it failed, or why it was stopped
+    reason: str | None = None  # why it failed, was stopped or was not trained
     superseded: bool = False
+    repeats: int | None = None  # the earlier trial with the same values and seeds, whose outcome it has untrained
 
     @property
     def value(self) -> float | None:

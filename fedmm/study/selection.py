@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,16 @@ def complete_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Those that count and have a finite metric, by number."""
     kept = [t for t in trials if t.state == "complete" and not t.superseded and t.value is not None]
     return sorted((t for t in kept if math.isfinite(t.value or 0.0)), key=lambda trial: trial.number)
+
+
+def measured_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """``complete_trials``, of several with the same values and seeds the first alone: they are one measurement."""
+    found: dict[str, TrialRecord] = {}
+    for trial in complete_trials(trials):
+        seeds = [run.seed for run in trial.runs]
+        key = json.dumps([trial.params, seeds], sort_keys=True) if seeds else str(trial.number)
+        found.setdefault(key, trial)
+    return list(found.values())
 
 
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -206,7 +206,7 @@ def _write(
     study: Study,
     records: Sequence[TrialRecord],
     weights: Mapping[str, float] | None,
-    result: Mapping[str, Any],
+    result: SweepResult,
     folder: Path,
 ) -> list[Path]:
     """Everything that stays in the study's folder; returns what belongs to the parent run too."""
@@ -273,13 +273,13 @@ def _mixed(values: Any) -> bool:
     return len(kinds - {type(None)}) > 1
 
 
-def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
+def _metrics(result: SweepResult) -> dict[str, float]:
     """``best/value``, ``test/full/hr_at_10``, ``study/complete`` and so on."""
-    metrics = {f"study/{state}": float(number) for state, number in result["trials"].items()}
-    if result["best"] is not None:
-        metrics["best/value"] = float(result["best"]["value"])
-    if result["test"] is not None:
-        for protocol, values in result["test"]["metrics"].items():
+    metrics = {f"study/{state}": float(number) for state, number in result.trials.items()}
+    if result.best is not None and result.best.value is not None:
+        metrics["best/value"] = result.best.value
+    if result.test is not None:
+        for protocol, values in result.test.metrics.items():
             metrics |= {f"test/{protocol}/{name}": float(v) for name, v in values.items() if name != "ci95"}
     return metrics
 

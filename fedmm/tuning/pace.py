@@ -66,7 +66,7 @@ def seconds_left(
     A trial takes as long as those that have ended took on average, or else what the rounds so far say, or else what is
     ``expected``.
     """
-    times = [record.seconds for record in records if record.seconds is not None and record.state != "running"]
+    times = _seconds(records, "complete", "pruned", "failed")
     one = statistics.fmean(times) if times else pace.seconds() or expected
     if one is None:
         return None
@@ -77,6 +77,12 @@ def seconds_left(
 
 def run_seconds(records: Sequence[TrialRecord], pace: TrialPace, seeds: int) -> float | None:
     """Seconds of one whole run, of which a trial has ``seeds``: what a run of the confirmation will take."""
-    complete = [record.seconds for record in records if record.state == "complete" and record.seconds is not None]
+    complete = _seconds(records, "complete")
     one = statistics.fmean(complete) if complete else pace.seconds()
     return None if one is None else one / seeds
+
+
+def _seconds(records: Sequence[TrialRecord], *states: str) -> list[float]:
+    """Of the trials in ``states`` that were trained: one that repeats another takes no time."""
+    known = [record for record in records if record.state in states and record.repeats is None]
+    return [record.seconds for record in known if record.seconds is not None]

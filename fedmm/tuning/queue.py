@@ -8,7 +8,8 @@ queued with the same values; it goes on from the checkpoint in the same folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -25,7 +26,7 @@ from fedmm.tuning.sampling import ORIGIN, SeededSampler, begun_as, make_pruner
 from fedmm.utils.seeding import derive
 
 DIGEST, DEFINITION, PARENT_RUN = "digest", "definition", "parent_run_id"
-WORKER, REASON, RUNS, CONTINUES = "worker", "reason", "runs", "continues"
+WORKER, REASON, RUNS, CONTINUES, REPEATS = "worker", "reason", "runs", "continues", "repeats"
 CONFIRMATION = ":confirmation"  # after a study's name: its winner and its default on fresh seeds
 SEEDS = "seeds"
 SEEDS_BELOW = "seeds_below"  # a study's own: its seeds are smaller; studies of before have none, and 63-bit seeds
@@ -213,7 +214,29 @@ def _record(trial: FrozenTrial, continued: bool) -> TrialRecord:
         seconds=None if duration is None else duration.total_seconds(),
         reason=reason,
         superseded=continued or reason == DUPLICATE,
+        repeats=attributes.get(REPEATS),
     )
+
+
+def find_equal(
+    trials: optuna.Study, study: Study, number: int, values: Mapping[str, Any], seeds: Sequence[int]
+) -> TrialRecord | None:
+    """The first complete trial before ``number`` that was trained with these values under these seeds: training them
+    again would give the same numbers. None where there is none."""
+    trained = (record for record in read_trials(trials)[:number] if record.state == "complete")
+    alike = (record for record in trained if [run.seed for run in record.runs] == list(seeds))
+    found = (record for record in alike if record.repeats is None and study.settle(record.params) == values)
+    return next(found, None)
+
+
+def repeat(trial: Trial, earlier: TrialRecord) -> list[float]:
+    """Gives ``trial`` all that ``earlier`` came to; returns the values of the objectives."""
+    trial.set_user_attr(REPEATS, earlier.number)
+    trial.set_user_attr(REASON, f"has the values and seeds of trial {earlier.number}, so it was not trained again")
+    trial.set_user_attr(RUNS, [asdict(run) for run in earlier.runs])
+    for number, value in earlier.curve.items():
+        trial.report(value, number)
+    return list(earlier.values or ())
 
 
 def _lacking(mine: list[FrozenTrial], study: Study) -> int:

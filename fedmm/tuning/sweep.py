@@ -17,6 +17,7 @@ import optuna
 from fedmm.errors import ConfigError
 from fedmm.report.sweep_result import JoinedResult, SweepResult
 from fedmm.runs.own_parts import write_origins
+from fedmm.runs.state import BY_INTENT, STUDY_LOCK, in_one_line
 from fedmm.study import Study
 from fedmm.study.own_parts import part_files, settings_named
 from fedmm.study.records import TrialRecord
@@ -49,7 +50,6 @@ from fedmm.utils.interrupts import Interrupted, Interrupts, Stop
 from fedmm.utils.locks import take
 
 POLL_SECONDS = 0.5
-LOCK = "sweep.lock"
 SWEEPS = Path("sweeps")  # where studies are kept unless told otherwise
 
 
@@ -329,7 +329,7 @@ def _held(options: SweepOptions) -> Iterator[None]:
         return
     made = [folder for folder in (options.folder, options.folder.parent) if not folder.exists()]
     options.folder.mkdir(parents=True, exist_ok=True)
-    path = options.folder / LOCK
+    path = options.folder / STUDY_LOCK
     try:
         lock = take(path)
     except TimeoutError:
@@ -337,10 +337,20 @@ def _held(options: SweepOptions) -> Iterator[None]:
             f"Process {path.read_text().strip() or '?'} is already running the study in {options.folder}.",
             "Wait for it, help it with --join, or give another --name.",
         ) from None
+    text, earlier = f"{os.getpid()}\n", path.read_text()
     try:
-        path.write_text(str(os.getpid()))
+        path.write_text(text)
         yield
+        text = ""
+    except BY_INTENT as error:
+        text = earlier if isinstance(error, ConfigError) else ""  # what cannot begin says nothing of the study
+        raise
+    except Exception as error:
+        text = f"{in_one_line(error)}\n"
+        raise
     finally:
+        with contextlib.suppress(OSError):
+            path.write_text(text)
         _leave_nothing(path, made)
         lock.release()
 

@@ -13,7 +13,7 @@ import statistics
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +33,18 @@ from fedmm.runs.train import run_training
 from fedmm.study import Study, read_study
 from fedmm.study.records import RunRecord
 from fedmm.tuning.liveness import WorkerId, WorkerLock, keep_beating
-from fedmm.tuning.queue import INTERRUPTED, REASON, RUNS, SEEDS, SEEDS_BELOW, claim, give_back, open_trials
+from fedmm.tuning.queue import (
+    INTERRUPTED,
+    REASON,
+    RUNS,
+    SEEDS,
+    SEEDS_BELOW,
+    claim,
+    find_equal,
+    give_back,
+    open_trials,
+    repeat,
+)
 from fedmm.tuning.sampling import ORIGIN, suggest
 from fedmm.tuning.storage import open_storage
 from fedmm.tuning.test_log import make_entry, record_entry
@@ -168,7 +179,10 @@ def _run_trial(job: Job, study: Study, trials: optuna.Study, trial: Trial, tell:
     try:
         with interrupts.shielded():  # the storage's picture in memory must not stop half-way
             values = suggest(study, trial)
-        outcome = _objectives(job, study, trials, trial, values, tell, interrupts)
+            seeds = trial.user_attrs.get(SEEDS) or study.run_seeds(values, trials.user_attrs.get(SEEDS_BELOW))
+            equal = find_equal(trials, study, trial.number, values, seeds)
+            outcome = [] if equal is None else repeat(trial, equal)
+        outcome = outcome or _objectives(job, study, trials, trial, values, seeds, tell, interrupts)
         with interrupts.shielded():
             trials.tell(trial, outcome)
     except StoppedEarly as stop:
@@ -196,11 +210,11 @@ def _objectives(
     trials: optuna.Study,
     trial: Trial,
     values: Mapping[str, Any],
+    seeds: Sequence[int],
     tell: Tell,
     interrupts: Interrupts,
 ) -> list[float]:
-    """Trains the trial's configuration under each of its seeds; the means of what the study is after."""
-    seeds = trial.user_attrs.get(SEEDS) or study.run_seeds(values, trials.user_attrs.get(SEEDS_BELOW))
+    """Trains the trial's configuration under each of ``seeds``; the means of what the study is after."""
     runs: list[RunRecord] = []
     sizes: list[int] = []
     for index, seed in enumerate(seeds):

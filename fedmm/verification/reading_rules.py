@@ -225,10 +225,12 @@ def _of_seeds(key: str) -> list[str]:
     offences += (
         [] if table.p_value is not None and abs(table.p_value - share) < 0.01 else [f"p {table.p_value}, not {share}"]
     )
-    two = _tables(Choices(tuple(seeds)), [*trials, _trial(9, {key: 0.1}, 0.2, [0.2, 0.2, 0.2])])
+    two = _tables(Choices(tuple(seeds)), [*trials, _trial(9, {key: 0.1}, 0.2, [0.2] * 4)])
     offences += [] if all(row.num_seeds == 0 for row in two.rows) and two.rows[1].ci95 is None else ["two of a row"]
     lone = _tables(Choices(tuple(seeds)), [*trials[:2], _trial(9, {key: 0.3}, 0.2, [0.2])])
     offences += [] if all(row.num_seeds == 0 and row.ci95 is None for row in lone.rows) else ["one seed of a row"]
+    again = _tables(Choices(tuple(seeds)), [*trials, replace(trials[0], number=9)])  # equal values and seeds
+    offences += [] if again == table else ["a repeat counts twice"]
     offences += [] if lone.p_value is None and lone.p_adjusted is None and not lone.telling else ["nothing to test"]
     return offences
 

@@ -13,7 +13,7 @@ from fedmm.study import Changes, load_study
 from fedmm.testing import tiny_run
 from worlds import chromium
 from worlds.report_world import usual
-from worlds.trials_world import trials_of
+from worlds.trials_world import sweep_result, trials_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")]
 IMPORTANCES = {"federation.learning_rate": 0.6, "model.hidden_dim": 0.3, "model.gating_init": 0.1}
@@ -33,10 +33,10 @@ def page(request, tmp_path_factory) -> Path:
         write_run_page(run, draw_samples(run.model, 2, 0), path)
     elif request.param == "study":
         study = load_study("default", Changes(plan={"minimize": "communication", "pruner": "none"}))
-        write_study_page(study, trials_of(study, 40), IMPORTANCES, {"verdict": {"text": "No winner."}}, path)
+        write_study_page(study, trials_of(study, 40), IMPORTANCES, sweep_result(study), path)
     else:
         study = load_study("combined")
-        write_study_page(study, trials_of(study, 120), None, {}, path)
+        write_study_page(study, trials_of(study, 120), None, None, path)
     return path
 
 

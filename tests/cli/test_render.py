@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from fedmm.evaluation.measured import Metrics
+from fedmm.runs.own_parts import OWN_PARTS_FILE
 from fedmm.runs.result import EvaluateResult, Seconds, TrainResult
+from fedmm.study import load_study
 from fedmm.utils.text import in_bytes, in_time
 from fedmm_cli import progress, render
 from fedmm_cli.progress import LiveObserver, PlainObserver, QuietObserver, make_observer
+from fedmm_cli.sweep_report import print_sweep
 from worlds.fake_run import evaluation, round_reports
+from worlds.trials_world import sweep_result
 
 
 def show(tree: dict[str, Any], *, details: bool = False) -> None:
@@ -50,6 +56,24 @@ def test_the_last_screen_fits_and_has_all_that_matters(
         "believe full ranking", "812.0 MB", "1,849 items",
     ):  # fmt: skip
         assert piece in flowing
+
+
+def test_commands_of_last_screens_name_the_files_of_own_parts(
+    result: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run and of a study, as their folders say."""
+    folder, study = tmp_path / "of mine", load_study("default")
+    origins = {"loss": {"mine": {"module": "own", "file": "own part.py", "sha256": None}}}
+    folder.mkdir()
+    best = {"trial": 3, "value": 0.12, "params": {}, "seed": 1, "seeds": [1], "run_id": None, "run_ids": [None]}
+    swept = sweep_result(study, folder=str(folder), best={**best, "config_path": f"{folder}/best.toml"})
+    for parts in ("", " --parts 'own part.py'"):
+        show(result | {"output": str(folder)}, details=True)
+        print_sweep(study, swept)
+        shown = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("again")]
+        assert shown[0].endswith(f"fedmm evaluate '{folder}'{parts}")
+        assert shown[1].endswith(f"fedmm train --config '{folder}/best.toml'{parts}")
+        (folder / OWN_PARTS_FILE).write_text(json.dumps(origins))
 
 
 def test_cold_items_have_a_table_of_their_own(

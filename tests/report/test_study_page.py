@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from fedmm.study.records import TrialRecord
 from fedmm.study.selection import pareto_front
 from worlds.page_checks import NASTY, check_page
 from worlds.study_world import study_of
-from worlds.trials_world import trials_of
+from worlds.trials_world import sweep_result, trials_of
 
 IMPORTANCES = {"federation.learning_rate": 0.7, "model.hidden_dim": 0.3}
 WORDS = """
@@ -85,7 +84,7 @@ LARGE = {"combined", "default"}
 def test_every_study_has_a_page_and_figures(name: str, tmp_path: Path):
     study = STUDIES[name]()
     trials = trials_of(study, 25)
-    reader = check_page(study_page(study, trials, None, {}))
+    reader = check_page(study_page(study, trials, None, None))
     for parameter in study.space:
         assert parameter.name in reader.text
     for sentence in readings(study, trials):
@@ -103,7 +102,7 @@ def test_every_study_has_a_page_and_figures(name: str, tmp_path: Path):
 def test_a_page_survives_whatever_came_of_the_trials(name: str, fate: str):
     study = STUDIES[name]()
     trials = fates(study, fate)
-    reader = check_page(study_page(study, trials, None, {}))
+    reader = check_page(study_page(study, trials, None, None))
     if not any(trial.state == "complete" for trial in trials):
         assert "No trial is complete: nothing can be said." in reader.text
 
@@ -116,21 +115,23 @@ def test_figures_survive_one_trial_and_none(tmp_path: Path):
 
 def test_two_hundred_trials_make_a_page_of_reasonable_size():
     study = load_study("combined")
-    assert len(study_page(study, trials_of(study, 200), None, {})) < 2_000_000
+    assert len(study_page(study, trials_of(study, 200), None, None)) < 2_000_000
 
 
 def test_the_summary_is_told_and_users_text_stays_text(tmp_path: Path):
     study = load_study("default", Changes(plan={"description": NASTY}))
     metrics = {"full": {"hr_at_10": 0.21, "ndcg_at_10": 0.12, "ci95": {"hr_at_10": [0.19, 0.23]}}}
-    summary: dict[str, Any] = {
-        "verdict": {"winner": False, "text": f"No winner {NASTY}"},
-        "best": {"config_path": f"{NASTY}/best.toml"},
-        "test": {"metrics": metrics, "baselines": {"popularity": metrics}},
-        "test_looks": 2,
-        "parent_run_id": "abc",
-    }
+    best = {"trial": 3, "value": 0.12, "params": {}, "seed": 1, "seeds": [1], "run_id": None, "run_ids": [None]}
+    result = sweep_result(
+        study,
+        verdict={"winner": False, "text": f"No winner {NASTY}"},
+        best={**best, "config_path": f"{NASTY}/best.toml"},
+        test={"trial": 3, "num_runs": 1, "metrics": metrics, "baselines": {"popularity": metrics}, "parts": {}},
+        test_looks=2,
+        parent_run_id="abc",
+    )
     failed = dataclasses.replace(trials_of(study, 1)[0], number=50, state="failed", values=None, reason=NASTY)
-    write_study_page(study, [*trials_of(study, 20), failed], IMPORTANCES, summary, tmp_path / "a.html")
+    write_study_page(study, [*trials_of(study, 20), failed], IMPORTANCES, result, tmp_path / "a.html")
     text = check_page((tmp_path / "a.html").read_text(encoding="utf-8")).text
     assert text.count(NASTY) >= 3
     assert ".2100 [.1900, .2300]" in text

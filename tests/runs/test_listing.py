@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fedmm.errors import ConfigError
-from fedmm.runs.folder import LOCK_FILE, held
-from fedmm.runs.listing import STUDY_LOCK, entry_of, kind_of, list_entries, remove
+from fedmm.runs.folder import held
+from fedmm.runs.listing import entry_of, kind_of, list_entries, remove
+from fedmm.runs.state import LOCK_FILE, STUDY_LOCK
 from fedmm.utils import locks
 from fedmm.utils.interrupts import Interrupted, Stop
 from worlds.run_world import ROUNDS, Watcher, tiny, train

@@ -21,12 +21,13 @@ from fedmm.errors import ConfigError
 from fedmm.experiment import Experiment
 from fedmm.report.schemas import result_schemas
 from fedmm.runs.evaluate import run_evaluation
+from fedmm.runs.state import STUDY_LOCK
 from fedmm.runs.train import run_training
 from fedmm.study import load_study, read_study
 from fedmm.tuning.finish import BEST_FILE, CSV_FILE, PARQUET_FILE, RESULT_FILE, STUDY_FILE
 from fedmm.tuning.queue import READABLE
 from fedmm.tuning.storage import StudyStorageError
-from fedmm.tuning.sweep import LOCK, SweepOptions, run_sweep
+from fedmm.tuning.sweep import SweepOptions, run_sweep
 from fedmm.tuning.worker import Watch
 from fedmm.utils.interrupts import Interrupted
 from worlds.sweep_world import SPACE, Recorder, outcomes, study_text, sweep, tiny_study, trials_of
@@ -299,7 +300,7 @@ def test_a_second_sweep_in_the_folder_is_refused_while_one_runs(data: Path, tmp_
 
     sweep(study, tmp_path / "tiny", Recorder(act=second))
     assert "--join" in refusals[0].remedy
-    assert (tmp_path / "tiny" / LOCK).exists()
+    assert (tmp_path / "tiny" / STUDY_LOCK).exists()
 
 
 def test_a_winner_whose_folder_is_gone_costs_its_test_not_the_study(data: Path, tmp_path: Path) -> None:

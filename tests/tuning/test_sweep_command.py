@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import typer
 
+from fedmm.report.sweep_result import JoinedResult
 from fedmm.study import load_study
 from fedmm.study.records import TrialRecord
 from fedmm.tuning.finish import verdict
+from fedmm.utils.records import Named
 from fedmm_cli.app import main
 from fedmm_cli.sweep import fail_without_a_trial
 from worlds.sweep_world import (
@@ -34,6 +36,7 @@ from worlds.sweep_world import (
     wait_until,
     write_data,
 )
+from worlds.trials_world import sweep_result
 
 PRUNING = '[space."federation.learning_rate"]\nchoices = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]'
 
@@ -309,17 +312,22 @@ def test_a_full_disk_is_one_line_and_what_is_saved_goes_on(folder: Path) -> None
 def test_a_study_of_which_every_trial_failed_ends_with_an_error(
     capsys: pytest.CaptureFixture[str], status: str, states: dict[str, int], *, fails: bool
 ) -> None:
-    result = {"status": status, "trials": states, "folder": "sweeps/s", "verdict": {"text": "All 3 trials failed."}}
+    told = {"winner": False, "text": "All 3 trials failed."}
+    result = (
+        JoinedResult(status="joined", study="s", trials=Named(states), parent_run_id=None)
+        if status == "joined"
+        else sweep_result(load_study("default"), status=status, trials=states, verdict=told)
+    )
     if not fails:
         fail_without_a_trial(result)
         return
     with pytest.raises(typer.Exit) as ended:
         fail_without_a_trial(result)
     assert ended.value.exit_code == 1
-    told = capsys.readouterr()
-    assert not told.out
-    assert "error: All 3 trials failed." in told.err
-    assert "trials.csv" in told.err
+    output = capsys.readouterr()
+    assert not output.out
+    assert "error: All 3 trials failed." in output.err
+    assert "trials.csv" in output.err
 
 
 def test_the_verdict_names_why_the_first_trial_failed() -> None:

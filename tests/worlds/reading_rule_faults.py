@@ -112,6 +112,11 @@ FAULTS = (
         edited(f"{COMPARE}:_warnings", "if single and len(groups) > 1", "if not single and len(groups) > 1"),
     ),
     Fault(
+        "repeated trials count twice",
+        (RANGES,),
+        edited("fedmm.study.selection:measured_trials", "(key, trial)", "(f'{key} {trial.number}', trial)"),
+    ),
+    Fault(
         "sparse constants are not scaled",
         (TERMS,),
         edited("fedmm.models.scores:SparseScores.scaled", "if scale is None", "if True"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fedmm.report.sweep_result import SweepResult
 from fedmm.study import Choices, Study
 from fedmm.study.records import RunRecord, TrialRecord
 
@@ -69,6 +70,18 @@ def trials_of(
         else:
             sizes = 1e6 * params.get("model.hidden_dim", 64) * (1 + 0.1 * float(rng.random()))
             values = (level, sizes)[: len(study.directions)]
-            runs = tuple(RunRecord(s, f"trials/{at:04}", f"{at:032x}", level) for s in range(study.plan.seeds))
+            seeds = range(1000 * at, 1000 * at + study.plan.seeds)
+            runs = tuple(RunRecord(s, f"trials/{at:04}", f"{at:032x}", level) for s in seeds)
             trials.append(TrialRecord(at, "complete", params, values, curve, runs, 40.0 + at))
     return trials
+
+
+def sweep_result(study: Study, **entries: Any) -> SweepResult:
+    """What a sweep of ``study`` came to in which nothing was tried, but for ``entries``."""
+    nothing: dict[str, Any] = {
+        "version": "0", "status": "finished", "study": study.name, "study_digest": study.digest, "storage": "s",
+        "folder": "sweeps/s", "metric": study.metric, "trials": {}, "best": None,
+        "verdict": {"winner": False, "text": "No winner."}, "confirmation": None, "test": None, "test_looks": 0,
+        "reading": [], "marginals": [], "importances": None, "pareto": None, "parent_run_id": None, "seconds": 1.0,
+    }  # fmt: skip
+    return SweepResult.from_json({**nothing, **entries})
