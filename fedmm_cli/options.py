@@ -55,6 +55,8 @@ FLAGS = (
     Flag("--attributes", "data.attributes", DATA),
     Flag("--titles", "data.titles", DATA),
     Flag("--split", "data.split", DATA),
+    Flag("--validation", "data.validation", DATA),
+    Flag("--test", "data.test", DATA),
     Flag("--min-rating", "data.min_rating", DATA),
     Flag("--min-user-interactions", "data.min_user_interactions", DATA),
     Flag("--columns", "data.columns", DATA),
@@ -208,7 +210,13 @@ def require_files(settings: ExperimentConfig) -> None:
     from fedmm.errors import DataError
 
     data = settings.data
-    named = {"": data.path, " of visual features": data.visual_features, " of semantic features": data.text_features}
+    named = {
+        "": data.path,
+        " of validation events": data.validation,
+        " of test events": data.test,
+        " of visual features": data.visual_features,
+        " of semantic features": data.text_features,
+    }
     for what, given in named.items():
         path = None if given is None or str(given) == "none" else Path(given)
         if path is not None and not _is_there(path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,8 +75,16 @@ class DataConfig(Section):
     )
     tie_order: Literal["hash", "file"] = Field("hash", description="order of equal timestamps within a user")
     tie_seed: Count = Field(0, description="which of the fixed hash orders")
-    split: Literal["leave_one_out", "temporal", "user_ratio"] = Field(
-        "leave_one_out", description="how held-out items are chosen"
+    split: Literal["leave_one_out", "temporal", "user_ratio", "files"] = Field(
+        "leave_one_out",
+        description="how held-out items are chosen; files: by who made the files path, validation and test",
+    )
+    validation: Path | None = Field(
+        None,
+        description="file of the validation events of a split that is made (unset: x.valid.csv beside x.train.csv)",
+    )
+    test: Path | None = Field(
+        None, description="file of the test events of a split that is made (unset: x.test.csv beside x.train.csv)"
     )
     temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
         0.1, description="share of all events (user_ratio: of each user's) after each of the split's two cuts"
@@ -116,6 +125,27 @@ class DataConfig(Section):
                 text = False
             if not text:
                 raise ValueError(f"encoding {self.encoding!r} is not known: give for example latin-1, cp1252, utf-16")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_are_the_split(cls, given: Any) -> Any:
+        """Files of validation and test events say how the data are split, where nothing else is said."""
+        named = isinstance(given, Mapping) and (given.get("validation") or given.get("test"))
+        return {**given, "split": "files"} if named and "split" not in given else given
+
+    @model_validator(mode="after")
+    def _split_has_files(self) -> Self:
+        for name in ("validation", "test"):
+            if (own := getattr(self, name)) is not None and self.split != "files":
+                raise ValueError(f'{name} {own} has no effect beside split "{self.split}": set split "files"')
+        if self.split == "files" and self.path is None:
+            raise ValueError('split "files" needs a file of training events: set path')
+        if self.split == "files" and self.cold_item_fraction:
+            raise ValueError(
+                f'cold_item_fraction {self.cold_item_fraction:g} and split "files" exclude each other: '
+                "items cannot be held out of a split that is made"
+            )
         return self
 
     @model_validator(mode="after")

@@ -126,7 +126,7 @@ READERS = (
     _Reader(("data.tie_seed",), lambda config: config.data.tie_order == "hash", 'data.tie_order "hash"'),
     _Reader(
         ("data.temporal_fraction",),
-        lambda config: config.data.split != "leave_one_out" and config.data.test_from is None,
+        lambda config: config.data.split in ("temporal", "user_ratio") and config.data.test_from is None,
         'data.split "temporal" or "user_ratio", and data.test_from unset',
     ),
     _Reader(

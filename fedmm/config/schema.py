@@ -288,6 +288,11 @@ class ExperimentConfig(Section):
             )
         if self.data.path is None:
             raise ValueError(f"runtime.start_from {self.runtime.start_from} needs new events: set data.path")
+        if self.data.split == "files":
+            raise ValueError(
+                f'runtime.start_from {self.runtime.start_from} and data.split "files" exclude each other (old and new '
+                'events are split together): set data.split "leave_one_out" or "temporal"'
+            )
         return self
 
     def flat(self) -> dict[str, Any]:
@@ -339,6 +344,8 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.where": (None,),
     "data.encoding": (None,),
     "data.decimal": (".",),
+    "data.validation": (None,),
+    "data.test": (None,),
     "data.validation_from": (None,),
     "data.test_from": (None,),
     "runtime.start_from": (None,),

@@ -18,6 +18,7 @@ from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.prepared import Prepared, prepare_file, prepare_raw
 from fedmm.data.readers import read_interactions, read_titles
+from fedmm.data.sources import read_sources
 from fedmm.data.title_files import load_titles
 from fedmm.data.types import BoolArray, Dataset, IntArray, ItemFeatures
 from fedmm.errors import DataError
@@ -56,7 +57,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     titles: Titles = {}
     if config.path is not None:
         source = config.path.expanduser()
-        prepared = prepare_file(source, lambda: read_interactions(source, config), config)
+        prepared = prepare_file(source, lambda: read_sources(config), config)
         name, shipped = config.path.stem, None
     else:
         named = _named(config.name)

@@ -15,6 +15,7 @@ from fedmm.data.types import BoolArray, FloatArray, IntArray, Interactions, Ragg
 from fedmm.errors import DataError
 
 StrArray = NDArray[np.str_]
+NUM_PARTS = 3  # of a split that is made: training, validation and test
 MANY_REPEATS = 0.1  # of the rows: more are worth a word on how to keep them
 
 
@@ -30,6 +31,8 @@ class RawInteractions:
     ratings: FloatArray | None = None  # [n]; NaN where the file has none
     timestamps: FloatArray | None = None  # [n] finite
     notes: tuple[str, ...] = ()
+    parts: IntArray | None = None  # [n] 0 of the training file, 1 of the validation file, 2 of the test file
+    from_lists: BoolArray | None = None  # [n] rows that lists of items in the file hold, not rows of it
 
     def __len__(self) -> int:
         return len(self.users)
@@ -42,6 +45,8 @@ class RawInteractions:
             items=self.items[rows],
             ratings=None if self.ratings is None else self.ratings[rows],
             timestamps=None if self.timestamps is None else self.timestamps[rows],
+            parts=None if self.parts is None else self.parts[rows],
+            from_lists=None if self.from_lists is None else self.from_lists[rows],
         )
 
 
@@ -182,19 +187,29 @@ def _index(
     assert raw.timestamps is not None
     user_ids, user_rank = _by_id(raw.user_ids, counts[0])
     item_ids, item_rank = _by_id(raw.item_ids, counts[1])
-    rows = Rows(raw.users, raw.items, raw.timestamps, keep)
+    owners, ranks, num_parts = raw.users, user_rank, 1
+    if raw.parts is not None:  # a user's events of one file follow those of the file before, whatever ties
+        num_parts = NUM_PARTS
+        owners = raw.users * num_parts + raw.parts
+        of_part = user_rank[:, None] * num_parts + np.arange(num_parts)
+        ranks = np.where(user_rank[:, None] < 0, -1, of_part).ravel()
     seed = config.tie_seed if config.tie_order == "hash" else None
 
     def keys(users: IntArray, items: IntArray) -> NDArray[np.uint64]:
         assert seed is not None
-        return tie_keys(user_ids, item_ids, users, items, seed)
+        return tie_keys(user_ids, item_ids, users // num_parts, items, seed)
 
-    items, times = in_order(rows, user_rank, item_rank, None if seed is None else keys)
+    rows = Rows(owners, raw.items, raw.timestamps, keep)
+    items, times = in_order(rows, ranks, item_rank, None if seed is None else keys)
     lengths = np.empty(len(user_ids), np.int64)
     lengths[user_rank[user_rank >= 0]] = counts[0][user_rank >= 0]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     padded = np.concatenate([np.array([""], dtype=item_ids.dtype), item_ids])
-    return Interactions(user_ids, padded, Ragged(items, offsets), times)
+    found = Interactions(user_ids, padded, Ragged(items, offsets), times)
+    if raw.parts is None:
+        return found
+    sizes = np.bincount(ranks[owners[keep]], minlength=len(user_ids) * num_parts)
+    return replace(found, parts=sizes.reshape(-1, num_parts))
 
 
 def _by_id(ids: StrArray, counts: IntArray) -> tuple[StrArray, IntArray]:
@@ -264,4 +279,6 @@ def interactions_digest(interactions: Interactions) -> str:
     digest.update(np.ascontiguousarray(histories.offsets, "<i8").data)
     digest.update(np.ascontiguousarray(histories.values, "<i8").data)
     digest.update(np.ascontiguousarray(interactions.timestamps, "<f8").data)
+    if interactions.parts is not None:
+        digest.update(np.ascontiguousarray(interactions.parts, "<i8").data)
     return digest.hexdigest()[:16]

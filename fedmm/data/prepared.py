@@ -18,7 +18,9 @@ from pathlib import Path
 from fedmm.config import DataConfig
 from fedmm.data.preparation import RawInteractions, StrArray, interactions_digest, prepare
 from fedmm.data.prepared_store import PreparedStore
+from fedmm.data.sources import sources_of
 from fedmm.data.types import Interactions, Ragged
+from fedmm.errors import DataError
 
 FORMAT = 1
 NOT_DECIDING = frozenset(
@@ -31,6 +33,8 @@ NOT_DECIDING = frozenset(
         "titles",
         "feature_corruption",
         "temporal_fraction",
+        "validation",
+        "test",
     }
     | {"validation_from", "test_from"}
 )
@@ -63,7 +67,7 @@ def prepare_file(
     Raises DataError as ``read`` and ``prepare`` do, and ConfigError where FEDMM_PREPARED_GB is no number.
     """
     store = PreparedStore.of_user() if store is None else store
-    before = _stamp(path) if store.limit else None
+    before = _stamp(path, config) if store.limit else None
     if before is None:
         return prepare_raw(read(), config)
     with ThreadPoolExecutor(1) as pool:
@@ -74,43 +78,58 @@ def prepare_file(
         if found is not None:
             arrays, about = found
             histories = Ragged(arrays["items"], arrays["offsets"])
-            interactions = Interactions(arrays["user_ids"], arrays["item_ids"], histories, arrays["timestamps"])
+            own = arrays["user_ids"], arrays["item_ids"], histories, arrays["timestamps"]
+            interactions = Interactions(*own, arrays.get("parts"))
             return Prepared(interactions, arrays["known_item_ids"], tuple(about["notes"]), about["digest"])
         made = prepare_raw(read(), config)
         key = making.result()
     remarks = [] if damage is None else [damage]
-    if key is not None and _stamp(path) == before:  # else the file changed while it was read: it is of neither state
+    if (
+        key is not None and _stamp(path, config) == before
+    ):  # else the file changed while it was read: it is of neither state
         about = _about(made, path) | {"size": before[0]}
         trouble = store.keep(key, _arrays(made), about, replaces=damage is not None)
         remarks += [] if trouble is None else [trouble]
     return replace(made, notes=(*made.notes, *remarks))
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes whenever a file does: its size, first, then when it was written and which it is; None where there is
-    no ordinary file."""
-    if not _is_file(path):
+def _stamp(path: Path, config: DataConfig) -> tuple[int, ...] | None:
+    """What changes whenever one of the files does: their size, first, then when each was written and which it is; None
+    where there is no ordinary file."""
+    files = _files(path, config)
+    if files is None:
         return None
-    about = path.stat()
-    return about.st_size, about.st_mtime_ns, about.st_ino
+    about = [file.stat() for file in files]
+    return sum(one.st_size for one in about), *(number for one in about for number in (one.st_mtime_ns, one.st_ino))
 
 
 def prepared_key(path: Path, config: DataConfig) -> str | None:
     """32 hex digits over what decides the prepared data: the file's bytes and name (which notes and formats go by), the
     settings, and the code that reads and filters. None for what is not an ordinary file that can be read: a pipe's
     bytes come only once."""
-    if not _is_file(path):
+    files = _files(path, config)
+    if files is None:
         return None
     left_out = NOT_DECIDING if config.path is None else NOT_DECIDING | {"name"}
     settings = config.model_dump(mode="json", exclude=set(left_out))
-    digest = hashlib.blake2b(json.dumps([FORMAT, path.name, settings], sort_keys=True).encode(), digest_size=16)
+    about = [FORMAT, path.name, [file.name for file in files], settings]
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     digest.update(_digest_of_code())
     try:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
+        for each in files:
+            with each.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
     except OSError:  # reading it will say what is wrong
         return None
     return digest.hexdigest()
+
+
+def _files(path: Path, config: DataConfig) -> list[Path] | None:
+    """The files that are read; None where one is no ordinary file."""
+    with contextlib.suppress(DataError, OSError, ValueError):  # reading them will say what is wrong
+        files = sources_of(path, config)
+        return files if all(map(_is_file, files)) else None
+    return None
 
 
 def _is_file(path: Path) -> bool:
@@ -124,7 +143,7 @@ def _digest_of_code() -> bytes:
     here = Path(__file__).parent
     digest = hashlib.blake2b()
     for path in (
-        *(here / f"{name}.py" for name in ("histories", "ordering", "preparation", "types")),
+        *(here / f"{name}.py" for name in ("histories", "ordering", "premade", "preparation", "sources", "types")),
         *sorted((here / "readers").glob("*.py")),
     ):
         digest.update(path.read_bytes())
@@ -133,7 +152,8 @@ def _digest_of_code() -> bytes:
 
 def _arrays(made: Prepared) -> dict[str, object]:
     own = made.interactions
-    return {
+    parts = {} if own.parts is None else {"parts": own.parts}
+    return parts | {
         "user_ids": own.user_ids,
         "item_ids": own.item_ids,
         "known_item_ids": made.known_item_ids,

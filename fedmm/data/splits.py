@@ -31,6 +31,8 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     what lies before the first, and only users with a history are asked. Events at the moment of a cut lie after it.
     With ``validation_from`` and ``test_from`` the cuts are these moments. ``user_ratio``: the two cuts lie in each
     history, ``temporal_fraction`` of it after the second and as much between the two, never less than one event.
+    ``files``: clients train on the events of the training file; a target is a user's first event of the validation or
+    test file, known are all that the files before it hold.
 
     With ``cold_item_fraction`` all this is said of the interactions without the cold items, which are no candidates
     either; the split's ``cold`` asks about them (``cold_items.py``).
@@ -60,6 +62,8 @@ def _split_of(interactions: Interactions, config: DataConfig, candidates: BoolAr
         return _leave_one_out(interactions, candidates, repeats=repeats)
     if config.split == "user_ratio":
         return _user_ratio(interactions, config.temporal_fraction, candidates, repeats=repeats)
+    if config.split == "files":
+        return _premade(interactions, repeats=repeats)
     return _temporal(interactions, _cuts(interactions.timestamps, config), candidates, repeats=repeats)
 
 
@@ -104,6 +108,31 @@ def _user_ratio(interactions: Interactions, fraction: float, candidates: BoolArr
     notes = [] if asked.all() else [f"{int((~asked).sum())} users with too few events train but are not asked"]
     train = np.where(asked, places[0], lengths)
     return _split("user_ratio", interactions, train, places, (asked, asked), candidates, notes, repeats=repeats)
+
+
+def _premade(interactions: Interactions, *, repeats: bool) -> Split:
+    if interactions.parts is None:
+        raise DataError("these interactions are of no split that is made.", "Give the files, or another data.split.")
+    train, validation, test = interactions.parts.T
+    places = train, train + validation
+    asked = (train > 0) & (validation > 0), (train + validation > 0) & (test > 0)
+    notes = []
+    for stage, own, users in zip(("validation", "test"), (validation, test), asked, strict=True):
+        if not users.any():
+            raise DataError(
+                f"no user of the {stage} events has events before them, so nobody can be asked ({int((own > 0).sum())} "
+                f"users have {stage} events, {int((train > 0).sum())} have training events).",
+                "Ids must be the same in all files; or lower data.min_user_interactions, which may have dropped users.",
+            )
+        alone, later = int(((own > 0) & ~users).sum()), int((own - 1)[users].sum())
+        if alone:
+            notes.append(f"{alone} users with {stage} events and none before them are not asked on {stage}")
+        if later:
+            notes.append(f"each user is asked about its first {stage} event; {later} later ones are not asked about")
+    untested = int(((train > 0) & (test == 0)).sum())
+    if untested:
+        notes.append(f"{untested} users without test events train and are not asked on test")
+    return _split("files", interactions, train, places, asked, None, notes, repeats=repeats)
 
 
 def _cuts(timestamps: FloatArray, config: DataConfig) -> tuple[float, float]:

@@ -83,6 +83,7 @@ class Interactions:
     item_ids: NDArray[np.str_]  # [V] original ids; item_ids[0] is "" (padding)
     histories: Ragged  # [U] rows of item indices 1..V-1
     timestamps: FloatArray  # [n] aligned with histories.values
+    parts: IntArray | None = None  # [U, 3] how many events are of training, validation and test, where files say so
 
     @property
     def num_users(self) -> int:

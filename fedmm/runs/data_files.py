@@ -10,7 +10,8 @@ from typing import Any
 from fedmm.config import DataConfig
 from fedmm.errors import DataError
 
-FILES = ("path", "visual_features", "text_features", "attributes")  # settings of the section data that are paths
+PATHS = ("path", "validation", "test", "attributes")
+FILES = (*PATHS, "visual_features", "text_features")  # settings of the section data that are paths
 STARTED_IN = "started_in"  # of a checkpoint: the working folder, by itself and as seen from the run's folder
 
 
@@ -41,7 +42,7 @@ def find_data(data: DataConfig, meta: Mapping[str, Any], run: Path, given: Path 
         if path.is_absolute() or not meta.get(STARTED_IN):
             continue
         found = find_relative(path, meta[STARTED_IN], run)
-        changes[name] = found if name in ("path", "attributes") else str(found)
+        changes[name] = found if name in PATHS else str(found)
     return data.model_copy(update=changes)
 
 

@@ -16,11 +16,19 @@ from fedmm.study.values import build
 # Settings that validators of the configuration read together; their values are tried in all combinations. What two
 # validators share joins their settings in one group: a group is built on the base without the others' values.
 INTERACTING = (
-    ("data.cold_item_fraction", "data.cold_item_seed"),
     ("data.columns", "data.user_column", "data.item_column", "data.rating_column", "data.timestamp_column"),
-    ("data.split", "data.validation_from", "data.test_from"),
+    (
+        "data.path",
+        "data.split",
+        "data.validation_from",
+        "data.test_from",
+        "data.validation",
+        "data.test",
+        "data.cold_item_fraction",
+        "data.cold_item_seed",
+        "runtime.start_from",
+    ),
     ("data.encoding",),
-    ("data.path", "runtime.start_from"),
     (
         "model.hidden_dim",
         "model.num_heads",

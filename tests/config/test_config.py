@@ -35,6 +35,7 @@ from worlds.data_settings import (
 pytestmark = pytest.mark.usefixtures("top_heavy")
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
 MOMENTS = {"data.split": "temporal", "data.validation_from": "1030", "data.test_from": "1045"}
+MADE = {"data.split": "files", "data.path": "own.train.csv"}
 MEMORY = {"model.experts": "memory", "model.memory.size": 3}
 POOLED = {"model.experts": "pooled"}
 NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
@@ -73,6 +74,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.tie_seed": Case(1),
     "data.split": Case("temporal"),
     "data.temporal_fraction": Case(0.3, TEMPORAL),
+    **{"data.validation": Case("other.valid.csv", MADE), "data.test": Case("other.test.csv", MADE)},
     **{"data.validation_from": Case("1025", MOMENTS), "data.test_from": Case("1050", MOMENTS)},
     "data.cold_item_fraction": Case(0.2),
     "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),

@@ -195,7 +195,7 @@ def test_the_finest_time_is_read_and_the_others_are_named(tmp_path: Path) -> Non
 
 
 def test_lists_of_items_beside_the_item_are_named_as_lost(tmp_path: Path) -> None:
-    text = "user_id:token\titem_id_list:token_seq\titem_id:token\n0\t9\t25\n0\t9 25\t41\n"
+    text = "user_id:token\titem_id_list:token_seq\titem_id:token\n0\t9\t25\n0\t9 7\t41\n"
     assert any("first item of each user, is lost" in note for note in read(tmp_path / "a.inter", text).notes)
 
 

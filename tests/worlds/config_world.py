@@ -44,12 +44,24 @@ def write_world(folder: Path) -> None:
                 row = (user, item, rating, time, (user + place // 3) % NUM_USERS, (item + place) % 35)
                 lines.append(",".join(map(str, (*row, other_rating, other_time))))
         (folder / name).write_text("\n".join(lines) + "\n")
+        _write_parts(folder / name, lines)
     attributes = {item: [f"kind {item % 5}", item % 3] for item in range(NUM_ITEMS)}
     (folder / "attributes.json").write_text(json.dumps(attributes))
     for name, width in (("visual.npz", 5), ("text.npz", 4)):
         present = stream.random(NUM_ITEMS) < (0.6 if name == "visual.npz" else 0.9)
         values = stream.normal(size=(NUM_ITEMS, width)).astype(np.float32)
         np.savez(folder / name, item_id=np.arange(NUM_ITEMS), features=values, present=present)
+
+
+def _write_parts(path: Path, lines: list[str]) -> None:
+    """The same events as a split that is made: of each user the last one, the one before and the others. Rows stand by
+    user, then time."""
+    last = {line.split(",")[0]: number for number, line in enumerate(lines)}
+    kinds = {"test": set(last.values()), "valid": {number - 1 for number in last.values()}}
+    kinds["train"] = set(range(1, len(lines))) - kinds["test"] - kinds["valid"]
+    for kind, numbers in kinds.items():
+        content = [line for number, line in enumerate(lines) if not number or number in numbers]
+        path.with_name(f"{path.stem}.{kind}.csv").write_text("\n".join(content) + "\n")
 
 
 def settings_of(world: Path, given: Given) -> ExperimentConfig:
@@ -60,7 +72,7 @@ def settings_of(world: Path, given: Given) -> ExperimentConfig:
         "data.text_features": "text.npz",
     }
     flags = {**files, **BASE, **given}
-    for key in (*files, *({"data.attributes"} & set(flags))):
+    for key in (*files, *({"data.attributes", "data.validation", "data.test"} & set(flags))):
         flags[key] = flags[key] if flags[key] == "none" else str(world / flags[key])
     return load_config(flags=flags)
 

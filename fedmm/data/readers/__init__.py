@@ -9,6 +9,7 @@ from fedmm.config.names import missing_file_hint
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers import quick
 from fedmm.data.readers.delimited import read_delimited
+from fedmm.data.readers.folders import read_folder
 from fedmm.data.readers.objects import holds_objects, read_objects
 from fedmm.data.readers.packed import unpack
 from fedmm.data.readers.parquet import read_arrow, read_parquet
@@ -30,11 +31,13 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
     tabs, ``::``, semicolons, ``|`` or white space, with or without a header (``user item``, ``user item rating``,
     ``user item timestamp`` or ``user item rating timestamp`` without one; ``data.columns`` says what other positions
     are), RecBole's ``name:type`` headers, and one user's sequence a line (``user item item ...``); text and JSON also
-    packed by gzip, bzip2, zstandard or zip. The content decides, not the file's name. What contradicts a guess is
-    refused.
+    packed by gzip, bzip2, zstandard or zip; a folder of parts of one table. The content decides, not the file's name.
+    What contradicts a guess is refused.
 
     Raises DataError naming the file, the line and the value when it cannot be understood.
     """
+    if path.is_dir():
+        return read_folder(path, config, read_interactions)
     plain = _quick(path, config)
     if plain is not None:
         return plain

@@ -14,7 +14,9 @@ from fedmm.config import DataConfig
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.columns import SYNONYMS, Columns
 from fedmm.data.readers.encoding import encode_ids, numbers, without_missing
+from fedmm.data.readers.lists import with_lists
 from fedmm.data.readers.sniffing import Layout, split
+from fedmm.data.readers.times import plain
 from fedmm.data.readers.where import as_texts, identifier, names_of, only_where, parse_where
 from fedmm.errors import DataError
 
@@ -46,7 +48,10 @@ def read_delimited(content: bytes, layout: Layout, path: Path, config: DataConfi
         notes.append(f"ignored {blank} blank lines")
     raw = RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, tuple(notes))
     if config.where is None:
-        return without_missing(raw)
+        if layout.lists is None:
+            return without_missing(raw)
+        lists = _texts(body, layout, {"lists": layout.lists})["lists"]
+        return with_lists(without_missing(raw), lists, plain(_names(content, layout)[layout.lists]))
     names = {identifier(name): place for place, name in enumerate(_names(content, layout))}
     tree = parse_where(config.where)
     places = {name: names[name] for name in sorted(names_of(tree) & names.keys())}

@@ -12,6 +12,7 @@ from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers import MAGIC, TYPED, read_content, read_interactions
 from fedmm.data.readers.packed import is_packed
 from fedmm.data.readers.sniffing import SAMPLE_BYTES
+from fedmm.data.sources import sources_of
 from fedmm.errors import DataError
 
 NUM_ROWS = 5
@@ -23,7 +24,7 @@ def first_rows(path: Path, config: DataConfig) -> list[dict[str, Any]]:
 
     Raises DataError as ``read_interactions`` does.
     """
-    raw = _head(path, config)
+    raw = _head(sources_of(path, config)[0], config)
     found = []
     for row in range(min(NUM_ROWS, len(raw))):
         entry: dict[str, Any] = {"user": str(raw.user_ids[raw.users[row]]), "item": str(raw.item_ids[raw.items[row]])}

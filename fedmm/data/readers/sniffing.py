@@ -13,7 +13,7 @@ from fedmm.config import DataConfig
 from fedmm.data.readers.columns import SYNONYMS, Columns, columns_by_place, find_columns, is_header
 from fedmm.data.readers.contrary import WITHOUT_HEADER, refuse_columns_without_names, refuse_implausible
 from fedmm.data.readers.plausible import is_python
-from fedmm.data.readers.times import plain, settle_time
+from fedmm.data.readers.times import history_lists, plain, settle_time
 from fedmm.errors import DataError
 
 DELIMITERS = {"::": "'::'", "\t": "tabs", ",": "commas", ";": "semicolons", "|": "'|'", " ": "white space"}
@@ -32,6 +32,7 @@ class Layout:
     columns: Columns | None  # None: a user's sequence a line
     description: str
     remarks: tuple[str, ...] = ()  # on columns that were chosen by their values, or are not read
+    lists: int | None = None  # of a column of the items before each row's
 
     @property
     def is_sequences(self) -> bool:
@@ -57,7 +58,8 @@ def sniff(content: bytes, path: Path, config: DataConfig) -> Layout:
         columns = find_columns(rows[0], config, path)
         columns, remarks = settle_time(rows[0], _by_column(rows[1:], len(rows[0])), columns, config)
         described = columns.describe([plain(name) for name in rows[0]])
-        return Layout(delimiter, True, len(rows[0]), columns, f"rows {separated}; {described}", remarks)
+        lists = history_lists(rows[0]) if columns.timestamp is None and columns.rating is None else None
+        return Layout(delimiter, True, len(rows[0]), columns, f"rows {separated}; {described}", remarks, lists)
     _refuse_objects(lines, path)
     refuse_columns_without_names(lines, rows, delimiter, path)
     if delimiter in "\t " and _are_sequences([line.split() for line in lines], delimiter, rows):

@@ -77,6 +77,12 @@ def _days_alone(values: Sequence[str]) -> bool:
     return all(is_date(value) and ":" not in value for value in values)
 
 
+def history_lists(names: Sequence[str]) -> int | None:
+    """The position of RecBole's column of the items before each row's (``item_id_list:token_seq``); None without."""
+    found = [place for place, name in enumerate(names) if name.strip().endswith("_list:token_seq")]
+    return found[0] if len(found) == 1 and bare(names[found[0]]).startswith("item") else None
+
+
 def _lists(names: Sequence[str], values: Mapping[int, Sequence[str]], columns: Columns) -> list[str]:
     """Remarks on a column of lists of items in a file that has a column of items: its histories would be lost."""
     read = (columns.user, columns.item, columns.rating, columns.timestamp)
