@@ -136,8 +136,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _split_has_files(self) -> Self:
-        for name in ("validation", "test"):
-            if (own := getattr(self, name)) is not None and self.split != "files":
+        for name, own in (("validation", self.validation), ("test", self.test)):
+            if own is not None and self.split != "files":
                 raise ValueError(f'{name} {own} has no effect beside split "{self.split}": set split "files"')
         if self.split == "files" and self.path is None:
             raise ValueError('split "files" needs a file of training events: set path')
