@@ -171,6 +171,40 @@ def _both_ways(local: LocalTraining, batch: Batch, client: int) -> list[torch.Te
     return [(own.dense() if isinstance(own, SparseScores) else own)[0] for own in every]
 
 
+def several_clients(subject: Subject) -> Finding:
+    """The same of several clients at once, whose histories repeat items and whose candidates are named twice or not at
+    all; and with nothing taken out."""
+    del subject
+    rows = [[3, 5, 3, 8, 5, 9, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [9, 9, 2], [20, 21, 5], [21, 20, 3, 2]]
+    local, _ = make_local({"transition": True}, train=Ragged.from_rows(rows))
+    (part,) = (own for own in local.recommender.parts.values() if isinstance(own, TransitionExpert))
+    whole = counted(rows, SMALL_ITEMS)
+    softening = 0.1 * whole[whole > 0].mean() / math.sqrt(whole.sum(0)[whole.sum(0) > 0].mean())
+    some = [2, 0, 1, 3]
+    items = torch.zeros(len(some), 2, 4, dtype=torch.long)
+    for c, client in enumerate(some):
+        items[c, 0, : len(rows[client][:4])] = torch.tensor(rows[client][:4])
+        items[c, 1, : len(rows[client][-3:])] = torch.tensor(rows[client][-3:])
+    places = torch.tensor([[0, 1, 2, 4, 6], [3, 2, 1, 0, 6], [3, 5, 4, 6, 0], [2, 1, 0, 5, 6]])
+    named = torch.tensor([[9, 2, 2, 5, 0, 3], [5, 3, 40, 3, 8, 5], [1, 13, 2, 7, 7, 0], [20, 5, 21, 30, 3, 21]])
+    gaps = []
+    for candidates, own in itertools.product((None, named), (True, False)):
+        histories = [np.array(rows[client]) for client in some] if own else None
+        asked = (part.counted, items, places, candidates, histories)
+        found = [sparse_transition_scores(*asked).dense(), transition_scores(*asked)]
+        for c, client in enumerate(some):
+            left = counted([row for place, row in enumerate(rows) if place != client or not own], SMALL_ITEMS)
+            left[left < 1e-9] = 0.0
+            listed = range(SMALL_ITEMS + 1) if candidates is None else candidates[c].tolist()
+            for r, place in enumerate(places[c].tolist()):
+                window = items[c, place // 4, : place % 4 + 1].tolist()
+                for column, t in enumerate(listed):
+                    expected = 2 * math.log1p(yardstick(left, window, t) / softening) if t else 0.0
+                    gaps += [(f"client {client}, {t}", abs(float(one[c, r, column]) - expected)) for one in found if t]
+    value, label = worst(gaps)
+    return at_most(value, 1e-9, f"{len(gaps)} scores; largest: {label}")
+
+
 def pmi(counts: FloatArray) -> FloatArray:
     """max(0, ln(p(i, j) / (p(i) p'(j)))), p' with the power 3/4, averaged over both directions; 0 where C is."""
     mass = counts.sum(1)
@@ -238,6 +272,7 @@ CHECKS: Sequence[Check] = tuple(
         ("honesty", "counts, popularity and the yardstick equal counting by hand", baselines),
         ("honesty", "what has followed recent items is added by definition", succession),
         ("honesty", "a client in training sees no count of its own", own_counts),
+        ("honesty", "counts of several clients at once, with items met twice, are as by hand", several_clients),
         ("federation", "the spectral start equals its definition, whole and sketched", spectral),
         ("honesty", "popularity counts training histories alone", popularity_without_held_out),
     )

@@ -30,7 +30,7 @@ from fedmm.verification.world import (
     with_states,
 )
 
-COHORT = (0, 2, 3, 6, 7)  # of the small world: one window, several, and several of unequal length
+COHORT = (0, 2, 3, 6)  # of the small world: one window, several, and several of unequal length
 RATES = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01}
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
 # Together these reach every optimizer, fusion, kind of expert, scoring and option of local training at least once.

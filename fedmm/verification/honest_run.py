@@ -77,7 +77,15 @@ def model_score(run: LittleRun, params: Params, *, only: str | None = None) -> S
     recommender, length = run.experiment.recommender, run.experiment.recommender.config.max_length
     table, weight = kernel(run.train, run.experiment.split.num_items), float(SETTINGS["model.succession"])
 
+    formed: dict[tuple[int, ...], dict[int, float]] = {}  # known items -> candidate -> its score: each is formed once
+
     def score(known: list[int], candidates: Sequence[int]) -> list[float]:
+        own = formed.setdefault(tuple(known), {})
+        missing = [t for t in dict.fromkeys(candidates) if t not in own]
+        own |= dict(zip(missing, form(known, missing), strict=True))
+        return [own[t] for t in candidates]
+
+    def form(known: list[int], candidates: Sequence[int]) -> list[float]:
         window = known[-length:]
         states = naive.naive_states(params, window, recommender.config)
         found = []

@@ -6,7 +6,6 @@ It shares no code with ``fedmm.models`` and forms everything the fast path avoid
 from __future__ import annotations
 
 import functools
-import heapq
 import math
 from collections.abc import Mapping, Sequence
 
@@ -135,9 +134,10 @@ def _neighbors(recommender: Recommender, name: str) -> tuple[list[dict[int, floa
     lengths = (vectors**2).sum(1).sqrt().clamp(min=LOWEST_SQUARE)
     near: list[dict[int, float]] = [{} for _ in table.values]
     for place, item in enumerate(held):
-        cosines = (vectors @ vectors[place] / (lengths * lengths[place])).tolist()
-        others = ((cosine, other) for cosine, other in zip(cosines, held, strict=True) if other != item)
-        near[item] = {other: max(cosine, 0.0) ** own.sharpness for cosine, other in heapq.nlargest(own.count, others)}
+        cosines = vectors @ vectors[place] / (lengths * lengths[place])
+        cosines[place] = -2.0  # an item is no neighbour of itself
+        for other in cosines.argsort(descending=True)[: min(own.count, len(held) - 1)].tolist():
+            near[item][held[other]] = max(float(cosines[other]), 0.0) ** own.sharpness
     sums = [sum(row.values()) / 2 for row in near]
     for row in near:
         for other, weight in row.items():
@@ -215,7 +215,11 @@ def _surprise(
         return 1.0
     backbone = _norm(states[place - 1], params, "backbone.norm").detach()
     table = params["backbone.item_embedding"].detach()
-    scores = torch.stack([_similarity(backbone, item, recommender.config) for item in table[1:]])
+    scores = table[1:] @ backbone
+    if recommender.config.scoring == "cosine":
+        lengths = (table[1:] ** 2).sum(1).clamp(min=LOWEST_SQUARE).sqrt()
+        length = (backbone**2).sum().clamp(min=LOWEST_SQUARE).sqrt()
+        scores = math.sqrt(recommender.config.hidden_dim) * scores / (lengths * length)
     loss = torch.logsumexp(scores, 0) - scores[prefix[place] - 1]
     return float(loss) / math.log(max(recommender.num_items, 2))
 

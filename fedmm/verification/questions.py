@@ -84,6 +84,46 @@ def splits(subject: Subject) -> Finding:
     return none_of(len(offences), "; ".join(offences[:2]) or f"{len(rows)} users, both splits, every question")
 
 
+def other_splits(subject: Subject) -> Finding:
+    """By shares: a user's last tenth (rounded, one event at least) is the test's, the tenth before it validation's, and
+    the first event of each is asked about; who has no event left to train on is not asked. By given moments: a user's
+    first item after each."""
+    del subject
+    offences = []
+    for fraction in (0.1, 0.3):
+        split, rows, _ = _little_split({"data.split": "user_ratio", "data.temporal_fraction": fraction})
+        shares = [max(1, round(fraction * len(row))) for row in rows]  # halves go to the even number in both
+        firsts = {
+            name: [len(row) - back * share for row, share in zip(rows, shares, strict=True)]
+            for name, back in (("validation", 2), ("test", 1))
+        }
+        asks = [user for user, first in enumerate(firsts["validation"]) if first > 0]
+        kept = [row[: firsts["validation"][user]] if user in asks else row for user, row in enumerate(rows)]
+        offences += _wrong(f"shares of {fraction}, training", [row.tolist() for row in split.train], kept)
+        for name, queries in (("validation", split.validation), ("test", split.test)):
+            offences += _wrong(f"shares of {fraction}, {name}", asked(queries), _firsts(rows, firsts[name], asks))
+    seconds = {"validation": 3500.0, "test": 6004.0}
+    given = {f"data.{name}_from": f"{moment:.0f}" for name, moment in seconds.items()}
+    split, rows, times = _little_split({"data.split": "temporal", **given})
+    before = {name: [sum(at < moment for at in own) for own in times] for name, moment in seconds.items()}
+    offences += _wrong("moments, training", [row.tolist() for row in split.train],
+                       [row[:own] for row, own in zip(rows, before["validation"], strict=True)])  # fmt: skip
+    ends = {"validation": before["test"], "test": [len(row) for row in rows]}
+    for name, queries in (("validation", split.validation), ("test", split.test)):
+        asks = [user for user, first in enumerate(before[name]) if 0 < first < ends[name][user]]
+        offences += _wrong(f"moments, {name}", asked(queries), _firsts(rows, before[name], asks))
+    return none_of(len(offences), "; ".join(offences[:2]) or f"{len(rows)} users, two shares and two moments")
+
+
+def _firsts(rows: Sequence[list[int]], places: Sequence[int], asks: Sequence[int]) -> list[Question]:
+    """The questions about the items at these places of the users asked."""
+    return [
+        (user, tuple(rows[user][: places[user]]), rows[user][places[user]],
+         frozenset(rows[user]) - {rows[user][places[user]]})
+        for user in asks
+    ]  # fmt: skip
+
+
 def cold_items(subject: Subject) -> Finding:
     """With a fifth of the items cold: ordinary questions know nothing of them, and every pair of a user and a cold item
     with a training item before it is asked among the cold items alone; chance is k of those left."""
@@ -196,6 +236,7 @@ CHECKS: Sequence[Check] = tuple(
     Check("honesty", name, measure)
     for name, measure in (
         ("both splits ask what they say, question by question", splits),
+        ("splits by shares and by given moments ask what they say", other_splits),
         ("cold items are asked about among themselves, and nowhere else", cold_items),
         ("cold items are chosen by their ids alone", cold_choice),
         ("groups hold whom they say, and their means", groups),

@@ -16,6 +16,7 @@ from worlds import (
     reading_rule_faults,
     report_faults,
     round_faults,
+    stage_faults,
 )
 from worlds.planting import Fault
 
@@ -26,6 +27,7 @@ LATER = (
     *number_faults.FAULTS,
     *reading_faults.FAULTS,
     *reading_rule_faults.FAULTS,
+    *stage_faults.FAULTS,
 )
 FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS, *LATER)
 BY_NAME = {check.name: check for check in CHECKS}

@@ -13,7 +13,7 @@ from fedmm.verification.checks import Check, Result, run_checks
 from fedmm.verification.subject import Subject
 
 from .forks import limited
-from .reach import Kept, Lines, Reach, Watch, text_of, timed
+from .reach import Kept, Lines, Reach, Watch, loaded_by, preload, text_of, timed
 from .sites import Mutant
 
 
@@ -52,9 +52,11 @@ class Verify:
         RuntimeError where one does not hold."""
         for check in self.checks:
             home = getattr(check.measure, "__module__", "") or __name__
-            texts = (check.name.encode(), text_of([*self.modules, home]))
-            lines, seconds = self.kept.get(texts, functools.partial(self._surveyed, check))
+            texts = (check.name.encode(), text_of([*self.modules, home]), b"and what it loads")
+            find = functools.partial(loaded_by, functools.partial(self._surveyed, check))
+            (lines, seconds), names = self.kept.get(texts, find)
             self.reach.add(check.name, lines, seconds)
+            preload(names)
         assert self.subject.split.num_items  # loaded before any fork
         tell(f"{len(self.checks)} checks, {sum(self.reach.seconds.values()):.0f} s watched")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -110,6 +113,24 @@ def timed(run: Callable[[], object]) -> float:
     began = time.process_time()
     run()
     return time.process_time() - began
+
+
+def loaded_by(run: Callable[[], T]) -> tuple[T, list[str]]:
+    """What ``run`` returns, and the modules that it loaded, fedmm's left out."""
+    before = set(sys.modules)
+    answer = run()
+    names = (name for name in set(sys.modules) - before if name.split(".")[0] not in ("fedmm", "fedmm_cli"))
+    return answer, sorted(names)
+
+
+def preload(names: Iterable[str]) -> None:
+    """Loads modules before any fork needs them, so that no fork loads them once more (a second of processor time where
+    one makes its first optimizer). What cannot be loaded by name alone is left."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in sorted(set(names) - set(sys.modules)):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 @dataclass(eq=False)

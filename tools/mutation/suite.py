@@ -12,7 +12,7 @@ import pytest
 
 from .forks import limited
 from .judges import Proved
-from .reach import Kept, Lines, Reach, Watch, text_of
+from .reach import Kept, Lines, Reach, Watch, loaded_by, preload, text_of
 from .sites import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,9 @@ class Tests:
         for item in self.items.values():
             files.setdefault(item.path, []).append(item)
         for path, items in files.items():
-            found = self.kept.get((text, path.read_bytes()), functools.partial(self._surveyed, items))
+            find = functools.partial(loaded_by, functools.partial(self._surveyed, items))
+            found, names = self.kept.get((text, path.read_bytes(), b"and what it loads"), find)
+            preload(names)
             tell(f"{path.relative_to(ROOT)}: {sum(seconds for _, _, seconds in found):.0f} s watched")
             for name, lines, seconds in found:
                 self.reach.add(name, lines, seconds)

@@ -1,0 +1,112 @@
+"""Faults of what stands between a client and the server's rule, of noisy starts, other splits, lists and summands."""
+
+from __future__ import annotations
+
+from worlds.planting import Fault, constant, edited
+
+STAGES = "each stage does to a vector and to sums what it says"
+CHAIN = "a chain of stages gives back the sum of clipped updates, at its bytes"
+START = "a noisy start is, without its noise, what was counted"
+KEPT = "of noisy pairs that is kept which stands out of the noise"
+BILL = "the bill of a noisy start equals its messages"
+SPLITS = "splits by shares and by given moments ask what they say"
+SEVERAL = "counts of several clients at once, with items met twice, are as by hand"
+LISTS = "lists of best items are those that sorting gives"
+POOLED = "yardsticks of pooled data equal their definitions"
+SUMMANDS = "what each part adds is what it says, and all parts sum to the score"
+ROUNDING, NOISY = "fedmm.federation.transforms.rounding", "fedmm.federation.private_start"
+FAULTS = (
+    Fault("halves are always rounded up", (STAGES,), edited(f"{ROUNDING}:_rounded", "< row - below", "< 1.0")),
+    Fault(
+        "every client rounds with the same luck",
+        (STAGES,),
+        edited(f"{ROUNDING}:_rounded", '"rounding", turn.number, client', '"rounding", turn.number'),
+    ),
+    Fault("rotations turn without signs", (STAGES,), edited(f"{ROUNDING}:rotate", "* 2.0 - 1.0", "* 0.0 + 1.0")),
+    Fault("whatever is too long is sent", (STAGES,), edited(f"{ROUNDING}:_rounded", "<= longest", "<= 1e300")),
+    Fault(
+        "masks have no room for noise",
+        (STAGES,),
+        edited("fedmm.federation.transforms.masks:mask", "+ ROOM * deviation", "+ 0 * deviation"),
+    ),
+    Fault(
+        "the sum of a chain is a mean",
+        (CHAIN,),
+        edited("fedmm.federation.transforms.chain:chained_sum", "summed + vectors.sum(0)", "summed + vectors.mean(0)"),
+    ),
+    Fault(
+        "bytes of a stage before it packs",
+        (CHAIN,),
+        edited("fedmm.federation.transforms.chain:vector_bytes", "bound.width * bound.bits", "bound.width * 32"),
+    ),
+    Fault("a client says all of every item", (START,), constant(NOISY, "CLIP", 100.0)),
+    Fault(
+        "popular items are not said",
+        (START,),
+        edited("fedmm.models.noisy_counts:NoisyCounts.scores", "HOLDERS_WEIGHT * np.log", "0 * np.log"),
+    ),
+    Fault(
+        "negative eigenvalues are kept",
+        (KEPT,),
+        edited(f"{NOISY}:leading_factor", "np.flatnonzero(values >", "np.flatnonzero(np.abs(values) >"),
+    ),
+    Fault(
+        "the smallest that stand out are kept",
+        (KEPT,),
+        edited(f"{NOISY}:leading_factor", "[::-1][:rank]", "[:rank]"),
+    ),
+    Fault(
+        "pairs are billed once for two",
+        (BILL,),
+        edited(f"{NOISY}:PrivateStart.uplink_bytes", "size * (size - 1) // 2", "size * (size - 1) // 4"),
+    ),
+    Fault(
+        "shares of the shortest",
+        (SPLITS,),
+        edited("fedmm.data.splits:_user_ratio", "np.rint(fraction * lengths)", "np.floor(fraction * lengths)"),
+    ),
+    Fault(
+        "given moments are not read",
+        (SPLITS,),
+        edited("fedmm.data.splits:_cuts", "config.validation_from is not None", "config.validation_from is None"),
+    ),
+    Fault(
+        "a block's first client is taken out for all",
+        (SEVERAL,),
+        edited("fedmm.models.experts.transition_rows:_without_own", "owners * V + ends", "0 * owners * V + ends"),
+    ),
+    Fault(
+        "candidates named twice are said once",
+        (SEVERAL,),
+        edited("fedmm.models.experts.transition_rows:_repeated", "if not repeated.any()", "if repeated.any()"),
+    ),
+    Fault(
+        "level items stand as in the catalogue",
+        (LISTS,),
+        edited("fedmm.evaluation.ranking:_top", "order[items].argsort(dim=1, descending=True)", "items.argsort(dim=1)"),
+    ),
+    Fault(
+        "stretches of a large catalogue by their means",
+        (LISTS,),
+        edited("fedmm.evaluation.ranking:_largest", ".amax(2)", ".mean(2)"),
+    ),
+    Fault(
+        "items recommend themselves",
+        (POOLED,),
+        edited(
+            "fedmm.evaluation.pooled_yardsticks:ease_weights",
+            "weights.fill_diagonal_(0.0)",
+            "weights.fill_diagonal_(1.0)",
+        ),
+    ),
+    Fault(
+        "what is named twice counts twice",
+        (POOLED,),
+        edited("fedmm.evaluation.pooled_yardsticks:_met", "np.minimum(met.data, 1.0)", "met.data"),
+    ),
+    Fault(
+        "explanations forget the router",
+        (SUMMANDS,),
+        edited("fedmm.models.shares:_fused", "coefficients[name], given.get(name)", "None, given.get(name)"),
+    ),
+)
