@@ -115,12 +115,12 @@ def not_finite_raises(subject: Subject) -> Finding:
     """NaN, +inf and -inf, once in the scores of one user, that do not raise DivergenceError."""
     queries, V = subject.split.test, subject.split.num_items + 1
     silent = []
-    for bad in (float("nan"), float("inf"), float("-inf")):
+    for bad, place in ((float("nan"), V // 2), (float("inf"), 1), (float("-inf"), V - 1)):
 
-        def score(users: IntArray, histories: Ragged, bad: float = bad) -> Tensor:
+        def score(users: IntArray, histories: Ragged, bad: float = bad, place: int = place) -> Tensor:
             del histories
             scores = torch.rand(len(users), V, generator=torch_stream(0, "verify finite"))
-            scores[len(users) // 2, V // 2] = bad
+            scores[len(users) // 2, place] = bad
             return scores
 
         try:

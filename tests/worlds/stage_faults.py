@@ -13,6 +13,8 @@ SPLITS = "splits by shares and by given moments ask what they say"
 SEVERAL = "counts of several clients at once, with items met twice, are as by hand"
 LISTS = "lists of best items are those that sorting gives"
 POOLED = "yardsticks of pooled data equal their definitions"
+SHORT = "who leaves too few candidates is not asked"
+DROPOUT = "dropout leaves what it says, entry by entry"
 SUMMANDS = "what each part adds is what it says, and all parts sum to the score"
 ROUNDING, NOISY = "fedmm.federation.transforms.rounding", "fedmm.federation.private_start"
 FAULTS = (
@@ -103,6 +105,28 @@ FAULTS = (
         "what is named twice counts twice",
         (POOLED,),
         edited("fedmm.evaluation.pooled_yardsticks:_met", "np.minimum(met.data, 1.0)", "met.data"),
+    ),
+    Fault(
+        "one user's candidates decide for all",
+        (SHORT,),
+        edited("fedmm.data.negatives:_num_drawn", "max(1.0, median / 2)", "1.0"),
+    ),
+    Fault(
+        "all that is left is drawn",
+        (SHORT,),
+        edited("fedmm.data.negatives:_num_drawn", "median >= num_negatives", "median > 1e9"),
+    ),
+    Fault(
+        "dropout keeps its share",
+        (DROPOUT,),
+        edited(
+            "fedmm.federation.dropout:ClientDropout.__init__", ">= dropped - LEVELS // 2", "< dropped - LEVELS // 2"
+        ),
+    ),
+    Fault(
+        "every place drops the same",
+        (DROPOUT,),
+        edited("fedmm.federation.dropout:ClientDropout.__call__", "self._site += 1", "self._site += 0"),
     ),
     Fault(
         "explanations forget the router",
