@@ -153,7 +153,7 @@ def _alone_gaps(model: Model, parts: dict[str, Tensor]) -> list[tuple[str, float
     """Every summand after the whole history and after its first three items; under the plain scoring alone, where each
     has a definition of its own."""
     recommender, params = model.recommender, model.params
-    gaps = []
+    gaps: list[tuple[str, float]] = []
     if recommender.config.scoring != "dot":
         return gaps
     history = model.history[0, 0].tolist()

@@ -88,9 +88,9 @@ def _rotates() -> Gaps:
         gaps.append((f"{label}: undone", _far(_received(stage, _sent(stage, vectors).sum(0)), vectors.sum(0))))
         gaps.append((f"{label}: again", _far(_sent(UPDATE_TRANSFORMS["rotate"](turn, Bound(width)), vectors),
                                              _sent(stage, vectors))))  # fmt: skip
-    signs = [torch.sign(_sent(UPDATE_TRANSFORMS["rotate"](_turn(n), Bound(13)), torch.eye(13))[:, 0]) for n in (1, 2)]
-    gaps += [("all signs are one", float(abs(float(own.sum())) == 13)) for own in signs]
-    gaps.append(("two rounds have the same signs", float(torch.equal(*signs))))
+    turns = [torch.sign(_sent(UPDATE_TRANSFORMS["rotate"](_turn(n), Bound(13)), torch.eye(13))[:, 0]) for n in (1, 2)]
+    gaps += [("all signs are one", float(abs(float(own.sum())) == 13)) for own in turns]
+    gaps.append(("two rounds have the same signs", float(torch.equal(*turns))))
     return gaps
 
 
