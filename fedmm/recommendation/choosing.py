@@ -87,6 +87,7 @@ class Chooser:
 
     experiment: Experiment
     snapshot: Snapshot
+    fold_from: int = LARGE  # items from which scores are folded: 0 where one model answers many single questions
 
     @cached_property
     def names(self) -> Names:
@@ -95,9 +96,9 @@ class Chooser:
 
     @cached_property
     def folded(self) -> Folded | None:
-        """The model in one product, where that can be and the catalogue is large."""
-        large = self.experiment.split.num_items >= LARGE
-        return fold(self.experiment, self.snapshot) if large else None
+        """The model in one product, where that can be and is worth it."""
+        worth_it = self.experiment.split.num_items >= self.fold_from
+        return fold(self.experiment, self.snapshot) if worth_it else None
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -107,7 +108,7 @@ class Chooser:
     @cached_property
     def shortlist(self) -> Shortlist | None:
         """The quick way to the same lists, where the machine has one."""
-        if self.folded is None or not has_bfloat16(self.experiment.device):
+        if self.folded is None or not self.folded.is_product or not has_bfloat16(self.experiment.device):
             return None
         return Shortlist(self.folded)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmm.errors import CheckpointError, FedmmError
-from fedmm.recommendation.choosing import Chooser
+from fedmm.recommendation.choosing import Choice, Chooser
 from fedmm.runs.checkpoint import BEST, FOLDER, META_FILE
 from fedmm.runs.folder import RESULT_FILE
-from fedmm.runs.trained import TrainedModel
+from fedmm.runs.trained import TrainedModel, with_runtime
 
 Say = Callable[[str], None]
 Stamp = tuple[str, int]  # of which folder, and when its model was written
@@ -32,14 +32,16 @@ class Served:
         """The model that ``path`` stands for now. Raises what ``TrainedModel.load`` raises."""
         folder = newest(path)
         stamp = stamp_of(folder)
-        model = TrainedModel.load(folder)
-        served = cls(model, Chooser(model.experiment, model.snapshot), folder, stamp)
+        # The full protocol draws no negatives, which would take a while and are not asked for here.
+        model = TrainedModel.load(folder, change=with_runtime(protocols=("full",)))
+        served = cls(model, Chooser(model.experiment, model.snapshot, fold_from=0), folder, stamp)
         served.warm_up()
         return served
 
     def warm_up(self) -> None:
         """Answers once, so that the first one who asks does not wait longer than others."""
-        self.model.recommend([self.model.item_ids[0]], k=1, keep_seen=True)
+        asked = self.chooser.asked([self.model.item_ids[0]], None, None, None, None)
+        list(self.chooser.each(asked, Choice(1, keep_seen=True), None))
 
     @property
     def name(self) -> str:

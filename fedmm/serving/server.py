@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -53,6 +54,8 @@ def serve(
     if token is None and not is_loopback(host):
         say(f"Everybody who reaches {host} can ask: set {TOKEN}, or --token-file.")
     current = Current(path)
+    gc.collect()
+    gc.freeze()  # the model and all packages stay: collections need not look through them
     limits = Limits(timeout, body_bytes, waiting, reload_seconds)
     config = uvicorn.Config(
         make_app(current, say, token=token, limits=limits),
