@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,14 +21,17 @@ def _option(name: str, metavar: str, what: str, panel: str) -> Any:
     return typer.Option(name, metavar=metavar, help=what, rich_help_panel=panel, show_default=False)
 
 
-FORMATS = "onnx, torch (torch.export), safetensors, mlflow (pyfunc) or bundle (ONNX, names, a script). Default: onnx."
+FORMATS = (
+    "onnx, torch (torch.export), safetensors, mlflow (pyfunc) or bundle (ONNX, names, a script). Default: onnx; mlflow "
+    "with --register."
+)
 WEIGHTS = "How matrices are kept: float32, bfloat16 or int8. Default: float32; bfloat16 in a bundle."
 TOP = "The onnx or torch graph gives so many best items, without those of the history, not all scores."
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (its best round) or a checkpoint in it.")],
-    format: Annotated[str, _option("--format", "WORD", FORMATS, WHAT)] = "onnx",
+    format: Annotated[str | None, _option("--format", "WORD", FORMATS, WHAT)] = None,
     output: Annotated[Path | None, _option("--output", "PATH", "A file; a folder for mlflow and bundle.", WHAT)] = None,
     weights: Annotated[str | None, _option("--weights", "WORD", WEIGHTS, WHAT)] = None,
     top: Annotated[int | None, _option("--top", "INT", TOP, WHAT)] = None,
@@ -46,12 +50,14 @@ def export(
     """Write a trained model for other programs: it takes histories of items and scores the whole catalogue."""
     del debug
     use_parts(parts)
+    format = format or ("onnx" if register is None else "mlflow")
     _require(format, output, register, alias, tracking_uri)
     from fedmm.runs.model import TrainedModel
-    from fedmm.serving.export import export_model
+    from fedmm.serving.export import export_model, require_exportable
     from fedmm_cli.output import print_json
     from fedmm_cli.progress import QuietObserver, StageObserver
 
+    require_exportable(format, output, weights, top)
     observer = QuietObserver(sys.stderr) if quiet else StageObserver(sys.stderr)
     model = TrainedModel.load(run, tell=observer.stage)
     found, version = None, None
@@ -77,9 +83,13 @@ def _require(
 
     if register is None and (output is None or alias is not None or tracking_uri is not None):
         missing = "where to write" if output is None else "what to register"
-        raise ConfigError(f"It is not said {missing}.", "Give --output PATH, or --register NAME with --format mlflow.")
+        raise ConfigError(f"It is not said {missing}.", "Give --output PATH, or --register NAME for MLflow.")
     if register is not None and format != "mlflow":
-        raise ConfigError(f"--register is not for --format {format}.", "Add --format mlflow.")
+        raise ConfigError(f"--register is not for --format {format}.", "Leave --format out, or make it mlflow.")
+    if alias is not None and not re.fullmatch(r"(?!latest$|v\d+$)[A-Za-z0-9_-]+", alias):
+        raise ConfigError(
+            f"--alias cannot be {alias!r}.", "Take letters, digits, _ and -, but not latest or v1, which MLflow gives."
+        )
 
 
 def _print(found: Exported | None, version: str | None, alias: str | None) -> None:

@@ -68,13 +68,14 @@ def recommend(
     """Recommend items to users of the data, by their whole history, or to somebody new, by a history that is given."""
     del debug
     use_parts(parts)
-    from fedmm_cli.recommend_input import Whom, lines_of
+    from fedmm_cli.recommend_input import Whom, lines_of, require_possible
 
+    require_possible(top, min_score, diversity, by, items)
     whom = Whom.read(user or [], users, history, histories, similar or [], everyone=everyone)
     of_lists = {"--keep-seen": keep_seen, "--diversity": diversity is not None, "--explain": explain}
     whom.refuse_idle({"--by": by is not None}, of_lists)
     choice = {
-        "k": _at_least_one(top),
+        "k": top,
         "exclude": lines_of(exclude),
         "only": None if only is None else lines_of(only),
         "min_score": min_score,
@@ -84,15 +85,6 @@ def recommend(
     else:
         choice |= {"keep_seen": keep_seen, "diversity": diversity or 0.0}
     _answer(run, data, items, whom, choice, output, explain=explain, as_json=as_json, quiet=quiet)
-
-
-def _at_least_one(top: int) -> int:
-    """``top``. Raises ConfigError where no list can be so short."""
-    from fedmm.errors import ConfigError
-
-    if top < 1:
-        raise ConfigError(f"--top cannot be {top}.", "--top takes an integer of at least 1.")
-    return top
 
 
 def _answer(
@@ -112,6 +104,7 @@ def _answer(
     if output is not None:
         require_format(output, (".json",) if explain else None)
     from fedmm.runs.trained import TrainedModel, with_runtime
+    from fedmm.utils.text import counted
     from fedmm_cli.output import print_json
     from fedmm_cli.progress import QuietObserver, StageObserver
     from fedmm_cli.recommend_screen import MOST_SHOWN, print_lists
@@ -130,7 +123,8 @@ def _answer(
     lists: Any = _lists(model, whom, names, choice, observer)
     lists = list(lists) if as_json else lists
     if output is not None:
-        sys.stderr.write(f"{write_lists(lists, output, layout, why):,} lists are in {output}.\n")
+        number = write_lists(lists, output, layout, why)
+        sys.stderr.write(f"{counted(number, 'list')} {'is' if number == 1 else 'are'} in {output}.\n")
     if as_json:
         print_json(to_json(lists, layout, why))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from fedmm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fedmm.runs.trained import TrainedModel
+
+WAYS = ("model", "text", "image")  # of comparing items
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,22 @@ class Whom:
     def users_of(names: list[str | None]) -> list[str]:
         """The names of users, of which none is None."""
         return [name for name in names if name is not None]
+
+
+def require_possible(
+    top: int, min_score: float | None, diversity: float | None, by: str | None, items: Path | None
+) -> None:
+    """Raises ConfigError for what no list can be, DataError for new items that are not there: before anything loads."""
+    if top < 1:
+        raise ConfigError(f"--top cannot be {top}.", "--top takes an integer of at least 1.")
+    if min_score is not None and math.isnan(min_score):
+        raise ConfigError("--min-score is not a number.", "Give the least score of a list.")
+    if diversity is not None and not 0 <= diversity <= 1:
+        raise ConfigError(f"--diversity cannot be {diversity:g}.", "Give a number from 0 (by score alone) to 1.")
+    if by is not None and by not in WAYS:
+        raise ConfigError(f"--by cannot be {by!r}.", f"Take one of {', '.join(WAYS)}.")
+    if items is not None and not items.exists():
+        raise DataError(f"There is no file {items} of item features.", missing_file_hint(items))
 
 
 def lines_of(path: Path | None) -> list[str]:

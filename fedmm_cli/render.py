@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.utils.text import counted, in_bytes, in_time, listed, probability, share, signed, told_apart
+from fedmm.utils.text import called, counted, in_bytes, in_time, listed, probability, share, signed, told_apart
 from fedmm_cli.lines import clients_sentence, hanging, print_facts
 
 if TYPE_CHECKING:
@@ -25,13 +25,7 @@ if TYPE_CHECKING:
 
 Own = TypeVar("Own")
 PROTOCOLS = {"full": "full ranking", "uniform100": "100 uniform negatives", "popularity100": "100 popular negatives"}
-BASELINES = {
-    "popularity": "popularity",
-    "transition_counts": "transition counts",
-    "ease": "EASE",
-    "item_knn": "item-kNN",
-    "round_0": "round 0",
-}
+BASELINES = {name: called(name) for name in ("popularity", "transition_counts", "ease", "item_knn", "round_0")}
 JUDGES = ("round_0", "transition_counts", "backbone")  # whom the verdict names
 METRICS = ("hr", "ndcg", "mrr")
 PREFERRED_CUTOFF = 10

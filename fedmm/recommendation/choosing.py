@@ -38,6 +38,7 @@ from fedmm.recommendation.recommend import (
 )
 from fedmm.recommendation.shortlist import Shortlist, has_bfloat16
 from fedmm.utils.lists import require_list
+from fedmm.utils.text import counted
 
 Warn = Callable[[str], None]
 History = Sequence[ItemId]
@@ -236,7 +237,8 @@ def tell_unknown(unknown: Sequence[str], warn: Warn | None) -> None:
     """Counts and names ``unknown`` ids to ``warn``, or as a warning."""
     if not unknown:
         return
-    text = f"{len(unknown)} unknown item ids are passed over: {named(unknown)}."
+    number = counted(len(unknown), "unknown item id")
+    text = f"{number} {'is' if len(unknown) == 1 else 'are'} passed over: {named(unknown)}."
     if warn is None:
         warnings.warn(text, stacklevel=_callers_level())
     else:

@@ -51,8 +51,8 @@ def model_card(run: Run) -> str:
 
 def plain(text: str) -> str:
     """``text`` in one line, of which Markdown and HTML take nothing for their own."""
-    escaped = re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
-    return escaped.replace(r"\<", "&lt;").replace(r"\>", "&gt;")
+    escaped = re.sub(r"([\\`*_\[\]>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"<(?=[^\s.\d])", "&lt;", escaped).replace(r"\>", "&gt;")  # "p <.0001" is no markup
 
 
 def _metrics(run: Run, protocol: str) -> str:

@@ -14,9 +14,21 @@ from fedmm.evaluation.measured import Metrics
 from fedmm.runs.folder import CONFIG_FILE
 from fedmm.runs.model import Run
 from fedmm.runs.own_parts import parts_words_of
-from fedmm.utils.text import counted, in_bytes, in_time, metric_words, probability, setting, share, signed, told_apart
+from fedmm.utils.text import (
+    called,
+    counted,
+    in_bytes,
+    in_time,
+    metric_words,
+    probability,
+    setting,
+    share,
+    signed,
+    told_apart,
+)
 
 SHOWN = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
+EXPERTS = {"w_seq": "backbone", "w_vis": "visual", "w_sem": "semantic", "w_trans": "transition"}
 LIBRARIES = ("torch", "numpy", "scipy", "pydantic")
 NOT_PRIVATE = (
     "No privacy mechanism was on. Histories stayed with the clients and the server averaged their updates; nothing "
@@ -37,7 +49,7 @@ def rows_of(run: Run, protocol: str) -> dict[str, Metrics]:
     for kind, own in ((result.baselines, "{}"), (result.parts, "{} alone")):
         for name, splits in kind.items():
             if split in splits and protocol in splits[split]:
-                rows[own.format(name.replace("_", " "))] = splits[split][protocol]
+                rows[own.format(called(name))] = splits[split][protocol]
     return rows
 
 
@@ -68,7 +80,7 @@ def verdict(run: Run) -> str:
             continue
         low, high = (float(end or 0.0) for end in test.ci95)
         words = told_apart(test.difference, (low, high), test.p_value).partition(" (")[0]
-        said.append(f"{opponent.replace('_', ' ')}: {words} ({signed(test.difference)}, p {probability(test.p_value)})")
+        said.append(f"{called(opponent)}: {words} ({signed(test.difference)}, p {probability(test.p_value)})")
     against = f" Paired tests against {'; '.join(said)}." if said else ""
     return f"{metric_words(f'{protocol}/{name}')} on {split}: {mean} {interval}.{against}"
 
@@ -126,7 +138,11 @@ def model_facts(run: Run) -> dict[str, str]:
     }
     weights = {name: value for name, value in model.items() if name.startswith("w_") and value is not None}
     gate = {} if model.gating_weight is None else {"Gate": f"{model.gating_weight:.3f}"}
-    return facts | gate | {f"Router weight {name[2:]}": f"{value:.3f}" for name, value in weights.items()}
+    return (
+        facts
+        | gate
+        | {f"Router's weight, {EXPERTS.get(name, name)}": f"{value:.3f}" for name, value in weights.items()}
+    )
 
 
 def privacy_words(run: Run) -> str:

@@ -15,7 +15,7 @@ from fedmm.runs.figures_groups import group_panels
 from fedmm.runs.folder import CONFIG_FILE
 from fedmm.runs.model import Run, TrainedModel
 from fedmm.utils.seeding import numpy_stream
-from fedmm.utils.text import metric_words, probability, share, signed
+from fedmm.utils.text import called, metric_words, probability, share, signed
 
 LAST_MET, LISTED = 5, 5
 NARROW = 4.6  # inches
@@ -108,7 +108,7 @@ def _paired(run: Run) -> Html:
             if test.difference is None or test.p_value is None or test.ci95[0] is None or test.ci95[1] is None:
                 continue
             interval = f"{signed(test.ci95[0])} to {signed(test.ci95[1])}"
-            name = f"model \u2212 {opponent.replace('_', ' ')}"
+            name = f"model \u2212 {called(opponent)}"
             rows.append([name, metric_words(metric), signed(test.difference), interval, probability(test.p_value)])
     if not rows:
         return Html("")
@@ -122,7 +122,7 @@ def _learning(run: Run) -> Html:
     beside = {}
     for label, splits in run.result.baselines.items():
         if "validation" in splits and protocol in splits["validation"] and name in splits["validation"][protocol]:
-            beside[label] = float(splits["validation"][protocol][name])
+            beside[called(label)] = float(splits["validation"][protocol][name])
     return figure(learning_panels(run.rounds, metric, run.result.best_round, beside), "learning")
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmm.errors import ConfigError
 from fedmm.portable.files import Portable, write_portable
+from fedmm.portable.weights import PRECISIONS
 from fedmm.runs.portable_mlflow import write_mlflow
 from fedmm.runs.portable_model import portable_of
 from fedmm.serving import graphs
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("onnx", "torch", "mlflow", "safetensors", "bundle")
 FOLDERS = ("mlflow", "bundle")
+FILE_OF = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 WITH_TOP = ("onnx", "torch")
 SCRIPT = Path(__file__).parent / "on_device.py"
 Tell = Callable[[str], None]
@@ -83,14 +85,7 @@ def export_model(
     >>> found.inputs
     'history [batch, time] int64: item indices, 0 is padding'
     """
-    if format not in FORMATS:
-        raise ConfigError(f"--format cannot be {format!r}.", f"Take one of {', '.join(FORMATS)}.")
-    if top is not None and format not in WITH_TOP:
-        raise ConfigError(f"--top has no effect on --format {format}.", f"It is for {' and '.join(WITH_TOP)}.")
-    if format in ("onnx", "bundle"):
-        graphs.require("onnx", "onnxscript")
-    if format in FOLDERS:
-        _require_empty(path)
+    require_exportable(format, path, weights, top)
     chosen = weights or ("bfloat16" if format == "bundle" else "float32")
     portable = portable_of(model.experiment, model.snapshot, chosen)
     if tell is not None:
@@ -102,6 +97,26 @@ def export_model(
         raise storage_error(path, error) from error
     files = {str(one): one.stat().st_size for one in written}
     return Exported(format, str(path), files, chosen, *_signature(portable, format, top), _opset(format))
+
+
+def require_exportable(format: str, path: Path | None, weights: str | None, top: int | None) -> None:
+    """Raises ConfigError for what can be said to be wrong without a model. ``path`` None: nothing is written here."""
+    if format not in FORMATS:
+        raise ConfigError(f"--format cannot be {format!r}.", f"Take one of {', '.join(FORMATS)}.")
+    if weights is not None and weights not in PRECISIONS:
+        raise ConfigError(f"--weights cannot be {weights!r}.", f"Take one of {', '.join(PRECISIONS)}.")
+    if top is not None and format not in WITH_TOP:
+        raise ConfigError(f"--top has no effect on --format {format}.", f"It is for {' and '.join(WITH_TOP)}.")
+    if top is not None and top < 1:
+        raise ConfigError(f"--top cannot be {top}.", "--top takes an integer of at least 1.")
+    if path is None:
+        return
+    if format in ("onnx", "bundle"):
+        graphs.require("onnx", "onnxscript")
+    if format in FOLDERS:
+        _require_empty(path)
+    elif path.is_dir():
+        raise ConfigError(f"--output {path} is a folder.", f"Name a file: --output {path / FILE_OF[format]}.")
 
 
 def _write(portable: Portable, format: str, path: Path, top: int | None) -> list[Path]:

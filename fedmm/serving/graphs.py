@@ -49,7 +49,8 @@ def traced(model: PortableModel, top: int | None = None) -> ExportedProgram:
     best items that are not in the history and their scores. Batch and time are dynamic. Raises ConfigError where
     ``top`` is more than there are items."""
     if top is not None and not 1 <= top <= model.facts.num_items:
-        raise ConfigError(f"--top {top} is not between 1 and {model.facts.num_items} items.", "Ask for fewer items.")
+        items = f"{model.facts.num_items} items"
+        raise ConfigError(f"--top cannot be {top}: the model has {items}.", "Ask for 1 item, up to all of them.")
     module: nn.Module = model if top is None else TopItems(model, top)
     example = torch.ones(2, 3, dtype=torch.int64)
     with torch.no_grad(), _quiet():

@@ -8,20 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-HERE = Path(__file__).parent
-
 
 @functools.cache
-def loaded() -> tuple[dict[str, list[str]], dict[str, int], onnxruntime.InferenceSession]:
-    """Ids and titles, the row of each id (0 is padding), and the model."""
-    items = json.loads((HERE / "items.json").read_text(encoding="utf-8"))
+def _loaded() -> tuple[dict[str, list[str]], dict[str, int], onnxruntime.InferenceSession]:
+    items = json.loads(Path(__file__).with_name("items.json").read_text(encoding="utf-8"))
     rows = {name: at for at, name in enumerate(items["item_ids"]) if at}
-    return items, rows, onnxruntime.InferenceSession(HERE / "model.onnx")
+    return items, rows, onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"))
 
 
 def recommend(history: list[str], k: int = 10) -> list[tuple[str, float, str]]:
     """The best k items for a history of item ids, best first: (item_id, score, title)."""
-    items, rows, model = loaded()
+    items, rows, model = _loaded()
     seen = [rows[str(one)] for one in history if str(one) in rows]
     scores = model.run(["scores"], {"history": np.array([seen or [0]], dtype=np.int64)})[0][0]
     scores[seen] = -np.inf
@@ -30,5 +27,7 @@ def recommend(history: list[str], k: int = 10) -> list[tuple[str, float, str]]:
 
 
 if __name__ == "__main__":
+    if not any(one in _loaded()[1] for one in sys.argv[1:]):
+        sys.exit("No item of the history is known: python recommend.py ID ID ...")
     for item_id, score, title in recommend(sys.argv[1:]):
         print(f"{item_id}\t{score:.4f}\t{title}")

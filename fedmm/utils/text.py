@@ -11,6 +11,7 @@ PROTOCOLS = {
     "uniform100": "against 100 uniform negatives",
     "popularity100": "against 100 popular negatives",
 }
+REFERENCES = {"ease": "EASE", "item_knn": "item-kNN"}
 _SMALLEST_P = 1e-4
 ALPHA = 0.05  # below it a difference counts
 
@@ -87,6 +88,15 @@ def setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(setting(entry) for entry in value)
     return str(value)
+
+
+def called(name: str) -> str:
+    """What people call a reference model.
+
+    >>> called("item_knn"), called("transition_counts")
+    ('item-kNN', 'transition counts')
+    """
+    return REFERENCES.get(name, name.replace("_", " "))
 
 
 def counted(number: int, noun: str, nouns: str = "") -> str:

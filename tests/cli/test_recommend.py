@@ -97,7 +97,7 @@ def test_unknown_ids_are_named_and_nothing_known_is_exit_2(
     run: Path, model: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["recommend", str(run), "--history", f"{model.item_ids[0]},nope", "--quiet", "--json"]) == 0
-    assert "1 unknown item ids are passed over: 'nope'" in " ".join(capsys.readouterr().err.split())
+    assert "1 unknown item id is passed over: 'nope'" in " ".join(capsys.readouterr().err.split())
     for arguments, words in (
         (["--history", "nope"], "'nope'"),
         (["--user", "nobody"], "'nobody'"),
@@ -184,7 +184,7 @@ def test_explanations_are_on_the_screen_and_in_json(
     path = tmp_path / "why.json"
     history = f"{model.item_ids[0]},nope,{model.item_ids[1]}"
     assert main(["recommend", str(run), "--history", history, "--explain", "--output", str(path), "--quiet"]) == 0
-    assert capsys.readouterr().err.count("1 unknown item ids") == 1
+    assert capsys.readouterr().err.count("1 unknown item id is") == 1
     (written,) = json.loads(path.read_text())["recommendations"]
     assert len(written["items"][0]["explanation"]["entries"]) == 2
     assert main(["recommend", str(run), "--all", "--explain", "--output", str(tmp_path / "why.csv"), "--quiet"]) == 2

@@ -108,7 +108,7 @@ def test_unknown_ids_are_counted_and_named(ran: Ran) -> None:
     assert model.recommend([*history, "nope", 77], warn=told.append) == model.recommend(history)
     assert told == ["2 unknown item ids are passed over: 'nope', '77'."]
     for ask in (model.score, model.recommend):
-        with pytest.warns(UserWarning, match="1 unknown item ids") as told_by:
+        with pytest.warns(UserWarning, match="1 unknown item id is") as told_by:
             ask([*history, "nope"])
         assert [one.filename for one in told_by] == [__file__]
     with pytest.raises(DataError, match=r"No item of a history is known \('nope'\)"):
@@ -120,7 +120,7 @@ def test_unknown_ids_are_counted_and_named(ran: Ran) -> None:
     with pytest.raises(DataError, match="No item of history 2 is known"):
         model.recommend(histories=[history, ["nope"]])
     assert model.recommend(history, exclude=["gone"], only=["lost", *model.item_ids], warn=told.append)
-    assert told[1:] == ["1 unknown item ids are passed over: 'lost'.", "1 unknown item ids are passed over: 'gone'."]
+    assert told[1:] == ["1 unknown item id is passed over: 'lost'.", "1 unknown item id is passed over: 'gone'."]
     for ask in (
         {},
         {"user": "u1", "history": history},
