@@ -7,21 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from fedmm.config import FederationConfig
 from fedmm.data.negatives import evaluation_negatives
 from fedmm.data.types import IntArray, Queries, Ragged, Split
 from fedmm.federation.candidates import draw_negatives, shares_drawn
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size, rotating_cohort, sample_cohort
-from fedmm.federation.dropout import step_dropout
-from fedmm.utils.seeding import numpy_stream, torch_stream
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import Subject
 from fedmm.verification.world import make_local
 
 ITEMS = 12
-CPU = torch.device("cpu")
 HOLDERS = {1: 1, 2: 2, 3: 3, 4: 5, 5: 8, 6: 13, 7: 21, 8: 34, 9: 4, 10: 0, 11: 0, 12: 6}  # clients that train on it
 DRAWS = 2500
 FURTHEST = 4.5  # standard deviations of a count; of some 60 counts none is that far out in one of a thousand trials
@@ -142,46 +139,6 @@ def shortages(subject: Subject) -> Finding:
     return at_most(value, 0.0, f"six populations, two protocols; largest: {label}")
 
 
-def dropout(subject: Subject) -> Finding:
-    """What dropout leaves of ones, at every place of a step: zeros at the rate, else 1 / (1 - rate), every entry by
-    itself; nothing beyond a client's own windows; and a client's draw knows nothing of who stands beside it."""
-    del subject
-    windows, longest, width = np.array([40, 7, 25]), np.array([6, 3, 5]), 8
-
-    def left(rate: float, who: Sequence[int]) -> list[torch.Tensor]:
-        own = [torch_stream(0, "verify dropout", client) for client in who]
-        drop = step_dropout(rate, own, windows[list(who)], longest[list(who)], 2, width, torch.float64, CPU)
-        shape = (len(who), int(windows[list(who)].max()), int(longest[list(who)].max()), width)
-        return [drop(torch.ones(shape, dtype=torch.float64)) for _ in range(5)]
-
-    gaps = [("none at rate 0", max(float((own - 1).abs().max()) for own in left(0.0, (0, 1, 2))))]
-    for rate in (0.2, 0.5, 0.9):
-        found = left(rate, (0, 1, 2))
-        level = round(rate * 65536) / 65536
-        for site, values in enumerate(found):
-            for c in range(3):
-                own = values[c, : windows[c], : longest[c]]
-                kept = own != 0
-                far = float((own[kept] - 1 / (1 - level)).abs().max()) if bool(kept.any()) else math.inf
-                gaps.append((f"scale of {rate}", far * 1e6))
-                share = float((~kept).double().mean())
-                gaps.append((f"share of {rate}", abs(share - level) / math.sqrt(level * (1 - level) / kept.numel())))
-                outside = float(values[c].abs().sum() - own.abs().sum())
-                gaps.append((f"beyond client {c}", 0.0 if outside == 0 else math.inf))
-                alone = left(rate, (c,))[site][0]
-                gaps.append((f"client {c} alone", 0.0 if torch.equal(alone, own) else math.inf))
-        pairs = [(found[a][0], found[b][0]) for a, b in ((0, 1), (1, 4))] + [(found[0][0][:, 0], found[0][0][:, 1])]
-        for one, other in pairs:
-            both = float(((one == 0) & (other == 0)).double().mean())
-            chance = level**2
-            gaps.append((f"places at {rate}", abs(both - chance) / math.sqrt(chance * (1 - chance) / one.numel())))
-    gaps.append(
-        ("of the highest rate", 0.0 if all(bool(own.isfinite().all()) for own in left(0.999999, (0,))) else 1e9)
-    )
-    value, label = worst(gaps)
-    return at_most(value, FURTHEST, f"in standard deviations, three rates, five places; largest: {label}")
-
-
 def training_negatives(subject: Subject) -> Finding:
     """Training negatives: each item outside a history equally often, each once, none of the history; and the share that
     log-Q and gBCE go by is how often an item is drawn."""
@@ -281,7 +238,6 @@ MEASURES: Sequence[tuple[str, str, Callable[[Subject], Finding]]] = (
     ("honesty", "negatives: the rare last, never one's own, each draw its own", rare_items_last),
     ("honesty", "training negatives are uniform over what is outside", training_negatives),
     ("honesty", "who leaves too few candidates is not asked", shortages),
-    ("federation", "dropout leaves what it says, entry by entry", dropout),
     ("federation", "negatives are drawn as often as the settings say", fresh_negatives),
     ("federation", "everybody is in cohorts equally often", cohorts),
     ("federation", "cohorts that take turns leave nobody out", rotation),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,6 +16,7 @@ from fedmm.models.losses.pairwise import gbce_power
 from fedmm.models.losses.registry import LOSSES, Loss
 from fedmm.models.losses.softmax import Exclusions, Questions
 from fedmm.models.scores import Scores, Term
+from fedmm.models.surprise import surprise
 from fedmm.models.workspace import Workspace
 from fedmm.utils.params import expand_for_clients
 from fedmm.utils.seeding import torch_stream
@@ -132,8 +134,52 @@ def losses(subject: Subject) -> Finding:
             if leaf.grad is None:
                 return at_most(math.inf, 1e-6, f"{name}, {form}: no slope")
             gaps += _slope_gaps(f"{name}, {form}, slope", leaf.grad, queries, measure)
+        gaps += _one_by_one_gaps(name, _expected(row, logits, questions, offsets=True))
     value, label = worst(gaps)
     return at_most(value, 1e-6, f"{len(ROWS)} losses, three forms each, values and slopes; largest: {label}")
+
+
+def _one_by_one_gaps(name: str, expected: Sequence[float]) -> list[tuple[str, float]]:
+    """The loss made of its plain form, one client after the other, as losses of a user's own are."""
+    queries, keys, scale, questions, catalogues = _world()
+    loss = LOSSES[name]
+    single = Loss.from_plain(loss.plain, pairwise=loss.pairwise, calibrated=loss.calibrated)
+    told = (single.pairwise, single.calibrated) == (loss.pairwise, loss.calibrated)
+    found = {
+        "rows": _over_rows(single, questions, keys, scale, False, queries),
+        "catalogues": _over_catalogues(single, catalogues, keys, scale, queries),
+        "no client": _over_rows(
+            single, replace(questions, row_weights=0 * questions.row_weights), keys, scale, True, queries
+        ),
+    }
+    wanted = {"rows": expected, "catalogues": expected, "no client": [0.0] * C}
+    return [(f"{name}: what it is said to be", 0.0 if told else math.inf)] + [
+        (f"{name}, one by one, {form}", max(abs(f - e) for f, e in zip(own.tolist(), wanted[form], strict=True)))
+        for form, own in found.items()
+    ]
+
+
+def surprises(subject: Subject) -> Finding:
+    """How surprising each item of a history is, -ln p / ln V among the items that training knows, and 1 for the first;
+    padding surprises nobody."""
+    del subject
+    items = torch.tensor([[[3, 1, 4, 2], [5, 2, 0, 0]]])
+    logits = _draw(1, 6, 7, name="surprise")
+    gaps = []
+    for known in (None, torch.tensor([False, True, True, True, True, False, True])):
+        found = surprise(logits.clone(), items, known)
+        candidates = [t for t in range(1, 7) if known is None or bool(known[t])]
+        for window, length in ((0, 4), (1, 2)):
+            gaps.append(("first", abs(float(found[0, window, 0]) - 1.0)))
+            for place in range(1, length):
+                row, item = logits[0, window * 3 + place - 1], int(items[0, window, place])
+                total = math.log(sum(math.exp(float(row[t])) for t in candidates))
+                gaps.append(
+                    (f"item {item}", abs(float(found[0, window, place]) - (total - float(row[item])) / math.log(6)))
+                )
+        gaps.append(("padding", float(found[0, 1, 2:].abs().max())))
+    value, label = worst(gaps)
+    return at_most(value, 1e-12, f"with and without items that nobody trains on; largest: {label}")
 
 
 def _slope_gaps(
@@ -231,4 +277,5 @@ CHECKS: Sequence[Check] = (
     Check("architecture", "losses and their slopes equal their definitions", losses),
     Check("federation", "sampled losses are calibrated by what is drawn", calibration),
     Check("architecture", "the alignment loss equals its definition", alignment),
+    Check("architecture", "surprise is a loss among the items that training knows", surprises),
 )

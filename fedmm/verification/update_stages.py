@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from fedmm.config import FederationConfig
 from fedmm.errors import ConfigError
+from fedmm.federation.rounds import traffic
 from fedmm.federation.transforms.chain import Layout, chained_sum, final_bound
 from fedmm.federation.transforms.contract import Bound, Stage, TransformRound
 from fedmm.federation.transforms.registry import UPDATE_TRANSFORMS
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
+from fedmm.verification.wire import size_of
 from fedmm.verification.world import by_client, make_federation, make_local
 
 Gaps = list[tuple[str, float]]
@@ -237,6 +240,16 @@ def chain(subject: Subject) -> Finding:
         last = final_bound(turn)
         sent = math.ceil(padded * bits[names[-1]] / 8) if names else 4 * width
         gaps.append((f"{label}: bytes sent", abs(math.ceil(last.width * last.bits / 8) - sent)))
+        if names:
+            chained = replace(
+                federation, config=settings, local=replace(local, config=settings), cohort_size=len(cohort)
+            )
+            message = {"update": torch.zeros(sent, dtype=torch.uint8), "weight_and_losses": torch.zeros(3)}
+            holders = (
+                {"holders": torch.zeros(SMALL_ITEMS + 1, dtype=torch.int32)} if settings.aggregation != "mean" else {}
+            )
+            up, _ = traffic(chained, params, 1)
+            gaps.append((f"{label}: message", float(abs(up - size_of({**message, **holders})))))
     value, label = worst(gaps)
     return at_most(value, 1e-9, f"{len(CHAINS)} chains over {SMALL_ITEMS} items; largest: {label}")
 

@@ -7,6 +7,7 @@ from fedmm.verification.catalogue import CHECKS
 from fedmm.verification.checks import run_checks
 from fedmm.verification.subject import Subject
 from worlds import (
+    edge_faults,
     federation_faults,
     honesty_faults,
     model_faults,
@@ -28,6 +29,7 @@ LATER = (
     *reading_faults.FAULTS,
     *reading_rule_faults.FAULTS,
     *stage_faults.FAULTS,
+    *edge_faults.FAULTS,
 )
 FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS, *LATER)
 BY_NAME = {check.name: check for check in CHECKS}
