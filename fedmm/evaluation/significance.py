@@ -23,11 +23,10 @@ Experiments in IR, 2018) is the source for reporting effect sizes and intervals 
 narrow by a factor (S - 1) / S (Hesterberg, 2015). So seed effects are drawn from a normal of the estimated variance,
 stretched in the same way, and interval and test agree.
 
-**One seed each.** The seed variance cannot be estimated then; ``assumed_seed_sd`` takes its place, by default .005 in
-the metric's own unit. Pooled over eight configurations trained two to four times each (17 degrees of freedom), seeds
-moved HR@10 by .0052 among 100 popular negatives, by .0031 in the full ranking and by .0014 among 100 uniform ones, and
-NDCG@10 in the full ranking by .0014: the largest is assumed of all. If one of the two has several seeds, they speak for
-both.
+**One seed each.** The seed variance cannot be estimated then, and an assumption takes its place: a training moves the
+log-odds of a metric's mean m by a standard deviation of ``ASSUMED_LOG_ODDS_SD``, so m itself by that times m (1 - m):
+.0048 at .2 and .0009 at .03. What was measured is in docs/decisions/evaluation.md. If one of the two has several seeds,
+they speak for both.
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ import numpy as np
 from fedmm.data.types import FloatArray
 from fedmm.evaluation.intervals import CONFIDENCE
 
-ASSUMED_SEED_SD = 0.005  # of a metric's mean between trainings, where there is one seed only
+ASSUMED_LOG_ODDS_SD = 0.03  # of the log-odds of a metric's mean between trainings, where there is one seed only
+LEVEL_DIGITS = 12  # of that mean; the order of users must not show in its last ones
 NUM_PERMUTATIONS = 10_000
 NUM_RESAMPLES = 4_000
 BLOCK = 2**22  # flipped or resampled users held at once
@@ -76,14 +76,15 @@ def paired_test(
     *,
     num_permutations: int = NUM_PERMUTATIONS,
     num_resamples: int = NUM_RESAMPLES,
-    assumed_seed_sd: float = ASSUMED_SEED_SD,
+    assumed_seed_sd: float | None = None,
     b_is_fixed: bool = False,
 ) -> PairedTest:
     """Tests values ``a`` [S_a, U] against ``b`` [S_b, U] of the same U users in the same order; all draws come from
     ``stream``. Exchanging a and b changes signs only, and the order of users and seeds changes nothing.
 
     With ``b_is_fixed`` b is what no seed changes, a baseline that nobody trained: one row, without a seed effect and
-    telling nothing of a's.
+    telling nothing of a's. ``assumed_seed_sd`` is what one seed each is given as standard deviation of a mean between
+    trainings, in the metric's own unit; without it ``assumed_sd`` of the values.
 
     p is (1 + draws at least as far out) / (1 + draws), so never 0 (Phipson & Smyth, 2010). Raises ``ValueError`` for
     other shapes, fewer than two users, and values that are not finite.
@@ -98,7 +99,7 @@ def paired_test(
     differences, sign = _oriented(a.mean(axis=0) - b.mean(axis=0))
     difference = float(differences.mean()) if sign else 0.0
     trained = (a,) if b_is_fixed else (a, b)
-    effect = _seed_effect(trained, assumed_seed_sd)
+    effect = _seed_effect(trained, assumed_sd(trained) if assumed_seed_sd is None else assumed_seed_sd)
     share = sum(1 / len(values) for values in trained)
 
     shifts, stretches = _seed_draws(effect, share, differences, num_permutations, stream)
@@ -121,6 +122,18 @@ def paired_test(
         seed_sd=effect.variance**0.5,
         seed_df=effect.df,
     )
+
+
+def assumed_sd(groups: Sequence[FloatArray]) -> float:
+    """Standard deviation of a mean between trainings, where no seeds tell it: from the level of the configurations
+    ([S, U] values each, averaged with equal weight). Outside 0 to 1 there are no odds, and it is a share of the level.
+
+    >>> assumed_sd([np.array([[0.0, 1.0, 0.0, 0.0, 0.0]])])
+    0.0048
+    """
+    level = round(sum(float(values.mean()) for values in groups) / len(groups), LEVEL_DIGITS)
+    share = all(values.min() >= 0 and values.max() <= 1 for values in groups)
+    return round(ASSUMED_LOG_ODDS_SD * abs(level) * (1 - level if share else 1.0), LEVEL_DIGITS)
 
 
 def mean_intervals(

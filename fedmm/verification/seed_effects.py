@@ -62,7 +62,12 @@ def estimates(subject: Subject) -> Finding:
     alone = paired_test(a[:1], b[:1], stream, num_permutations=9, num_resamples=9, assumed_seed_sd=0.07)
     gaps.append(("one seed each", abs(alone.seed_sd - 0.07) + alone.seed_df))
     default = paired_test(a[:1], b[:1], stream, num_permutations=9, num_resamples=9)
-    gaps.append(("one seed each, by default", abs(default.seed_sd - 0.005)))
+    gaps.append(("one seed each, by default", abs(default.seed_sd - 0.03 * abs(statistics.fmean((*a[0], *b[0]))))))
+    hits = np.eye(2, 10)  # means of .1: log-odds move by .03
+    level = paired_test(hits[:1], hits[1:], stream, num_permutations=9, num_resamples=9)
+    gaps.append(("one seed each, of shares", abs(level.seed_sd - 0.03 * 0.1 * 0.9)))
+    lone = paired_test(hits[:1], 0 * hits[1:], stream, num_permutations=9, num_resamples=9, b_is_fixed=True)
+    gaps.append(("one seed against a baseline", abs(lone.seed_sd - 0.03 * 0.1 * 0.9)))
     value, label = worst(gaps)
     return at_most(value, 1e-12, f"{len(cases)} pairs; largest: {label}")
 

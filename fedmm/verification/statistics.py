@@ -120,7 +120,8 @@ def paired_ends(subject: Subject) -> Finding:
         alone = paired_test(
             np.full((1, 50), 0.31), np.full((1, 50), 0.3), stream, num_resamples=20_000, b_is_fixed=fixed
         )
-        sd = 0.005 * math.sqrt(share)
+        level = 0.31 if fixed else 0.305
+        sd = 0.03 * level * (1 - level) * math.sqrt(share)
         half = NORMAL_97_5 * sd
         gaps.append((f"one seed, ends, fixed {fixed}", _gap(alone.ci95, (0.01 - half, 0.01 + half)) / half / 0.05))
         # All signs flip apart: the mean of 50 flips of .01 and a normal.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmm.data.types import FloatArray
-from fedmm.evaluation.significance import ASSUMED_SEED_SD, mean_intervals, paired_test
+from fedmm.evaluation.significance import ASSUMED_LOG_ODDS_SD, assumed_sd, mean_intervals, paired_test
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.statistics import holm
 
@@ -110,6 +110,15 @@ def test_a_larger_assumed_seed_effect_makes_it_harder() -> None:
     assert {test.seed_df for test in tests} == {0}
 
 
+@given(st.floats(0.02, 0.99), st.floats(0.02, 0.99))
+def test_an_assumed_seed_effect_moves_the_log_odds_alike_at_every_level(one: float, other: float) -> None:
+    a, b = np.full((1, 5), one), np.full((1, 7), other)
+    level = (one + other) / 2
+    assert assumed_sd([a, b]) == assumed_sd([b, a]) == pytest.approx(ASSUMED_LOG_ODDS_SD * level * (1 - level))
+    assert assumed_sd([100 * a, 100 * a]) == pytest.approx(100 * ASSUMED_LOG_ODDS_SD * one)  # no share: of the level
+    assert paired_test(a, np.tile(other, (1, 5)), numpy_stream(0, "test"), **FEW).seed_sd == assumed_sd([a, b])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 4), st.floats(0.0, 0.1))
 def test_doubt_about_seeds_widens_by_no_more_than_students_t(seed: int, num_seeds: int, changed: float) -> None:
@@ -130,7 +139,8 @@ def test_a_fixed_baseline_brings_no_seed_and_no_doubt_of_its_own(seed: int, num_
     """The test against it is that of the differences against nothing, and its copies are not evidence."""
     a, b = outcomes(seed, num_seeds, 40), outcomes(seed + 1, 1, 40, 0.4)
     found, shifted = (
-        paired_test(*pair, numpy_stream(seed, "test"), b_is_fixed=True, **FEW) for pair in ((a, b), (a - b, 0 * b))
+        paired_test(*pair, numpy_stream(seed, "test"), b_is_fixed=True, assumed_seed_sd=0.005, **FEW)
+        for pair in ((a, b), (a - b, 0 * b))
     )
     assert found.p_value == shifted.p_value
     assert found.ci95 == pytest.approx(shifted.ci95)
@@ -138,7 +148,7 @@ def test_a_fixed_baseline_brings_no_seed_and_no_doubt_of_its_own(seed: int, num_
     copied = paired_test(a, np.repeat(b, num_seeds, axis=0), numpy_stream(seed, "test"), **FEW)
     assert copied.seed_df == 2 * found.seed_df
     if num_seeds == 1:  # half the assumed variance: only one of the two was trained
-        halved = paired_test(a, b, numpy_stream(seed, "test"), assumed_seed_sd=ASSUMED_SEED_SD / 2**0.5, **FEW)
+        halved = paired_test(a, b, numpy_stream(seed, "test"), assumed_seed_sd=0.005 / 2**0.5, **FEW)
         assert found.ci95 == pytest.approx(halved.ci95)
         assert found.p_value == halved.p_value
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedmm.evaluation.significance import paired_test
+from fedmm.evaluation.significance import ASSUMED_LOG_ODDS_SD, paired_test
 
 NUM_USERS, SEED_SD, NUM_PAIRS = 943, 0.005, 2000
 ALPHA = 0.05
@@ -88,3 +88,41 @@ def test_intervals_hold_the_truth_as_often_as_they_say(difference: float) -> Non
         low, high = paired_test(a, b, rng, num_permutations=20, num_resamples=500).ci95
         held += low <= difference <= high
     assert 0.93 <= held / NUM_PAIRS <= 0.98
+
+
+LEVELS, POPULATIONS = (0.03, 0.1, 0.4), (600, 6_000, 60_000)
+
+
+def one_run_each(level: float, num_users: int, gain: float, num_pairs: int, truth: float) -> float:
+    """The share told apart at .05 of simulated pairs of one training each, at a mean of ``level`` and of that much
+    more, times 1 + ``gain``; each training moves the log-odds of its mean by ``truth`` (a standard deviation)."""
+    rng = np.random.default_rng([int(1000 * level), num_users, int(1000 * gain), int(1000 * truth)])
+    found = 0
+    for _ in range(num_pairs):
+        chances = rng.beta(level, 1 - level, num_users)
+        lifts = [times * (1 + rng.normal(0.0, truth) * (1 - level)) for times in (1 + gain, 1.0)]
+        a, b = ((rng.random((1, num_users)) < chances * lift).astype(np.float64) for lift in lifts)
+        found += paired_test(a, b, rng, num_permutations=200, num_resamples=1).p_value < ALPHA
+    return found / num_pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_users", POPULATIONS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_one_run_each_is_told_apart_by_luck_as_seldom_as_promised(level: float, num_users: int) -> None:
+    """Where seeds move the log-odds by as much as assumed, and by a third less."""
+    for truth in (ASSUMED_LOG_ODDS_SD, ASSUMED_LOG_ODDS_SD * 2 / 3):
+        rate = one_run_each(level, num_users, 0.0, 600, truth)
+        sys.stdout.write(f"false positives, one run each, mean {level}, {num_users} users, {truth:.2f}: {rate:.4f}\n")
+        assert rate <= 0.075
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_users", POPULATIONS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_one_run_each_tells_large_gains(level: float, num_users: int) -> None:
+    """A gain of a quarter among 60,000 users is found whatever the level; a tenth at most now and then."""
+    for gain in (0.1, 0.25):
+        rate = one_run_each(level, num_users, gain, 200, ASSUMED_LOG_ODDS_SD)
+        sys.stdout.write(f"power, one run each, mean {level}, {num_users} users, {gain:.0%} more: {rate:.3f}\n")
+        assert rate >= (0.9 if (num_users, gain) == (60_000, 0.25) else 0.0)

@@ -91,9 +91,7 @@ def test_the_sum_lies_between_the_model_and_the_counts() -> None:
         (SOME_ITEMS - 1, SHORT_HISTORY, 0.0),
     ],
 )
-def test_by_default_the_weight_goes_by_items_and_histories(
-    num_items: int, length: int, expected: float
-) -> None:
+def test_by_default_the_weight_goes_by_items_and_histories(num_items: int, length: int, expected: float) -> None:
     assert (
         default_weight(Ragged.from_rows([np.arange(1, length + 1)] * 3 + [np.arange(1, 2000)]), num_items) == expected
     )

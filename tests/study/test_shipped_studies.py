@@ -18,8 +18,8 @@ from fedmm.study.shipped import studies_folder
 ROOT = Path(__file__).parents[2]
 COUNTS_OFF = {"model.succession": 0.0}  # the default that all of them were measured under
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
-MEASURED = ["claims", "claims_large", "quality", "replication"]
-VALIDATED = ["defaults", "defaults_ml100k", "parts"]
+MEASURED = ["benchmarks", "claims", "claims_large", "films", "quality", "replication"]
+VALIDATED = ["counts", "defaults", "defaults_ml100k", "parts"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
 
 
@@ -47,7 +47,7 @@ def test_who_sees_test_is_said_and_selects_nothing(name: str) -> None:
     assert plan.test_every_run == (name in MEASURED)
     assert plan.test_winner == (name not in VALIDATED)
     assert (plan.first_seed is not None) == (name not in SEARCHES)
-    if name == "quality":
+    if name in ("benchmarks", "films", "quality"):
         chosen = {seed for other in ("claims", *VALIDATED) for seed in load_study(other).run_seeds({})}
         assert not chosen & set(load_study(name).run_seeds({}))
 
@@ -164,7 +164,7 @@ def test_they_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch:
     ("name", "words"),
     [
         ("gatings", "Did you mean gating"),
-        ("zzz", "Shipped are capacity"),
+        ("zzz", "Shipped are benchmarks"),
         ("missing.toml", "Give a study's file"),
         ("a\0b.toml", "Give a study's file"),
         (f"{'x' * 300}.toml", "Give a study's file"),

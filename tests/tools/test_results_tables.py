@@ -9,6 +9,7 @@ import pytest
 
 from fedmm.errors import DataError
 from fedmm.study import list_studies, load_study
+from results.benchmarks import BENCHMARKS, MODELS, TOYS, benchmarks_table
 from results.claims import BIASES, CLAIMS, GATES, claims_table, gates_row, verdict
 from results.cold import VARIANTS
 from results.commands import PAIRS, TABLES, between, main, rebuild, write_csv
@@ -20,6 +21,7 @@ from results.runs import COLUMNS
 from results.tables import (
     DEFAULTS,
     FROZEN,
+    HR,
     HR50,
     NDCG,
     PRICED,
@@ -33,6 +35,8 @@ from results.tables import (
     price_table,
 )
 from worlds.results_world import claims_world, pair, run
+
+WITH_VARIANTS = ("claims", "parts", "quality", "benchmarks")
 
 
 @pytest.mark.parametrize(
@@ -232,14 +236,44 @@ def test_markers_that_enclose_nothing_are_refused(text: str) -> None:
 
 
 def test_every_row_names_a_variant_of_the_shipped_studies() -> None:
-    variants = {name: {one.name for one in load_study(name).variants} for name in ("claims", "parts", "quality")}
+    variants = {name: {one.name for one in load_study(name).variants} for name in WITH_VARIANTS}
     assert {"residual", *GATES.values(), *BIASES} <= variants["claims"]
     assert set(DEFAULTS) <= variants["parts"]
     assert set(STUDIES) <= {study.name for study in list_studies()}
     assert {"residual", "noise", "shuffle", "backbone"} <= variants["quality"]
     assert {name for _, central, others in PRICED for name in (central, *others)} <= variants["quality"]
     assert set(FROZEN) | set(VARIANTS) | set(GROUPED) | {SHOWN} <= variants["quality"]
-    assert set(OPPONENTS) <= variants["claims"] | variants["quality"] | variants["parts"]
+    assert set(OPPONENTS) <= set().union(*variants.values())
+    assert set(MODELS) == variants[BENCHMARKS]
     assert {*REFERENCES, *REFERENCES.values()} <= variants["parts"]
     assert set(REFERENCES.values()) <= set(OPPONENTS)
-    assert set(TABLES) == {"glance", "headline", "claims", "defaults", "parts", "failsafe", "price", "cold", "groups"}
+    names = {"glance", "headline", "claims", "defaults", "parts", "failsafe", "price", "cold", "groups", "benchmarks"}
+    assert set(TABLES) == names
+
+
+def test_benchmarks_stand_in_the_order_of_their_figures_and_say_what_was_sent() -> None:
+    costs = {"uplink_bytes": 6e9, "downlink_bytes": 9e9, "clients": 1000, "processor_seconds": 90}
+    beside = {f"test/ease/{metric}": 0.036 for metric in (HR, NDCG)}
+    runs = [run(BENCHMARKS, "federated", seed, 0.07, **costs, **beside) for seed in (1, 2)]
+    runs += [run(BENCHMARKS, "centralized", seed, 0.06, **costs) for seed in (1, 2)]
+    pairs = [pair(BENCHMARKS, name, "", metric, 0.07, 0.01) for name in MODELS for metric in (HR, NDCG)]
+    pairs.append(pair(BENCHMARKS, "federated", "centralized", NDCG, 0.01, 0.002, 0.04))
+    text = benchmarks_table(Results(runs, pairs))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    table = lines[1 : lines.index(["model", "against", "difference of NDCG@10", "p", "seeds"])]
+    values = [float(row[3].split()[0]) for row in table]
+    assert values == sorted(values)
+    assert len(table) == len(TOYS) + 2 + 2  # EASE and round 0
+    assert table[-1][0] == "fedmm, central" or table[-1][0].startswith("**fedmm**")
+    rows = {row[0]: row for row in table}
+    assert rows["**fedmm**, the default command"][4:] == ["1, 2", "6.0, 9.0", "1.5"]
+    assert rows["fedmm, central"][5] == ""
+    assert rows["EASE"][2:5] == ["0.0360", "0.0360", ""]
+    assert lines[-1] == [
+        "**fedmm**, the default command",
+        "fedmm, central",
+        "+0.0100 [+0.0080, +0.0120]",
+        "0.0400",
+        "3",
+    ]
+    assert benchmarks_table(Results([], [])) == UNMEASURED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from fedmm.study import load_study
+from results.benchmarks import BENCHMARKS
 from results.claims import BIASES, GATES
 from results.defaults import STUDIES as DEFAULTS_STUDIES
 from results.groups import GROUP_COLUMNS, KINDS, ROWS
@@ -60,12 +61,13 @@ def drawn_world(seed: int) -> Results:
     """Every variant of every shipped study, with everything that can be measured drawn at random."""
     stream = Random(seed)
     runs, pairs, groups = [], [], []
-    for study in ("claims", "claims_large", PARTS, QUALITY, *DEFAULTS_STUDIES):
+    for study in ("claims", "claims_large", PARTS, QUALITY, BENCHMARKS, *DEFAULTS_STUDIES):
         names = [variant.name for variant in load_study(study).variants]
         for name in names:
             for number in (0, 1, 2):
                 own = {column: round(stream.uniform(0.1, 0.9), 6) for column in (*OTHERS, *COLD, "gate", "change_sd")}
                 own |= {column: stream.randrange(10**6, 10**9) for column in ("uplink_bytes", "downlink_bytes")}
+                own |= {"clients": 1000, "processor_seconds": round(stream.uniform(100, 900), 1)}
                 own["seconds"] = round(stream.uniform(100, 900), 1)
                 settings = f"model.gating_init={stream.uniform(0, 1):.4f}"
                 runs.append(run(study, name, number, stream.uniform(0.1, 0.9), settings=settings, **own))

@@ -7,11 +7,13 @@
 pairs.csv in the same folder) every variant's mean with its 95% interval over users and seeds and the paired tests that
 the tables show: they need per-user counts, which the rows do not have. Likewise groups.csv (``--groups``) gets the
 metrics by groups of users and of targets. Rows of other studies there are kept. Folders that are given together are
-tested against each other where they were asked the same.
+tested against each other where they were asked the same. Runs of ``fedmm train`` are given as ``--run VARIANT=FOLDER``,
+each once, in the place of trials of the study named by ``--study``.
 
 ``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` on ``--pages`` (by
-default the README and all of docs/), for each of glance, headline, claims, defaults, parts, failsafe, price, cold and
-groups that a page has markers for, and draws groups.svg beside the CSV files. All figures come from these files alone.
+default the README and all of docs/), for each of glance, headline, claims, defaults, parts, failsafe, price, cold,
+groups and benchmarks that a page has markers for, and draws groups.svg beside the CSV files. All figures come from
+these files alone.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from fedmm.errors import DataError, FedmmError
 from fedmm.utils.files import write_atomically
 
+from .benchmarks import benchmarks_table
 from .claims import claims_table
 from .cold import cold_table
 from .defaults import defaults_table
@@ -32,12 +35,13 @@ from .glance import glance_table
 from .groups import GROUP_COLUMNS, draw_results, group_rows, groups_table
 from .headline import headline_table
 from .pairs import PAIR_COLUMNS, measure_pairs
-from .runs import COLUMNS, find_runs, row_of
+from .runs import COLUMNS, Run, find_runs, read_run, row_of
 from .tables import Results, failsafe_table, parts_table, price_table
 
 PAIRS, GROUPS, PICTURE = "pairs.csv", "groups.csv", "groups.svg"
 TABLES = {
     "glance": glance_table,
+    "benchmarks": benchmarks_table,
     "headline": headline_table,
     "claims": claims_table,
     "defaults": defaults_table,
@@ -50,12 +54,12 @@ TABLES = {
 Rows = Sequence[Mapping[str, str]]
 
 
-def collect(folders: Sequence[Path], to: Path, pairs: Path, groups: Path) -> None:
+def collect(folders: Sequence[Path], to: Path, pairs: Path, groups: Path, others: Sequence[Run] = ()) -> None:
     """Writes the rows of all runs in ``folders``, and the tests and groups of their studies in place of older ones.
 
     Raises DataError for a folder that holds no study or no finished run.
     """
-    runs = [run for folder in folders for run in find_runs(folder)]
+    runs = [*(run for folder in folders for run in find_runs(folder)), *others]
     if not runs:
         raise DataError(f"{', '.join(map(str, folders))}: no run has finished.", "Give the folders of sweeps.")
     rows = [row_of(run) for run in runs]
@@ -118,12 +122,21 @@ def write_csv(path: Path, columns: Sequence[str], rows: Rows) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
+def _given(study: str | None, text: str) -> Run:
+    variant, equals, folder = text.partition("=")
+    if study is None or not equals:
+        raise DataError(f"--run {text} names no variant of a study.", "Write --study NAME --run VARIANT=FOLDER.")
+    return read_run(study, variant, Path(folder))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     collecting = commands.add_parser("collect", help="rows from the folders of sweeps")
-    collecting.add_argument("folders", type=Path, nargs="+", metavar="SWEEP_FOLDER")
+    collecting.add_argument("folders", type=Path, nargs="*", metavar="SWEEP_FOLDER")
+    collecting.add_argument("--run", action="append", default=[], metavar="VARIANT=FOLDER")
+    collecting.add_argument("--study", metavar="NAME")
     collecting.add_argument("--to", type=Path, required=True, metavar="FILE.csv")
     collecting.add_argument("--pairs", type=Path, metavar="FILE.csv")
     collecting.add_argument("--groups", type=Path, metavar="FILE.csv")
@@ -134,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "collect":
             beside = (options.pairs or options.to.with_name(PAIRS), options.groups or options.to.with_name(GROUPS))
-            collect(options.folders, options.to, *beside)
+            runs = [_given(options.study, text) for text in options.run]
+            collect(options.folders, options.to, *beside, runs)
         else:
             rebuild(options.pages or all_pages(), options.folder)
     except FedmmError as error:

@@ -22,6 +22,7 @@ PAIR_COLUMNS = ("study", "variant", "opponent", "split", "metric", "seeds", "dif
 TESTED = ("full/ndcg_at_10", "full/hr_at_10", "uniform100/hr_at_10")
 # Variants that others are tested against, beside the first of each study.
 OPPONENTS = ("competitive", "backbone", "centralized", "best, centralized", "256 negatives", "memory experts")
+OPPONENTS += ("centralized, attributes",)
 ALONE = {"round_0": "round_0", "transition_counts": "transition_counts", "its backbone": "backbone"}
 SAMPLED = "100 negatives"  # the model itself, asked the easier question
 Group = Sequence[Run]  # of one variant of one study, one a seed

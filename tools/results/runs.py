@@ -20,11 +20,21 @@ from fedmm.utils.files import read_rounds
 SPLITS = ("validation", "test")
 METRICS = ("full/hr_at_10", "full/ndcg_at_10", "full/hr_at_50", "uniform100/hr_at_10", "uniform100/ndcg_at_10")
 BESIDE = ("round_0", "transition_counts", "popularity", "backbone", "visual", "semantic", "transition")
+BESIDE += ("ease", "item_knn", "succession", "kinship")
 FACTS = ("study", "variant", "seed", "data", "settings", "rounds", "best_round", "gate", "w_vis", "w_sem", "w_trans")
 COLD_ROWS = ("model", "backbone", "visual", "semantic", "transition", "popularity")
 COLD_SIZES = ("num_items", "num_queries")
 COLD = ("cold/chance", *(f"cold/{name}" for name in COLD_SIZES), *(f"cold/{name}/hr_at_10" for name in COLD_ROWS))
-COSTS = ("uplink_bytes", "downlink_bytes", "seconds", "change_sd", "config_digest", "version")
+COSTS = (
+    "clients",
+    "uplink_bytes",
+    "downlink_bytes",
+    "seconds",
+    "processor_seconds",
+    "change_sd",
+    "config_digest",
+    "version",
+)
 OWN = tuple(f"{split}/{metric}" for split in SPLITS for metric in METRICS)
 OTHERS = tuple(f"{split}/{name}/{metric}" for split in SPLITS for name in BESIDE for metric in METRICS)
 COLUMNS = (*FACTS, *OWN, *OTHERS, *COLD, *COSTS)
@@ -55,6 +65,11 @@ def find_runs(folder: Path) -> list[Run]:
     return [_read(run.study, run.variant, run.folder) for run in finished_runs(folder)]
 
 
+def read_run(study: str, variant: str, folder: Path) -> Run:
+    """A run of ``fedmm train`` in the place of a variant of a study. Raises DataError for a folder without a result."""
+    return _read(study, variant, folder)
+
+
 def row_of(run: Run) -> dict[str, str]:
     """The run as a row of ``COLUMNS``; what it does not have is left out."""
     result, model = run.result, run.result["model"]
@@ -68,6 +83,7 @@ def row_of(run: Run) -> dict[str, str]:
         "best_round": result["best_round"],
         "gate": model["gating_weight"],
         **{name: model.get(name) for name in ("w_vis", "w_sem", "w_trans")},
+        "clients": result["dataset"]["num_users"],
         **result["communication"],
         "seconds": round(result["seconds"]["train"], 1),
         "change_sd": change_sd(run.folder),
