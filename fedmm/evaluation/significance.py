@@ -40,7 +40,7 @@ from fedmm.data.types import FloatArray
 from fedmm.evaluation.intervals import CONFIDENCE
 
 ASSUMED_LOG_ODDS_SD = 0.03  # of the log-odds of a metric's mean between trainings, where there is one seed only
-LEVEL_DIGITS = 12  # of that mean; the order of users must not show in its last ones
+LEVEL_DIGITS = 14  # of that mean; the order of users must not show in its last ones
 NUM_PERMUTATIONS = 10_000
 NUM_RESAMPLES = 4_000
 BLOCK = 2**22  # flipped or resampled users held at once
@@ -128,12 +128,12 @@ def assumed_sd(groups: Sequence[FloatArray]) -> float:
     """Standard deviation of a mean between trainings, where no seeds tell it: from the level of the configurations
     ([S, U] values each, averaged with equal weight). Outside 0 to 1 there are no odds, and it is a share of the level.
 
-    >>> assumed_sd([np.array([[0.0, 1.0, 0.0, 0.0, 0.0]])])
+    >>> round(assumed_sd([np.array([[0.0, 1.0, 0.0, 0.0, 0.0]])]), 6)
     0.0048
     """
     level = round(sum(float(values.mean()) for values in groups) / len(groups), LEVEL_DIGITS)
     share = all(values.min() >= 0 and values.max() <= 1 for values in groups)
-    return round(ASSUMED_LOG_ODDS_SD * abs(level) * (1 - level if share else 1.0), LEVEL_DIGITS)
+    return ASSUMED_LOG_ODDS_SD * abs(level) * (1 - level if share else 1.0)
 
 
 def mean_intervals(
