@@ -16,7 +16,6 @@ from fedmm.study import Changes, dump_study, list_studies, load_study, read_stud
 from fedmm.study.shipped import studies_folder
 
 ROOT = Path(__file__).parents[2]
-COUNTS_OFF = {"model.succession": 0.0}  # the default that all of them were measured under
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
 MEASURED = ["benchmarks", "claims", "claims_large", "films", "quality", "replication"]
 VALIDATED = ["counts", "defaults", "defaults_ml100k", "parts"]
@@ -59,7 +58,7 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
         "federation.local_optimizer": "adam", "federation.learning_rate": 0.001, "federation.local_steps": 3,
         "federation.batch_size": 32, "model.gating_init": 0.1, "federation.spectral_start": False,
         "federation.aggregation": "mean", "federation.server_optimizer": "sgd", "model.experts": "pooled",
-        "federation.ema_decay": 0.0, **COUNTS_OFF,
+        "federation.ema_decay": 0.0,
     }  # fmt: skip
     assert small.base == load_config(flags=old)
     wide = {"model.hidden_dim": 512, "model.num_blocks": 3, "federation.rounds": 50}
@@ -73,7 +72,7 @@ def test_every_part_is_one_variant_of_ten_rounds_with_pooled_experts() -> None:
     flags = {
         "model.experts": "pooled", "federation.rounds": 10, "evaluation.every": 2, "federation.learning_rate": 0.5,
         "federation.server_optimizer": "sgd", "federation.server_beta1": 0.9, "federation.server_beta2": 0.99,
-        "federation.ema_decay": 0.0, **COUNTS_OFF,
+        "federation.ema_decay": 0.0,
     }  # fmt: skip
     assert study.base == load_config(flags=flags)
     assert study.variants[0].settings == {}
@@ -81,8 +80,8 @@ def test_every_part_is_one_variant_of_ten_rounds_with_pooled_experts() -> None:
 
 def test_the_defaults_stand_before_what_they_were_chosen_over() -> None:
     bundled, ml100k = load_study("defaults"), load_study("defaults_ml100k")
-    assert bundled.base == load_config(flags=COUNTS_OFF)
-    assert ml100k.base == load_config(flags={"data.name": "ml-100k", **COUNTS_OFF})
+    assert bundled.base == ExperimentConfig()
+    assert ml100k.base == load_config(flags={"data.name": "ml-100k"})
     assert bundled.variants == ml100k.variants
     assert bundled.variants[0].settings == {}
     searched = {key for variant in bundled.variants for key in variant.settings}
@@ -100,7 +99,7 @@ def test_the_grids_have_their_sizes(name: str, size: int) -> None:
 
 def test_default_is_fedmm_train_with_15_rounds() -> None:
     study = load_study("default")
-    assert study.base == load_config(flags={"federation.rounds": 15, **COUNTS_OFF})
+    assert study.base == load_config(flags={"federation.rounds": 15})
     assert {parameter.name.rpartition(".")[2] for parameter in study.space} == {
         "gating_init", "learning_rate", "hidden_dim", "warmup_rounds"
     }  # fmt: skip
@@ -108,7 +107,7 @@ def test_default_is_fedmm_train_with_15_rounds() -> None:
 
 
 def test_gating_and_strategies_start_from_the_defaults() -> None:
-    assert load_study("gating").base == load_study("strategies").base == load_config(flags=COUNTS_OFF)
+    assert load_study("gating").base == load_study("strategies").base == ExperimentConfig()
     values = [values["model.gating_init"] for values in load_study("gating").grid()]
     assert values == [0, 0.01, 0.05, 0.1, 0.2, 0.5]
 
@@ -138,7 +137,7 @@ def test_the_old_guides_large_run_is_a_point_of_combined() -> None:
         "federation.warmup_rounds": 35,
     }
     study = load_study("combined")
-    assert study.configure(values, 0) == load_config(flags={**values, "federation.rounds": 50, **COUNTS_OFF})
+    assert study.configure(values, 0) == load_config(flags={**values, "federation.rounds": 50})
     assert study.conditional
 
 
