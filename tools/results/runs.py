@@ -115,7 +115,7 @@ def _cold(section: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def settings_of(folder: Path) -> list[str]:
-    """``key=value`` for what differs from the defaults and decides the numbers, the seed left out."""
+    """``key=value`` for what differs from the defaults and decides the numbers, without seed and folders of files."""
     own, defaults = load_config(files=[folder / CONFIG_FILE], environment={}).flat(), ExperimentConfig().flat()
     decisive = [key for key in own if not key.startswith(("runtime.", "tracking."))]
     return [
@@ -140,7 +140,9 @@ def _read(study: str, variant: str, folder: Path) -> Run:
 
 
 def _typed(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else toml_value(value)
+    if isinstance(value, str | Path):
+        return Path(value).name if Path(value).is_absolute() else str(value)
+    return "none" if value is None else toml_value(value)
 
 
 def _text(value: Any) -> str:
