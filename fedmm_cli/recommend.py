@@ -14,6 +14,7 @@ from fedmm_cli.options import Debug, Json, Parts, Quiet, use_parts
 
 if TYPE_CHECKING:
     from fedmm.recommendation.explanations import Explanation
+    from fedmm.recommendation.pictures import Pictures
     from fedmm.recommendation.recommend import Recommendation
     from fedmm.runs.trained import TrainedModel
     from fedmm_cli.progress import QuietObserver
@@ -56,6 +57,10 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why: on the screen and in JSON.", rich_help_panel=WHAT)
     ] = False,
+    pictures: Annotated[
+        Path | None,
+        _option("--pictures", "With --explain: files named by item id, shown beside items.", WHAT, "FOLDER"),
+    ] = None,
     output: Annotated[
         Path | None, _option("--output", "Write a .csv, .parquet or .json instead of a table.", WHAT)
     ] = None,
@@ -68,10 +73,15 @@ def recommend(
     """Recommend items to users of the data, by their whole history, or to somebody new, by a history that is given."""
     del debug
     use_parts(parts)
+    from fedmm.errors import ConfigError
+    from fedmm.recommendation.pictures import Pictures
     from fedmm_cli.recommend_input import Whom, lines_of, require_possible
 
     require_possible(top, min_score, diversity, by, items)
     whom = Whom.read(user or [], users, history, histories, similar or [], everyone=everyone)
+    if pictures is not None and not explain:
+        raise ConfigError("--pictures has an effect only with --explain.", "Add --explain, or leave --pictures out.")
+    shown = None if pictures is None else Pictures.of(pictures)
     of_lists = {"--keep-seen": keep_seen, "--diversity": diversity is not None, "--explain": explain}
     whom.refuse_idle({"--by": by is not None}, of_lists)
     choice = {
@@ -84,7 +94,7 @@ def recommend(
         choice |= {"by": by or "model"}
     else:
         choice |= {"keep_seen": keep_seen, "diversity": diversity or 0.0}
-    _answer(run, data, items, whom, choice, output, explain=explain, as_json=as_json, quiet=quiet)
+    _answer(run, data, items, whom, choice, output, shown, explain=explain, as_json=as_json, quiet=quiet)
 
 
 def _answer(
@@ -94,6 +104,7 @@ def _answer(
     whom: Whom,
     choice: dict[str, Any],
     output: Path | None,
+    pictures: Pictures | None,
     *,
     explain: bool,
     as_json: bool,
@@ -114,7 +125,7 @@ def _answer(
     model = TrainedModel.load(run, change=with_runtime(protocols=("full",)), tell=observer.stage, data=data)
     model = model if items is None else model.with_items(items)
     layout, names = SIMILAR if whom.similar else LISTS, whom.names(model)
-    why = (lambda number, found: _why(model, whom, names, number, found)) if explain else None
+    why = (lambda number, found: _why(model, whom, names, number, found, pictures)) if explain else None
     if output is None and not as_json:
         shown = names[:MOST_SHOWN]
         made = list(_lists(model, whom, shown, choice, observer))
@@ -130,13 +141,23 @@ def _answer(
 
 
 def _why(
-    model: TrainedModel, whom: Whom, names: list[str | None], number: int, found: Sequence[Recommendation]
+    model: TrainedModel,
+    whom: Whom,
+    names: list[str | None],
+    number: int,
+    found: Sequence[Recommendation],
+    pictures: Pictures | None,
 ) -> list[Explanation]:
-    """Explanations of the items of one list."""
+    """Explanations of the items of one list, with the files of their ``pictures``."""
     items = [one.item_id for one in found]
     if whom.rows is not None:
-        return model.explain(whom.rows[number], items, warn=_hush)
-    return model.explain(items=items, user=names[number])
+        said = model.explain(whom.rows[number], items, warn=_hush)
+    else:
+        said = model.explain(items=items, user=names[number])
+    if pictures is None:
+        return said
+    files = {item: pictures.path(item) for item in items}
+    return [one.model_copy(update={"picture": str(files[one.item_id])}) if files[one.item_id] else one for one in said]
 
 
 def _hush(text: str) -> None:

@@ -28,6 +28,8 @@ def print_lists(
             console.print(_table(found))
             for explanation in why(number, found) if why is not None else ():
                 console.print(Text(f"- {explanation.words}"))
+                if explanation.picture is not None:
+                    console.print(Text(f"  picture: {explanation.picture}", style="dim"))
             if why is not None:
                 console.print()
         else:

@@ -30,6 +30,15 @@ def report(
         Path | None,
         typer.Option("--data", metavar="FILE", help="Where the run's interactions are now.", show_default=False),
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            "--pictures",
+            metavar="FOLDER",
+            help="Pictures of items, named by item id (.jpg, .png, .webp, .gif), to show beside the samples.",
+            show_default=False,
+        ),
+    ] = None,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -39,12 +48,16 @@ def report(
     del debug
     use_parts(parts)
     from fedmm.errors import ConfigError
+    from fedmm.recommendation.pictures import Pictures
     from fedmm.runs.model import Run
     from fedmm_cli.output import print_json
     from fedmm_cli.progress import QuietObserver, StageObserver
 
     if samples < 0:
         raise ConfigError(f"--samples cannot be {samples}.", "Give 0 or more.")
+    if pictures is not None and not samples:
+        raise ConfigError("--pictures has no effect with --samples 0.", "Leave one of them out.")
+    shown = None if pictures is None else Pictures.of(pictures)
     observer = QuietObserver(sys.stderr) if quiet else StageObserver(sys.stderr)
     found = Run.load(run, data=data)
     from fedmm.report.model_card import write_model_card
@@ -56,7 +69,7 @@ def report(
         observer.stage("loading the model")
         drawn = draw_samples(found.model, samples, found.result.seed)
     observer.stage("writing the page")
-    write_run_page(found, drawn, page)
+    write_run_page(found, drawn, page, shown)
     if card is not None:
         write_model_card(found, card)
     if as_json:

@@ -33,6 +33,16 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            "--pictures",
+            metavar="FOLDER",
+            help="Pictures of items, named by item id (.jpg, .png, .webp, .gif), that the page shows.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[float, _option("--timeout", "SECONDS", "The longest an answer may take.", LIMITS)] = 5.0,
     max_body: Annotated[int, _option("--max-body", "BYTES", "The largest request.", LIMITS)] = 1_000_000,
     max_waiting: Annotated[int, _option("--max-waiting", "INT", "Requests that may wait; more get 503.", LIMITS)] = 256,
@@ -66,5 +76,5 @@ def serve(
 
     serve_forever(
         run, say, host=host, port=port, timeout=timeout, body_bytes=max_body, waiting=max_waiting,
-        reload_seconds=reload, token=read_token(token_file),
+        reload_seconds=reload, token=read_token(token_file), pictures=pictures,
     )  # fmt: skip

@@ -43,6 +43,11 @@ def paragraph(*content: str, kind: str = "") -> Html:
     return element("p", *content, **({"class_": kind} if kind else {}))
 
 
+def image(uri: str, alt: str) -> Html:
+    """A picture that is in the page itself (a data URI); ``alt`` says what it shows."""
+    return Html(f'<img src="{escape(uri)}" alt="{escape(alt)}">')
+
+
 def bullets(entries: Sequence[str], kind: str = "") -> Html:
     """A list; nothing without entries."""
     if not entries:

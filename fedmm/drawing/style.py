@@ -3,10 +3,10 @@
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--card:#f5f6f8;--ink:#1a1a1a;--soft:#555b63;--rule:#d9dce1;
 --blue:#0072b2;--orange:#d55e00;--green:#009e73;--purple:#cc79a7;--amber:#e69f00;--sky:#56b4e9;--grey:#6e6e6e;
---grid:#e4e4e4}
+--grid:#e4e4e4;--good:#00734f;--bad:#b04a00}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#14171c;--card:#1d2128;--ink:#e8eaed;--soft:#a8afb9;
 --rule:#343a44;--blue:#4da9e6;--orange:#ff8a4c;--green:#33c796;--purple:#e39bc4;--amber:#f0b73c;--sky:#8fd0f7;
---grey:#9aa1ab;--grid:#2c323b}}
+--grey:#9aa1ab;--grid:#2c323b;--good:#33c796;--bad:#ff8a4c}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",Arial,sans-serif;-webkit-text-size-adjust:100%}
@@ -38,8 +38,11 @@ th.number,td.number{text-align:right}
 td.number{white-space:nowrap}
 th code{overflow-wrap:break-word}
 small{color:var(--soft);font-size:.85em}
-.good{color:var(--green);font-weight:600}
-.bad{color:var(--orange);font-weight:600}
+.reasons{max-width:48rem}
+.reasons li{overflow:hidden;margin:.8rem 0}
+.reasons img{float:right;width:5.5rem;max-height:8rem;object-fit:contain;margin:0 0 .4rem .8rem;border-radius:4px}
+.good{color:var(--good);font-weight:600}
+.bad{color:var(--bad);font-weight:600}
 .swatch{display:inline-block;width:1.6rem;height:.6rem;margin-right:.4rem;fill:none;vertical-align:baseline}
 pre{background:var(--card);border-radius:4px;padding:.7rem .9rem;overflow-x:auto;font-size:.85rem;line-height:1.45;
 white-space:pre-wrap;overflow-wrap:anywhere}

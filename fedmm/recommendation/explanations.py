@@ -47,6 +47,7 @@ class Explanation(Record):
     entries: tuple[Entry, ...]
     linear: bool
     words: str
+    picture: str | None = None  # the file that shows the item, where a folder of pictures was given
 
 
 def in_words(name: str, score: float, lifts: dict[str, float], entries: tuple[Entry, ...], *, linear: bool) -> str:

@@ -55,7 +55,7 @@ def _first_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _panel(title: str, x: str, y: str, histogram: Sequence[tuple[str, int]]) -> Panel:
-    return Panel(title, partial(_draw, histogram, x, y), width=5.4, height=3.3)
+    return Panel(title, partial(_draw, histogram, x, y), width=4.6, height=3.1)
 
 
 def _draw(histogram: Sequence[tuple[str, int]], x: str, y: str, axes: Axes) -> None:

@@ -6,9 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmm.drawing.html import Html, bullets, code, element, figure, joined, page, paragraph, section, table, write_page
+from fedmm.drawing.html import (
+    Html,
+    bullets,
+    code,
+    element,
+    figure,
+    image,
+    joined,
+    page,
+    paragraph,
+    section,
+    table,
+    write_page,
+)
 from fedmm.drawing.panels import Panel
 from fedmm.recommendation.explanations import Explanation
+from fedmm.recommendation.pictures import MOST_INLINE, Pictures
 from fedmm.report import run_facts
 from fedmm.report.run_figures import bar_panel, learning_panels, weight_panels
 from fedmm.runs.figures_groups import group_panels
@@ -43,13 +57,13 @@ def draw_samples(model: TrainedModel, number: int, seed: int) -> list[Sample]:
     return samples
 
 
-def write_run_page(run: Run, samples: Sequence[Sample], path: Path) -> None:
+def write_run_page(run: Run, samples: Sequence[Sample], path: Path, pictures: Pictures | None = None) -> None:
     """Writes the page; an earlier one is replaced. Raises StorageError."""
-    write_page(run_page(run, samples), path)
+    write_page(run_page(run, samples, pictures), path)
 
 
-def run_page(run: Run, samples: Sequence[Sample]) -> str:
-    """The whole page."""
+def run_page(run: Run, samples: Sequence[Sample], pictures: Pictures | None = None) -> str:
+    """The whole page, with ``pictures`` beside the samples' items."""
     result, data = run.result, run.result.dataset
     subtitle = (
         f"{run.config.model.fusion} fusion of {run.config.model.experts} experts on {data.name}: {data.num_users:,} "
@@ -66,7 +80,7 @@ def run_page(run: Run, samples: Sequence[Sample]) -> str:
         section("Gate and router", _facts(run_facts.model_facts(run)), _weights(run), name="weights"),
         section("For whom", *_groups(run), name="groups"),
         section("Cold items", _cold(run), name="cold"),
-        section("Samples", *map(_sample, samples), name="samples"),
+        section("Samples", *(_sample(one, pictures) for one in samples), name="samples"),
         section("What it cost", _facts(run_facts.cost_facts(run)), name="costs"),
         section("Privacy", paragraph(run_facts.privacy_words(run)), name="privacy"),
         section("Data", _facts(run_facts.data_facts(run)), bullets(result.notes), name="data"),
@@ -166,10 +180,17 @@ def _cold(run: Run) -> Html:
     return table(head, [*body, ["chance", *chance]], caption=note)
 
 
-def _sample(sample: Sample) -> Html:
+def _sample(sample: Sample, pictures: Pictures | None) -> Html:
     met = paragraph(f"Met last: {'; '.join(sample.history)}.", kind="note")
-    reasons = element("ol", *(element("li", one.words) for one in sample.reasons))
+    reasons = element("ol", *(_reason(one, pictures) for one in sample.reasons), class_="reasons")
     return joined([element("h3", f"User {sample.user}"), met, reasons])
+
+
+def _reason(one: Explanation, pictures: Pictures | None) -> Html:
+    found = None if pictures is None else pictures.read(one.item_id, MOST_INLINE)
+    if found is None:
+        return element("li", one.words)
+    return element("li", image(found.uri, f"Picture of {one.title or one.item_id}"), one.words)
 
 
 def _settings(run: Run) -> list[Html]:

@@ -19,6 +19,7 @@ from fedmm import __version__
 from fedmm.errors import FedmmError
 from fedmm.recommendation.choosing import Choice
 from fedmm.recommendation.explanations import Explanation
+from fedmm.recommendation.pictures import Pictures
 from fedmm.recommendation.recommend import Recommendation
 from fedmm.serving.batching import Batcher, TooBusyError
 from fedmm.serving.current import Current, Say, Served
@@ -36,7 +37,9 @@ from fedmm.serving.requests import (
 )
 
 Value = TypeVar("Value")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src 'self' data:"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src 'self' data: blob:"
+)
 FAULTS: dict[int | str, dict[str, Any]] = {
     code: {"model": FaultAnswer} for code in (400, 401, 404, 413, 422, 500, 503, 504)
 }
@@ -52,11 +55,18 @@ class Limits:
     reload_seconds: float = 5.0  # between looks for a newer model; 0: never
 
 
-def make_app(current: Current, say: Say, *, token: str | None = None, limits: Limits | None = None) -> FastAPI:
+def make_app(
+    current: Current,
+    say: Say,
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    pictures: Pictures | None = None,
+) -> FastAPI:
     """The application over the model in ``current``. ``say`` hears of newer models; with a ``token`` every address but
-    the page's and ``/health`` wants it."""
+    the page's and ``/health`` wants it. ``pictures`` are shown beside items."""
     own = limits or Limits()
-    desk = Desk(current, own, Meters())
+    desk = Desk(current, own, Meters(), pictures)
     app = FastAPI(
         title="fedmm", version=__version__, summary="Recommendations of a trained model.",
         lifespan=partial(_lifespan, desk, say), responses=FAULTS,
@@ -75,8 +85,8 @@ def make_app(current: Current, say: Say, *, token: str | None = None, limits: Li
 class Desk:
     """Who answers: the batches of lists, and a thread of its own for what takes longer."""
 
-    def __init__(self, current: Current, limits: Limits, meters: Meters) -> None:
-        self.current, self.limits, self.meters = current, limits, meters
+    def __init__(self, current: Current, limits: Limits, meters: Meters, pictures: Pictures | None) -> None:
+        self.current, self.limits, self.meters, self.pictures = current, limits, meters, pictures
         self.batcher = Batcher(limits.waiting, meters.batches.observe)
         self.slow = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._waiting = 0
@@ -151,7 +161,10 @@ def _add_answers(app: FastAPI, desk: Desk) -> None:
         """That the server answers, and by which model."""
         served = desk.current.served
         number = len(served.model.item_ids)
-        return Health(status="ok", run=served.name, round=served.model.round, num_items=number, since=served.since)
+        return Health(
+            status="ok", run=served.name, round=served.model.round, num_items=number, since=served.since,
+            num_pictures=0 if desk.pictures is None else len(desk.pictures.files),
+        )  # fmt: skip
 
 
 def _add_pages(app: FastAPI, desk: Desk) -> None:
@@ -160,6 +173,15 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         """Counters and times for Prometheus."""
         desk.meters.round.set(desk.current.served.model.round)
         return Response(generate_latest(desk.meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/picture", response_class=Response)
+    async def picture(item_id: Annotated[str, Query(min_length=1, max_length=200)]) -> Response:
+        """The picture of an item, where the server was given a folder that has one."""
+        found = None if desk.pictures is None else await desk.slowly(partial(desk.pictures.read, item_id))
+        if found is None:
+            return fault(404, "data", "There is no picture of this item.", "See num_pictures of /health.")
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=3600"}
+        return Response(found.content, media_type=found.media_type, headers=headers)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -16,7 +16,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
 Send = Callable[[Scope], Awaitable[None]]
 OPEN = ("/", "/page.js", "/health")  # without the token
-KNOWN = (*OPEN, "/recommend", "/similar", "/explain", "/metrics", "/docs", "/openapi.json", "/redoc")
+KNOWN = (*OPEN, "/recommend", "/similar", "/explain", "/picture", "/metrics", "/docs", "/openapi.json", "/redoc")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 LOG = logging.getLogger("fedmm.serving")
 

@@ -16,6 +16,8 @@ border:1px solid var(--grey);border-radius:4px}
 button{font:inherit;padding:.4rem .9rem;border-radius:4px;border:1px solid var(--grey);background:var(--paper);
 color:inherit;cursor:pointer}
 ol{padding-left:2rem;max-width:48rem}ol li{margin:.9rem 0}ol p{margin:.2rem 0}ol button{padding:.1rem .6rem}
+ol img{float:right;width:5.5rem;max-height:8rem;object-fit:contain;margin:0 0 .4rem .8rem;border-radius:4px}
+ol li{overflow:hidden}
 [role=status]{min-height:1.5em}"""
 PAGE = f"""<!doctype html>
 <html lang="en-GB"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -46,6 +48,21 @@ function whom() {
   if (user) return {user_id: user};
   return {history: at("history").value.split(",").map(one => one.trim()).filter(one => one)};
 }
+const pictures = new Map();
+let pictured = false;
+async function showPicture(item, entry) {
+  if (!pictured) return;
+  if (!pictures.has(item.item_id)) {
+    const headers = at("token").value ? {Authorization: "Bearer " + at("token").value} : {};
+    const answer = await fetch("picture?item_id=" + encodeURIComponent(item.item_id), {headers});
+    pictures.set(item.item_id, answer.ok ? URL.createObjectURL(await answer.blob()) : "");
+  }
+  if (!pictures.get(item.item_id)) return;
+  const image = document.createElement("img");
+  image.src = pictures.get(item.item_id);
+  image.alt = "Picture of " + (item.title || item.item_id);
+  entry.prepend(image);
+}
 async function why(item, place, button) {
   button.disabled = true;
   try {
@@ -74,6 +91,7 @@ async function recommend(event) {
       entry.append(head);
       button.addEventListener("click", () => why(item, {whom: asked, entry}, button));
       at("items").append(entry);
+      showPicture(item, entry);
     }
     if (at("items").firstChild) at("items").querySelector("button").click();
   } catch (error) {
@@ -82,6 +100,7 @@ async function recommend(event) {
 }
 at("form").addEventListener("submit", recommend);
 ask("health").then(found => {
+  pictured = found.num_pictures > 0;
   at("about").textContent = `Run ${found.run}, round ${found.round}, ${found.num_items} items.`;
 });
 """

@@ -79,6 +79,7 @@ class Health(BaseModel):
     run: str
     round: int
     num_items: int
+    num_pictures: int = Field(description="items of which /picture has one")
     since: float = Field(description="when the model was loaded, in seconds since 1970")
 
 

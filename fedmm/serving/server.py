@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmm.errors import ConfigError, StorageError
+from fedmm.recommendation.pictures import Pictures
 
 if TYPE_CHECKING:
     from fedmm.serving.current import Say
@@ -35,11 +36,14 @@ def serve(
     waiting: int = 256,
     reload_seconds: float = 5.0,
     token: str | None = None,
+    pictures: Path | None = None,
 ) -> None:
     """Serves the model of a run, or of the newest of several in a folder, until it is stopped. ``say`` hears the
-    address once requests are taken, of newer models, and of what is unsafe.
+    address once requests are taken, of newer models, and of what is unsafe. ``pictures`` is a folder of files by
+    item id.
 
-    Raises ConfigError where the packages of the extra ``serve`` are missing, CheckpointError where there is no model,
+    Raises ConfigError where the packages of the extra ``serve`` are missing or ``pictures`` is no such folder,
+    CheckpointError where there is no model,
     StorageError where the port is taken.
     """
     require()
@@ -49,6 +53,7 @@ def serve(
     from fedmm.serving.app import Limits, make_app
     from fedmm.serving.current import Current
 
+    shown = None if pictures is None else Pictures.of(pictures)
     sys.setswitchinterval(SWITCH_SECONDS)
     torch.set_num_threads(1)  # one request is little work: a second thread would wait for the first
     if token is None and not is_loopback(host):
@@ -58,7 +63,7 @@ def serve(
     gc.freeze()  # the model and all packages stay: collections need not look through them
     limits = Limits(timeout, body_bytes, waiting, reload_seconds)
     config = uvicorn.Config(
-        make_app(current, say, token=token, limits=limits),
+        make_app(current, say, token=token, limits=limits, pictures=shown),
         host=host, port=port, log_level=logging.CRITICAL, access_log=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=5, server_header=False, h11_max_incomplete_event_size=65536, ws="none",
     )  # fmt: skip

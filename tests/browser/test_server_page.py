@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fedmm.recommendation.pictures import Pictures
 from fedmm.runs.train import run_training
 from worlds import chromium
+from worlds.readable import FAINT, WORDLESS
 from worlds.run_world import Watcher, tiny, write_data
 from worlds.serving_world import Client, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")]
+GIF = base64.b64decode("R0lGODlhAQABAIAAAP8AAAAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw==")  # one red dot
 EVIL = "<script>document.title='broken'</script><b>i5"
 
 
@@ -24,7 +28,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     text = (folder / "own.csv").read_text()
     (folder / "own.csv").write_text(text.replace(",i5,", f",{EVIL},"))
     run_training(tiny(folder, folder / "run", {"federation.rounds": 1}), Watcher())
-    with served(folder / "run", token="secret") as found:
+    (folder / "pictures").mkdir()
+    for item in (*(f"i{number}" for number in range(40)), "i5"):
+        (folder / "pictures" / f"{item}.gif").write_bytes(GIF)
+    with served(folder / "run", token="secret", pictures=Pictures.of(folder / "pictures")) as found:
         yield found
 
 
@@ -56,11 +63,15 @@ def test_the_page_recommends_and_says_why(client: Client, width: int, dark: bool
         fill(browser, "user", "u1")
         browser.value("document.querySelector('#form button').click()")
         browser.wait_for("document.querySelectorAll('#items > li').length == 10")
+        browser.wait_for("document.querySelectorAll('#items img').length == 10")
+        browser.wait_for("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
         assert browser.value("document.title") == "Recommendations"
         assert browser.value("document.documentElement.scrollWidth") <= width
+        assert browser.value(FAINT) == []
+        assert browser.value(WORDLESS) == []
         assert browser.screenshot(tmp_path / "page.png").stat().st_size > 10_000
     assert [text for text in browser.errors if "401" not in text] == []
-    assert all(url.startswith((client.url, "data:")) for url in browser.requests)
+    assert all(url.startswith((client.url, "data:", "blob:")) for url in browser.requests)
 
 
 def test_markup_of_the_data_is_text(client: Client, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from fedmm.recommendation.pictures import Pictures
 from fedmm.serving.app import Limits, make_app
 from fedmm.serving.current import Current
 
@@ -51,9 +52,17 @@ class Client:
 
 
 @contextmanager
-def served(path: Path, said: list[str] | None = None, *, token: str | None = None, **limits: Any) -> Iterator[Client]:
+def served(
+    path: Path,
+    said: list[str] | None = None,
+    *,
+    token: str | None = None,
+    pictures: Pictures | None = None,
+    **limits: Any,
+) -> Iterator[Client]:
     """A server of the model in ``path``; ``said`` collects what it says."""
-    app = make_app(Current(path), [].append if said is None else said.append, token=token, limits=Limits(**limits))
+    say = [].append if said is None else said.append
+    app = make_app(Current(path), say, token=token, limits=Limits(**limits), pictures=pictures)
     config = uvicorn.Config(app, log_level=logging.CRITICAL, access_log=False, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with closing(socket.socket()) as listening:
