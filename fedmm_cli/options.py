@@ -103,6 +103,15 @@ Groups = Annotated[
     bool,
     typer.Option("--groups", help="Also show where the gain is, by groups of users and items.", rich_help_panel=RUN),
 ]
+PicturesFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--pictures",
+        metavar="FOLDER",
+        help="Pictures of items, named by item id (.jpg, .png, .webp, .gif), to show beside reasons.",
+        show_default=False,
+    ),
+]
 Parts = Annotated[
     list[str] | None,
     typer.Option(

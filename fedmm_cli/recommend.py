@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedmm_cli.options import Debug, Json, Parts, Quiet, use_parts
+from fedmm_cli.options import Debug, Json, Parts, PicturesFolder, Quiet, use_parts
 
 if TYPE_CHECKING:
     from fedmm.recommendation.explanations import Explanation
@@ -57,10 +57,7 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why: on the screen and in JSON.", rich_help_panel=WHAT)
     ] = False,
-    pictures: Annotated[
-        Path | None,
-        _option("--pictures", "With --explain: files named by item id, shown beside items.", WHAT, "FOLDER"),
-    ] = None,
+    pictures: PicturesFolder = None,
     output: Annotated[
         Path | None, _option("--output", "Write a .csv, .parquet or .json instead of a table.", WHAT)
     ] = None,
@@ -73,28 +70,37 @@ def recommend(
     """Recommend items to users of the data, by their whole history, or to somebody new, by a history that is given."""
     del debug
     use_parts(parts)
-    from fedmm.errors import ConfigError
-    from fedmm.recommendation.pictures import Pictures
-    from fedmm_cli.recommend_input import Whom, lines_of, require_possible
+    from fedmm_cli.recommend_input import Whom, require_possible
 
     require_possible(top, min_score, diversity, by, items)
     whom = Whom.read(user or [], users, history, histories, similar or [], everyone=everyone)
-    if pictures is not None and not explain:
-        raise ConfigError("--pictures has an effect only with --explain.", "Add --explain, or leave --pictures out.")
-    shown = None if pictures is None else Pictures.of(pictures)
     of_lists = {"--keep-seen": keep_seen, "--diversity": diversity is not None, "--explain": explain}
     whom.refuse_idle({"--by": by is not None}, of_lists)
-    choice = {
-        "k": top,
-        "exclude": lines_of(exclude),
-        "only": None if only is None else lines_of(only),
-        "min_score": min_score,
-    }
+    choice = _choice(top, only, exclude, min_score)
     if whom.similar:
         choice |= {"by": by or "model"}
     else:
         choice |= {"keep_seen": keep_seen, "diversity": diversity or 0.0}
+    shown = _pictures(pictures, explain=explain)
     _answer(run, data, items, whom, choice, output, shown, explain=explain, as_json=as_json, quiet=quiet)
+
+
+def _choice(top: int, only: Path | None, exclude: Path | None, min_score: float | None) -> dict[str, Any]:
+    """What every list may hold."""
+    from fedmm_cli.recommend_input import lines_of
+
+    allowed = None if only is None else lines_of(only)
+    return {"k": top, "exclude": lines_of(exclude), "only": allowed, "min_score": min_score}
+
+
+def _pictures(folder: Path | None, *, explain: bool) -> Pictures | None:
+    """The pictures of a folder. Raises ConfigError where nothing would show them."""
+    from fedmm.errors import ConfigError
+    from fedmm.recommendation.pictures import Pictures
+
+    if folder is not None and not explain:
+        raise ConfigError("--pictures has an effect only with --explain.", "Add --explain, or leave --pictures out.")
+    return None if folder is None else Pictures.of(folder)
 
 
 def _answer(

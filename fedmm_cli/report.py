@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedmm_cli.options import Debug, Json, Parts, Quiet, use_parts
+from fedmm_cli.options import Debug, Json, Parts, PicturesFolder, Quiet, use_parts
 
 PAGE = "report.html"
 
@@ -30,15 +30,7 @@ def report(
         Path | None,
         typer.Option("--data", metavar="FILE", help="Where the run's interactions are now.", show_default=False),
     ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(
-            "--pictures",
-            metavar="FOLDER",
-            help="Pictures of items, named by item id (.jpg, .png, .webp, .gif), to show beside the samples.",
-            show_default=False,
-        ),
-    ] = None,
+    pictures: PicturesFolder = None,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmm_cli.options import Debug, Parts, Quiet, use_parts
+from fedmm_cli.options import Debug, Parts, PicturesFolder, Quiet, use_parts
 
 WHERE, LIMITS = "Where", "Limits"
 
@@ -33,16 +33,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(
-            "--pictures",
-            metavar="FOLDER",
-            help="Pictures of items, named by item id (.jpg, .png, .webp, .gif), that the page shows.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
-    ] = None,
+    pictures: PicturesFolder = None,
     timeout: Annotated[float, _option("--timeout", "SECONDS", "The longest an answer may take.", LIMITS)] = 5.0,
     max_body: Annotated[int, _option("--max-body", "BYTES", "The largest request.", LIMITS)] = 1_000_000,
     max_waiting: Annotated[int, _option("--max-waiting", "INT", "Requests that may wait; more get 503.", LIMITS)] = 256,

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MOST_ITEMS = 1000  # of a list that is given or asked for
+MOST_MET = 10 * MOST_ITEMS  # of a history
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Ids = Annotated[tuple[Id, ...], Field(max_length=MOST_ITEMS)]
 Count = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
@@ -22,7 +23,9 @@ class Whom(Body):
     """Somebody: a user of the data, or somebody new by a history."""
 
     user_id: Id | None = Field(None, description="a user of the data")
-    history: Ids | None = Field(None, description="item ids met so far, the newest last")
+    history: Annotated[tuple[Id, ...], Field(max_length=MOST_MET)] | None = Field(
+        None, description="item ids met so far, the newest last"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:

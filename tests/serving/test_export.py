@@ -133,7 +133,7 @@ def test_a_graph_of_the_best_leaves_the_history_out(made: Made, tmp_path: Path) 
         best = model.recommend([model.item_ids[item - 1] for item in row], k=4)
         assert [model.item_ids[item - 1] for item in items[0]] == [one.item_id for one in best]
         np.testing.assert_allclose(scores[0], [one.score for one in best], rtol=0, atol=1e-5)
-    with pytest.raises(ConfigError, match="--top 31"):
+    with pytest.raises(ConfigError, match="--top cannot be 31"):
         export_model(model, "torch", tmp_path / "more.pt2", top=31)
 
 

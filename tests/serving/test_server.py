@@ -88,6 +88,12 @@ def test_choices_similar_items_and_reasons(client: Client, model: TrainedModel) 
     assert client.get("/health") == (200, {**client.get("/health")[1], "status": "ok", "run": "first"})
 
 
+def test_a_history_may_be_long_and_not_endless(client: Client, model: TrainedModel) -> None:
+    ids = list(model.item_ids[:20])
+    assert client.post("/recommend", {"history": ids * 200})[1]["items"]
+    assert client.post("/recommend", {"history": ids * 501})[0] == 422
+
+
 def test_what_is_not_there_is_said(client: Client) -> None:
     for path, body, status in (
         ("/recommend", {"user_id": "nobody"}, 404),
