@@ -102,7 +102,7 @@ def test_what_is_not_there_is_said(client: Client) -> None:
         ("/recommend", {"user_id": "u1", "history": ["i1"]}, 422),
         ("/recommend", {"user_id": "u1", "k": 0}, 422),
         ("/recommend", {"user_id": "u1", "more": 1}, 422),
-        ("/recommend", {"history": ["i1"] * 1001}, 422),
+        ("/recommend", {"history": ["i1"] * 10_001}, 422),
         ("/explain", {"history": ["i1"], "items": ["nothing"]}, 404),
         ("/nowhere", {}, 404),
         ("/health", {}, 405),
