@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.config import DataConfig
+from fedmm.data.doubts import doubts_of
 from fedmm.data.histories import Rows, in_order
 from fedmm.data.ordering import count_codes, pieces, shared_rows
 from fedmm.data.types import BoolArray, FloatArray, IntArray, Interactions, Ragged
@@ -73,6 +74,7 @@ def prepare(raw: RawInteractions, config: DataConfig) -> tuple[Interactions, tup
         raw = replace(raw, timestamps=np.arange(len(raw), dtype=np.float64))
     elif early := int((raw.timestamps < 0).sum()):
         notes.append(f"{early} timestamps are negative (before 1970, or do they stand for missing ones?)")
+    notes += doubts_of(raw)
     raw = drop_ratings(raw, config, notes)
     keep = _drop_repeats(raw, config, notes)
     counts = _core(raw, keep, config, notes)

@@ -206,7 +206,7 @@ def unreadable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 PLACES: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], object], str, str]] = {
     "missing file": (lambda folder, _: (folder / "own1.csv").write_bytes(GOOD), "There is no file own.csv", "own1.csv"),
     "missing folder": (lambda *_: None, "There is no file own.csv", "Check the path"),
-    "a folder": (lambda folder, _: (folder / "own.csv").mkdir(), "own.csv is a folder", "the file's path"),
+    "a folder": (lambda folder, _: (folder / "own.csv").mkdir(), "own.csv is an empty folder", "a folder of parts"),
     "may not be read": (unreadable, "own.csv may not be read", "permissions"),
 }
 

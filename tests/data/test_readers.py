@@ -188,7 +188,7 @@ MALFORMED = {
     "blank": ("a.csv", b" \n\n \n", "is empty"),
     "header alone": ("a.csv", b"user,item,rating\n", "a header but no rows"),
     "one column": ("a.csv", b"user\n1\n2\n", r"line 1: only one column \('user'\)"),
-    "wrong delimiter": ("a.csv", b"1^2^3\n4^5^6\n", r"line 1: only one column \('1\^2\^3'\)"),
+    "wrong delimiter": ("a.csv", b"1?2?3\n4?5?6\n", r"line 1: only one column \('1\?2\?3'\)"),
     "text as rating": ("a.csv", GOOD + b"1,4,good,900000002\n", "line 4: the rating is 'good'"),
     "text as timestamp": ("a.csv", GOOD + b"1,4,5,soon\n", "line 4: the timestamp is 'soon'"),
     "text in old rows": ("a.txt", b"1 2 3 900000000\n1 3 x 900000001\n1 4 4 900000002\n", "line 2: the rating is 'x'"),
@@ -203,7 +203,7 @@ MALFORMED = {
     "too many fields": ("a.csv", GOOD + b"1,4,5,900000002,6\n", "line 4: 5 fields instead of 4"),
     "open quote": ("a.csv", GOOD + b'1,"4,5,900000002\n1,5,5,900000003\n', "line 4"),
     "not utf-8": ("a.csv", GOOD + b"1,caf\xe9,5,900000002\n", "line 4: byte 0xe9 is not UTF-8"),
-    "utf-16": ("a.csv", GOOD.decode().encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+    "half a utf-16": ("a.csv", GOOD.decode().encode("utf-16")[:-1], "is no utf-16 text"),
     "binary": ("a.csv", b"user,item\n1,2\n\0\1\2,3\n", "line 3: a zero byte"),
     "compressed": ("a.csv", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "is a damaged gzip file"),
     "json": ("a.json", b'{"user": 1, "thing": 2}', "recognised as the item"),
@@ -256,7 +256,7 @@ def test_parquet_of_the_wrong_type(tmp_path):
         ({"user": [[1]], "item": [1]}, "user column 'user' is of type list"),
         ({"user": [1.5], "item": [1]}, "user column 'user' is of type double"),
         ({"user": [1, None], "item": [1, 2]}, "row 2: the user id is empty"),
-        ({"user": [1, 2], "item": [1, 2], "time": [1.0, float("nan")]}, "row 2: the timestamp is nan"),
+        ({"user": [1, 2], "item": [1, 2], "time": [1.0, float("nan")]}, "row 2: the timestamp is empty"),
         ({"user": [1, 2], "item": [1, 2], "time": ["5", "x"]}, "row 2: the timestamp is 'x'"),
         ({"user": [1], "item": [1], "rating": [True]}, "rating column is of type bool"),
         ({"user": pa.array([], pa.int64()), "item": pa.array([], pa.int64())}, "columns but no rows"),
@@ -271,7 +271,7 @@ def test_parquet_of_the_wrong_type(tmp_path):
 
 
 def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is an empty folder"):
         read_interactions(tmp_path, DataConfig())
     (tmp_path / "ratings.csv").write_bytes(GOOD)
     with pytest.raises(DataError, match="There is no file") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from fedmm.config import DataConfig
@@ -10,9 +11,11 @@ from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers import quick
 from fedmm.data.readers.delimited import read_delimited
 from fedmm.data.readers.folders import read_folder
+from fedmm.data.readers.kinds import refuse_other_kinds
 from fedmm.data.readers.objects import holds_objects, read_objects
 from fedmm.data.readers.packed import unpack
 from fedmm.data.readers.parquet import read_arrow, read_parquet
+from fedmm.data.readers.preamble import without_preamble
 from fedmm.data.readers.sequences import read_sequences
 from fedmm.data.readers.sniffing import SAMPLE_BYTES, sniff
 from fedmm.errors import DataError
@@ -52,10 +55,20 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
 def read_content(content: bytes, path: Path, config: DataConfig) -> RawInteractions:
     """The rows of a text, packed or not, that was read from ``path``. Raises DataError as ``read_interactions``."""
     content, inner = unpack(content, path)
+    if not content.strip():
+        raise DataError(f"{path} is empty.", "Give a file with one interaction a line.")
+    refuse_other_kinds(content, path)
     content = _text(content, path, config.encoding)
+    content, separator, notes = without_preamble(content, config)
+    raw = _read_text(content, path, inner, config, separator)
+    return replace(raw, notes=(*raw.notes, *notes)) if notes else raw
+
+
+def _read_text(content: bytes, path: Path, inner: Path, config: DataConfig, separator: str | None) -> RawInteractions:
+    """The rows of plain text. ``inner`` is what the file is called without its packing."""
     if holds_objects(content) or inner.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         return read_objects(content, path, config)
-    layout = sniff(content, inner, config)
+    layout = sniff(content, inner, config, separator)
     if not layout.is_sequences:
         return read_delimited(content, layout, path, config)
     if config.where is not None:
@@ -87,6 +100,8 @@ def _quick(path: Path, config: DataConfig) -> RawInteractions | None:
         return None
     if not head.isascii() or b"\0" in head or b"\r" in head or holds_objects(head):
         return None
+    if head.startswith((b"#", b"\n", b"sep=")):
+        return None
     if path.suffix.lower() in (*TYPED, ".json", ".jsonl", ".ndjson") or head.startswith(MAGIC):
         return None
     return quick.read_quick(path, sniff(head, path, config), ratings=config.min_rating is not None)
@@ -111,6 +126,8 @@ def _content(path: Path) -> bytes:
 
 def _text(content: bytes, path: Path, encoding: str | None = None) -> bytes:
     """Newlines as ``\\n``, no byte-order mark, UTF-8; DataError for what is not text in ``encoding``."""
+    if encoding is None and content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"  # its own mark says so
     if encoding is not None:
         try:
             content = content.decode(encoding).removeprefix("\ufeff").encode()
@@ -134,4 +151,6 @@ def _text(content: bytes, path: Path, encoding: str | None = None) -> bytes:
         )
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\n\xef\xbb\xbf" in content:  # files put end to end
+        content = content.replace(b"\n\xef\xbb\xbf", b"\n")
     return content

@@ -94,6 +94,13 @@ def find_columns(names: Sequence[str], config: DataConfig, path: Path) -> Column
                 f"{path}: column {names[place]!r} cannot be both {taken[place]} and {role}.",
                 f"Set {OPTIONS[taken[place]]} or {OPTIONS[role]} to another.",
             )
+    spelled = [name.split(":")[0].strip().lower() for name in names]
+    for role, place in places.items():
+        if place is not None and (again := spelled.count(spelled[place])) > 1:
+            raise DataError(
+                f"{path}: {again} columns are called {names[place]!r}, so it is not clear which is the {role}.",
+                "Give each a name of its own, or say what each column is: --columns user,item,-,timestamp.",
+            )
     user, item = places["user"], places["item"]
     if user is None or item is None:
         role = "user" if user is None else "item"

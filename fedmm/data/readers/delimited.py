@@ -15,7 +15,8 @@ from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers.columns import SYNONYMS, Columns
 from fedmm.data.readers.encoding import encode_ids, numbers, without_missing
 from fedmm.data.readers.lists import with_lists
-from fedmm.data.readers.sniffing import Layout, split
+from fedmm.data.readers.preamble import without_repeated_header
+from fedmm.data.readers.sniffing import Layout
 from fedmm.data.readers.times import plain
 from fedmm.data.readers.where import as_texts, identifier, names_of, only_where, parse_where
 from fedmm.errors import DataError
@@ -31,6 +32,9 @@ def read_delimited(content: bytes, layout: Layout, path: Path, config: DataConfi
     """
     columns = layout.columns
     assert columns is not None
+    again = 0
+    if layout.has_header:
+        content, again = without_repeated_header(content)
     body = _body(content, layout)
     if not body.strip():
         raise DataError(f"{path} has a header but no rows.", "Give a file with one interaction a line.")
@@ -44,7 +48,9 @@ def read_delimited(content: bytes, layout: Layout, path: Path, config: DataConfi
     ratings = None if columns.rating is None else numbers(table["rating"], "rating", where, optional=True)
     timestamps = None if columns.timestamp is None else numbers(table["timestamp"], "timestamp", where, optional=False)
     notes = [f"{path.name}: {layout.description}", *layout.remarks]
-    if blank := _blank_lines(content, layout, len(users)):
+    if again:
+        notes.append(f"ignored {again} lines that repeat the header")
+    if blank := _blank_lines(content, layout, len(users)) - again:
         notes.append(f"ignored {blank} blank lines")
     raw = RawInteractions(str(path), user_ids, item_ids, users, items, ratings, timestamps, tuple(notes))
     if config.where is None:
@@ -63,7 +69,7 @@ def _names(content: bytes, layout: Layout) -> list[str]:
     """What the columns are called: as in the header, else column1, column2, ..."""
     if not layout.has_header:
         return [f"column{place + 1}" for place in range(layout.num_columns)]
-    return split(content.lstrip(b"\n").partition(b"\n")[0].decode(), layout.delimiter)
+    return layout.split(content.lstrip(b"\n").partition(b"\n")[0].decode())
 
 
 def _texts(body: bytes, layout: Layout, places: Mapping[str, int]) -> dict[str, NDArray[np.str_]]:
@@ -153,7 +159,7 @@ def _table(body: bytes, layout: Layout, columns: Columns, content: bytes, path: 
 
 def _ragged(content: bytes, layout: Layout, path: Path) -> DataError:
     for number, text in _records(content, layout):
-        fields = split(text, layout.delimiter) if text.strip() else []
+        fields = layout.split(text) if text.strip() else []
         if fields and len(fields) != layout.num_columns:
             shown = text if len(text) <= 60 else text[:57] + "..."
             return DataError(
@@ -167,7 +173,7 @@ def _line_of_row(content: bytes, layout: Layout, row: int) -> int:
     """The line (from 1) of a row (from 0) that was parsed."""
     rows = -1 - layout.has_header
     for number, text in _records(content, layout):
-        blank = not text.strip() and (not text or len(split(text, layout.delimiter)) != layout.num_columns)
+        blank = not text.strip() and (not text or len(layout.split(text)) != layout.num_columns)
         rows += not blank
         if rows == row:
             return number

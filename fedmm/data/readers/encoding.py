@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fedmm.data.preparation import RawInteractions, StrArray
-from fedmm.data.readers.dates import FORMS, parse_dates
+from fedmm.data.readers.dates import FORMS, digit_dates, parse_dates
+from fedmm.data.readers.ids import tidy, with_whole_ids
 from fedmm.data.readers.plausible import MISSING, is_date
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.errors import DataError
@@ -34,13 +35,13 @@ def encode_ids(column: Any, role: str, where: Where) -> tuple[StrArray, IntArray
         array = array.chunk(0)
     codes = pc.fill_null(array.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
     texts = np.array(array.dictionary.cast(pa.string()).to_pylist(), dtype=object)
-    missing = np.array([text is None or not text.strip() for text in texts], dtype=np.bool_)
+    missing = np.array([text is None or not tidy(text) for text in texts], dtype=np.bool_)
     bad = codes < 0
     if missing.any():
         bad |= missing[np.maximum(codes, 0)]
     if bad.any():
         raise DataError(f"{where(int(bad.argmax()))}: the {role} id is empty.", "Fill it in or remove the line.")
-    ids, merged = np.unique(np.array([text.strip() for text in texts.tolist()], dtype=np.str_), return_inverse=True)
+    ids, merged = np.unique(np.array([tidy(text) for text in texts.tolist()], dtype=np.str_), return_inverse=True)
     codes = merged.astype(np.int64)[codes]
     named = ~np.isin(ids, sorted(MISSING))
     if named.all():
@@ -66,13 +67,13 @@ def without_missing(raw: RawInteractions) -> RawInteractions:
             raw = replace(raw, notes=(*raw.notes, f"dropped {lost} rows whose {role} is missing (NA, NULL or nan)"))
     there = (raw.users >= 0) & (raw.items >= 0)
     if there.all():
-        return raw
+        return with_whole_ids(raw)
     kept = raw.take(there)
     if not len(kept):
         raise DataError(f"{raw.source}: no row has both a user and an item.", "Fill them in.")
     user_ids, users = by_first_appearance(kept.user_ids, kept.users)
     item_ids, items = by_first_appearance(kept.item_ids, kept.items)
-    return replace(kept, user_ids=user_ids, users=users, item_ids=item_ids, items=items)
+    return with_whole_ids(replace(kept, user_ids=user_ids, users=users, item_ids=item_ids, items=items))
 
 
 def by_first_appearance(ids: StrArray, codes: IntArray) -> tuple[StrArray, IntArray]:
@@ -109,8 +110,10 @@ def numbers(column: Any, role: str, where: Where, optional: bool) -> FloatArray:
     if optional:
         bad &= ~np.isnan(values)
     if bad.any():
-        _refuse(values[bad.argmax()], int(bad.argmax()), role, where)
-    return values
+        wrong = values[bad.argmax()]
+        _refuse(None if np.isnan(wrong) else wrong, int(bad.argmax()), role, where)
+    dates = digit_dates(values) if role == "timestamp" else None
+    return values if dates is None else dates
 
 
 def _floats(column: Any) -> FloatArray:
@@ -135,6 +138,8 @@ def _parse(texts: list[str | None], role: str, where: Where, optional: bool) -> 
         bad &= ~empty.to_numpy(np.bool_)
     if doubt is not None:
         raise DataError(f"{where(0)}: {doubt} ({texts[0]!r}).", f"Write dates as one of these: {FORMS}.")
+    if role == "timestamp" and not bad.any() and (digits := digit_dates(values)) is not None:
+        return digits
     if bad.any():
         _refuse(texts[int(bad.argmax())], int(bad.argmax()), role, where)
     return values

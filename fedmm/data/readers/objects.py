@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedmm.data.readers.plausible import is_python
 from fedmm.data.readers.tables import read_table
 from fedmm.errors import DataError
 
+FEWEST_FIELDS = 2  # of a row: user and item
 NESTED = "Keep one flat object an interaction: user, item, timestamp."
 
 
@@ -29,20 +31,55 @@ def read_objects(content: bytes, path: Path, config: DataConfig) -> RawInteracti
     """
     import pyarrow as pa
 
-    text = content.decode()
-    numbered = _array(text, path) if text.lstrip().startswith("[") else _lines(text, path)
+    numbered, kind = _entries(content.decode(), path)
     fields: dict[str, list[Any]] = {}
+    nested: dict[str, None] = {}
     for _, entry in numbered:
         for name, value in entry.items():
-            if not isinstance(value, (dict, list)):
+            if isinstance(_flat(value), (dict, list)):
+                nested[name] = None
+            else:
                 fields.setdefault(name, [])
     for _, entry in numbered:
         for name, column in fields.items():
-            value = entry.get(name)
+            value = _flat(entry.get(name))
             column.append(None if isinstance(value, (dict, list)) else value)
+    if len(numbered) == 1 and len(fields) < FEWEST_FIELDS:
+        raise DataError(
+            f"{path} is one JSON object ({', '.join(repr(name) for name in list(numbered[0][1])[:6])}), no rows.",
+            NESTED,
+        )
     table = pa.table({name: _column(values) for name, values in fields.items()})
-    kind = "a JSON array" if text.lstrip().startswith("[") else "JSON lines"
-    return read_table(table, path, kind, config, lambda row: f"{path}, {numbered[row][0]}")
+    raw = read_table(table, path, kind, config, lambda row: f"{path}, {numbered[row][0]}")
+    shown = ", ".join(list(nested)[:6])
+    told = (f"{shown}: objects and lists within a row are not used",) if nested else ()
+    return replace(raw, notes=(*raw.notes, *told))
+
+
+def _entries(text: str, path: Path) -> tuple[list[tuple[str, dict[str, Any]]], str]:
+    """The objects, each with its place, and what they stand in: lines, an array, or an array in one object's field."""
+    if text.lstrip().startswith("["):
+        return _array(text, path), "a JSON array"
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        return _lines(text, path), "JSON lines"
+    arrays = {name: value for name, value in whole.items() if isinstance(value, list) and value and _rows(value)}
+    if len(arrays) == 1:
+        name, entries = next(iter(arrays.items()))
+        return [(f"entry {number}", entry) for number, entry in enumerate(entries, start=1)], f"the JSON array {name!r}"
+    return [("entry 1", whole)], "a JSON object"
+
+
+def _rows(entries: list[Any]) -> bool:
+    return all(isinstance(entry, dict) for entry in entries)
+
+
+def _flat(value: Any) -> Any:
+    """A value out of MongoDB's wrapping: {"$date": ...}, {"$oid": ...}, {"$numberLong": ...}."""
+    while isinstance(value, dict) and len(value) == 1 and next(iter(value)).startswith("$"):
+        value = next(iter(value.values()))
+    return value
 
 
 def _lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:

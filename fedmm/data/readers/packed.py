@@ -1,10 +1,11 @@
-"""Compressed files: gzip, bzip2, zstandard, and a zip archive with one file in it."""
+"""Compressed files: gzip, bzip2, zstandard, xz, and a zip archive with one file in it."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,16 +21,23 @@ def unpack(content: bytes, path: Path) -> tuple[bytes, Path]:
 
     Raises DataError for what is damaged, and for an archive with several files.
     """
-    kind = next((kind for begin, kind in _KINDS.items() if content.startswith(begin)), None)
-    if kind is None:
-        return content, path
-    try:
-        if kind == "zip":
-            return _unzip(content, path)
-        found = _unpack(content, kind)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"{path} is a damaged {kind} file ({error}).", "Pack or fetch it again.") from None
-    return found, path.with_suffix("") if path.suffix.lower() in _ENDINGS else path
+    inner = path
+    for _ in range(MOST_LAYERS):
+        kind = next((kind for begin, kind in _KINDS.items() if content.startswith(begin)), None)
+        if kind is None:
+            break
+        if kind == "zip" and path.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
+            raise DataError(f"{path} is a workbook, no table of text.", "Save the sheet as CSV.")
+        try:
+            if kind == "zip":
+                content, inner = _unzip(content, inner)
+                continue
+            content = _unpack(content, kind)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
+            # RuntimeError: encrypted
+            raise DataError(f"{path} is a damaged {kind} file ({error}).", "Pack or fetch it again.") from None
+        inner = inner.with_suffix("") if inner.suffix.lower() in _ENDINGS else inner
+    return content, inner
 
 
 def is_packed(content: bytes) -> bool:
@@ -37,8 +45,15 @@ def is_packed(content: bytes) -> bool:
     return content.startswith(tuple(_KINDS))
 
 
-_KINDS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstandard", b"PK\x03\x04": "zip"}
-_ENDINGS = (".gz", ".bz2", ".zst", ".zip")
+MOST_LAYERS = 4  # of packing
+_KINDS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip",
+}
+_ENDINGS = (".gz", ".bz2", ".zst", ".xz", ".zip")
 
 
 def _unpack(content: bytes, kind: str) -> bytes:
@@ -46,6 +61,8 @@ def _unpack(content: bytes, kind: str) -> bytes:
         return gzip.decompress(content)
     if kind == "bzip2":
         return bz2.decompress(content)
+    if kind == "xz":
+        return lzma.decompress(content)
     import pyarrow as pa
 
     with pa.input_stream(pa.BufferReader(content), compression="zstd") as stream:
@@ -55,6 +72,8 @@ def _unpack(content: bytes, kind: str) -> bytes:
 def _unzip(content: bytes, path: Path) -> tuple[bytes, Path]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         files = [entry for entry in archive.infolist() if not entry.is_dir() and "__MACOSX" not in entry.filename]
+        if any(entry.filename.startswith("xl/") for entry in files):
+            raise DataError(f"{path} is an Excel workbook, no table of text.", "Save the sheet as CSV.")
         if len(files) != 1:
             shown = ", ".join(entry.filename for entry in files[:4]) or "nothing"
             raise DataError(f"{path} holds {len(files)} files ({shown}).", "Unpack it and give one of them.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +19,8 @@ from fedmm.errors import DataError
 DELIMITERS = {"::": "'::'", "\t": "tabs", ",": "commas", ";": "semicolons", "|": "'|'", " ": "white space"}
 PREFERRED = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
 SAMPLE_BYTES, SAMPLE_LINES = 1 << 18, 1000
+OTHER_DELIMITERS = "\x01\x02\x1e\x1f~^#!$%*@\\"
+MOST_ALIKE = 0.95  # of the lines hold a separator equally often
 LARGEST_RATING = 1e6  # a third number larger than this is a timestamp
 
 
@@ -33,24 +35,35 @@ class Layout:
     description: str
     remarks: tuple[str, ...] = ()  # on columns that were chosen by their values, or are not read
     lists: int | None = None  # of a column of the items before each row's
+    tabs_quoted: bool = False  # fields between tabs are enclosed in double quotes
 
     @property
     def is_sequences(self) -> bool:
         """Whether a line is a user with his items, not a row."""
         return self.columns is None
 
+    def split(self, line: str) -> list[str]:
+        """The fields of one line, stripped."""
+        return split(line, self.delimiter, tabs_quoted=self.tabs_quoted)
+
     @property
     def quoted(self) -> bool:
         """Whether double quotes can enclose a field."""
-        return self.delimiter in ",;|"
+        return self.delimiter in ",;|" or self.tabs_quoted
 
 
-def sniff(content: bytes, path: Path, config: DataConfig) -> Layout:
-    """Find the layout from the first lines; DataError when they cannot be understood."""
+def sniff(content: bytes, path: Path, config: DataConfig, separator: str | None = None) -> Layout:
+    """Find the layout from the first lines; DataError when they cannot be understood. ``separator`` is the one that the
+    file names itself."""
     lines = _sample(content)
-    delimiter = _delimiter(lines, path)
-    rows = [split(line, delimiter) for line in lines]
-    separated = f"separated by {DELIMITERS[delimiter]}"
+    delimiter = _delimiter(lines, path) if separator is None else separator
+    layout = _layout(lines, delimiter, path, config)
+    return replace(layout, tabs_quoted=True) if delimiter == "\t" and _are_quoted(lines) else layout
+
+
+def _layout(lines: Sequence[str], delimiter: str, path: Path, config: DataConfig) -> Layout:
+    rows = [split(line, delimiter, tabs_quoted=_are_quoted(lines)) for line in lines]
+    separated = f"separated by {DELIMITERS.get(delimiter, repr(delimiter))}"
     if config.columns is not None or config.header is False:
         return _as_told(rows, delimiter, separated, config, path)
     if config.header or is_header(rows[0], config):
@@ -83,12 +96,21 @@ def _as_told(rows: Sequence[Sequence[str]], delimiter: str, separated: str, conf
     return Layout(delimiter, has_header, num_columns, columns, f"rows {separated}, {header}; {described}")
 
 
-def split(line: str, delimiter: str) -> list[str]:
+def split(line: str, delimiter: str, *, tabs_quoted: bool = False) -> list[str]:
     """The fields of one line, stripped."""
     if delimiter == " ":
         return line.split()
-    fields = next(csv.reader([line], delimiter=delimiter)) if delimiter in ",;|" else line.split(delimiter)
+    quoted = delimiter in ",;|" or (tabs_quoted and delimiter == "\t")
+    fields = next(csv.reader([line], delimiter=delimiter)) if quoted else line.split(delimiter)
     return [field.strip() for field in fields]
+
+
+def _are_quoted(lines: Sequence[str]) -> bool:
+    """Whether the first and another field between tabs are enclosed in quotes in every row after the first line, as
+    programs write them; a quote within a title encloses nothing."""
+    rows = [line.split("\t") for line in lines[1:] if line.strip()]
+    enclosed = [sum(len(field) > 1 and field[0] == field[-1] == '"' for field in row) for row in rows]
+    return bool(rows) and all(row[0][:1] == '"' for row in rows) and min(enclosed) > 1
 
 
 def is_number(text: str) -> bool:
@@ -142,10 +164,21 @@ def _delimiter(lines: Sequence[str], path: Path) -> str:
         used = sum(delimiter in line.strip() for line in lines)
         if delimiter in lines[0].strip() and 2 * used >= len(lines):
             return delimiter
+    if (other := _other_delimiter(lines)) is not None:
+        return other
     raise DataError(
         f"{path}, line 1: only one column ({lines[0].strip()[:60]!r}); looked for {', '.join(DELIMITERS.values())}.",
         "Give at least a user and an item a line, separated by one of these.",
     )
+
+
+def _other_delimiter(lines: Sequence[str]) -> str | None:
+    """A character that stands equally often in nearly all lines, as Hive's \\x01 or ~ do; None where none does."""
+    for sign in OTHER_DELIMITERS:
+        number, alike = Counter(line.count(sign) for line in lines).most_common(1)[0]
+        if number and lines[0].count(sign) == number and alike >= MOST_ALIKE * len(lines):
+            return sign
+    return None
 
 
 def _are_sequences(words: Sequence[Sequence[str]], delimiter: str, rows: Sequence[Sequence[str]]) -> bool:
@@ -179,6 +212,11 @@ def _refuse_unknown_header(rows: Sequence[Sequence[str]], path: Path) -> None:
 
 
 def _by_position(num_columns: int, rows: Sequence[Sequence[str]], path: Path) -> Columns:
+    if len(rows) > 1 and num_columns > 2 and {field for row in rows for field in row} <= {"0", "1"}:
+        raise DataError(
+            f"{path} holds nothing but 0 and 1 in {num_columns} columns: a matrix, no rows of interactions.",
+            "Write one interaction a line: user,item.",
+        )
     if num_columns == 1:
         raise DataError(
             f"{path}: most lines have only one column, such as {rows[0][0][:60]!r}.",

@@ -17,6 +17,22 @@ from fedmm.errors import DataError
 SAMPLE = 1000
 
 
+def whole_numbers(column: Any) -> Any:
+    """A column of floats that are all whole, as pandas writes ids beside missing ones, as whole numbers, NaN and null
+    as the word; any other column as it is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return column
+    there = pc.fill_null(pc.is_finite(column), False)
+    known = column.filter(there)
+    if len(known) and not pc.all(pc.equal(pc.floor(known), known)).as_py():
+        return column
+    whole = pc.if_else(there, column, None).cast(pa.int64()).cast(pa.string())
+    return pc.fill_null(whole, "NaN")
+
+
 def read_table(table: Any, path: Path, kind: str, config: DataConfig, where: Callable[[int], str]) -> RawInteractions:
     """The rows of a pyarrow table. ``kind`` is what the file is called in notes; ``where`` names a row in messages.
 
@@ -36,6 +52,7 @@ def read_table(table: Any, path: Path, kind: str, config: DataConfig, where: Cal
     places = {role: place for role, place in vars(columns).items() if place is not None}
     arrays = {role: table.column(place) for role, place in places.items()}
     for role in ("user", "item"):
+        arrays[role] = whole_numbers(arrays[role])
         found = arrays[role].type
         found = found.value_type if pa.types.is_dictionary(found) else found
         if not (pa.types.is_integer(found) or pa.types.is_string(found) or pa.types.is_large_string(found)):

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedmm.config import DataConfig
 from fedmm.data.readers.columns import SYNONYMS, Columns, bare
-from fedmm.data.readers.plausible import is_date, is_time_name, look_like_dates, look_like_lists, look_like_times
+from fedmm.data.readers.plausible import (
+    is_clock,
+    is_date,
+    is_time_name,
+    look_like_dates,
+    look_like_lists,
+    look_like_times,
+)
 
+BEHAVIOURS = frozenset(
+    {"event", "eventtype", "eventname", "action", "actiontype", "behavior", "behaviour", "behaviortype",
+     "behaviourtype", "interactiontype", "interaction", "type"}
+)  # fmt: skip
+MOST_KINDS = 12  # of events
 NAME_IT = "name it to use it: --set data.timestamp_column="
 
 
@@ -22,11 +35,13 @@ def settle_time(
     unless the settings named it. Where no name says so, the one column of dates that tell a user's and an item's rows
     apart is the time (``when``); dates that belong to users or to items (a birthday, a release) are not.
     """
-    given = columns.timestamp
+    given, clock = columns.timestamp, None
     candidates = [place for place in values if _may_be_time(names[place], values[place], place, columns)]
     if config.timestamp_column is not None:
         chosen = given
     else:
+        if given is not None and given not in candidates and _are_clocks(values.get(given, ())):
+            given, clock = None, given
         known = candidates if given is None or given in candidates else [given, *candidates]
         chosen = min(known, key=lambda place: (_days_alone(values.get(place, ())), place != given), default=None)
     why = "its name and its values are times" if given is None else f"it is finer than {plain(names[given])}"
@@ -36,6 +51,11 @@ def settle_time(
         if len(events) == 1:
             chosen, why = events[0], "its values are dates that differ from row to row"
     remarks = []
+    if clock is not None:
+        remarks.append(
+            f"{plain(names[clock])} tells times of day and is not used: join date and time in one column to order the "
+            "events of a day"
+        )
     if chosen is not None and chosen != given:
         remarks.append(f"{plain(names[chosen])} is taken for the time: {why}")
     settled = replace(columns, timestamp=chosen)
@@ -44,7 +64,42 @@ def settle_time(
         verb = "look like times and are" if len(idle) > 1 else "looks like a time and is"
         remarks.append(f"{', '.join(idle)} {verb} not used; {NAME_IT}{idle[0]}")
     remarks += _lists(names, values, settled)
+    remarks += _others(names, settled, config) + _behaviours(names, values, settled, config)
     return settled, tuple(remarks)
+
+
+def _others(names: Sequence[str], columns: Columns, config: DataConfig) -> list[str]:
+    """Remarks on further columns that by their names could be the user or the item."""
+    remarks = []
+    read = (columns.user, columns.item, columns.rating, columns.timestamp)
+    for role, place in (("user", columns.user), ("item", columns.item)):
+        if getattr(config, f"{role}_column") is not None:
+            continue
+        found = [plain(name) for at, name in enumerate(names) if at not in read and bare(name) in SYNONYMS[role]]
+        if found:
+            remarks.append(
+                f"{plain(names[place])} is taken for the {role}, and {', '.join(found)} is not used; "
+                f"name it to use it: --set data.{role}_column={found[0]}"
+            )
+    return remarks
+
+
+def _behaviours(
+    names: Sequence[str], values: Mapping[int, Sequence[str]], columns: Columns, config: DataConfig
+) -> list[str]:
+    """A remark on a column of kinds of events, where all kinds are read alike."""
+    if config.where is not None:
+        return []
+    for place, own in values.items():
+        kinds = Counter(value for value in own if value)
+        if bare(names[place]) in BEHAVIOURS and 1 < len(kinds) <= MOST_KINDS and place not in vars(columns).values():
+            shown = ", ".join(kind for kind, _ in kinds.most_common(4))
+            name = plain(names[place])
+            return [
+                f"{name} tells kinds of events ({shown}), and it is not used: all count alike; to read one kind "
+                f"--where \"{name} == '{kinds.most_common(1)[0][0]}'\""
+            ]
+    return []
 
 
 def plain(name: str) -> str:
@@ -70,6 +125,12 @@ def _tells_rows_apart(values: Mapping[int, Sequence[str]], place: int, columns: 
         return False  # fields are missing, so rows are not known
     of_users, of_items = (len(set(zip(ids, dates, strict=True))) > len(set(ids)) for ids in (users, items))
     return of_users and (of_items or len(set(items)) == len(items))
+
+
+def _are_clocks(values: Sequence[str]) -> bool:
+    """Whether the values are times of day without a date."""
+    there = [value for value in values if value.strip()]
+    return bool(there) and all(map(is_clock, there))
 
 
 def _days_alone(values: Sequence[str]) -> bool:
