@@ -61,6 +61,7 @@ FLAGS = (
     Flag("--min-user-interactions", "data.min_user_interactions", DATA),
     Flag("--columns", "data.columns", DATA),
     Flag("--where", "data.where", DATA),
+    Flag("--sql", "data.sql", DATA),
     Flag("--min-item-interactions", "data.min_item_interactions", DATA),
     Flag("--fusion", "model.fusion", MODEL),
     Flag("--experts", "model.experts", MODEL),

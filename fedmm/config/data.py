@@ -63,6 +63,9 @@ class DataConfig(Section):
     where: str | None = Field(
         None, description="which rows to read, such as event == 'purchase' and price > 10 (unset: all)"
     )
+    sql: str | None = Field(
+        None, description="query whose answer is read: of a database, or of a file, called data (unset: all rows)"
+    )
     encoding: str | None = Field(None, description="how text is encoded, such as latin-1 (unset: UTF-8)")
     decimal: Literal[".", ","] = Field(".", description="what stands before the decimals of a number")
     header: bool | None = Field(None, description="whether the first line holds names of columns (unset: recognised)")
@@ -139,6 +142,8 @@ class DataConfig(Section):
         for name, own in (("validation", self.validation), ("test", self.test)):
             if own is not None and self.split != "files":
                 raise ValueError(f'{name} {own} has no effect beside split "{self.split}": set split "files"')
+        if self.sql is not None and self.path is None:
+            raise ValueError("sql needs a database or a file to ask: set path")
         if self.split == "files" and self.path is None:
             raise ValueError('split "files" needs a file of training events: set path')
         if self.split == "files" and self.cold_item_fraction:

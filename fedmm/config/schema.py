@@ -342,6 +342,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.columns": (None,),
     "data.header": (None,),
     "data.where": (None,),
+    "data.sql": (None,),
     "data.encoding": (None,),
     "data.decimal": (".",),
     "data.validation": (None,),

@@ -125,7 +125,9 @@ def prepared_key(path: Path, config: DataConfig) -> str | None:
 
 
 def _files(path: Path, config: DataConfig) -> list[Path] | None:
-    """The files that are read; None where one is no ordinary file."""
+    """The files that are read; None where one is no ordinary file, or where a query may read others besides."""
+    if config.sql is not None:
+        return None
     with contextlib.suppress(DataError, OSError, ValueError):  # reading them will say what is wrong
         files = sources_of(path, config)
         return files if all(map(_is_file, files)) else None

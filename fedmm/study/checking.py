@@ -26,6 +26,7 @@ INTERACTING = (
         "data.test",
         "data.cold_item_fraction",
         "data.cold_item_seed",
+        "data.sql",
         "runtime.start_from",
     ),
     ("data.encoding",),

@@ -64,6 +64,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.repeats": Case("last", {"data.columns": "-,-,rating,timestamp,user,item,-,-"}),
     "data.columns": Case("-,-,rating,-,user,item,-,timestamp"),
     "data.where": Case("rating > 2"),
+    "data.sql": Case("select * from data where rating > 2"),
     "data.header": Case(False, {"data.columns": "user,item,-,-,-,-,-,-", "data.min_user_interactions": 1}),
     "data.min_rating": Case(2.0),
     "data.exclude_users": Case(("1",)),

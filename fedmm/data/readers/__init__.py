@@ -18,6 +18,7 @@ from fedmm.data.readers.parquet import read_arrow, read_parquet
 from fedmm.data.readers.preamble import without_preamble
 from fedmm.data.readers.sequences import read_sequences
 from fedmm.data.readers.sniffing import SAMPLE_BYTES, sniff
+from fedmm.data.readers.sql import read_query
 from fedmm.errors import DataError
 
 PARQUET, ARROW = (".parquet", ".pq"), (".feather", ".arrow")
@@ -39,6 +40,8 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
 
     Raises DataError naming the file, the line and the value when it cannot be understood.
     """
+    if config.sql is not None and path.exists():
+        return read_query(path, config)
     if path.is_dir():
         return read_folder(path, config, read_interactions)
     plain = _quick(path, config)

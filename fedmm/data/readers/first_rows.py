@@ -24,7 +24,7 @@ def first_rows(path: Path, config: DataConfig) -> list[dict[str, Any]]:
 
     Raises DataError as ``read_interactions`` does.
     """
-    raw = _head(sources_of(path, config)[0], config)
+    raw = read_interactions(path, config) if config.sql is not None else _head(sources_of(path, config)[0], config)
     found = []
     for row in range(min(NUM_ROWS, len(raw))):
         entry: dict[str, Any] = {"user": str(raw.user_ids[raw.users[row]]), "item": str(raw.item_ids[raw.items[row]])}

@@ -31,6 +31,11 @@ def parts_of(folder: Path) -> list[Path]:
             f"{folder} holds the folder {within[0].name}, so it is no folder of parts of one table.",
             "Give one of its files, or a folder that holds nothing else.",
         )
+    odd = next((entry for entry in entries if not entry.is_file()), None)
+    if odd is not None:
+        raise DataError(
+            f"{folder} holds {odd.name}, which is no ordinary file.", "Give a folder that holds parts alone."
+        )
     kinds = Counter("".join(entry.suffixes[-2:]).lower() if _packed(entry) else entry.suffix for entry in entries)
     if not entries:
         raise DataError(f"{folder} is an empty folder.", "Give a file of interactions, or a folder of parts of one.")
