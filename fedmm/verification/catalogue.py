@@ -29,6 +29,7 @@ from fedmm.verification import (
     pair_tables,
     private,
     questions,
+    raw_events,
     reading_rules,
     readings,
     replay,
@@ -75,6 +76,7 @@ MODULES = (
     readings,
     reading_rules,
     items,
+    raw_events,
 )
 _ALL = [check for module in MODULES for check in module.CHECKS]
 CHECKS: Sequence[Check] = tuple(sorted(_ALL, key=lambda check: GROUPS.index(check.group)))  # as they stand in a group

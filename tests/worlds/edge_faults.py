@@ -13,6 +13,8 @@ UNSET = "a private run leaves out what it cannot afford"
 WARM = "a warm start goes by ids"
 SURPRISE = "surprise is a loss among the items that training knows"
 DRAWS = "draws are new for every seed, round and client"
+EVENTS = "events are kept and ordered as the settings say"
+PREPARING = "fedmm.data.preparation"
 TEST, RULES = "fedmm.evaluation.significance", "fedmm.federation.data_rules"
 FAULTS = (
     Fault("ties of flips are lost to rounding", (TIES,), constant(TEST, "ROUNDING", -1e-12)),
@@ -85,6 +87,26 @@ FAULTS = (
         "half as many join by chance",
         (DRAWS,),
         edited("fedmm.federation.private_rounds:draw_poisson", "< rate", "< rate / 2"),
+    ),
+    Fault(
+        "ratings at the limit go",
+        (EVENTS,),
+        edited(f"{PREPARING}:drop_ratings", "raw.ratings >= config", "raw.ratings > config"),
+    ),
+    Fault(
+        "whoever has too few goes once",
+        (EVENTS,),
+        edited(f"{PREPARING}:_core", "lost = np.concatenate(found)", "break"),
+    ),
+    Fault(
+        "the latest of a repeated pair stays",
+        (EVENTS,),
+        edited(f"{PREPARING}:_drop_repeats", '(config.repeats == "last")', '(config.repeats != "last")'),
+    ),
+    Fault(
+        "what was met is barred though it repeats",
+        (EVENTS,),
+        edited("fedmm.data.splits:_queries", "if repeats else", "if False else"),
     ),
     Fault(
         "cold items are surprising",
