@@ -68,8 +68,8 @@ def parse_dates(texts: Any) -> tuple[FloatArray, str | None]:
         return _seconds(clean, "ISO8601") + 86_400.0 * late, None
     if clean.str.match(_WEEKS).fillna(False).mean() >= 0.5:
         weeks = [f"%G-W%V-%u{clock}" for clock in ("", "T%H:%M:%S", "T%H:%M", " %H:%M:%S")]
-        found = _best(clean.str.removesuffix("Z"), weeks)
-        return (np.full(len(texts), np.nan) if found is None else found), None
+        dated = _best(clean.str.removesuffix("Z"), weeks)
+        return (np.full(len(texts), np.nan) if dated is None else dated), None
     named = _best(clean, _NAMED)
     if named is not None:
         return named, None

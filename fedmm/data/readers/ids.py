@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from fedmm.data.preparation import RawInteractions, StrArray
+from fedmm.data.preparation import RawInteractions
 from fedmm.errors import DataError
 
 UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
@@ -30,7 +31,7 @@ def with_whole_ids(raw: RawInteractions) -> RawInteractions:
 
     Raises DataError for ids that a spreadsheet has rounded (1.23457E+11): several are one there.
     """
-    changes: dict[str, StrArray] = {}
+    changes: dict[str, Any] = {}
     notes = list(raw.notes)
     for role, ids in (("user", raw.user_ids), ("item", raw.item_ids)):
         texts = ids.tolist()
