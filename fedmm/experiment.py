@@ -99,9 +99,8 @@ class Experiment:
         Raises DataError or ConfigError where data and settings leave nothing to train or to evaluate.
 
         >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> experiment.split.num_items, experiment.recommender.experts
-        (30, ('visual', 'semantic'))
+        >>> fedmm.Experiment.prepare(fedmm.testing.tiny_config()).recommender.experts
+        ('visual', 'semantic')
         """
         tell = tell or (lambda _: None)
         device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
@@ -190,7 +189,12 @@ class Experiment:
 
     @functools.cached_property
     def additions(self) -> Mapping[str, Addition]:
-        """What is added when the model scores, by name."""
+        """What is added when the model scores, by name.
+
+        >>> import fedmm, fedmm.testing
+        >>> list(fedmm.Experiment.prepare(fedmm.testing.tiny_config(succession=4.0)).additions)
+        ['succession']
+        """
         kinship = added_kinship(self.config, self.dataset.attributes)
         noisy = None if self.private_start is None else self.private_start.weighted(self.config.privacy.counts_weight)
         found = {"succession": self.succession, "kinship": kinship, "noisy_counts": noisy}
@@ -224,15 +228,20 @@ class Experiment:
 
     @property
     def last_round(self) -> int:
-        """The last round that was asked for, and that the privacy budget pays."""
+        """The last round that was asked for, and that the privacy budget pays.
+
+        >>> import fedmm, fedmm.testing
+        >>> fedmm.Experiment.prepare(fedmm.testing.tiny_config(rounds=7)).last_round
+        7
+        """
         rounds, plan = self.config.federation.rounds, self.federation.plan
         return rounds if plan is None else min(rounds, plan.rounds)
 
     def rounds(self, state: TrainState, timer: Timer = OFF) -> Iterator[tuple[TrainState, RoundReport]]:
         """Runs on from ``state`` until the last round or until patience runs out.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
+        >>> import fedmm.testing
+        >>> experiment = fedmm.testing.tiny_run().model.experiment
         >>> [report.round for _, report in experiment.rounds(experiment.initial_state())]
         [1, 2]
         """
@@ -257,9 +266,9 @@ class Experiment:
     def validate(self, snapshot: Snapshot) -> dict[str, float]:
         """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> sorted(experiment.validate(experiment.initial_state().snapshot))[0]
+        >>> import fedmm.testing
+        >>> model = fedmm.testing.tiny_run().model
+        >>> sorted(model.experiment.validate(model.snapshot))[0]
         'full/hr_at_10'
         """
         result = self.evaluate(snapshot, "validation", intervals=False)
@@ -268,10 +277,9 @@ class Experiment:
     def evaluate(self, snapshot: Snapshot, split: str, *, intervals: bool = True) -> Evaluation:
         """Evaluates a model on "validation", "test" or "cold", each user with its own personal parameters.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> found = experiment.evaluate(experiment.initial_state().snapshot, "test", intervals=False)
-        >>> list(found.metrics)
+        >>> import fedmm.testing
+        >>> model = fedmm.testing.tiny_run().model
+        >>> list(model.experiment.evaluate(model.snapshot, "test", intervals=False).metrics)
         ['full', 'uniform100', 'popularity100']
         """
         return self.evaluate_scorer(self.scorer(snapshot), split, intervals=intervals)
@@ -291,33 +299,25 @@ class Experiment:
     def evaluate_scorer(self, scorer: Scorer, split: str, *, intervals: bool = True) -> Evaluation:
         """Evaluates any scorer on this run's queries, candidates and resamples; cold items among themselves alone.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> popularity = experiment.baselines()["popularity"]
-        >>> experiment.evaluate_scorer(popularity, "test").metrics["full"]["hr_at_10"] >= 0.0
+        >>> import fedmm.testing
+        >>> experiment = fedmm.testing.tiny_run().model.experiment
+        >>> experiment.evaluate_scorer(experiment.baselines()["popularity"], "test").metrics["full"]["hr_at_10"] >= 0.0
         True
         """
         evaluation = self.config.evaluation
         samples = evaluation.bootstrap_samples if intervals else None
         seed = derive(self.config.runtime.seed, "bootstrap")
+        protocols = ("full",) if split == COLD else evaluation.protocols
         return evaluate(
-            scorer,
-            self.queries(split),
-            self.negatives.get(split, {}),
-            ("full",) if split == COLD else evaluation.protocols,
-            evaluation.cutoffs,
-            samples,
-            seed,
-            device=self.device,
-            extra_metrics=evaluation.extra_metrics,
-        )
+            scorer, self.queries(split), self.negatives.get(split, {}), protocols, evaluation.cutoffs, samples, seed,
+            device=self.device, extra_metrics=evaluation.extra_metrics,
+        )  # fmt: skip
 
     def queries(self, split: str) -> Queries:
         """The queries of "validation", "test" or, where there are cold items, "cold".
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> len(experiment.queries("test"))
+        >>> import fedmm.testing
+        >>> len(fedmm.testing.tiny_run().model.experiment.queries("test"))
         16
         """
         if split == COLD and self.split.cold is not None:
@@ -328,9 +328,8 @@ class Experiment:
         """The reference models that every report shows. Round 0 is the model before training; it scores by the full
         fusion.
 
-        >>> import fedmm, fedmm.testing
-        >>> experiment = fedmm.Experiment.prepare(fedmm.testing.tiny_config())
-        >>> list(experiment.baselines())
+        >>> import fedmm.testing
+        >>> list(fedmm.testing.tiny_run().model.experiment.baselines())
         ['popularity', 'transition_counts', 'ease', 'item_knn', 'round_0']
         """
         start = self.initial_state().server.params
@@ -351,10 +350,9 @@ class Experiment:
         """What a model is made of, each scoring alone: the backbone without experts, then every expert without gate,
         router and backbone, and what is added to the scores. Nothing where the backbone is all there is.
 
-        >>> import fedmm, fedmm.testing
-        >>> config = fedmm.testing.tiny_config()
-        >>> experiment = fedmm.Experiment.prepare(config)
-        >>> list(experiment.parts(fedmm.train(config).model.snapshot))
+        >>> import fedmm.testing
+        >>> model = fedmm.testing.tiny_run().model
+        >>> list(model.experiment.parts(model.snapshot))
         ['backbone', 'visual', 'semantic']
         """
         if snapshot.round <= self.config.federation.warmup_rounds:

@@ -104,7 +104,7 @@ def verdict(own: Protocols, paired: Mapping[str, PairedTests]) -> str:
 def reference_rows(baselines: Mapping[str, Own], parts: Mapping[str, Own]) -> dict[str, Own]:
     """Label -> what belongs to it: the baselines that are known by name, then each part of the model alone."""
     known = {label: baselines[key] for key, label in BASELINES.items() if key in baselines}
-    return known | {f"{name} alone": own for name, own in parts.items()}
+    return known | {f"{name.replace('_', ' ')} alone": own for name, own in parts.items()}
 
 
 def _print_metrics(console: Console, result: TrainResult | EvaluateResult, split: str, protocol: str) -> None:

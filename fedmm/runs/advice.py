@@ -82,6 +82,8 @@ def _on_rounds(config: ExperimentConfig, result: TrainResult) -> list[Advice]:
     """More rounds where the best one is the last; where no gain is sure, more of them where they were few, or a lower
     rate where the best came early."""
     best, rounds = result.best_round, result.rounds
+    if config.privacy.on:  # it keeps its last round, whatever validation says, and more rounds spend more
+        return []
     if best == rounds:
         start = f"fedmm train --resume --output {shlex.quote(result.output)} --rounds {2 * rounds}"
         command = start + parts_words(sources_of(part_origins(config.flat())))

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "examples" / "first_steps.ipynb"
 SLOW = (
     *(f"docs/tutorial/{name}.md" for name in ("quickstart", "own-data", "own-part", "study-and-table")),
-    "docs/howto/recommend.md",
-    "docs/howto/export.md",
+    *(f"docs/tutorial/{name}.md" for name in ("private-run", "deploy")),
+    *(f"docs/howto/{name}.md" for name in ("recommend", "export", "serve", "private-run")),
 )
 SHORT = {  # what a line of the shell gets behind it, by its first two words
     "fedmm train": "--rounds 1 --client-fraction 0.05 --hidden-dim 8 --no-tracking --eval full",
@@ -104,8 +105,51 @@ def forget_own_parts() -> None:
             own_parts(store).clear()
 
 
-def run_line(line: str) -> None:
-    """One line of the shell, by the function that the console script calls."""
+class Served:
+    """The server that a page starts behind its shell (``fedmm serve RUN &``), on a port that is free."""
+
+    process: subprocess.Popen[str] | None = None
+    address = ""
+
+    def start(self, words: list[str]) -> None:
+        command = [sys.executable, "-m", "fedmm_cli", *words[1:], "--port", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip().rstrip("/")
+        assert self.address.startswith("http"), "it ended before it served"
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+            self.process = None
+
+    def ask(self, words: list[str]) -> None:
+        """``curl`` itself, of this server."""
+        there = [word.replace("localhost:8000", self.address) for word in words]
+        answer = subprocess.run([*there, "--fail"], capture_output=True, text=True, check=True).stdout
+        assert "error" not in json.loads(answer)
+
+
+def run_line(line: str, served: Served) -> None:
+    """One line of the shell, by the function that the console script calls; what goes on beside it, in a process."""
+    words = shlex.split(line)
+    if words[:2] == ["fedmm", "serve"]:
+        assert words.pop() == "&", "a server in front of the shell ends the page"
+        return served.start(words)
+    if words[0] == "curl":
+        return served.ask(words)
+    if words == ["kill", "%1"]:
+        return served.stop()
+    if words[0] == "python" and words[1].startswith("out/"):
+        subprocess.run([sys.executable, *words[1:]], check=True)
+        return None
+    run_fedmm(line)
+    return None
+
+
+def run_fedmm(line: str) -> None:
+    """A line that ends with its command."""
     if any(line == prefix or line.startswith(f"{prefix} ") for prefix in LEFT_OUT):
         return
     words = shlex.split(line)
@@ -127,19 +171,23 @@ def run_page(page: Path, folder: Path) -> tuple[int, int]:
     """Every block; returns how many lines of the shell and blocks of Python there were."""
     names: dict[str, Any] = {"__name__": "documents"}
     shell = python = 0
-    for block in blocks_of(page):
-        forget_own_parts()
-        if block.language == "python":
-            run_python(block.text, names)
-            python += 1
-        elif block.language == "toml" and "[study]" in block.text:
-            name = re.search(r'^name = "(\w+)"', block.text, re.MULTILINE)
-            assert name is not None
-            (folder / f"{name[1]}.toml").write_text(block.text, encoding="utf-8")
-        elif block.language == "bash":
-            for line in lines_of(block.text):
-                run_line(line)
-                shell += 1
+    served = Served()
+    try:
+        for block in blocks_of(page):
+            forget_own_parts()
+            if block.language == "python":
+                run_python(block.text, names)
+                python += 1
+            elif block.language == "toml" and "[study]" in block.text:
+                name = re.search(r'^name = "(\w+)"', block.text, re.MULTILINE)
+                assert name is not None
+                (folder / f"{name[1]}.toml").write_text(block.text, encoding="utf-8")
+            elif block.language == "bash":
+                for line in lines_of(block.text):
+                    run_line(line, served)
+                    shell += 1
+    finally:
+        served.stop()
     return shell, python
 
 

@@ -152,6 +152,13 @@ def test_where_the_best_round_is_the_last_the_command_that_goes_on_is_one_that_m
     assert entry.text.startswith("One round is few: ")
 
 
+def test_a_private_run_keeps_its_last_round_and_is_told_nothing_of_rounds() -> None:
+    private = ExperimentConfig.model_validate({"model": {"gating_init": 0.1}, "privacy": {"epsilon": 8.0}})
+    last = healthy() | {"best_round": 30}
+    assert len(advised(CONFIG, last)) == 1
+    assert advised(private, last) == []
+
+
 @pytest.mark.parametrize(("best", "p", "told"), [(7, 0.3, True), (8, 0.3, False), (7, 0.01, False)])
 def test_an_early_best_round_without_a_sure_gain_names_what_to_try(best: int, p: float, told: bool) -> None:
     found = advised(CONFIG, measured("popularity", 0.07, p) | {"best_round": best})
