@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fedmm.experiment import RoundReport
 
 SHOWN_ROUNDS = 12
+GAP = 2  # between columns, as rich pads them
 BAR_WIDTH = 30
 REFRESHED = 2  # times a second
 BEST = "best"
@@ -173,7 +174,7 @@ def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
     widths = {name: max(len(name), *(len(cells.get(name, "")) for cells in rows)) for name in names}
     routed = [name for name in names if name.startswith("w_")]
     for leaving in (*routed, "gate", "loss", "seconds"):
-        if sum(widths[name] + 1 for name in names) <= width:
+        if sum(widths[name] + GAP for name in names) - GAP <= width:
             break
         names = [name for name in names if name != leaving]
     return names

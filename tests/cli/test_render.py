@@ -246,6 +246,19 @@ def test_the_live_table_shows_the_last_rounds_and_one_best(width: int, monkeypat
     assert "warning: look out" in written
 
 
+@pytest.mark.parametrize("columns", range(46, 80, 3))
+def test_the_live_table_cuts_no_number(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    observer = LiveObserver(Terminal(), "full/ndcg_at_10")
+    observer.console = Console(file=io.StringIO(), force_terminal=True, width=columns)
+    for report in round_reports():
+        report.warmup = False
+        observer.round_done(report, 65.0)
+    shown = io.StringIO()
+    Console(file=shown, width=columns).print(observer._draw())
+    assert "…" not in shown.getvalue()
+
+
 def test_a_plain_round_is_one_line_however_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     stream = io.StringIO()

@@ -78,6 +78,20 @@ def options_of(words: list[str]) -> tuple[str, set[str]]:
     return named, {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "decisions"], ids=name_of)
+def test_every_decision_has_its_date_its_evidence_and_the_command_that_repeats_it(page: Path) -> None:
+    """Or says that none does."""
+    _, *decisions = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert decisions
+    for decision in decisions:
+        heading = decision.splitlines()[0]
+        assert re.search(r"^\*20\d\d-\d\d-\d\d\*$", decision, flags=re.MULTILINE), heading
+        assert "**Evidence.**" in decision, heading
+        _, _, command = decision.partition("**Command.**")
+        assert "`" in command or "not kept" in command, heading
+        assert [path for path in re.findall(r"\btests/[\w/.]+\w", command) if not (ROOT / path).exists()] == [], heading
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_and_option_exists(page: Path) -> None:
     for line in commands_in(page):
