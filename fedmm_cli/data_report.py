@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -53,7 +54,8 @@ def print_dataset(facts: Mapping[str, Any]) -> None:
         "split": f"{split['name']}: {split['validation']:,} users asked on validation, {split['test']:,} on test",
     }
     for name, own in facts["features"].items():
-        lines[name] = f"{own['width']} numbers for {own['coverage']:.1%} of the items, from {own['source'] or 'memory'}"
+        source = Path(own["source"]).name if own["source"] else "memory"
+        lines[name] = f"{own['width']} numbers for {own['coverage']:.1%} of the items, from {source}"
     for name, label in (("history_length", "history"), ("popularity", "popularity")):
         own = facts[name]
         lines[label] = f"{own['least']:,} to {own['most']:,}, median {own['median']:g}: {_bars(own['histogram'])}"

@@ -71,6 +71,15 @@ def without_flag_types(command: Any) -> Any:
     for parameter in command.params:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
             parameter.metavar = ""
+    made = command.get_help_option
+
+    def help_option(context: Any) -> Any:
+        option = made(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    command.get_help_option = help_option
     for own in getattr(command, "commands", {}).values():
         without_flag_types(own)
     return command

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmm.utils.text import counted, in_bytes, metric_words, share
-from fedmm_cli.lines import hanging, print_facts
+from fedmm_cli.lines import columns_that_fit, hanging, print_facts
 from fedmm_cli.render import make_console, print_result
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fedmm.runs.result import TrainResult
 
 STYLES = {"running": "green", "stopped": "yellow", "crashed": "red", "finished": ""}
+HEADS = ("kind", "state", "best", "seed", "done", "size", "age", "folder")
+DISPENSABLE = ("seed", "size", "age", "done")  # on a narrow screen, the first first: folders stay whole, to be copied
+STATE = HEADS.index("state")
 DAY, HOUR, MINUTE = 86_400, 3_600, 60
 
 
@@ -31,18 +34,14 @@ def print_entries(entries: Sequence[Entry]) -> None:
         return
     metrics = {entry.metric for entry in entries}
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("kind", "state"):
-        table.add_column(column, no_wrap=True)
-    for column in ("best", "seed", "done", "size", "age"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("folder", overflow="fold")
-    for entry in entries:
-        value = "" if entry.value is None else share(entry.value)
-        seed = "" if entry.seed is None else str(entry.seed)
-        table.add_row(
-            entry.kind, Text(entry.state, style=STYLES[entry.state]), value, seed, _done(entry),
-            in_bytes(entry.num_bytes), age(entry.age_seconds), str(entry.folder),
-        )  # fmt: skip
+    rows = [_cells(entry) for entry in entries]
+    kept = columns_that_fit(console.width, HEADS, rows, DISPENSABLE, gap=2)
+    for at in kept:
+        folder, right = HEADS[at] == "folder", at > 1
+        table.add_column(HEADS[at], justify="right" if right and not folder else "left", no_wrap=not folder,
+                         overflow="fold")  # fmt: skip
+    for entry, cells in zip(entries, rows, strict=True):
+        table.add_row(*(Text(cells[at], style=STYLES[entry.state] if at == STATE else "") for at in kept))
     console.print(table)
     total = in_bytes(sum(entry.num_bytes for entry in entries))
     what = metric_words(metrics.pop()) if len(metrics) == 1 else "each by its own metric"
@@ -89,6 +88,14 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _cells(entry: Entry) -> list[str]:
+    """One entry by the columns of ``HEADS``."""
+    value = "" if entry.value is None else share(entry.value)
+    seed = "" if entry.seed is None else str(entry.seed)
+    size, since = in_bytes(entry.num_bytes), age(entry.age_seconds)
+    return [entry.kind, entry.state, value, seed, _done(entry), size, since, str(entry.folder)]
 
 
 def _done(entry: Entry) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedmm.runs.listing import list_entries
 from fedmm_cli.app import main
-from fedmm_cli.runs_report import age
+from fedmm_cli.runs_report import age, print_entries
 from worlds import tiny_world
 from worlds.tiny_world import csv as csv_bytes
 from worlds.tiny_world import rows
@@ -31,6 +33,26 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("columns", [50, 60, 100])
+def test_a_list_keeps_folders_and_values_whole(
+    here: Path, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del here
+    monkeypatch.setenv("COLUMNS", str(columns))
+    folder = "runs/movielens-residual"
+    (entry,) = list_entries([Path("runs/a")])
+    print_entries([replace(entry, folder=Path(folder), seed=123_456)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].rstrip().endswith(f" {folder}")
+    assert max(map(len, lines)) <= columns
+    assert ("seed" in lines[0]) == (columns == 100)
+
+
+def test_no_help_shows_a_type_beside_a_flag(run: Any) -> None:
+    for command in ([], ["train"], ["runs", "list"]):
+        assert "<bool>" not in run(*command, "--help").stdout
 
 
 def test_list_and_show(run: Any, here: Path) -> None:
