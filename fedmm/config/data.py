@@ -35,7 +35,10 @@ def moment(text: str) -> float:
 class DataConfig(Section):
     """Which interactions and item features, and how they are split."""
 
-    name: str = Field("movielens-small", description="a named dataset: movielens-small, movielens-small-5core, ml-100k")
+    name: str = Field(
+        "movielens-small",
+        description="a named dataset, such as movielens-small, ml-100k, ml-1m, amazon-toys (all: fedmm data list)",
+    )
     path: Path | None = Field(None, description="your own interactions file; replaces name")
     visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
     text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.prepared import Prepared, prepare_file, prepare_raw
+from fedmm.data.public import EVENTS, ITEMS, PUBLIC, kept
 from fedmm.data.readers import read_interactions, read_titles
 from fedmm.data.sources import read_sources
 from fedmm.data.title_files import load_titles
@@ -24,6 +26,17 @@ from fedmm.data.types import BoolArray, Dataset, IntArray, ItemFeatures
 from fedmm.errors import DataError
 
 Titles = Mapping[str, str]  # item id -> title
+PLAIN = {
+    "columns": None,
+    "header": None,
+    "encoding": None,
+    "decimal": ".",
+    "sql": None,
+    "user_column": None,
+    "item_column": None,
+    "rating_column": None,
+    "timestamp_column": None,
+}  # how fetched tables are written
 BUNDLED = Path(str(resources.files("fedmm.data"))) / "bundled"
 """The data files that ship with the package; wheels are installed unpacked, so this is a folder."""
 
@@ -44,7 +57,7 @@ class DatasetInfo:
 @dataclass(frozen=True)
 class _Named:
     load: Callable[[DataConfig], tuple[Prepared, Titles]]
-    features: Path
+    features: Path | None
     info: Callable[[], DatasetInfo]
 
 
@@ -196,6 +209,23 @@ def _read_ml100k(folder: Path) -> RawInteractions:
     return raw
 
 
+def _load_public(name: str, config: DataConfig) -> tuple[Prepared, Titles]:
+    folder = kept(name)
+    plain = config.model_copy(update=PLAIN)
+    path = folder / EVENTS
+    prepared = prepare_file(path, lambda: read_interactions(path, plain), config)
+    return prepared, read_titles(folder / ITEMS)
+
+
+def _public_info(name: str) -> DatasetInfo:
+    about = PUBLIC[name]
+    try:
+        where, available = str(kept(name)), True
+    except DataError:
+        where, available = f"run: fedmm data fetch {name}", False
+    return DatasetInfo(name, available, where, about.description, *(about.counts or (None, None, None)))
+
+
 def _movielens_small_info() -> DatasetInfo:
     description = "MovieLens ml-latest-small: films with a poster, 5-core"
     return DatasetInfo("movielens-small", True, str(BUNDLED), description, 597, 1849, 56166)
@@ -224,4 +254,5 @@ _NAMED: Mapping[str, _Named] = {
         _load_movielens_small_5core, BUNDLED / "movielens-small-5core.features.npz", _movielens_small_5core_info
     ),
     "ml-100k": _Named(_load_ml100k, BUNDLED / "ml-100k.features.npz", _ml100k_info),
+    **{name: _Named(partial(_load_public, name), None, partial(_public_info, name)) for name in PUBLIC},
 }

@@ -197,7 +197,7 @@ def test_unknown_names_have_a_nearest():
 
 
 def test_list():
-    small, whole, large = list_datasets()
+    small, whole, large, *_ = list_datasets()
     assert (whole.name, whole.available) == ("movielens-small-5core", True)
     assert (whole.num_users, whole.num_items, whole.num_interactions) == (610, 3650, 90_274)
     assert (small.name, small.available, small.num_users, small.num_items) == ("movielens-small", True, 597, 1849)
