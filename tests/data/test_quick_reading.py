@@ -122,3 +122,52 @@ def test_what_is_wrong_is_told_with_its_line(odd: str, tmp_path: Path) -> None:
     path.write_text(HEAD + PLAIN + odd)
     with pytest.raises(DataError, match="line 42"):
         read_interactions(path, DataConfig(path=path))
+
+
+NAMES = st.text("AB01_-.xyz~é", min_size=1, max_size=4) | st.sampled_from(
+    ["0000031852", "1.0", "NA", "nan", "1E+5", "7"]
+)
+NAMED = st.tuples(NAMES, NAMES, st.integers(1, 5), st.integers(0, 9))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(NAMED, min_size=1, max_size=60), delimiter=st.sampled_from([",", "\t", ";"]))
+def test_texts_for_ids_are_those_of_the_slow_path(
+    events: list[tuple[str, str, int, int]], delimiter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "named.txt"
+    rows = [("user", "item", "rating", "timestamp"), *events]
+    quote = '"' if delimiter != "\t" and len(events) % 2 else ""
+    lines = (delimiter.join((f"{quote}{u}{quote}", f"{quote}{i}{quote}", str(r), str(t))) for u, i, r, t in rows)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found: list[object] = []
+    for smallest in (0, 1 << 60):
+        with monkeypatch.context() as patch:
+            patch.setattr(quick, "SMALLEST", smallest)
+            try:
+                raw = read_interactions(path, DataConfig(path=path))
+                found.append((rows_of(raw), raw.user_ids.tolist(), raw.item_ids.tolist(), raw.notes))
+            except DataError as error:
+                found.append(str(error))
+    assert found[0] == found[1]
+
+
+def test_plain_texts_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amazon's ids, whole numbers that texts follow, and numbers of more digits than 32 bits hold."""
+    path = tmp_path / "named.csv"
+    users = [f"A{n % 17:03d}XQ" for n in range(200)]
+    items = [*(str(n) for n in range(150)), *("0000031852", "B00", "98765432109876543210") * 17][:200]
+    path.write_text(HEAD + "".join(f"{u},{i},{n}\n" for n, (u, i) in enumerate(zip(users, items, strict=True))))
+    raw = quickly(path, DataConfig(path=path), monkeypatch)
+    assert raw.user_ids[raw.users].tolist() == users
+    assert raw.item_ids[raw.items].tolist() == items
+    assert raw.item_ids.tolist() == list(dict.fromkeys(items))
+
+
+def test_files_end_to_end_are_not_plain(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    rows = "".join(f"u{n % 5},i{n % 7}\n" for n in range(40))
+    path.write_text(("user,item\n" + rows) * 2)
+    raw = read_interactions(path, DataConfig(path=path))
+    assert len(raw) == 80
+    assert "user" not in raw.user_ids.tolist()

@@ -26,6 +26,11 @@ def tidy(text: str) -> str:
     return text if text.isascii() else text.strip(UNSEEN).strip()
 
 
+def is_spoiled(text: str) -> bool:
+    """Whether an id is written as the decimal of a whole number, or as a spreadsheet rounds one."""
+    return text[-1] in "0123456789" and (_DECIMAL.fullmatch(text) or _ROUNDED.fullmatch(text)) is not None
+
+
 def with_whole_ids(raw: RawInteractions) -> RawInteractions:
     """``raw`` with ids such as 7.0, as programs write whole numbers beside missing ones, as 7, where all are such.
 

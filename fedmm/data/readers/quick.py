@@ -1,7 +1,9 @@
-"""Plain files of whole-number ids, in pieces and in several threads: what most large files are.
+"""Plain files, in pieces and in several threads: what most large files are. Ids are whole numbers, or texts of which
+each piece has a dictionary.
 
-A piece that is not plain in any way (a quote, a blank line, an id with a sign, a value that is no number) ends the
-attempt: the file is then read as a whole (``delimited.py``), which says what is wrong where something is.
+A piece that is not plain in any way (a line break in quotes, a blank line, an id with a space, a missing one, a value
+that is no number) ends the attempt: the file is then read as a whole (``delimited.py``), which says what is wrong where
+something is.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 from fedmm.data.ordering import pieces
 from fedmm.data.preparation import RawInteractions, StrArray
 from fedmm.data.readers.columns import SYNONYMS
+from fedmm.data.readers.dates import DIGITS, YEARS
+from fedmm.data.readers.ids import is_spoiled
+from fedmm.data.readers.plausible import MISSING
 from fedmm.data.readers.sniffing import Layout
 from fedmm.data.types import IntArray
 
@@ -34,6 +39,10 @@ class NotPlainError(Exception):
     """A piece of the file is not what this module reads."""
 
 
+class NotWholeError(NotPlainError):
+    """Ids of the role that is the argument are not all whole numbers."""
+
+
 @dataclass(eq=False)
 class _Columns:
     """Columns as they fill, with room for more rows than there are."""
@@ -42,6 +51,7 @@ class _Columns:
     room: int = 0
     filled: int = 0
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    texts: dict[str, list[Any]] = field(default_factory=dict)  # of ids that are texts: each piece's dictionary array
 
     def reserve(self, num_rows: int, share: float) -> int:
         """Room for ``num_rows`` more, ``share`` of the whole file; where they begin."""
@@ -64,36 +74,66 @@ def read_quick(path: Path, layout: Layout, *, ratings: bool) -> RawInteractions 
     wanted = {role: kind for role, kind in kinds.items() if getattr(columns, role) is not None}
     kept = {role: kind for role, kind in wanted.items() if role != "rating" or ratings}
     try:
-        found = _read(path, layout, _Columns(kept))
+        found = _in_any_way(path, layout, kept)
     except (NotPlainError, OSError):
         return None
     values = {role: array[: found.filled] for role, array in found.arrays.items()}
-    users, items = _encoded(values["user"]), _encoded(values["item"])
-    if users is None or items is None or not found.filled:
+    if not found.filled or ("timestamp" in values and _may_be_dates(values["timestamp"])):
+        return None
+    users, items = (
+        _encoded(values[role]) if role in values else _joined(found.texts[role]) for role in ("user", "item")
+    )
+    if users is None or items is None:
         return None
     notes = (f"{path.name}: {layout.description}", *layout.remarks)
     own = values.get("rating"), values.get("timestamp")
     return RawInteractions(str(path), users[0], items[0], users[1], items[1], *own, notes)
 
 
+def _in_any_way(path: Path, layout: Layout, kinds: dict[str, Any]) -> _Columns:
+    """The columns, with ids as texts where they are not whole numbers."""
+    while True:
+        try:
+            return _read(path, layout, _Columns(kinds))
+        except NotWholeError as error:
+            kinds = {role: kind for role, kind in kinds.items() if role != error.args[0]}
+
+
+def _may_be_dates(times: NDArray[Any]) -> bool:
+    """Whether all numbers lie where dates written as one number do (20120406)."""
+    low, high = float(times.min()), float(times.max())
+    return any(YEARS[0] * unit <= low and high < YEARS[1] * unit for unit in (10.0 ** (size - 4) for size in DIGITS))
+
+
 def _read(path: Path, layout: Layout, columns: _Columns) -> _Columns:
-    size = path.stat().st_size
-    running: list[Future[None]] = []
+    size, header = path.stat().st_size, _header(path) if layout.has_header else b""
+    running: list[Future[dict[str, Any]]] = []
     seen = 0
+
+    def take(done: Future[dict[str, Any]]) -> None:
+        for role, texts in done.result().items():
+            columns.texts.setdefault(role, []).append(texts)
+
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for piece in _whole_lines(path, layout.has_header):
-            if b"\r" in piece or b'"' in piece:
+            if b"\r" in piece or (b'"' in piece and not layout.quoted) or (header and header in b"\n" + piece):
                 raise NotPlainError
             seen += len(piece)
             num_rows = piece.count(b"\n") + (not piece.endswith(b"\n"))
             begin = columns.reserve(num_rows, min(1.0, seen / size))
             places = {role: array[begin : begin + num_rows] for role, array in columns.arrays.items()}
-            running.append(pool.submit(_parse, piece, layout, places))
+            running.append(pool.submit(_parse, piece, layout, num_rows, places))
             if len(running) > 2 * THREADS:
-                running.pop(0).result()
+                take(running.pop(0))
         for one in running:
-            one.result()
+            take(one)
     return columns
+
+
+def _header(path: Path) -> bytes:
+    """The first line between line breaks, as it would stand again where files were put end to end."""
+    with path.open("rb") as file:
+        return b"\n" + file.readline(LONGEST_LINE).rstrip(b"\n") + b"\n"
 
 
 def _whole_lines(path: Path, has_header: bool) -> Iterator[bytes]:
@@ -117,8 +157,9 @@ def _whole_lines(path: Path, has_header: bool) -> Iterator[bytes]:
         yield rest
 
 
-def _parse(piece: bytes, layout: Layout, places: dict[str, NDArray[Any]]) -> None:
-    """Writes a piece's columns into their places. Raises NotPlainError for whatever is not plain."""
+def _parse(piece: bytes, layout: Layout, num_rows: int, places: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Writes a piece's columns into their places, and returns those of ids without a place: texts as dictionary arrays.
+    Raises NotPlainError for whatever is not plain."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
@@ -127,8 +168,10 @@ def _parse(piece: bytes, layout: Layout, places: dict[str, NDArray[Any]]) -> Non
         raise NotPlainError
     assert layout.columns is not None
     names = {role: place for role in SYNONYMS if (place := getattr(layout.columns, role)) is not None}
-    ids, number = pa.string(), pa.float64()
-    types = {f"c{place}": ids if role in ("user", "item") else number for role, place in names.items()}
+    whole, texts = pa.string(), pa.dictionary(pa.int32(), pa.string())
+    kinds = {role: (whole if role in places else texts) for role in ("user", "item")}
+    types = {f"c{place}": kinds.get(role, pa.float64()) for role, place in names.items()}
+    found: dict[str, Any] = {}
     try:
         table = csv.read_csv(
             pa.BufferReader(piece),
@@ -137,15 +180,21 @@ def _parse(piece: bytes, layout: Layout, places: dict[str, NDArray[Any]]) -> Non
                 use_threads=False,
                 block_size=len(piece) + 1,
             ),
-            parse_options=csv.ParseOptions(delimiter=layout.delimiter, quote_char=False),
+            parse_options=csv.ParseOptions(delimiter=layout.delimiter, quote_char='"' if layout.quoted else False),
             convert_options=csv.ConvertOptions(column_types=types, include_columns=list(types), check_utf8=False),
         )
         for role, place in names.items():
             column = table.column(f"c{place}").combine_chunks()
-            if len(column) != len(places["user"]) or (column.null_count and role != "rating"):
+            if len(column) != num_rows or (column.null_count and role != "rating"):
                 raise NotPlainError
-            if role in ("user", "item"):
-                places[role][:] = _whole(column, pc.cast(column, pa.int32()))
+            if role in kinds and role not in places:
+                found[role] = _plain_texts(column)
+                continue
+            if role in kinds:
+                try:
+                    places[role][:] = _whole(column, pc.cast(column, pa.int32()))
+                except (NotPlainError, pa.ArrowInvalid):
+                    raise NotWholeError(role) from None
                 continue
             values = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
             if not (np.isfinite(values) | (role == "rating") & np.isnan(values)).all():
@@ -154,6 +203,40 @@ def _parse(piece: bytes, layout: Layout, places: dict[str, NDArray[Any]]) -> Non
                 places[role][:] = values
     except pa.ArrowInvalid:
         raise NotPlainError from None
+    return found
+
+
+def _plain_texts(column: Any) -> Any:
+    """A dictionary array of ids as they stand. Raises NotPlainError where one is not what the slow path would keep."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):
+        column = column.unify_dictionaries().combine_chunks()
+    for text in column.dictionary.to_pylist():
+        if text != text.strip() or not text or text in MISSING or is_spoiled(text):
+            raise NotPlainError
+    return column
+
+
+def _joined(pieces_of: list[Any]) -> tuple[StrArray, IntArray]:
+    """Distinct texts in order of first appearance, and codes [n]."""
+    import pyarrow as pa
+
+    whole = pa.chunked_array(pieces_of).unify_dictionaries()
+    ids = np.array(whole.chunk(0).dictionary.to_pylist(), dtype=np.str_)
+    codes = np.concatenate([np.asarray(chunk.indices) for chunk in whole.chunks])
+    first = np.full(len(ids), -1, np.int32)
+    for part in reversed(list(pieces(len(codes)))):
+        rows = np.arange(part.start, part.stop, dtype=np.int32)
+        first[codes[part][::-1]] = rows[::-1]
+    order = np.argsort(first, kind="stable")
+    if np.array_equal(order, np.arange(len(ids))):
+        return ids, codes
+    rank = np.empty(len(ids), np.int32)
+    rank[order] = np.arange(len(ids), dtype=np.int32)
+    for part in pieces(len(codes)):
+        codes[part] = rank[codes[part]]
+    return ids[order], codes  # type: ignore[return-value]  # 32 bits do as well
 
 
 def _whole(texts: Any, cast: Any) -> NDArray[np.int32]:
