@@ -9,6 +9,7 @@ something is.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from fedmm.data.ordering import pieces
 from fedmm.data.preparation import RawInteractions, StrArray
 from fedmm.data.readers.columns import SYNONYMS
 from fedmm.data.readers.dates import DIGITS, YEARS
-from fedmm.data.readers.ids import is_spoiled
+from fedmm.data.readers.ids import is_spoiled, tidy
 from fedmm.data.readers.plausible import MISSING
 from fedmm.data.readers.sniffing import Layout
 from fedmm.data.types import IntArray
@@ -31,6 +32,9 @@ SMALLEST = 1 << 22  # bytes of a file that is worth it
 PIECE_BYTES = 1 << 23
 LONGEST_LINE = 1 << 20
 MOST_DIGITS = 9  # of an id: more do not fit 32 bits
+FIRST_BYTES = 1 << 16  # that tell whether ids are whole numbers
+# White space around an id or none at all, a word that may stand for none, a decimal, a power: looked at one by one.
+_SUSPICIOUS = re.compile(r"(?m)^$|^\s|\s$|^[Nn<\\]|\.0$|E\+")
 ROOM = 8  # a table of ids may be so many times as long as the file has rows
 THREADS = 4
 
@@ -80,9 +84,12 @@ def read_quick(path: Path, layout: Layout, *, ratings: bool) -> RawInteractions 
     values = {role: array[: found.filled] for role, array in found.arrays.items()}
     if not found.filled or ("timestamp" in values and _may_be_dates(values["timestamp"])):
         return None
-    users, items = (
-        _encoded(values[role]) if role in values else _joined(found.texts[role]) for role in ("user", "item")
-    )
+    try:
+        users, items = (
+            _encoded(values[role]) if role in values else _joined(found.texts[role]) for role in ("user", "item")
+        )
+    except NotPlainError:
+        return None
     if users is None or items is None:
         return None
     notes = (f"{path.name}: {layout.description}", *layout.remarks)
@@ -91,7 +98,17 @@ def read_quick(path: Path, layout: Layout, *, ratings: bool) -> RawInteractions 
 
 
 def _in_any_way(path: Path, layout: Layout, kinds: dict[str, Any]) -> _Columns:
-    """The columns, with ids as texts where they are not whole numbers."""
+    """The columns, with ids as texts where they are not whole numbers: the first lines tell, and where others say
+    otherwise all is read again."""
+    first = next(_whole_lines(path, layout.has_header), b"")
+    first = first[: first.rfind(b"\n", 0, FIRST_BYTES) + 1] or first
+    num_rows = first.count(b"\n") + (not first.endswith(b"\n"))
+    for _ in ("user", "item"):
+        try:
+            places = {one: np.empty(num_rows, kind) for one, kind in kinds.items()}
+            _parse(first, layout, num_rows, places)
+        except NotWholeError as error:
+            kinds = {role: kind for role, kind in kinds.items() if role != error.args[0]}
     while True:
         try:
             return _read(path, layout, _Columns(kinds))
@@ -188,7 +205,7 @@ def _parse(piece: bytes, layout: Layout, num_rows: int, places: dict[str, NDArra
             if len(column) != num_rows or (column.null_count and role != "rating"):
                 raise NotPlainError
             if role in kinds and role not in places:
-                found[role] = _plain_texts(column)
+                found[role] = column
                 continue
             if role in kinds:
                 try:
@@ -206,16 +223,13 @@ def _parse(piece: bytes, layout: Layout, num_rows: int, places: dict[str, NDArra
     return found
 
 
-def _plain_texts(column: Any) -> Any:
-    """A dictionary array of ids as they stand. Raises NotPlainError where one is not what the slow path would keep."""
-    import pyarrow as pa
-
-    if isinstance(column, pa.ChunkedArray):
-        column = column.unify_dictionaries().combine_chunks()
-    for text in column.dictionary.to_pylist():
-        if text != text.strip() or not text or text in MISSING or is_spoiled(text):
-            raise NotPlainError
-    return column
+def _refuse_spoiled(texts: list[str]) -> None:
+    """Raises NotPlainError where one of the ids is not what the slow path would keep as it is."""
+    whole = "\n".join(texts)
+    if whole.isascii() and not _SUSPICIOUS.search(whole):
+        return
+    if any(not text or text != tidy(text) or text in MISSING or is_spoiled(text) for text in texts):
+        raise NotPlainError
 
 
 def _joined(pieces_of: list[Any]) -> tuple[StrArray, IntArray]:
@@ -223,7 +237,9 @@ def _joined(pieces_of: list[Any]) -> tuple[StrArray, IntArray]:
     import pyarrow as pa
 
     whole = pa.chunked_array(pieces_of).unify_dictionaries()
-    ids = np.array(whole.chunk(0).dictionary.to_pylist(), dtype=np.str_)
+    texts = whole.chunk(0).dictionary.to_pylist()
+    _refuse_spoiled(texts)
+    ids = np.array(texts, dtype=np.str_)
     codes = np.concatenate([np.asarray(chunk.indices) for chunk in whole.chunks])
     first = np.full(len(ids), -1, np.int32)
     for part in reversed(list(pieces(len(codes)))):
@@ -236,7 +252,7 @@ def _joined(pieces_of: list[Any]) -> tuple[StrArray, IntArray]:
     rank[order] = np.arange(len(ids), dtype=np.int32)
     for part in pieces(len(codes)):
         codes[part] = rank[codes[part]]
-    return ids[order], codes  # type: ignore[return-value]  # 32 bits do as well
+    return ids[order], codes
 
 
 def _whole(texts: Any, cast: Any) -> NDArray[np.int32]:
