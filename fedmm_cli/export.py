@@ -12,7 +12,7 @@ import typer
 from fedmm_cli.options import Debug, Json, Parts, Quiet, use_parts
 
 if TYPE_CHECKING:
-    from fedmm.serving.export import Exported
+    from fedmm.runs.export import Exported
 
 WHAT, MLFLOW = "What", "MLflow"
 
@@ -52,8 +52,8 @@ def export(
     use_parts(parts)
     format = format or ("onnx" if register is None else "mlflow")
     _require(format, output, register, alias, tracking_uri)
+    from fedmm.runs.export import export_model, require_exportable
     from fedmm.runs.model import TrainedModel
-    from fedmm.serving.export import export_model, require_exportable
     from fedmm_cli.output import print_json
     from fedmm_cli.progress import QuietObserver, StageObserver
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from fedmm.runs.folder import evaluated_params, require_complete, restore, resto
 from fedmm.runs.result import DatasetFacts
 from fedmm.runs.warm import started_from, warm_start
 from fedmm.utils.lists import require_list
+
+if TYPE_CHECKING:
+    from fedmm.runs.export import Exported
 
 Changes = Callable[[ExperimentConfig], ExperimentConfig]
 
@@ -330,6 +333,32 @@ class TrainedModel:
         ['i3', 'i4']
         """
         return self._chooser.explain(self._chooser.asked(history, None, user, None, warn), items, k, warn)
+
+    def export(
+        self,
+        format: str,
+        output: Path | str,
+        *,
+        weights: str | None = None,
+        top: int | None = None,
+        tell: Tell | None = None,
+    ) -> Exported:
+        """Writes the model for other programs, as ``fedmm export`` does: ``format`` is onnx, torch, safetensors, mlflow
+        or bundle, ``output`` a file, for the last two a folder. Users' personal parameters are in none.
+
+        ``weights`` are float32, bfloat16 or int8 (by default float32, in a bundle bfloat16), ``top`` makes an onnx or
+        torch graph return so many best items. Raises ConfigError for what cannot be or needs packages of the extra
+        ``export``, StorageError where ``output`` cannot be written.
+
+        >>> import fedmm.testing, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = fedmm.testing.tiny_run().model.export("safetensors", f"{folder}/model.safetensors")
+        >>> found.weights, found.format
+        ('float32', 'safetensors')
+        """
+        from fedmm.runs.export import export_model
+
+        return export_model(self, format, Path(output), weights=weights, top=top, tell=tell)
 
     @cached_property
     def _chooser(self) -> Chooser:

@@ -24,8 +24,8 @@ import torch
 from serving import exchange, fedmm
 
 from fedmm.evaluation.ranking import rank_queries
+from fedmm.runs.export import export_model
 from fedmm.runs.trained import TrainedModel
-from fedmm.serving.export import export_model
 
 KINDS: dict[str, list[str]] = {
     "hybrid": [],

@@ -217,7 +217,7 @@ def test_every_built_in_kind_has_a_portable_form() -> None:
 def test_the_examples_of_docstrings_run() -> None:
     modules = [importlib.import_module(f"fedmm.{name}") for name in (
         "portable.model", "portable.products", "portable.ranker", "portable.weights", "runs.portable_model",
-        "serving.export",
+        "runs.export",
     )]  # fmt: skip
     results = [doctest.testmod(module) for module in modules]
     assert [result.failed for result in results] == [0] * len(modules)

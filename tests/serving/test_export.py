@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from fedmm.errors import ConfigError
+from fedmm.portable import graphs
 from fedmm.portable.ranker import Ranker
+from fedmm.runs.export import FORMATS, export_model
 from fedmm.runs.model import Run, TrainedModel
 from fedmm.runs.train import run_training
-from fedmm.serving import graphs
-from fedmm.serving.export import FORMATS, export_model
 from fedmm.utils.seeding import numpy_stream
 from fedmm_cli.app import main
 from worlds.run_world import Watcher, tiny, write_data

@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmm.errors import ConfigError
+from fedmm.portable import graphs
 from fedmm.portable.files import Portable, write_portable
 from fedmm.portable.weights import PRECISIONS
 from fedmm.runs.portable_mlflow import write_mlflow
 from fedmm.runs.portable_model import portable_of
-from fedmm.serving import graphs
 from fedmm.utils.files import storage_error, write_atomically
 
 if TYPE_CHECKING:
-    from fedmm.runs.model import TrainedModel
+    from fedmm.runs.trained import TrainedModel
 
 FORMATS = ("onnx", "torch", "mlflow", "safetensors", "bundle")
 FOLDERS = ("mlflow", "bundle")
 FILE_OF = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 WITH_TOP = ("onnx", "torch")
-SCRIPT = Path(__file__).parent / "on_device.py"
+SCRIPT = Path(graphs.__file__).parent / "on_device.py"
 Tell = Callable[[str], None]
 
 
