@@ -35,6 +35,9 @@ def export(
     output: Annotated[Path | None, _option("--output", "PATH", "A file; a folder for mlflow and bundle.", WHAT)] = None,
     weights: Annotated[str | None, _option("--weights", "WORD", WEIGHTS, WHAT)] = None,
     top: Annotated[int | None, _option("--top", "INT", TOP, WHAT)] = None,
+    user: Annotated[
+        str | None, _option("--user", "ID", "This user's own model, where the run keeps personal parameters.", WHAT)
+    ] = None,
     register: Annotated[
         str | None, _option("--register", "NAME", "Also a new version in MLflow's registry.", MLFLOW)
     ] = None,
@@ -51,7 +54,7 @@ def export(
     del debug
     use_parts(parts)
     format = format or ("onnx" if register is None else "mlflow")
-    _require(format, output, register, alias, tracking_uri)
+    _require(format, output, register, alias, tracking_uri, user)
     from fedmm.runs.export import export_model, require_exportable
     from fedmm.runs.model import TrainedModel
     from fedmm_cli.output import print_json
@@ -62,7 +65,7 @@ def export(
     model = TrainedModel.load(run, tell=observer.stage)
     found, version = None, None
     if output is not None:
-        found = export_model(model, format, output, weights=weights, top=top, tell=observer.stage)
+        found = export_model(model, format, output, weights=weights, top=top, user=user, tell=observer.stage)
     if register is not None:
         from fedmm.serving.registry import register as register_version
 
@@ -76,7 +79,12 @@ def export(
 
 
 def _require(
-    format: str, output: Path | None, register: str | None, alias: str | None, tracking_uri: str | None
+    format: str,
+    output: Path | None,
+    register: str | None,
+    alias: str | None,
+    tracking_uri: str | None,
+    user: str | None,
 ) -> None:
     """Raises ConfigError where it is not said what to do, or what is said has no effect."""
     from fedmm.errors import ConfigError
@@ -86,6 +94,8 @@ def _require(
         raise ConfigError(f"It is not said {missing}.", "Give --output PATH, or --register NAME for MLflow.")
     if register is not None and format != "mlflow":
         raise ConfigError(f"--register is not for --format {format}.", "Leave --format out, or make it mlflow.")
+    if register is not None and user is not None:
+        raise ConfigError("--user is not for --register: MLflow would show one user's model to all.", "Use --output.")
     if alias is not None and not re.fullmatch(r"(?!latest$|v\d+$)[A-Za-z0-9_-]+", alias):
         raise ConfigError(
             f"--alias cannot be {alias!r}.", "Take letters, digits, _ and -, but not latest or v1, which MLflow gives."
@@ -103,4 +113,4 @@ def _print(found: Exported | None, version: str | None, alias: str | None) -> No
     lines = [f"{path}  {in_bytes(size)}" for path, size in found.files.items()]
     opset = "" if found.opset is None else f", ONNX opset {found.opset}"
     lines += [f"weights: {found.weights}{opset}", f"input:   {found.inputs}", f"output:  {found.outputs}"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join([*lines, *([found.note] if found.note else [])]) + "\n")

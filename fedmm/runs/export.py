@@ -24,7 +24,7 @@ from fedmm.portable import graphs
 from fedmm.portable.files import Portable, write_portable
 from fedmm.portable.weights import PRECISIONS
 from fedmm.runs.portable_mlflow import write_mlflow
-from fedmm.runs.portable_model import portable_of
+from fedmm.runs.portable_model import has_personal, portable_of
 from fedmm.utils.files import storage_error, write_atomically
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ FOLDERS = ("mlflow", "bundle")
 FILE_OF = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 WITH_TOP = ("onnx", "torch")
 SCRIPT = Path(graphs.__file__).parent / "on_device.py"
+LEFT_OUT = (
+    "Users' personal parameters are not in it: lists are those of recommend --history. A user's own model: --user ID."
+)
 Tell = Callable[[str], None]
 
 
@@ -49,6 +52,7 @@ class Exported:
     inputs: str
     outputs: str
     opset: int | None  # of ONNX
+    note: str | None = None  # what is not in it
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``fedmm export --json`` prints."""
@@ -59,6 +63,7 @@ class Exported:
             "bytes": sum(self.files.values()),
             "weights": self.weights,
             "opset": self.opset,
+            "note": self.note,
             "signature": {"inputs": self.inputs, "outputs": self.outputs},
         }
 
@@ -70,11 +75,13 @@ def export_model(
     *,
     weights: str | None = None,
     top: int | None = None,
+    user: str | None = None,
     tell: Tell | None = None,
 ) -> Exported:
     """Writes ``model`` in one of ``FORMATS`` to ``path``, a folder for mlflow and the bundle, else a file.
 
     ``weights`` are float32, bfloat16 or int8 (by default float32, in the bundle bfloat16); arithmetic is float32.
+    ``user`` exports that user's model, with its personal parameters; else they are left out and a note says so.
     ``top`` makes an onnx or torch graph return the best items that are not in the history, not all scores. Files of
     graphs get item ids and titles beside them, ``<name>.items.json``. Raises ConfigError for what cannot be, or needs
     packages that are not there, StorageError where ``path`` cannot be written.
@@ -87,7 +94,7 @@ def export_model(
     """
     require_exportable(format, path, weights, top)
     chosen = weights or ("bfloat16" if format == "bundle" else "float32")
-    portable = portable_of(model.experiment, model.snapshot, chosen)
+    portable = portable_of(model.experiment, model.snapshot, chosen, user)
     if tell is not None:
         tell(f"writing {format}")
     try:
@@ -95,8 +102,9 @@ def export_model(
         written = _write(portable, format, path, top)
     except OSError as error:
         raise storage_error(path, error) from error
+    note = LEFT_OUT if user is None and has_personal(model.snapshot) else None
     files = {str(one): one.stat().st_size for one in written}
-    return Exported(format, str(path), files, chosen, *_signature(portable, format, top), _opset(format))
+    return Exported(format, str(path), files, chosen, *_signature(portable, format, top), _opset(format), note)
 
 
 def require_exportable(format: str, path: Path | None, weights: str | None, top: int | None) -> None:

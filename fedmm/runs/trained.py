@@ -341,10 +341,12 @@ class TrainedModel:
         *,
         weights: str | None = None,
         top: int | None = None,
+        user: ItemId | None = None,
         tell: Tell | None = None,
     ) -> Exported:
         """Writes the model for other programs, as ``fedmm export`` does: ``format`` is onnx, torch, safetensors, mlflow
-        or bundle, ``output`` a file, for the last two a folder. Users' personal parameters are in none.
+        or bundle, ``output`` a file, for the last two a folder. With a ``user`` it is that user's own model, by its
+        personal parameters; else they are left out.
 
         ``weights`` are float32, bfloat16 or int8 (by default float32, in a bundle bfloat16), ``top`` makes an onnx or
         torch graph return so many best items. Raises ConfigError for what cannot be or needs packages of the extra
@@ -358,7 +360,8 @@ class TrainedModel:
         """
         from fedmm.runs.export import export_model
 
-        return export_model(self, format, Path(output), weights=weights, top=top, tell=tell)
+        whose = None if user is None else str(user)
+        return export_model(self, format, Path(output), weights=weights, top=top, user=whose, tell=tell)
 
     @cached_property
     def _chooser(self) -> Chooser:

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 
-from fedmm.errors import ConfigError
+from fedmm.errors import ConfigError, DataError
 from fedmm.portable import graphs
 from fedmm.portable.ranker import Ranker
 from fedmm.runs.export import FORMATS, export_model
@@ -25,10 +25,16 @@ from fedmm.utils.seeding import numpy_stream
 from fedmm_cli.app import main
 from worlds.run_world import Watcher, tiny, write_data
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "hybrid": {},
     "counts": {"model.experts": "neighbors", "model.transition": True, "model.succession": 2.0},
     "memory": {"model.experts": "memory", "model.fusion": "competitive", "data.cold_item_fraction": 0.2},
+    "personal": {
+        "model.personal_gate": True,
+        "model.user_vector": True,
+        "model.experts": "pooled",
+        "federation.client_fraction": 1.0,
+    },
 }
 NUM_HISTORIES = 200
 Made = Callable[[str], TrainedModel]
@@ -102,7 +108,7 @@ def test_graphs_give_the_lists_of_recommend(made: Made, bundle: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"hybrid"}))
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"hybrid", "personal"}))
 def test_graphs_of_all_kinds_give_the_lists_of_recommend(kind: str, made: Made, tmp_path: Path) -> None:
     export_model(made(kind), "onnx", tmp_path / "model.onnx")
     assert_graphs(made(kind), tmp_path / "model.onnx", tmp_path)
@@ -135,6 +141,25 @@ def test_a_graph_of_the_best_leaves_the_history_out(made: Made, tmp_path: Path) 
         np.testing.assert_allclose(scores[0], [one.score for one in best], rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match="--top cannot be 31"):
         export_model(model, "torch", tmp_path / "more.pt2", top=31)
+
+
+def test_a_users_own_model_gives_the_users_own_lists(made: Made, tmp_path: Path) -> None:
+    model = made("personal")
+    data = model.experiment.dataset.interactions
+    assert "--user ID" in str(model.export("safetensors", tmp_path / "all.safetensors").note)
+    for index in (0, 7):
+        history, user = [str(data.item_ids[item]) for item in data.histories[index]], str(data.user_ids[index])
+        found = model.export("safetensors", tmp_path / "own.safetensors", user=user)
+        assert found.note is None
+        (best,) = Ranker.load(tmp_path / "own.safetensors").recommend([history])
+        wanted = model.recommend(user=user)
+        assert [one.item_id for one in best] == [one.item_id for one in wanted]
+        assert [one.score for one in best] == pytest.approx([one.score for one in wanted], abs=1e-5)
+        assert [one.score for one in best] != pytest.approx([one.score for one in model.recommend(history)], abs=1e-5)
+    with pytest.raises(ConfigError, match="--user has no effect"):
+        made("hybrid").export("safetensors", tmp_path / "own.safetensors", user="u1")
+    with pytest.raises(DataError, match="no user 'nobody'"):
+        model.export("safetensors", tmp_path / "own.safetensors", user="nobody")
 
 
 @pytest.mark.parametrize(("weights", "least"), [("float32", 1.0), ("bfloat16", 0.98), ("int8", 0.95)])
