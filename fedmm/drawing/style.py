@@ -39,7 +39,7 @@ td.number{white-space:nowrap}
 th code{overflow-wrap:break-word}
 small{color:var(--soft);font-size:.85em}
 .reasons{max-width:48rem}
-.reasons li{overflow:hidden;margin:.8rem 0}
+.reasons li{display:flow-root list-item;margin:.8rem 0}
 .reasons img{float:right;width:5.5rem;max-height:8rem;object-fit:contain;margin:0 0 .4rem .8rem;border-radius:4px}
 .good{color:var(--good);font-weight:600}
 .bad{color:var(--bad);font-weight:600}

@@ -24,7 +24,7 @@ def model_card(run: Run) -> str:
         f"# Model card: {plain(run.folder.name)}",
         "A federated multimodal sequential recommender: given what a user has met, it ranks what may come next. "
         f"Trained by fedmm {run.result.version} on {plain(run.result.dataset.name)}.",
-        plain(run_facts.verdict(run)),
+        plain(" ".join(run_facts.verdict(run))),
         "## Use",
         "Recommending items of this catalogue to users with a history of it. Not for other catalogues, nor for "
         f"decisions about people. {run_facts.FAIR}",

@@ -19,6 +19,7 @@ from fedmm.utils.text import (
     counted,
     in_bytes,
     in_time,
+    listed,
     metric_words,
     probability,
     setting,
@@ -28,6 +29,11 @@ from fedmm.utils.text import (
 )
 
 SHOWN = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
+STANDINGS = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "cannot be told apart": "cannot be told apart from",
+}
 EXPERTS = {"w_seq": "backbone", "w_vis": "visual", "w_sem": "semantic", "w_trans": "transition"}
 LIBRARIES = ("torch", "numpy", "scipy", "pydantic")
 NOT_PRIVATE = (
@@ -67,22 +73,23 @@ def with_interval(values: Metrics, name: str) -> tuple[str, str]:
     return share(float(values[name])), interval
 
 
-def verdict(run: Run) -> str:
-    """One sentence: the model's number, and how it stands to each opponent that was tested."""
+def verdict(run: Run) -> list[str]:
+    """The model's number, and in a second sentence how it stands to the opponents that were tested."""
     split = split_of(run)
     protocol, values = next(iter(run.result.metrics[split].items()))
     name = shown_metrics(values)[min(1, len(shown_metrics(values)) - 1)]
     mean, interval = with_interval(values, name)
-    said = []
+    number = f"{metric_words(f'{protocol}/{name}')} on {split}: {mean} {interval}".strip()
+    said: dict[str, list[str]] = {words: [] for words in STANDINGS}
     for opponent, tests in run.result.paired.get(split, {}).items():
         test = tests.get(f"{protocol}/{name}")
         if test is None or test.difference is None or test.p_value is None or None in test.ci95:
             continue
         low, high = (float(end or 0.0) for end in test.ci95)
         words = told_apart(test.difference, (low, high), test.p_value).partition(" (")[0]
-        said.append(f"{called(opponent)}: {words} ({signed(test.difference)}, p {probability(test.p_value)})")
-    against = f" Paired tests against {'; '.join(said)}." if said else ""
-    return f"{metric_words(f'{protocol}/{name}')} on {split}: {mean} {interval}.{against}"
+        said[words].append(f"{called(opponent)} ({signed(test.difference)}, p {probability(test.p_value)})")
+    parts = [f"{STANDINGS[words]} {listed(opponents)}" for words, opponents in said.items() if opponents]
+    return [f"{number}.", *([f"In paired tests the model {'; it '.join(parts)}."] if parts else [])]
 
 
 def data_facts(run: Run) -> dict[str, str]:

@@ -22,6 +22,7 @@ from fedmm.drawing.panels import (
     whole_rounds,
 )
 from fedmm.evaluation.measured import Metrics
+from fedmm.report.run_facts import EXPERTS
 from fedmm.utils.text import metric_words
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _draw_weights(rounds: Rounds, keys: Sequence[str], axes: Axes) -> None:
     whole_rounds(axes)
     for at, key in enumerate(keys):
         colour = COLOURS.get(key, LINES[at % len(LINES)])
-        axes.plot(*_series(rounds, key), color=colour, linewidth=2, label=key.removeprefix("model/"))
+        axes.plot(*_series(rounds, key), color=colour, linewidth=2, label=EXPERTS.get(key.removeprefix("model/"), key))
     axes.set_ylim(0, 1)
     legend(axes)
 

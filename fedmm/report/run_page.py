@@ -72,7 +72,7 @@ def run_page(run: Run, samples: Sequence[Sample], pictures: Pictures | None = No
     return page(
         f"Run {run.folder.name}",
         subtitle,
-        element("div", paragraph(run_facts.verdict(run)), class_="verdict"),
+        element("div", *map(paragraph, run_facts.verdict(run)), class_="verdict"),
         section("What to know", bullets([one.text for one in result.advice]), name="advice"),
         section("Metrics", *_metrics(run), name="metrics"),
         section("Paired tests", _paired(run), name="paired"),
@@ -198,7 +198,15 @@ def _settings(run: Run) -> list[Html]:
     parts = []
     if changed:
         rows = [[element("code", key), value] for key, value in changed.items()]
-        parts.append(table(["Setting", "Value"], rows, words=(0, 1), stacked=False, caption="Other than by default."))
+        parts.append(
+            table(
+                ["Setting", "Value"],
+                rows,
+                words=(0, 1),
+                stacked=False,
+                caption="Other than by default: given, or chosen by what the data are like.",
+            )
+        )
     file = run.folder / CONFIG_FILE
     if file.is_file():
         whole = element("details", element("summary", "All settings"), code(file.read_text(encoding="utf-8")))

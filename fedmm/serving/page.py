@@ -17,7 +17,7 @@ button{font:inherit;padding:.4rem .9rem;border-radius:4px;border:1px solid var(-
 color:inherit;cursor:pointer}
 ol{padding-left:2rem;max-width:48rem}ol li{margin:.9rem 0}ol p{margin:.2rem 0}ol button{padding:.1rem .6rem}
 ol img{float:right;width:5.5rem;max-height:8rem;object-fit:contain;margin:0 0 .4rem .8rem;border-radius:4px}
-ol li{overflow:hidden}
+ol li{display:flow-root list-item}
 [role=status]{min-height:1.5em}"""
 PAGE = f"""<!doctype html>
 <html lang="en-GB"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
