@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 CONNECTIONS = 32
+MOST_GROWTH = 16  # MB after 10,000 malformed requests: allocators round, leaks do not stop there
 WARM = 200  # requests before those that count
 BARE = """
 import socket, sys, uvicorn
@@ -65,6 +66,10 @@ def main() -> None:
         with fedmm(run) as (_, port, started):
             found["restart"] = {"seconds": round(started, 2), "same_list": answer(port, bodies[0]) == first}
     print(json.dumps(found, indent=1))
+    failed = [status for status in found["malformed"]["statuses"] if status >= "500"]
+    assert not failed, "a malformed request made the server fail"
+    assert found["malformed"]["growth_mb"] <= MOST_GROWTH, "malformed requests stay in memory"
+    assert found["restart"]["same_list"], "a restarted server gives another list"
 
 
 def train(folder: Path) -> Path:
