@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
@@ -62,6 +69,48 @@ def test_training_logs_a_model_that_the_registry_names(
     assert main([*words, "--weights", "int8"]) == 0
     assert json.loads(capsys.readouterr().out)["registered"] == {"version": "films version 2", "alias": None}
     assert len(models_of(tracked)) == 2
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_folder(tracked: Path, tmp_path: Path) -> None:
+    """``mlflow models serve`` in a process of its own, from the folder alone: the lists of ``recommend``."""
+    model = TrainedModel.load(tracked / "run")
+    model.export("mlflow", tmp_path / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["models", "serve", "-m", str(tmp_path / "model"), "--env-manager", "local", "-p", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *words],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", process)
+        histories = [list(model.item_ids[2:5]), list(model.item_ids[7:9])]
+        body = {"dataframe_records": [{"history": row} for row in histories], "params": {"k": 4}}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request) as answer:
+            found = json.load(answer)["predictions"]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for row, best in zip(found, model.recommend(histories=histories, k=4), strict=True):
+        assert row["item_ids"] == [one.item_id for one in best]
+        assert row["scores"] == pytest.approx([one.score for one in best], abs=1e-5)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until ``url`` answers. A process that ends before that fails the test."""
+    while True:
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except OSError:
+            assert process.poll() is None
+            time.sleep(0.2)
 
 
 def test_what_cannot_be_registered_is_said(tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
