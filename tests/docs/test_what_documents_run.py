@@ -176,7 +176,8 @@ def run_page(page: Path, folder: Path) -> tuple[int, int]:
         for block in blocks_of(page):
             forget_own_parts()
             if block.language == "python":
-                run_python(block.text, names)
+                text = block.text.replace("http://localhost:8000", served.address) if served.address else block.text
+                run_python(text, names)
                 python += 1
             elif block.language == "toml" and "[study]" in block.text:
                 name = re.search(r'^name = "(\w+)"', block.text, re.MULTILINE)
