@@ -141,6 +141,17 @@ class FederationConfig(Section):
         "whole", description="clips the whole update, or each parameter's part to an equal share of the bound"
     )
 
+    upload_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        None,
+        description="bits of each number of an update, rounded by chance, each row with a step of its own (unset: not "
+        "rounded); open mode: secure sums round by update_transforms",
+    )
+    download_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        None,
+        description="bits of each number that a client receives at the start of a round, rounded to the nearest; the "
+        "server keeps the exact ones (unset: not rounded)",
+    )
+
     @property
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""
@@ -202,6 +213,12 @@ class FederationConfig(Section):
             )
         if len(set(self.update_transforms)) < len(self.update_transforms):
             raise ValueError(f"update_transforms {list(self.update_transforms)} names one twice")
+        if self.update_transforms and self.upload_bits is not None:
+            raise ValueError(
+                f"upload_bits {self.upload_bits} rounds single updates, and update_transforms "
+                f'{list(self.update_transforms)} act on what is summed: give one ("round" in update_transforms, of '
+                "update_bits, is addable)"
+            )
         if self.update_transforms and (self.client_weighting != "uniform" or sees_single_updates(self.aggregation)):
             raise ValueError(
                 f"update_transforms {list(self.update_transforms)} act on a sum of equal clients, not by "

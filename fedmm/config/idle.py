@@ -174,6 +174,9 @@ READERS = (
         '"round" in federation.update_transforms',
     ),
     _Reader(
+        ("federation.upload_bits", "federation.download_bits"), _has_cohorts, 'federation.mode "federated"'
+    ),
+    _Reader(
         ("federation.update_clip", "federation.update_clip_by"),
         _clips,
         'a private run, or "clip" in federation.update_transforms',

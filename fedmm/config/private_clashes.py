@@ -98,6 +98,11 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             f"leaves the backbone as it started, which alone trains in federation.warmup_rounds {own.warmup_rounds}: "
             'set federation.backbone "trained", or warmup_rounds 0'
         )
+    if own.upload_bits is not None:
+        yield (
+            f'rounds updates by "round" in federation.update_transforms, not by federation.upload_bits '
+            f"{own.upload_bits}: unset upload_bits"
+        )
     chain = own.update_transforms
     if chain and not set(CHAIN) <= set(chain):
         missing = next(name for name in CHAIN if name not in chain)

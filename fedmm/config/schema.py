@@ -357,6 +357,8 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.update_clip": (1.0,),
     "federation.update_clip_by": ("whole",),
     "federation.update_bits": (8,),
+    "federation.upload_bits": (None,),
+    "federation.download_bits": (None,),
     **{f"privacy.{name}": (value,) for name, value in PrivacyConfig().model_dump(mode="json").items()},
 }
 # Settings that once had a number for a default and may be open now: open they count as that number, which is what is

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fedmm.federation.compression import coded_message
 from fedmm.models.sasrec import ITEM_TABLE
 
 # The types' names in safetensors, and the order in which it lays them out.
 _NAMES = {
     torch.uint8: "U8", torch.uint16: "U16", torch.float16: "F16", torch.int32: "I32", torch.uint32: "U32",
-    torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
+    torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
 }  # fmt: skip
 _RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
@@ -55,10 +56,12 @@ def message_bytes(message: Mapping[str, Tensor]) -> int:
     return 8 + -(-length // 8) * 8 + end
 
 
-def broadcast_message(params: Mapping[str, Tensor], rows: int | None = None) -> dict[str, Tensor]:
+def broadcast_message(
+    params: Mapping[str, Tensor], rows: int | None = None, bits: int | None = None
+) -> dict[str, Tensor]:
     """What a client receives at the start of a round: all parameters that the round computes with, of the item table
-    the ``rows`` it asked for (None: all)."""
-    return _with_rows(params, rows)
+    the ``rows`` it asked for (None: all); rounded to ``bits`` bits (None: as they are)."""
+    return _coded(_with_rows(params, rows), bits)
 
 
 def request_message(rows: int | None) -> dict[str, Tensor]:
@@ -67,18 +70,30 @@ def request_message(rows: int | None) -> dict[str, Tensor]:
 
 
 def update_message(
-    deltas: Mapping[str, Tensor], num_items: int, *, holders: bool, rows: int | None = None
+    deltas: Mapping[str, Tensor],
+    num_items: int,
+    *,
+    holders: bool,
+    rows: int | None = None,
+    bits: int | None = None,
 ) -> dict[str, Tensor]:
     """What a client sends: its delta, its weight and loss terms, and for a rule that goes by holders which items it
     holds. Where only ``rows`` rows of the item table travel, the server knows from the request which they are.
 
-    The indicator is int32, a type that masks of a secure sum can be added to.
+    The indicator is int32, a type that masks of a secure sum can be added to; beside deltas of ``bits`` bits, which are
+    for the open mode, a bit an item.
     """
-    message = _with_rows(deltas, rows)
+    message = _coded(_with_rows(deltas, rows), bits)
     message["weight_and_losses"] = torch.zeros(3)
     if holders:
-        message["holders"] = torch.zeros(num_items + 1 if rows is None else rows, dtype=torch.int32)
+        length = num_items + 1 if rows is None else rows
+        packed = torch.zeros(-(-length // 8), dtype=torch.uint8)
+        message["holders"] = torch.zeros(length, dtype=torch.int32) if bits is None else packed
     return message
+
+
+def _coded(message: dict[str, Tensor], bits: int | None) -> dict[str, Tensor]:
+    return message if bits is None else coded_message(message, bits)
 
 
 def _with_rows(params: Mapping[str, Tensor], rows: int | None) -> dict[str, Tensor]:

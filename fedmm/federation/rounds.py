@@ -15,6 +15,7 @@ from fedmm.federation import scaffold
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, require_aggregate, sum_updates
 from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
+from fedmm.federation.compression import downloaded, uploaded
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.private_rounds import PrivateRounds, draw_poisson, layout_of, transformed_sums, turn_of
@@ -87,7 +88,9 @@ def run_round(
     config = federation.config
     cohort = draw_cohort(federation, number)
     seen = _Seen()
-    updates = _watch(federation.engine(local, state.params, cohort, number), seen, timer)
+    received = downloaded(state.params, local.trainable(state.params, number), config.download_bits)
+    updates = _watch(federation.engine(local, received, cohort, number), seen, timer)
+    updates = uploaded(updates, config.upload_bits, local.recommender.num_items, federation.seed, number)
     with timer.stage("aggregation"):
         if config.update_transforms:
             turn = turn_of(config, federation.seed, number, cohort, federation.private)
@@ -98,7 +101,7 @@ def run_round(
         require_aggregate(aggregate, total, config.aggregation)
         update_norm = float(norm(aggregate))
     with timer.stage("local training"):
-        memories = prototype_sums(local, state.params, cohort, number)
+        memories = prototype_sums(local, received, cohort, number)
     if not torch.isfinite(torch.tensor([update_norm, float(total.loss)])).all():
         raise DivergenceError(
             f"Round {number} diverged: the update's norm is {update_norm}.",
@@ -153,17 +156,20 @@ def smaller_clip(config: FederationConfig) -> str:
 def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:
     """Bytes that one client sends and receives in a round. ``rows`` of the item table travel (None: all); down they all
     do where the model reads all."""
+    config, num_items = federation.config, federation.local.recommender.num_items
     travelling = select(params, federation.local.trainable(params, round_number))
-    if federation.local.uses_controls:  # c goes down beside the parameters, its change comes up beside the delta
-        travelling |= scaffold.named(travelling)
-    by_holders = federation.config.aggregation != "mean"  # heat counts them, robust rules let them vote
-    if federation.config.update_transforms:
-        update = transformed_message(federation, travelling, round_number, holders=by_holders)
+    # c goes down beside the parameters, its change comes up beside the delta
+    controls = scaffold.named(travelling) if federation.local.uses_controls else {}
+    by_holders = config.aggregation != "mean"  # heat counts them, robust rules let them vote
+    if config.update_transforms:
+        update = transformed_message(federation, travelling | controls, round_number, holders=by_holders)
     else:
-        update = update_message(travelling, federation.local.recommender.num_items, holders=by_holders, rows=rows)
+        update = update_message(travelling, num_items, holders=by_holders, rows=rows, bits=config.upload_bits)
+        update |= controls
     request = 0 if rows is None else message_bytes(request_message(rows))
     sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
-    downlink = broadcast_message(travelling, None if federation.local.reads_all_rows(round_number) else rows)
+    reads = None if federation.local.reads_all_rows(round_number) else rows
+    downlink = broadcast_message(travelling, reads, config.download_bits) | controls
     return request + message_bytes(update | sent), message_bytes(downlink | received)
 
 

@@ -152,6 +152,8 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.update_clip": Case(0.1, CLIPPED),
     "federation.update_clip_by": Case("part", CLIPPED),
     "federation.update_bits": Case(4, {"federation.update_transforms": ("clip", "rotate", "round")}),
+    "federation.upload_bits": Case(3),
+    "federation.download_bits": Case(3),
     "privacy.epsilon": Case(8.0),
     "privacy.delta": Case(0.01, PRIVATE),
     "privacy.noise_multiplier": Case(2.0),

@@ -1,4 +1,5 @@
-"""Faults of private runs: noise that is missing or too small, a wrong sensitivity, a release without account."""
+"""Faults of private runs: noise that is missing or too small, a wrong sensitivity, a release without account; and of
+messages of few bits."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ from worlds.planting import Fault, edited
 ROUND = "a private round is the clipped sum and noise of the promised size"
 COUNTS = "no client moves noisy counts by more than their noise goes by"
 ACCOUNT = "a private run accounts for all that leaves its clients"
+FEW_BITS = "messages of few bits lose less than a step and are billed as packed"
+MEAN_OF_BITS = "updates of few bits have the update as their mean"
 NOISE = "fedmm.federation.transforms.noise:noise"
 START = "fedmm.federation.private_start"
+BITS = "fedmm.federation.compression"
 FAULTS = (
     Fault(
         "a round without noise",
@@ -61,5 +65,25 @@ FAULTS = (
         edited(
             "fedmm.config.private_clashes:_clashes", 'own.local_algorithm == "scaffold"', 'own.local_algorithm == ""'
         ),
+    ),
+    Fault(
+        "few bits are rounded to the nearest",
+        (MEAN_OF_BITS,),
+        edited(f"{BITS}:coded", "0.5 if chance is None else chance.to(value)", "0.5"),
+    ),
+    Fault(
+        "all clients round by the same chance",
+        (MEAN_OF_BITS,),
+        edited(f"{BITS}:_received", "number, int(client)", "number"),
+    ),
+    Fault(
+        "clients begin from exact parameters",
+        (FEW_BITS,),
+        edited(f"{BITS}:downloaded", "if bits is None", "if True"),
+    ),
+    Fault(
+        "few bits are billed as bytes",
+        (FEW_BITS,),
+        edited(f"{BITS}:coded_message", "value.numel() * bits // 8", "value.numel()"),
     ),
 )

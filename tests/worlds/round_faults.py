@@ -226,7 +226,9 @@ FAULTS = (
         "holders are eight bytes each",
         (BILL,),
         edited(
-            "fedmm.federation.ledger:update_message", "else rows, dtype=torch.int32", "else rows, dtype=torch.int64"
+            "fedmm.federation.ledger:update_message",
+            "zeros(length, dtype=torch.int32)",
+            "zeros(length, dtype=torch.int64)",
         ),
     ),
     Fault(
