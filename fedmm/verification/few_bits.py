@@ -93,11 +93,10 @@ def rounds(subject: Subject) -> Finding:
 
 def _down_gap(exact: Params, received: Params, name: str) -> float:
     """How far what clients begin from is from the nearest multiple, in steps."""
-    rows, found = (tree[name].detach().double().numpy().reshape(-1) for tree in (exact, received))
-    if rows.size < WHOLE:
-        return float(np.abs(rows - found).max())
-    width = exact[name].shape[-1]
-    rows, found = rows.reshape(-1, width), found.reshape(-1, width)
+    value, other = exact[name].detach().double(), received[name].detach().double()
+    if value.numel() < WHOLE:
+        return float((value - other).abs().max())
+    rows, found = (np.asarray(tensor.reshape(-1, value.shape[-1])) for tensor in (value, other))
     step = np.maximum(steps(rows, DOWN), 1e-300)[:, None]
     return float(np.abs(np.rint(rows / step) - found / step).max())
 

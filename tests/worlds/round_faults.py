@@ -251,7 +251,7 @@ FAULTS = (
     Fault(
         "centralised training is billed",
         (START,),
-        edited("fedmm.federation.count_uses:start_ledger", 'if config.federation.mode == "centralized":', "if False:"),
+        edited("fedmm.federation.count_uses:start_ledger", 'config.federation.mode == "centralized"', "False"),
     ),
     Fault(
         "bytes reported of the round, not so far",
