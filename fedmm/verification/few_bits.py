@@ -16,6 +16,7 @@ from fedmm.federation.compression import uploaded
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.federation.rounds import ServerState, run_round
 from fedmm.utils.params import Params
+from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
 from fedmm.verification.wire import TABLE, messages, size_of
@@ -125,7 +126,7 @@ def unbiased(subject: Subject) -> Finding:
     """One update sent by some thousand clients: each entry is one of two neighbours, its mean the entry itself, and two
     clients' chances are apart."""
     del subject
-    stream = np.random.default_rng(5)
+    stream = numpy_stream(0, "verify few bits")
     value = torch.from_numpy(stream.normal(size=(SMALL_ITEMS + 1, 8)))
     many = value.expand(REPEATS, *value.shape)
     zeros = torch.zeros(REPEATS, dtype=torch.float64)
