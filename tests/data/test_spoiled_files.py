@@ -114,6 +114,10 @@ TOLD = {  # name -> content, and words of the note
         rows(lambda n, u, i, t: f"{u},{i},2020-01-0{1 + n % 5},10:{n:02}:00", "user,item,date,time\n"),
         "time tells times of day and is not used",
     ),
+    "milliseconds of a session.csv": (
+        rows(lambda n, u, i, t: f"{u},{i},2016-05-0{1 + n // 9},{n * 1000}", "user,item,eventdate,timeframe\n"),
+        "timeframe may tell the order within a day and is not used",
+    ),
     "kinds of events.csv": (
         rows(lambda n, u, i, t: f"{u},{i},{('view', 'cart', 'buy')[n % 3]},{t}", "user,item,event,timestamp\n"),
         "event tells kinds of events .*--where",

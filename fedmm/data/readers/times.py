@@ -63,9 +63,26 @@ def settle_time(
     if idle:
         verb = "look like times and are" if len(idle) > 1 else "looks like a time and is"
         remarks.append(f"{', '.join(idle)} {verb} not used; {NAME_IT}{idle[0]}")
+    idle = [] if chosen is not None and not _days_alone(values.get(chosen, ())) else _clocks(names, values, settled)
+    remarks += [
+        f"{plain(name)} may tell the order within a day and is not used; {NAME_IT}{plain(name)}" for name in idle
+    ]
     remarks += _lists(names, values, settled)
     remarks += _others(names, settled, config) + _behaviours(names, values, settled, config)
     return settled, tuple(remarks)
+
+
+def _clocks(names: Sequence[str], values: Mapping[int, Sequence[str]], columns: Columns) -> list[str]:
+    """The columns that by their names tell a time, as numbers that are no moments (a session's milliseconds)."""
+    return [
+        names[place]
+        for place, own in values.items()
+        if place not in vars(columns).values()
+        and is_time_name(bare(names[place]))
+        and len(set(own)) > 2
+        and all(value.isdecimal() for value in own)
+        and not look_like_times(own)
+    ]
 
 
 def _others(names: Sequence[str], columns: Columns, config: DataConfig) -> list[str]:
