@@ -75,7 +75,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.tie_seed": Case(1),
     "data.split": Case("temporal"),
     "data.temporal_fraction": Case(0.3, TEMPORAL),
-    **{"data.validation": Case("other.valid.csv", MADE), "data.test": Case("other.test.csv", MADE)},
+    **{"data.validation": Case("own.fewer.valid.csv", MADE), "data.test": Case("own.fewer.test.csv", MADE)},
     **{"data.validation_from": Case("1025", MOMENTS), "data.test_from": Case("1050", MOMENTS)},
     "data.cold_item_fraction": Case(0.2),
     "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),

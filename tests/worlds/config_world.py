@@ -62,6 +62,7 @@ def _write_parts(path: Path, lines: list[str]) -> None:
     for kind, numbers in kinds.items():
         content = [line for number, line in enumerate(lines) if not number or number in numbers]
         path.with_name(f"{path.stem}.{kind}.csv").write_text("\n".join(content) + "\n")
+        path.with_name(f"{path.stem}.fewer.{kind}.csv").write_text("\n".join(content[:9]) + "\n")
 
 
 def settings_of(world: Path, given: Given) -> ExperimentConfig:
