@@ -47,6 +47,7 @@ INTERACTING = (
         "federation.aggregation",
         "federation.client_weighting",
         "federation.update_transforms",
+        "federation.upload_bits",
         "federation.local_algorithm",
         "federation.local_optimizer",
         "federation.proximal_mu",
