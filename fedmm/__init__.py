@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig as ExperimentConfig
     from fedmm.config.registering import register_aggregation as register_aggregation
     from fedmm.config.registering import register_cohort_sampler as register_cohort_sampler
+    from fedmm.config.registering import register_encoder as register_encoder
     from fedmm.config.registering import register_expert as register_expert
     from fedmm.config.registering import register_fusion as register_fusion
     from fedmm.config.registering import register_local_optimizer as register_local_optimizer
@@ -50,8 +51,8 @@ _HOMES = {
     "fedmm.api": ("compare", "evaluate", "load_config", "load_dataset", "load_run", "sweep", "train", "verify"),
     "fedmm.config": ("ExperimentConfig",),
     "fedmm.config.registering": (
-        "register_aggregation", "register_cohort_sampler", "register_expert", "register_fusion",
-        "register_local_optimizer", "register_loss", "register_metric", "register_schedule",
+        "register_aggregation", "register_cohort_sampler", "register_encoder", "register_expert",
+        "register_fusion", "register_local_optimizer", "register_loss", "register_metric", "register_schedule",
         "register_server_optimizer", "register_update_transform",
     ),
     "fedmm.data.types": ("Dataset",),
@@ -88,6 +89,7 @@ __all__ = [
     "load_run",
     "register_aggregation",
     "register_cohort_sampler",
+    "register_encoder",
     "register_expert",
     "register_fusion",
     "register_local_optimizer",

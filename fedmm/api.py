@@ -40,15 +40,19 @@ def load_dataset(
     path: PathLike | None = None,
     visual: PathLike | None = None,
     text: PathLike | None = None,
+    images: PathLike | None = None,
+    texts: PathLike | None = None,
     **settings: Any,
 ) -> Dataset:
     """Loads a named dataset, or interactions from a file of your own, with their item features.
 
     ``name`` is one of ``fedmm data list`` (default movielens-small, which ships); ``path`` a file with users, items and
     timestamps in its place. ``visual`` and ``text`` are files of item features [n, F], rows by item id; ``"none"`` goes
-    without, unset takes what ships with a named dataset. ``settings`` are others of the section ``data``, such as
-    ``min_rating=4.0`` or ``user_column="uid"``. What comes back has ``interactions`` (histories in time order, items
-    numbered from 1), ``features`` by modality, ``titles`` and ``notes`` of what was dropped.
+    without, unset takes what ships with a named dataset. Or encoders make them, once: ``images`` is a folder of
+    pictures named by item id, or a table of id and path, ``texts`` a table of id and text. ``settings`` are others
+    of the section ``data``, such as ``min_rating=4.0`` or ``user_column="uid"``. What comes back has ``interactions``
+    (histories in time order, items numbered from 1), ``features`` by modality, ``titles`` and ``notes`` of what was
+    dropped.
 
     Raises DataError for a file that cannot be understood or a dataset that has not been fetched, ConfigError for a
     setting that does not exist.
@@ -63,6 +67,7 @@ def load_dataset(
     if name is not None and path is not None:
         raise ConfigError(f"name {name!r} and path {str(path)!r} are two datasets.", "Give one of them.")
     given = {"name": name, "path": path, "visual_features": visual, "text_features": text}
+    given |= {"images": images, "texts": texts}
     given = {key: str(value) for key, value in given.items() if value is not None}
     chosen = load_config(set={f"data.{key}": value for key, value in {**given, **settings}.items()}).data
     return replace(datasets.load_dataset(chosen), settings=chosen)

@@ -109,7 +109,7 @@ class Experiment:
         data = data or config.data
         tell(f"loading {data.path or data.name}")
         with timer.stage("loading data"):
-            dataset = load_dataset(data) if warm is None else warm.dataset
+            dataset = load_dataset(data, tell) if warm is None else warm.dataset
             config = config if warm is None else config.with_values(NO_START)
             split = make_split(dataset, config.data)
             given, config = config, settled(config, split.train, split.num_items, dataset.attributes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedmm_cli import features
 from fedmm_cli.options import DATA_FLAGS, Debug, Given, Json, SettingsCommand, takes_settings
 from fedmm_cli.output import help_if_alone, print_json
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 FETCHABLE = "ml-100k, ml-1m, ml-20m, amazon-toys, amazon-beauty, amazon-sports, ... (all: fedmm data list)"
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command("features", cls=SettingsCommand)(features.features)
 
 
 @app.callback(invoke_without_command=True)

@@ -52,6 +52,8 @@ FLAGS = (
     Flag("--data", "data.path", DATA),
     Flag("--visual-features", "data.visual_features", DATA),
     Flag("--text-features", "data.text_features", DATA),
+    Flag("--images", "data.images", DATA),
+    Flag("--texts", "data.texts", DATA),
     Flag("--attributes", "data.attributes", DATA),
     Flag("--titles", "data.titles", DATA),
     Flag("--split", "data.split", DATA),

@@ -20,7 +20,8 @@ LAYERS = (
     ("errors",),
     ("utils",),
     ("config",),
-    ("drawing", "tracking", "data", "encoders"),
+    ("encoders",),
+    ("drawing", "tracking", "data"),
     ("models", "study"),
     ("privacy",),
     ("federation",),
@@ -47,7 +48,7 @@ HOMES = {
     "matplotlib": r"fedmm/(\w+/\w*figures\w*|drawing/panels)\.py",
 }
 WITH_ITS_HOME = {"optuna"}  # all of fedmm.tuning needs it, and is itself loaded late
-HEAVY = ("torch", "mlflow", "optuna", "matplotlib", "pandas", "pyarrow", "scipy", "transformers")
+HEAVY = ("torch", "mlflow", "optuna", "matplotlib", "pandas", "pyarrow", "scipy", "transformers", "PIL")
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

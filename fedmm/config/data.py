@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Finite, Fraction, Positive, Section
+from fedmm.config.parts import named
 
 ROLES = ("user", "item", "rating", "timestamp")  # of the columns of a file of interactions
 
@@ -44,6 +45,28 @@ class DataConfig(Section):
     text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
     attributes: Path | None = Field(
         None, description="file of item attributes (categories, brands): .json of lists, or a .csv or .tsv table"
+    )
+    images: Path | None = Field(
+        None, description="pictures of items: a folder, files named by item id, or a table of id and path"
+    )
+    texts: Path | None = Field(None, description="texts of items: a table of id and columns of text")
+    text_columns: tuple[str, ...] = Field(
+        (), description="columns of data.texts to read, in order (empty: all that hold words)"
+    )
+    image_encoder: Annotated[str, *named("image_encoder")] = Field(
+        "efficientnet-lite0",
+        description="what makes features of data.images: efficientnet-lite0, timm:NAME, open_clip:MODEL/WEIGHTS, or "
+        "either with a folder",
+    )
+    text_encoder: Annotated[str, *named("text_encoder")] = Field(
+        "minilm",
+        description="what makes features of data.texts: minilm, sentence-transformers:NAME, open_clip:MODEL/WEIGHTS, "
+        "or either with a folder",
+    )
+    feature_dims: Count | None = Field(
+        None,
+        description="principal components kept of features made from images and texts; 0 = all that the encoder gives "
+        "(unset: 64 in training, 0 in a file of features)",
     )
     feature_order: Literal["auto", "sorted", "appearance", "by_kind"] = Field(
         "auto",
@@ -167,6 +190,13 @@ class DataConfig(Section):
         first, second = (moment(one) for one in given if one is not None)
         if not first < second:
             raise ValueError(f"validation_from {given[0]} does not lie before test_from {given[1]}")
+        return self
+
+    @model_validator(mode="after")
+    def _features_are_given_once(self) -> Self:
+        for raw, made in (("images", "visual_features"), ("texts", "text_features")):
+            if getattr(self, raw) is not None and getattr(self, made) is not None:
+                raise ValueError(f"{raw} {getattr(self, raw)} and {made} {getattr(self, made)} exclude each other")
         return self
 
     @model_validator(mode="after")

@@ -128,6 +128,8 @@ def _allowed(kind: Kind, form: Schema, description: str) -> str:
     if "enum" in form or "const" in form:
         choices = [str(choice) for choice in form.get("enum", [form.get("const")])]
         return f"one of {', '.join(choices)}"
+    if "known" in form:
+        return f"one of {', '.join(form['known'])}"
     if "pattern" in form:
         return description
     bounds = [f"{word} {form[name]:g}" for name, word in _BOUNDS.items() if name in form]

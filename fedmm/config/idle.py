@@ -131,12 +131,28 @@ READERS = (
     ),
     _Reader(
         (
-            "data.visual_features", "data.text_features", "data.feature_corruption", "model.experts",
+            "data.visual_features", "data.text_features", "data.images", "data.texts", "data.feature_corruption",
+            "model.experts",
             "model.transition", "model.succession", "data.attributes", "model.load_balance_weight",
             "federation.warmup_rounds",
         ),
         _has_experts,
         'experts, which model.fusion "backbone" has none of',
+    ),
+    _Reader(
+        ("data.image_encoder",),
+        lambda config: _has_experts(config) and config.data.images is not None,
+        'data.images, and another model.fusion than "backbone"',
+    ),
+    _Reader(
+        ("data.text_encoder", "data.text_columns"),
+        lambda config: _has_experts(config) and config.data.texts is not None,
+        'data.texts, and another model.fusion than "backbone"',
+    ),
+    _Reader(
+        ("data.feature_dims",),
+        lambda config: _has_experts(config) and (config.data.images, config.data.texts) != (None, None),
+        'data.images or data.texts, and another model.fusion than "backbone"',
     ),
     _Reader(
         ("model.kinship",),

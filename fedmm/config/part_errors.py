@@ -24,9 +24,15 @@ EXPECTED = {
     "fusion": "a fedmm.models.fusion.Fusion has init(config) and mix(params, weights), which returns a Mixture",
     "expert": "a class made from fedmm.models.experts.Expert has init, and term or constants",
     "metric": "gain(places [n]) returns float64 [n] in 0 to 1",
+    "image_encoder": "encode(pictures), a list of n RGB pictures of PIL, returns finite numbers [n, F]",
+    "text_encoder": "encode(texts), a list of n texts, returns finite numbers [n, F]",
 }
 HOME = Path(__file__).parents[1]
-REGISTERED_BY = {"learning_rate_schedule": "schedule"}  # where the function is not called register_<kind>
+REGISTERED_BY = {  # where the function is not called register_<kind>
+    "learning_rate_schedule": "schedule",
+    "image_encoder": "encoder",
+    "text_encoder": "encoder",
+}
 
 
 def part_error(error: BaseException) -> PartError | None:

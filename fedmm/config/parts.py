@@ -31,6 +31,7 @@ class Kind:
     built_in: Mapping[str, str]  # name -> what it is
     stores: tuple[str, ...]  # the registries that hold registered parts of the kind
     reserved: tuple[str, ...] = ()  # names with another meaning
+    families: tuple[str, ...] = ()  # names that a setting follows by a colon and a model
 
     def own(self) -> dict[str, OwnPart]:
         """The registered parts by name."""
@@ -42,9 +43,14 @@ class Kind:
 
 
 def _kind(
-    word: str, setting: str, built_in: Mapping[str, str], *more_stores: str, reserved: tuple[str, ...] = ()
+    word: str,
+    setting: str,
+    built_in: Mapping[str, str],
+    *more_stores: str,
+    reserved: tuple[str, ...] = (),
+    families: tuple[str, ...] = (),
 ) -> Kind:
-    return Kind(word, setting, built_in, (word.replace(" ", "_"), *more_stores), reserved)
+    return Kind(word, setting, built_in, (word.replace(" ", "_"), *more_stores), reserved, families)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -144,6 +150,27 @@ KINDS: Mapping[str, Kind] = {
                 "recall": "recall, the hit rate where there is one target",
             },
         ),
+        _kind(
+            "image encoder",
+            "data.image_encoder",
+            {
+                "efficientnet-lite0": "1,280 numbers; weights in a package, Apache-2.0",
+                "timm": "any model of timm: timm:NAME or timm:FOLDER; the model's own licence",
+                "open_clip": "any of open_clip: open_clip:MODEL/WEIGHTS or open_clip:FOLDER; the model's own licence",
+            },
+            families=("timm", "open_clip"),
+        ),
+        _kind(
+            "text encoder",
+            "data.text_encoder",
+            {
+                "minilm": "384 numbers (all-MiniLM-L6-v2); weights in a package, Apache-2.0",
+                "sentence-transformers": "any of its models: sentence-transformers:NAME or "
+                "sentence-transformers:FOLDER; the model's own licence",
+                "open_clip": "any of open_clip: open_clip:MODEL/WEIGHTS or open_clip:FOLDER; the model's own licence",
+            },
+            families=("sentence-transformers", "open_clip"),
+        ),
     )
 }
 
@@ -158,7 +185,11 @@ class PartName:
         """The schema of a choice among the known names."""
         kind = KINDS[self.kind]
         names = list(kind.own() if self.kind == "metric" else kind.names())  # the metrics that ship are always measured
-        return {**handler(core), **({"enum": names} if names else {}), "part": self.kind}
+        if kind.families:  # what stands behind the colon is free, so that there is no closed choice
+            known = {"known": [f"{name}:MODEL" if name in kind.families else name for name in names]}
+        else:
+            known = {"enum": names} if names else {}
+        return {**handler(core), **known, "part": self.kind}
 
 
 def named(kind: str) -> tuple[PartName, AfterValidator]:
@@ -173,7 +204,11 @@ def named(kind: str) -> tuple[PartName, AfterValidator]:
 
 
 def is_known(kind: str, name: str) -> bool:
-    """Whether there is such a part, after loading what is registered outside where it is not known yet."""
+    """Whether there is such a part, after loading what is registered outside where it is not known yet. A family's name
+    must be followed by a colon and a model, others by nothing."""
+    name, colon, model = name.partition(":")
+    if bool(model.strip()) != (name in KINDS[kind].families) or bool(colon) != bool(model.strip()):
+        return False
     if name not in KINDS[kind].names():
         load_outside_parts()
     return name in KINDS[kind].names()

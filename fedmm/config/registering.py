@@ -6,11 +6,12 @@ a run is resumed. ``fedmm.testing`` holds the laws that every part of a kind owe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedmm.config.parts import register_part
+from fedmm.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,14 @@ class RowLoss:
 
     function: Callable[[Tensor, Tensor], Tensor]
     pairwise: bool
+
+
+@dataclass(frozen=True)
+class OwnEncoder:
+    """An encoder given as one function of a list of pictures or texts."""
+
+    encode: Callable[[Sequence[Any]], Any]
+    licence: str
 
 
 def register_aggregation(name: str, rule: Aggregation | RobustAggregation, *, single_updates: bool = False) -> None:
@@ -238,3 +247,32 @@ def register_update_transform(name: str, transform: UpdateTransform) -> None:
     ('halved',)
     """
     register_part("update_transform", name, transform)
+
+
+def register_encoder(
+    name: str,
+    encode: Callable[[Sequence[Any]], Any],
+    *,
+    reads: Literal["images", "texts"],
+    licence: str = "not stated",
+) -> None:
+    """Makes ``data.image_encoder = name`` (or ``data.text_encoder``, as ``reads`` says) turn items' pictures or texts
+    into features by ``encode``.
+
+    ``encode(batch)`` gets a list of n upright RGB pictures (``PIL.Image``) or of n texts and returns finite numbers
+    [n, F], of one width always. Vectors are kept by content for as long as the file that registers the part does not
+    change (those of a notebook are not kept); ``licence``, that of its weights, is stated where features are made.
+
+    Raises ConfigError for a name that is taken or is no name, or where ``reads`` is neither.
+
+    >>> import fedmm
+    >>> import numpy as np
+    >>> def mean_colour(pictures):
+    ...     return np.stack([np.asarray(one, dtype=float).mean(axis=(0, 1)) for one in pictures])
+    >>> fedmm.register_encoder("mean_colour", mean_colour, reads="images")
+    >>> fedmm.load_config(set={"data.image_encoder": "mean_colour"}).data.image_encoder
+    'mean_colour'
+    """
+    if reads not in ("images", "texts"):
+        raise ConfigError(f"An encoder reads images or texts, not {reads!r}.", 'Give reads="images" or reads="texts".')
+    register_part("image_encoder" if reads == "images" else "text_encoder", name, OwnEncoder(encode, licence))

@@ -51,6 +51,11 @@ def load_attributes(path: Path, item_ids: StrArray) -> tuple[csr_matrix, list[st
     return found, notes + ([f"attributes: ignored {unknown} items that are not in the interactions"] if unknown else [])
 
 
+def attributed_items(path: Path) -> list[str]:
+    """The items that a file of attributes names, each once, in its order. Raises DataError for what cannot be read."""
+    return list(dict.fromkeys(item for item, _ in _read(path) if item))
+
+
 def _read(path: Path) -> Iterable[tuple[str, list[str]]]:
     """Items and their attributes' names."""
     if not path.is_file():

@@ -16,6 +16,7 @@ from fedmm.config.names import ALIKE, nearest_name, suggestion
 from fedmm.data.extending import joined
 from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
+from fedmm.data.made_features import made_features
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.prepared import Prepared, prepare_file, prepare_raw
 from fedmm.data.public import EVENTS, ITEMS, PUBLIC, kept
@@ -61,8 +62,9 @@ class _Named:
     info: Callable[[], DatasetInfo]
 
 
-def load_dataset(config: DataConfig) -> Dataset:
-    """Read, filter and index the interactions that ``config`` names, with their titles and item features.
+def load_dataset(config: DataConfig, tell: Callable[[str], None] | None = None) -> Dataset:
+    """Read, filter and index the interactions that ``config`` names, with their titles and item features; ``tell``
+    hears how far the making of features is.
 
     A modality without a file is left out of ``features``. Raises DataError for an unknown name, a dataset that
     has not been fetched, and files that cannot be understood.
@@ -76,10 +78,12 @@ def load_dataset(config: DataConfig) -> Dataset:
         named = _named(config.name)
         prepared, titles = named.load(config)
         name, shipped = config.name, named.features
-    return _completed(config, prepared, titles, name, shipped)
+    return _completed(config, prepared, titles, name, shipped, tell)
 
 
-def extended_dataset(old: Dataset, before: DataConfig, config: DataConfig) -> Dataset:
+def extended_dataset(
+    old: Dataset, before: DataConfig, config: DataConfig, tell: Callable[[str], None] | None = None
+) -> Dataset:
     """``old``, which was loaded by ``before``, with the new events of the file ``config.path``; features and attributes
     are those of ``config``, for all items.
 
@@ -91,17 +95,32 @@ def extended_dataset(old: Dataset, before: DataConfig, config: DataConfig) -> Da
     titles = dict(zip(old.interactions.item_ids.tolist(), old.titles.tolist(), strict=True))
     shipped = None if before.path is not None else _named(before.name).features
     prepared = replace(made, notes=(*notes, *made.notes))
-    return _completed(config, prepared, titles, config.path.stem, shipped)
+    return _completed(config, prepared, titles, config.path.stem, shipped, tell, old.features)
 
 
-def _completed(config: DataConfig, prepared: Prepared, titles: Titles, name: str, shipped: Path | None) -> Dataset:
-    """Interactions with titles, item features and attributes."""
+def _completed(
+    config: DataConfig,
+    prepared: Prepared,
+    titles: Titles,
+    name: str,
+    shipped: Path | None,
+    tell: Callable[[str], None] | None,
+    like: Mapping[str, ItemFeatures] | None = None,
+) -> Dataset:
+    """Interactions with titles, item features and attributes; ``like`` are the features of a run that goes on."""
     interactions, notes = prepared.interactions, prepared.notes
     features: dict[str, ItemFeatures] = {}
     feature_notes: list[str] = []
-    for modality, setting in (("visual", config.visual_features), ("semantic", config.text_features)):
+    for modality, setting, raw in (
+        ("visual", config.visual_features, config.images),
+        ("semantic", config.text_features, config.texts),
+    ):
         path = _feature_path(setting, shipped)
-        if path is not None:
+        if raw is not None:
+            made, remarks = made_features(modality, config, interactions.item_ids, tell, (like or {}).get(modality))
+            features[modality] = made
+            feature_notes += remarks
+        elif path is not None:
             found, remarks = load_features(
                 path, interactions.item_ids, modality, prepared.known_item_ids, config.feature_order
             )

@@ -59,7 +59,7 @@ def load_features(
     mask = np.zeros(len(item_ids), np.bool_)
     mask[target] = present
     values[target[present]] = rows.values[present]
-    features = _standardised(values, mask, path)
+    features = standardised(values, mask, path)
     count = int(mask.sum())
     coverage = f"{count} of {len(known)} items ({features.coverage:.1%})"
     notes.insert(0, f"{modality} features: {coverage}, {values.shape[1]} dimensions, {how}, from {path.name}")
@@ -196,7 +196,11 @@ def _drop_repeats(
     return rows.take(kept), ids[kept], present[kept]
 
 
-def _standardised(values: NDArray[np.float64], present: BoolArray, path: Path) -> ItemFeatures:
+def standardised(values: NDArray[np.float64], present: BoolArray, path: Path) -> ItemFeatures:
+    """Rows [V, F] centred per dimension over those present and divided by one number (``load_features``).
+
+    Raises DataError where all rows are the same.
+    """
     rows = values[present]
     largest = np.abs(rows).max()
     rows = rows / largest if largest else rows  # so that squares cannot overflow

@@ -43,9 +43,10 @@ def read_new_items(path: Path, known: Mapping[str, ItemFeatures], item_ids: StrA
     _check_ids(ids, item_ids, path)
     features: dict[str, ItemFeatures] = {}
     for modality, rows in found.items():
-        width = known[modality].values.shape[1]
-        if rows.values.shape[1] != width:
-            text = f"{path}: {modality} features have {rows.values.shape[1]} dimensions, the run's have {width}."
+        widths = known[modality].widths
+        if rows.values.shape[1] not in widths:
+            told = " or ".join(map(str, widths))
+            text = f"{path}: {modality} features have {rows.values.shape[1]} dimensions, the run's have {told}."
             raise DataError(text, "Make them with the same encoder.")
         present = np.any(rows.values != 0, axis=1) if rows.present is None else rows.present
         if not np.isfinite(rows.values[present]).all():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.config import DataConfig
+from fedmm.encoders.reduction import Components
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -63,9 +64,18 @@ class ItemFeatures:
     source: str = ""
     centre: FloatArray | None = None  # [F]: values are (those of the file - centre) / scale; None: as they were
     scale: float = 1.0
+    reduction: Components | None = None  # what an encoder's rows went through before they were centred
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many numbers a row may have that ``standardised`` takes: those of the values, or of the encoder."""
+        own = () if self.reduction is None else (len(self.reduction.mean),)
+        return tuple(dict.fromkeys((*own, self.values.shape[1])))
 
     def standardised(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Rows [n, F] as they stand in a file, brought to what these values are."""
+        """Rows [n, F] as they stand in a file, or as the encoder gave them, brought to what these values are."""
+        if self.reduction is not None and rows.shape[1] == len(self.reduction.mean):
+            rows = self.reduction.project(rows)
         centre = 0.0 if self.centre is None else self.centre
         return ((rows.astype(np.float64) - centre) / self.scale).astype(np.float32)
 

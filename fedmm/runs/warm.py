@@ -29,14 +29,14 @@ def warm_start(config: ExperimentConfig, data: DataConfig, tell: Callable[[str],
     stored = stored_settings(meta, path)
     before = find_data(stored.data, meta, path)
     earlier = warm_start(started_from(stored, meta, path), before, tell)
-    old = load_dataset(before) if earlier is None else earlier.dataset
+    old = load_dataset(before, tell) if earlier is None else earlier.dataset
     if old.digest != meta["dataset"]["digest"]:
         raise CheckpointError(
             f"{path} was trained on {meta['dataset']['name']} with digest {meta['dataset']['digest']}, its data now "
             f"have {old.digest}.",
             "Put the data back as they were.",
         )
-    return WarmStart(extended_dataset(old, before, data), evaluated_params(tensors), old.interactions.item_ids)
+    return WarmStart(extended_dataset(old, before, data, tell), evaluated_params(tensors), old.interactions.item_ids)
 
 
 def started_from(config: ExperimentConfig, meta: object, run: Path) -> ExperimentConfig:

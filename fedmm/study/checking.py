@@ -30,6 +30,8 @@ INTERACTING = (
         "runtime.start_from",
     ),
     ("data.encoding",),
+    ("data.images", "data.visual_features"),
+    ("data.texts", "data.text_features"),
     (
         "model.hidden_dim",
         "model.num_heads",

