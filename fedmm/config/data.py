@@ -194,9 +194,12 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _features_are_given_once(self) -> Self:
-        for raw, made in (("images", "visual_features"), ("texts", "text_features")):
-            if getattr(self, raw) is not None and getattr(self, made) is not None:
-                raise ValueError(f"{raw} {getattr(self, raw)} and {made} {getattr(self, made)} exclude each other")
+        for raw, given, made, file in (
+            ("images", self.images, "visual_features", self.visual_features),
+            ("texts", self.texts, "text_features", self.text_features),
+        ):
+            if given is not None and file is not None and file.lower() != "none":
+                raise ValueError(f"{raw} {given} and {made} {file} exclude each other: give one")
         return self
 
     @model_validator(mode="after")

@@ -221,7 +221,7 @@ def register_part(kind: str, name: str, part: Any, *, store: str | None = None) 
     name that is taken or is no name.
     """
     word = KINDS[kind].word
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) and name not in KINDS[kind].built_in:
         raise ConfigError(
             f"{name!r} cannot name a part ({word}).", "Give small letters, digits and underscores, a letter first."
         )

@@ -155,4 +155,6 @@ def file_name_of(item: str) -> str:
     >>> file_name_of("a/b c")
     'a%2Fb%20c'
     """
-    return quote(item, safe="") if any(sign in item for sign in '/\\:*?"<>|% ') or item.startswith(".") else item
+    if item.startswith("."):
+        return f"%2E{quote(item[1:], safe='')}"
+    return quote(item, safe="") if any(sign in item for sign in '/\\:*?"<>|% ') else item

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")  # others, such as EPS, would start programs
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # others, such as EPS, would start programs
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MOST_PIXELS = 80_000_000  # 240 MB as RGB
 MOST_BYTES = 256_000_000  # of a file

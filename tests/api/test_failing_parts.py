@@ -12,12 +12,13 @@ import torch
 import fedmm
 from fedmm.config.part_errors import EXPECTED, part_error, suspects
 from fedmm.config.parts import KINDS
-from fedmm.config.registering import RowLoss
+from fedmm.config.registering import OwnEncoder, RowLoss
 from fedmm.errors import PartError
 from fedmm.models.experts import Expert
 from fedmm.models.fusion import Fusion
 from fedmm.testing import registered, tiny_config
 from fedmm_cli.output import run_command
+from worlds.encoder_world import corners, encoded
 
 
 def broken(*given: Any, **named: Any) -> Any:
@@ -50,7 +51,22 @@ WRONG["expert"] = BrokenExpert
 WRONG["fusion"] = Fusion(routes_backbone=False, init=lambda config: {}, mix=broken)
 WRONG["loss"] = RowLoss(broken, pairwise=False)
 WRONG["metric"] = Called()
+WRONG |= dict.fromkeys(("image_encoder", "text_encoder"), OwnEncoder(broken, "mine"))
 WRONG["learning_rate_schedule"] = lambda progress: broken(progress)
+
+
+BESIDE: dict[str, dict[str, Any]] = {}  # what an encoder needs to be called at all
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pictures_and_texts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("raw")
+    ids = [str(number) for number in range(40)]
+    for item in ids:
+        (folder / f"{item}.png").write_bytes(encoded(corners()))
+    (folder / "texts.csv").write_text("item_id,title\n" + "".join(f"{item},a word\n" for item in ids))
+    BESIDE["image_encoder"] = {"images": str(folder), "visual_features": "none"}
+    BESIDE["text_encoder"] = {"texts": str(folder / "texts.csv"), "text_features": "none"}
 
 
 def failure(kind: str, part: Any, *, store: str | None = None) -> tuple[Exception, PartError | None]:
@@ -59,7 +75,9 @@ def failure(kind: str, part: Any, *, store: str | None = None) -> tuple[Exceptio
     several = kind in ("metric", "update_transform")
     with registered(kind, "mine", part, store=store):
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever
-            fedmm.train(tiny_config(**{key.replace(".", "__"): ["mine"] if several else "mine"}))
+            fedmm.train(
+                tiny_config(**{key.replace(".", "__"): ["mine"] if several else "mine"}, **BESIDE.get(kind, {}))
+            )
         return caught.value, part_error(caught.value)
 
 

@@ -92,6 +92,14 @@ NAMED = {
     "data.timestamp_column": "other_time",
     "data.rating_column": "other_rating",
 }
+MADE: Given = {  # features made of raw files; tests/data/test_made_features.py says what they are
+    "data.images": "images",
+    "data.texts": "texts.csv",
+    "data.text_columns": ("title",),
+    "data.image_encoder": "timm:any",
+    "data.text_encoder": "open_clip:any",
+    "data.feature_dims": 3,
+}
 EVERYWHERE = {"model.": BACKBONE, "federation.": CENTRALIZED}  # beside these, whole groups of settings fall silent
 
 
@@ -148,8 +156,17 @@ def test_defaults_are_never_told_and_every_reader_is_tried() -> None:
     assert idle_settings(ExperimentConfig()) == []
     told = {key for reader in READERS for key in reader.keys}
     silenced = {key for key in NUMBERS if key.startswith(tuple(EVERYWHERE))}
-    assert told <= IDLE.keys() | silenced | NAMED.keys() | {"data.name"}
+    assert told <= IDLE.keys() | silenced | NAMED.keys() | MADE.keys() | {"data.name"}
     assert IDLE.keys() <= told
+
+
+@pytest.mark.parametrize("key", MADE)
+def test_what_features_are_made_of_is_idle_without_experts_and_what_makes_them_without_files(key: str) -> None:
+    assert not is_told(key, load_config(flags=MADE))
+    assert is_told(key, load_config(flags={**MADE, **BACKBONE}))
+    raw = {"data.images", "data.texts"}
+    without = load_config(flags={name: value for name, value in MADE.items() if name not in raw or name == key})
+    assert is_told(key, without) != (key in raw)
 
 
 def test_a_cohort_that_nobody_forms_may_be_of_any_size(world: Path) -> None:

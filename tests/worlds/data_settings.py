@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedmm.config import DataConfig
+from fedmm.config.registering import OwnEncoder
 from fedmm.data.datasets import load_dataset
 from fedmm.errors import DataError
+from fedmm.testing import registered
+from worlds.encoder_world import letters, mean_colour
 
 Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
 
@@ -53,3 +58,48 @@ def titles_are_read(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given = {"path": tmp_path / "own.csv", "titles": tmp_path / "titles.csv"}
     found = load_dataset(DataConfig.model_validate(given))
     assert dict(zip(found.interactions.item_ids.tolist(), found.titles.tolist(), strict=True))["a"] == "An A"
+
+
+def made_by(name: str, value: object) -> Observation:
+    """Features of pictures and texts differ where the setting does; encoders that cost nothing make them."""
+
+    def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FEDMM_CACHE", str(tmp_path / "cache"))
+        (tmp_path / "own.csv").write_text("user,item\nu,a\nu,b\nu,c\n")
+        (tmp_path / "texts.csv").write_text("item_id,title,made_by\na,aa,z\nb,bb,y\nc,abc,x\n")
+        for folder in ("images", "others"):
+            (tmp_path / folder).mkdir()
+            for place, item in enumerate("abc"):
+                colour = tuple(np.roll((200, 90, 10 if folder == "images" else 60), place).tolist())
+                Image.new("RGB", (2, 2), colour).save(tmp_path / folder / f"{item}.png")
+        (tmp_path / "texts2.csv").write_text("item_id,title\na,q\nb,rr\nc,q r\n")
+        given = {"path": "own.csv", "images": "images", "texts": "texts.csv", "image_encoder": "one_colour",
+                 "text_encoder": "one_letter", "feature_dims": 0, name: value}  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        with _encoders():
+            tables = [
+                load_dataset(DataConfig.model_validate({**given, **own})).features for own in ({}, {name: BASE[name]})
+            ]
+        shapes = [{key: features.values.tolist() for key, features in table.items()} for table in tables]
+        assert shapes[0] != shapes[1]
+
+    return observe
+
+
+BASE: dict[str, object] = {
+    "images": "images", "texts": "texts.csv", "text_columns": (), "image_encoder": "one_colour",
+    "text_encoder": "one_letter", "feature_dims": 0,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _encoders() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for kind, name, encode in (
+            ("image_encoder", "one_colour", mean_colour),
+            ("image_encoder", "two_colours", lambda pictures: mean_colour(pictures)[:, ::-1] ** 2),
+            ("text_encoder", "one_letter", letters),
+            ("text_encoder", "two_letters", lambda texts: letters(texts)[:, :3]),
+        ):
+            stack.enter_context(registered(kind, name, OwnEncoder(encode, "mine")))
+        yield

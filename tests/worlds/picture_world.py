@@ -32,7 +32,13 @@ class Shop:
 
 
 def write_shop(
-    folder: Path, num_users: int = 500, num_items: int = 300, num_kinds: int = 30, length: int = 5, seed: int = 0
+    folder: Path,
+    num_users: int = 500,
+    num_items: int = 300,
+    num_kinds: int = 30,
+    length: int = 5,
+    num_liked: int = 2,
+    seed: int = 0,
 ) -> Shop:
     """Writes ``events.csv``, ``images/``, ``texts.csv`` and ``next_week.csv`` (later events, of new users and items
     too) under ``folder``."""
@@ -46,11 +52,11 @@ def write_shop(
         picture(kind, num_kinds, generator).save(folder / "images" / f"{name}.{FORMATS[number % 2]}")
     texts = [f"{name},Thing number {number},{' '.join(generator.choice(WORDS, 4))}" for number, name in enumerate(ids)]
     (folder / "texts.csv").write_text("item_id,title,description\n" + "\n".join(texts) + "\n")
-    likes = np.array([generator.choice(num_kinds, 2, replace=False) for _ in range(num_users)])
+    likes = np.array([generator.choice(num_kinds, num_liked, replace=False) for _ in range(num_users)])
     week = [_choices(own, kinds[:last], length, generator) for own in likes]
     _write(folder / "events.csv", {f"user-{user}": own for user, own in enumerate(week)}, ids, 0)
     late = {f"user-{user}": _choices(likes[user], kinds, 3, generator, set(week[user])) for user in range(num_users)}
-    fresh = generator.choice(num_kinds, 2, replace=False)
+    fresh = generator.choice(num_kinds, num_liked, replace=False)
     late |= {f"guest-{n}": _choices(fresh, kinds, length, generator) for n in range(max(1, num_users // 50))}
     _write(folder / "next_week.csv", late, ids, 1_000_000)
     return Shop(folder, folder / "events.csv", folder / "images", folder / "texts.csv", folder / "next_week.csv", kinds)
