@@ -25,8 +25,8 @@ from fedmm.tracking import mlflow_run
 from fedmm.tracking.tracker import LocalTracker, RoundRecord
 from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
 from worlds.data_settings import (
+    MADE,
     Observation,
-    made_by,
     name_chooses_the_dataset,
     reads_a_text,
     rows_stand_in_the_order_told,
@@ -316,12 +316,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "data.name": name_chooses_the_dataset,
     "data.feature_order": rows_stand_in_the_order_told,
     "data.titles": titles_are_read,
-    "data.images": made_by("images", "others"),
-    "data.texts": made_by("texts", "texts2.csv"),
-    "data.text_columns": made_by("text_columns", ("made_by",)),
-    "data.image_encoder": made_by("image_encoder", "two_colours"),
-    "data.text_encoder": made_by("text_encoder", "two_letters"),
-    "data.feature_dims": made_by("feature_dims", 1),
+    **MADE,
     "data.encoding": reads_a_text("encoding", "latin-1", "user,item\nü,1\nü,2\nü,3\n"),
     "data.decimal": reads_a_text("decimal", ",", "user;item;timestamp\nu;1;0,5\nu;2;1,5\nu;3;2,5\n"),
     "tracking.enabled": enabled_decides_whether_there_is_a_store,

@@ -103,3 +103,16 @@ def _encoders() -> Iterator[None]:
         ):
             stack.enter_context(registered(kind, name, OwnEncoder(encode, "mine")))
         yield
+
+
+MADE: dict[str, Observation] = {
+    f"data.{name}": made_by(name, value)
+    for name, value in {
+        "images": "others",
+        "texts": "texts2.csv",
+        "text_columns": ("made_by",),
+        "image_encoder": "two_colours",
+        "text_encoder": "two_letters",
+        "feature_dims": 1,
+    }.items()
+}
