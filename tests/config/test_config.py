@@ -25,7 +25,7 @@ from fedmm.tracking import mlflow_run
 from fedmm.tracking.tracker import LocalTracker, RoundRecord
 from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settings_of
 from worlds.data_settings import (
-    MADE,
+    FEATURES_MADE,
     Observation,
     name_chooses_the_dataset,
     reads_a_text,
@@ -316,7 +316,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "data.name": name_chooses_the_dataset,
     "data.feature_order": rows_stand_in_the_order_told,
     "data.titles": titles_are_read,
-    **MADE,
+    **FEATURES_MADE,
     "data.encoding": reads_a_text("encoding", "latin-1", "user,item\nü,1\nü,2\nü,3\n"),
     "data.decimal": reads_a_text("decimal", ",", "user;item;timestamp\nu;1;0,5\nu;2;1,5\nu;3;2,5\n"),
     "tracking.enabled": enabled_decides_whether_there_is_a_store,

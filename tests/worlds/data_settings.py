@@ -105,7 +105,7 @@ def _encoders() -> Iterator[None]:
         yield
 
 
-MADE: dict[str, Observation] = {
+FEATURES_MADE: dict[str, Observation] = {
     f"data.{name}": made_by(name, value)
     for name, value in {
         "images": "others",
