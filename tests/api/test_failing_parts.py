@@ -61,7 +61,7 @@ BESIDE: dict[str, dict[str, Any]] = {}  # what an encoder needs to be called at 
 @pytest.fixture(autouse=True, scope="module")
 def _pictures_and_texts(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("raw")
-    ids = [str(number) for number in range(40)]
+    ids = [f"i{number}" for number in range(40)]  # those of tiny_config
     for item in ids:
         (folder / f"{item}.png").write_bytes(encoded(corners()))
     (folder / "texts.csv").write_text("item_id,title\n" + "".join(f"{item},a word\n" for item in ids))
