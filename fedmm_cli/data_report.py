@@ -14,17 +14,23 @@ from fedmm_cli.render import make_console
 
 
 def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
-    """``fedmm data list``."""
+    """``fedmm data list``: what is here in full, what is not in a line each."""
     console = make_console()
-    for info in infos:
+    absent = {info["name"]: info["description"] for info in infos if not info["available"]}
+    for info in (info for info in infos if info["available"]):
         console.print(Text(info["name"], style="bold"))
         sizes = [(info["num_users"], "users"), (info["num_items"], "items"), (info["num_interactions"], "interactions")]
         facts = {
             "what": info["description"],
             "sizes": ", ".join(f"{number:,} {noun}" for number, noun in sizes if number is not None),
-            "here" if info["available"] else "not here": info["where"],
+            "here": info["where"],
         }
         print_facts(console, {label: text for label, text in facts.items() if text}, indent=2, wrap=False)
+    if absent:
+        console.print(Text("not here: fedmm data fetch NAME", style="bold"))
+        width = max(map(len, absent)) + 2
+        for name, what in absent.items():
+            console.print(Text(f"  {name:<{width}}", style="dim").append(Text(what, style="not dim")), soft_wrap=True)
 
 
 def print_kept(entries: Sequence[Mapping[str, Any]], folder: str) -> None:
