@@ -73,7 +73,7 @@ def test_every_flag_sets_its_setting(run) -> None:
         shown = json.loads(ended.stdout)["settings"]
         assert str(shown[flag.key]) == str(list(expected) if isinstance(expected, tuple) else expected)
         changed = {key for key, own in ExperimentConfig().flat().items() if own != shown[key]}
-        assert changed <= {flag.key, *(["model.experts", "data.path"] if more else [])}
+        assert changed <= {flag.key, *(["model.experts", "data.path", "data.split"] if more else [])}
 
 
 def test_layers_reach_the_run_in_their_order(run, fake_runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
