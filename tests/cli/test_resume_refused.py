@@ -26,7 +26,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("runs/flims", ("does not exist", "Did you mean runs/films?")),
         ("elsewhere/shop", ("does not exist", "Did you mean runs/shop?")),
-        ("runs/nothing_like_it", ("does not exist", "Stopped: runs/films, runs/shop.")),
+        ("runs/nothing_like_it", ("does not exist", "Not finished: runs/films, runs/shop.")),
         ("runs", ("holds no run", "without --resume")),
         ("runs/bare", ("has checkpoints but no config.toml",)),
         ("file", ("is a file",)),
