@@ -8,14 +8,14 @@ from fedmm.config import DataConfig
 from fedmm.data.premade import read_premade, siblings_of, split_files
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers import read_interactions
-from fedmm.data.readers.folders import parts_of
+from fedmm.data.readers.folders import is_folder, parts_of
 from fedmm.errors import DataError
 
 
 def sources_of(path: Path, config: DataConfig) -> list[Path]:
     """All files that decide what is read for ``path``. Raises DataError for a folder or split that cannot be read."""
     files = split_files(config).all if config.split == "files" and config.path is not None else [path]
-    return [part for file in files for part in (parts_of(file) if file.is_dir() else [file])]
+    return [part for file in files for part in (parts_of(file) if is_folder(file) else [file])]
 
 
 def read_sources(config: DataConfig) -> RawInteractions:
@@ -25,7 +25,7 @@ def read_sources(config: DataConfig) -> RawInteractions:
     path = config.path.expanduser()
     if config.split == "files":
         return read_premade(config)
-    if path.is_dir():
+    if is_folder(path):
         training = next((part for part in parts_of(path) if siblings_of(part)), None)
         if training is not None:
             others = " and ".join(sibling.name for sibling in siblings_of(training))

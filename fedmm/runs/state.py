@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from fedmm.errors import ConfigError
+from fedmm.errors import CheckpointError, ConfigError, DataError
 from fedmm.utils import locks
 from fedmm.utils.files import write_atomically
 from fedmm.utils.interrupts import Interrupted, Stop, StoppedEarly
@@ -19,7 +19,8 @@ from fedmm.utils.interrupts import Interrupted, Stop, StoppedEarly
 State = Literal["running", "stopped", "crashed", "finished"]
 LOCK_FILE, STUDY_LOCK, CRASH_FILE = ".lock", "sweep.lock", "crash.txt"
 KILLED = "its process was killed, or the machine went down"
-BY_INTENT = (Interrupted, Stop, StoppedEarly, KeyboardInterrupt, ConfigError)  # ConfigError: nothing was tried
+REFUSED = (ConfigError, CheckpointError, DataError)  # nothing was tried: they say nothing of the run
+BY_INTENT = (Interrupted, Stop, StoppedEarly, KeyboardInterrupt, *REFUSED)
 
 
 def run_state(folder: Path, *, finished: bool) -> tuple[State, str | None]:
@@ -56,8 +57,8 @@ def noting_a_crash(folder: Path) -> Iterator[None]:
     try:
         yield
     except BY_INTENT as error:
-        if isinstance(error, ConfigError) and earlier is not None:
-            write_crash(folder / CRASH_FILE, earlier)  # what was wrong with this command says nothing of the run
+        if isinstance(error, REFUSED) and earlier is not None:
+            write_crash(folder / CRASH_FILE, earlier)
         raise
     except Exception as error:
         write_crash(folder / CRASH_FILE, in_one_line(error))

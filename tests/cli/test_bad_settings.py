@@ -146,7 +146,7 @@ def test_train_refuses(option: str, value: str, run, tmp_path: Path, monkeypatch
         (["config", "init", "."], "."),
         (["config", "schow"], "schow"),
         (["data", "fetch"], "NAME"),
-        (["data", "fetch", "ml-1m"], "ml-1m"),
+        (["data", "fetch", "ml-2m"], "ml-2m"),
         (["data", "describe", "--split", "random"], "random"),
     ],
 )
@@ -193,7 +193,7 @@ def test_init_does_not_overwrite(run, tmp_path: Path) -> None:
         (["trian"], "usage"),
         (["evaluate", "nowhere"], "checkpoint"),
         (["config", "validate", "missing.toml"], "config"),
-        (["data", "fetch", "ml-1m"], "data"),
+        (["data", "fetch", "ml-2m"], "data"),
     ],
 )
 def test_with_json_a_failure_is_one_object(arguments: list[str], code: str, run) -> None:

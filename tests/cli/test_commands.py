@@ -67,7 +67,9 @@ def test_every_flag_sets_its_setting(run) -> None:
             typed, expected = [flag.name, value], PROTOCOLS.get(value, value)
         own = ["--data", "own.csv"]
         beside = {"--scoring": ["--experts", "memory"], "--start-from": own}
-        more = own if flag.key in {"data.split", "data.validation", "data.test"} else beside.get(flag.name, [])
+        more = (
+            own if flag.key in {"data.split", "data.validation", "data.test", "data.sql"} else beside.get(flag.name, [])
+        )
         ended = run("config", "show", *typed, *more, "--json")
         assert ended.code == 0, ended.stderr
         shown = json.loads(ended.stdout)["settings"]

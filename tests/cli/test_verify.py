@@ -12,11 +12,13 @@ import pytest
 from fedmm.verification import catalogue, items
 from fedmm.verification.checks import Check, Finding
 
+DATA = [check for check in catalogue.CHECKS if check.group == "data"]
+
 
 def test_a_group_alone(run) -> None:
     ended = run("verify", "--only", "data", "--quiet")
     assert (ended.code, ended.stderr) == (0, "")
-    assert f"All {len(items.CHECKS)} checks hold" in ended.stdout
+    assert f"All {len(DATA)} checks hold" in ended.stdout
 
 
 def test_json_is_one_object_with_every_check(run) -> None:
@@ -24,7 +26,7 @@ def test_json_is_one_object_with_every_check(run) -> None:
     found = json.loads(ended.stdout)
     assert ended.code == 0
     assert found["passed"] is True
-    assert [check["name"] for check in found["checks"]] == [check.name for check in items.CHECKS]
+    assert [check["name"] for check in found["checks"]] == [check.name for check in DATA]
     assert all(
         set(check) == {"group", "name", "passed", "value", "tolerance", "detail", "seconds"}
         for check in found["checks"]

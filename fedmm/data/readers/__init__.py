@@ -10,7 +10,7 @@ from fedmm.config.names import missing_file_hint
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers import quick
 from fedmm.data.readers.delimited import read_delimited
-from fedmm.data.readers.folders import read_folder
+from fedmm.data.readers.folders import is_folder, read_folder
 from fedmm.data.readers.kinds import refuse_other_kinds
 from fedmm.data.readers.objects import holds_objects, read_objects
 from fedmm.data.readers.packed import unpack
@@ -42,7 +42,7 @@ def read_interactions(path: Path, config: DataConfig) -> RawInteractions:
     """
     if config.sql is not None and path.exists():
         return read_query(path, config)
-    if path.is_dir():
+    if is_folder(path):
         return read_folder(path, config, read_interactions)
     plain = _quick(path, config)
     if plain is not None:

@@ -18,6 +18,14 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 MOST_NOTES = 4  # on single parts
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder has this name; no file can have every name."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def parts_of(folder: Path) -> list[Path]:
     """The files of ``folder`` that are parts of one table, by name. Raises DataError where there are none, or files of
     several kinds."""
