@@ -93,6 +93,7 @@ fedmm.sweep(space={"federation.aggregation": ["mean", "mine"]}, sampler="grid", 
 """
 
 
+@pytest.mark.slow
 def test_a_part_from_a_prompt_is_searched_in_the_same_process(settings_file: Path, tmp_path: Path) -> None:
     """There is no file that a worker could import."""
     text = PROMPT.replace("SETTINGS", repr(str(settings_file)))

@@ -36,7 +36,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ("module", "name", "at"),
     [
-        ("fedmm.engines.vectorized", "_step", 34),  # in the middle of a round
+        pytest.param("fedmm.engines.vectorized", "_step", 34, marks=pytest.mark.slow),  # in the middle of a round
         ("fedmm.runs.checkpoint", "write_synced", 9),  # in the middle of writing a checkpoint
     ],
 )

@@ -81,7 +81,9 @@ def die_and_go_on(config: ExperimentConfig, last: int, whole: Path) -> None:
     assert [path for path in output.rglob(".*") if path.name != ".writable"] == []
 
 
-@pytest.mark.parametrize("part", range(20))
+@pytest.mark.parametrize(
+    "part", [part if part % 4 == 0 else pytest.param(part, marks=pytest.mark.slow) for part in range(20)]
+)
 def test_death_at_any_write_costs_only_time(part: int, data: Path, tmp_path: Path, whole: tuple[Path, int]) -> None:
     folder, num_steps = whole
     die_and_go_on(tiny(data, tmp_path / "run", SHORT), 1 + part * (num_steps - 1) // 19, folder)

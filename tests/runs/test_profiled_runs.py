@@ -61,8 +61,8 @@ def test_timing_changes_nothing_and_accounts_for_everything(data: Path, tmp_path
     "settings",
     [
         {"federation.mode": "centralized"},
-        {"federation.spectral_start": False, "evaluation.every": 2},
-        {"runtime.engine": "sequential"},
+        pytest.param({"federation.spectral_start": False, "evaluation.every": 2}, marks=pytest.mark.slow),
+        pytest.param({"runtime.engine": "sequential"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_run_can_be_timed(settings: dict[str, Any], data: Path, tmp_path: Path) -> None:

@@ -76,7 +76,12 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return trained
 
 
-@pytest.mark.parametrize("case", SETTINGS)
+SOON = ("defaults", "control variates", "personal parameters", "memory experts, sampled negatives", "patience")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in SOON else pytest.param(case, marks=pytest.mark.slow) for case in SETTINGS]
+)
 def test_interrupted_is_uninterrupted(case: str, data: Path, tmp_path: Path, whole: Callable[[str], Path]) -> None:
     config, watcher = tiny(data, tmp_path / "parts", SETTINGS[case]), Watcher()
     with pytest.raises(Interrupted):

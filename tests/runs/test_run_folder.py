@@ -41,6 +41,7 @@ for _ in range(30):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path}
     makers = [subprocess.Popen([sys.executable, "-c", MAKER], **pipes) for _ in range(2)]

@@ -60,6 +60,7 @@ def runs_at_once(folder: Path, count: int) -> None:
         assert (artifacts / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "50%25 a?b#c"  # and in whatever folder
     folder.mkdir()

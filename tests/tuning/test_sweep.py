@@ -210,7 +210,9 @@ def test_tables_hold_every_trial_that_counts(data: Path, tmp_path: Path) -> None
     assert (tmp_path / "tiny" / STUDY_FILE).exists()
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_ctrl_c_and_resuming_give_the_study_that_was_never_stopped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
@@ -355,6 +357,7 @@ def test_a_trials_folder_deleted_between_two_sessions_is_trained_anew(
     assert outcomes(trials_of(study, tmp_path / "tiny")) == outcomes(trials_of(study, tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_pruned_trials_count_and_were_below_the_median_when_they_were_stopped(data: Path, tmp_path: Path) -> None:
     space = '[space."federation.learning_rate"]\nchoices = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]'
     study = tiny_study(data, 'sampler = "grid"\npruner = "median"', space, rounds=8)
