@@ -210,9 +210,7 @@ def test_tables_hold_every_trial_that_counts(data: Path, tmp_path: Path) -> None
     assert (tmp_path / "tiny" / STUDY_FILE).exists()
 
 
-@pytest.mark.parametrize(
-    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("stop_at", [2, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3))])
 def test_ctrl_c_and_resuming_give_the_study_that_was_never_stopped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
