@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,25 +139,32 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def _store(data: Ml100k, parent: Path) -> Path:
-    """Writes into the target's folder, then renames: a reader never sees half a dataset."""
-    target = parent / "ml-100k"
+    with replacing(parent / "ml-100k") as folder:
+        _write_table(data.ratings, folder / "ratings.tsv")
+        _write_table(data.items, folder / "items.tsv")
+        (folder / "README.txt").write_text(TERMS.format(origin=data.origin), encoding="utf-8")
+    return parent / "ml-100k"
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A folder to write into, beside ``target``, whose place it takes at the end: a reader never sees half a dataset.
+    Raises StorageError where it cannot be written."""
     temporary: Path | None = None
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".ml-100k-", dir=parent))
-        _write_table(data.ratings, temporary / "ratings.tsv")
-        _write_table(data.items, temporary / "items.tsv")
-        (temporary / "README.txt").write_text(TERMS.format(origin=data.origin), encoding="utf-8")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        yield temporary
         temporary.chmod(0o755)
         if target.exists():
             target.rename(temporary / "replaced")
         temporary.rename(target)
         shutil.rmtree(target / "replaced", ignore_errors=True)
     except OSError as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
         raise StorageError(
             f"{target} cannot be written ({error.strerror or error}).",
             "Free space, or set FEDMM_CACHE to another folder.",
         ) from None
-    return target
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

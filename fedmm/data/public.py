@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmm.data.fetch import CONNECT_SECONDS, cache_folder
+from fedmm.data.fetch import CONNECT_SECONDS, cache_folder, replacing
 from fedmm.data.public_files import (
     Event,
     Item,
@@ -156,30 +156,13 @@ def _download(url: str, folder: Path, *, needed: bool, name: str) -> None:
 
 
 def _store(about: Public, source: Path, parent: Path, counts: Counts | None, origin: str) -> Path:
-    """Reads, verifies, writes beside the target and renames: a reader never sees half a dataset."""
-    target, temporary = parent / about.name, None
     zips = sorted(source.glob("*.zip")) if source.is_dir() else []
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{about.name}-", dir=parent))
-        facts = _write(about, zips[0] if len(zips) == 1 else source, temporary, counts)
+    with replacing(parent / about.name) as folder:
+        facts = _write(about, zips[0] if len(zips) == 1 else source, folder, counts)
         _pin(about.name, facts, parent)
         text = json.dumps({"name": about.name, "origin": origin, "terms": about.terms, **facts}, indent=2)
-        (temporary / ABOUT).write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        if target.exists():
-            target.rename(temporary / "replaced")
-        temporary.rename(target)
-        shutil.rmtree(target / "replaced", ignore_errors=True)
-    except OSError as error:
-        raise StorageError(
-            f"{target} cannot be written ({error.strerror or error}).",
-            "Free space, or set FEDMM_CACHE to another folder.",
-        ) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return target
+        (folder / ABOUT).write_text(text, encoding="utf-8")
+    return parent / about.name
 
 
 def _write(about: Public, source: Path, folder: Path, counts: Counts | None) -> dict[str, object]:

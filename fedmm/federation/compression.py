@@ -20,7 +20,7 @@ from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import torch_stream
 
-SMALL = 64  # a parameter of fewer numbers travels as it is
+SMALL = 64  # a parameter of fewer numbers travels as it is; the item table never does, whatever rows of it travel
 
 
 def coded(value: Tensor, bits: int, chance: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ def downloaded(params: Params, names: Iterable[str], bits: int | None) -> Params
     """The parameters as a round's clients receive them: those of ``names`` rounded, the others as they are."""
     if bits is None:
         return params
-    sent = {name: params[name] for name in names if params[name].numel() >= SMALL}
+    sent = {name: params[name] for name in names if not _whole(name, params[name])}
     return params | {name: restored(*coded(value, bits), value.dtype) for name, value in sent.items()}
 
 
@@ -73,7 +73,7 @@ def _received(block: UpdateBlock, bits: int, num_items: int, seed: int, number: 
     streams = [torch_stream(seed, "upload", number, int(client)) for client in block.clients]
     deltas = dict(block.deltas)
     for name, value in sorted(block.deltas.items()):
-        if value[0].numel() < SMALL and name != ITEM_TABLE:
+        if _whole(name, value[0]):
             continue
         sparse = block.touched if name == ITEM_TABLE else None
         stacked = value if value.ndim > 2 else value.unsqueeze(1)
@@ -94,7 +94,7 @@ def coded_message(values: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
     steps; small ones as they are."""
     message: dict[str, Tensor] = {}
     for name, value in values.items():
-        if value.numel() < SMALL and name != ITEM_TABLE:
+        if _whole(name, value):
             message[name] = value
             continue
         rows = value.numel() // max(value.shape[-1], 1)
@@ -102,3 +102,8 @@ def coded_message(values: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
         message[f"{name}.numbers"] = torch.empty(length, dtype=torch.uint8, device="meta")
         message[f"{name}.steps"] = torch.empty(rows, dtype=torch.bfloat16, device="meta")
     return message
+
+
+def _whole(name: str, value: Tensor) -> bool:
+    """Whether a parameter travels as it is."""
+    return value.numel() < SMALL and name != ITEM_TABLE
