@@ -38,7 +38,7 @@ OnlyOption = Annotated[
 InventoryOption = Annotated[
     bool, typer.Option("--inventory", help="List what decides a number, with the checks that hold it; check nothing.")
 ]
-ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="CPU threads; 0 = all.")]
+ThreadsOption = Annotated[str | None, typer.Option("--threads", metavar="INT", help="Cores to use; 0 = all.")]
 
 
 def verify(
@@ -75,22 +75,22 @@ def verify(
         raise ConfigError(f"--only cannot be {unknown[0]!r}.", f"--only takes one of {', '.join(GROUPS)}.")
     from fedmm.runs.running import set_threads
     from fedmm.verification.catalogue import CHECKS
-    from fedmm.verification.checks import choose, run_checks, summary
+    from fedmm.verification.checks import choose, summary
     from fedmm.verification.loading import subject_of_checkpoint, subject_of_config
+    from fedmm.verification.processes import num_processes, run_shared
     from fedmm_cli.output import print_json
     from fedmm_cli.verify_report import Report
 
     set_threads(settings.runtime.threads)
-    chosen = LEVELS[level]
-    full = chosen == "full"
+    chosen, full = LEVELS[level], level == "full"
     if checkpoint is not None:
         subject = subject_of_checkpoint(checkpoint, full=full)
     else:
         subject = subject_of_config(settings, only_own_model=bool(config or assignments), full=full)
     checks = choose(CHECKS, chosen, only or ())
+    results, processes = [], num_processes(len(checks), settings.runtime.threads)
     with Report(sys.stderr if as_json else sys.stdout, len(checks), quiet=quiet) as report:
-        results = []
-        for result in run_checks(checks, subject, report.begin):
+        for result in run_shared(checks, subject, report.begin, processes=processes):
             results.append(result)
             report.add(result)
     outcome = summary(results, subject.config, chosen)
