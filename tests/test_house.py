@@ -1,6 +1,7 @@
 """The rules of the house, read off the source: layers, lazy imports, no pickle, small files, docstrings."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -64,9 +65,13 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports_of(path: Path) -> tuple[tuple[str, bool], ...]:
     """Full names of modules (or of what is taken from them), and whether they load with the file itself."""
-    tree = tree_of(path)
+    return tuple(_imports(path, tree_of(path)))
+
+
+def _imports(path: Path, tree: ast.Module) -> Iterator[tuple[str, bool]]:
     for_types = {
         node
         for block in ast.walk(tree)
@@ -208,11 +213,14 @@ def test_the_command_line_starts_without_heavy_packages(module):
     assert not loaded & set(HEAVY)
 
 
-def calls_of(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+@functools.cache
+def calls_of(path: Path) -> tuple[tuple[str, dict[str, str]], ...]:
     """Each call's dotted name and its keywords, as written."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg}
+    return tuple(
+        (ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg})
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+    )
 
 
 @pytest.mark.parametrize("path", sources(*CODE), ids=name_of)

@@ -30,7 +30,7 @@ def num_processes(num_checks: int, threads: int) -> int:
     >>> num_processes(160, threads=1), num_processes(9, threads=2)
     (1, 1)
     """
-    if not sys.platform.startswith("linux") or torch.cuda.is_initialized():
+    if not sys.platform.startswith("linux") or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return 1
     return max(1, min(threads or len(os.sched_getaffinity(0)), MOST, num_checks // CHECKS_EACH))
 

@@ -169,11 +169,9 @@ def child(config: ExperimentConfig, folder: Path, end: str) -> subprocess.Popen[
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
 
 
+@pytest.mark.slow  # tests/runs/test_run_tracking.py has the same in one process
 @pytest.mark.usefixtures("quiet_mlflow")
-@pytest.mark.parametrize(
-    ("end", "code", "status"),
-    [pytest.param("dies", -9, "RUNNING", marks=pytest.mark.slow), ("interrupted", 130, "KILLED")],
-)
+@pytest.mark.parametrize(("end", "code", "status"), [("dies", -9, "RUNNING"), ("interrupted", 130, "KILLED")])
 def test_the_same_mlflow_run_goes_on(
     end: str, code: int, status: str, data: Path, tmp_path: Path, mlflow_uri: str
 ) -> None:

@@ -114,7 +114,7 @@ def test_the_runs_of_a_trial_have_seeds_of_their_own() -> None:
     assert seeds[0] == study.trial_seed({"model.gating_init": 0})
 
 
-@LAWS
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(2, 4), min_size=1, max_size=4), st.booleans())
 def test_the_size_of_a_grid_is_the_product_of_the_choices(sizes: list[int], conditional: bool) -> None:
     keys = ["model.num_blocks", "federation.local_steps", "federation.batch_size", "model.memory.size"][: len(sizes)]
