@@ -308,14 +308,12 @@ def test_the_system_itself_refuses_to_write(limit: int, value: str, trained: Pat
     )
     command = [sys.executable, "-c", program, *TRAIN, "--json", "--output", "run"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
     error = json.loads(done.stdout)["error"]
-    assert error["code"] == "storage"
+    assert (done.returncode, error["code"]) == (1, "storage"), done.stderr
     assert value in error["message"]
     assert "File too large" in error["message"]
     assert [line[:7] for line in done.stderr.splitlines()] == ["error: ", "  remed"]
-    assert torn(tmp_path) == []
-    assert whole(tmp_path) == (0 if limit == 4500 else 3)
+    assert (torn(tmp_path), whole(tmp_path)) == ([], 0 if limit == 4500 else 3)
 
 
 TRACKING = {
