@@ -35,7 +35,7 @@ LAYERS = (
     ("verification",),
     ("report",),
     ("tuning",),
-    ("serving",),
+    ("serving", "deployment"),
     ("testing",),
     ("api",),
     ("fedmm_cli",),

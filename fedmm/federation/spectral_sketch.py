@@ -60,13 +60,13 @@ def client_sketch(history: IntArray, degrees: FloatArray, column_hash: ColumnHas
     """One client's share of Y [V, m], from its own training history and the summed ``degrees`` n [V]."""
     rows, columns, values = client_transition_counts(history)
     shape = (len(degrees), len(degrees))
-    return _sketch(symmetrise(sparse.csr_matrix((values, (rows, columns)), shape=shape)), degrees, column_hash)
+    return sketch_of(symmetrise(sparse.csr_matrix((values, (rows, columns)), shape=shape)), degrees, column_hash)
 
 
 def sum_sketches(train: Ragged, num_items: int, column_hash: ColumnHash) -> FloatArray:
     """Y [V, m] of all clients: what ``client_sketch`` adds up to, at the cost of one sparse product."""
     counts = symmetrise(sum_transition_counts(train, num_items))
-    return _sketch(counts, np.asarray(counts.sum(axis=1)).ravel(), column_hash)
+    return sketch_of(counts, np.asarray(counts.sum(axis=1)).ravel(), column_hash)
 
 
 def sketched_item_table(sketch: FloatArray, hidden_dim: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -85,7 +85,7 @@ def sketched_item_table(sketch: FloatArray, hidden_dim: int, seed: int, scale: f
     return finish_item_table(table, numpy_stream(seed, "spectral"), scale)
 
 
-def _sketch(counts: sparse.csr_matrix, degrees: FloatArray, column_hash: ColumnHash) -> FloatArray:
+def sketch_of(counts: sparse.csr_matrix, degrees: FloatArray, column_hash: ColumnHash) -> FloatArray:
     """D^(-1/2) C D^(-1/2) S [V, m] of symmetrised ``counts`` [V, V]."""
     roots = np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
     scaled = sparse.diags(roots) @ counts @ sparse.diags(roots)

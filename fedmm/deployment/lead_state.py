@@ -1,0 +1,131 @@
+"""What the server keeps between rounds, and on its disk: enough to go on after a kill, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedmm.errors import CheckpointError
+from fedmm.federation import scaffold
+from fedmm.federation.ledger import Ledger
+from fedmm.federation.rounds import ServerState
+from fedmm.federation.snapshot import Best, Snapshot
+from fedmm.runs.checkpoint import (
+    BEST,
+    FOLDER,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    round_name,
+    save_checkpoint,
+)
+from fedmm.utils.params import Params
+
+COUNTS, POPULARITY = "counts/", "popularity"
+
+
+@dataclass(frozen=True)
+class SiloFacts:
+    """What the server knows of a silo: how much it has, and which clients are its own."""
+
+    name: str
+    users: int
+    trainable: int
+    events: int
+    base: int  # its users are the clients from here on
+    first: int  # its trainable users have these places among all that are, from here on
+    counted: int = 0  # the last round in which its sums counted
+
+
+@dataclass(frozen=True, eq=False)
+class LeadState:
+    """The server's state after a round."""
+
+    server: ServerState
+    silos: tuple[SiloFacts, ...]
+    begin: Params  # what silos are told as they begin: popularity, and counts where they are wanted
+    ledger: Ledger = field(default_factory=Ledger)
+    best: Best | None = None
+    stale: int = 0
+    seconds: float = 0.0
+    run_id: str | None = None
+
+    @property
+    def num_trainable(self) -> int:
+        """Clients with something to train on, of all silos."""
+        return sum(silo.trainable for silo in self.silos)
+
+    def joined(self, name: str, users: int, trainable: int, events: int) -> LeadState:
+        """With one more silo, whose clients come after all others."""
+        base, first = sum(silo.users for silo in self.silos), self.num_trainable
+        return replace(self, silos=(*self.silos, SiloFacts(name, users, trainable, events, base, first)))
+
+
+def save_lead(folder: Path, state: LeadState, about: Mapping[str, Any]) -> None:
+    """Writes the round's checkpoint and, where it is the best, ``best``; ``about`` says what was agreed.
+
+    Raises StorageError.
+    """
+    server = state.server
+    tensors = {f"params/{name}": value for name, value in server.params.items()}
+    tensors |= {f"optimizer/{name}": value for name, value in server.optimizer.items()}
+    tensors |= {f"average/{name}": value for name, value in server.average.items()}
+    tensors |= scaffold.named(server.control)
+    tensors |= {f"begin/{name}": value for name, value in state.begin.items()}
+    best = state.best
+    if best is not None:
+        tensors |= {f"best/{name}": value for name, value in best.snapshot.params.items()}
+    meta = {
+        "federation": True,
+        **about,
+        "round": server.round,
+        "best_round": 0 if best is None else best.snapshot.round,
+        "best_value": 0.0 if best is None else best.value,
+        "stale": state.stale,
+        "ledger": vars(state.ledger),
+        "seconds": state.seconds,
+        "run_id": state.run_id,
+        "silos": [vars(silo) for silo in state.silos],
+    }
+    checkpoints = folder / FOLDER
+    if best is not None and best.snapshot.round == server.round:
+        kept = {f"params/{name}": value for name, value in best.snapshot.params.items()}
+        save_checkpoint(checkpoints, BEST, kept, meta)
+    save_checkpoint(checkpoints, round_name(server.round), tensors, meta)
+    prune_checkpoints(checkpoints)
+
+
+def load_lead(folder: Path, device: torch.device) -> tuple[LeadState, Mapping[str, Any]] | None:
+    """The newest whole state and what it says of itself; None where the federation never began. Raises
+    CheckpointError where it is damaged, or no federation's."""
+    path = newest_checkpoint(folder / FOLDER)
+    if path is None:
+        return None
+    tensors, meta = load_checkpoint(path)
+    if not meta.get("federation"):
+        raise CheckpointError(f"{folder} holds a run of fedmm train, no federation.", "Give another --folder.")
+    placed = {name: value.to(device) for name, value in tensors.items()}
+    server = ServerState(
+        _part(placed, "params"),
+        _part(placed, "optimizer"),
+        int(meta["round"]),
+        scaffold.unnamed(placed),
+        _part(placed, "average"),
+    )
+    best = None
+    if meta["best_round"]:
+        best = Best(Snapshot(_part(placed, "best"), int(meta["best_round"])), float(meta["best_value"]))
+    begin = _part(tensors, "begin")
+    silos = tuple(SiloFacts(**silo) for silo in meta["silos"])
+    state = LeadState(
+        server, silos, begin, Ledger(**meta["ledger"]), best, int(meta["stale"]), float(meta["seconds"]), meta["run_id"]
+    )
+    return state, meta
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> Params:
+    return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}/")}

@@ -1,0 +1,312 @@
+"""A silo: it holds the data of any number of users and answers the server's requests with sums over them.
+
+It knows nothing of how messages travel: ``Silo.answer`` makes bytes of bytes. A request that it has answered already is
+answered in the same way, so that what was lost on the way can be asked for again, and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.types import IntArray
+from fedmm.deployment import sums
+from fedmm.deployment.building import build_local, counts_wanted, engine_of, succession_of
+from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
+from fedmm.deployment.seals import Checksums, Seal
+from fedmm.deployment.silo_data import SiloData, read_silo
+from fedmm.deployment.silo_states import SiloStates, StateStore
+from fedmm.deployment.terms import digest_of, joined_settings, require_supported
+from fedmm.errors import FedmmError
+from fedmm.evaluation.model_scorer import model_scorer, with_additions
+from fedmm.evaluation.ranking import Scorer
+from fedmm.federation import scaffold
+from fedmm.federation.local_training import LocalTraining
+from fedmm.models.recommender import Recommender
+from fedmm.models.succession import Succession
+from fedmm.utils.files import write_atomically
+from fedmm.utils.params import Params
+from fedmm.utils.seeding import torch_stream
+
+SERVER = "server"
+PARAMS = "params/"
+OFFER_FILE, BEGIN_FILE = "offer.message", "begin.message"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Offered:
+    """What a silo knows once it was told terms and catalogue."""
+
+    digest: str
+    catalogue: Catalogue
+    data: SiloData
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """What a silo knows once the federation has begun."""
+
+    digest: str
+    config: ExperimentConfig
+    base: int
+    local: LocalTraining
+    popularity: IntArray  # [V] of all clients
+    succession: Succession | None
+    shapes: Expected  # of the model's parameters
+    store: StateStore
+
+
+@dataclass(eq=False)
+class Silo:
+    """One silo. ``failure`` is what ends it: whoever carries its messages raises it once the answer is sent."""
+
+    name: str
+    config: ExperimentConfig  # its own: where its data are, and on what it computes
+    folder: Path | None = None
+    seal: Seal = field(default_factory=Checksums)
+    tell: Tell = lambda _: None
+    failure: FedmmError | None = None
+    finished: bool = False
+    _offered: Offered | None = None
+    _begun: Begun | None = None
+    _states: SiloStates = field(default_factory=SiloStates)
+    _session: tuple[str, int] = ("", 0)  # and the last sequence number in it
+    _last: tuple[str, Message] | None = None  # the digest of a request, and its answer
+
+    def __post_init__(self) -> None:
+        """Goes on where an earlier process of this silo was."""
+        for name in (OFFER_FILE, BEGIN_FILE):
+            path = None if self.folder is None else self.folder / name
+            if path is not None and path.exists():
+                header = read_header(path.read_bytes())
+                (self._offer if name == OFFER_FILE else self._begin)(header, keep=False)
+
+    def answer(self, data: bytes) -> bytes:
+        """The answer to a request, sealed. Never raises for what a request holds: what cannot be followed is refused in
+        one line, and what is wrong with the silo's own data is not told, but ends it (``failure``)."""
+        request = Message("none")
+        try:
+            header = read_header(self.seal.open(data, SERVER))
+            request = header.message
+            self._check_sequence(request)
+            found = self._answer(header)
+        except RefusedError as error:
+            self.tell(f"refused {error}")
+            found = Message("refused", {"why": str(error)[:200]})
+        except FedmmError as error:
+            self.failure = error
+            found = Message("refused", {"why": f"the silo cannot go on ({error.code})"})
+        settings = self._begun.digest if self._begun is not None else ""
+        stamped = replace(
+            found, node=self.name, session=request.session, sequence=request.sequence, round=request.round,
+            settings=settings,
+        )  # fmt: skip
+        return self.seal.close(encode(stamped))
+
+    def _check_sequence(self, request: Message) -> None:
+        session, last = self._session
+        if request.session == session and request.sequence <= last:
+            raise RefusedError(f"request {request.sequence} after request {last}: it is late, or repeated.")
+        self._session = request.session, request.sequence
+
+    def _answer(self, header: Header) -> Message:
+        kind = header.message.kind
+        if kind == "hello":
+            return self._introduction()
+        if kind == "offer":
+            return self._offer(header)
+        if kind == "count":
+            return self._count(header)
+        if kind == "begin":
+            return self._begin(header)
+        if self._begun is None:
+            return Message("unready")
+        require(header, kind, self._begun.digest)
+        if kind == "train":
+            return self._train(header, self._begun)
+        if kind == "evaluate":
+            return self._evaluate(header, self._begun)
+        if kind == "finish":
+            self.finished = True
+            self.tell("the federation has ended")
+            return Message("ready")
+        raise RefusedError(f"a request of kind {kind[:40]!r}, which this fedmm does not know.")
+
+    def _introduction(self) -> Message:
+        offered, begun = self._offered, self._begun
+        body: dict[str, Any] = {"offered": offered.digest if offered else "", "begun": begun.digest if begun else ""}
+        body["base"] = begun.base if begun else -1
+        if offered is not None:
+            train = offered.data.split.train
+            body |= {
+                "users": len(train),
+                "trainable": len(offered.data.trainable),
+                "events": int(train.lengths.sum()),
+            }
+        return Message("introduction", body)
+
+    def _offer(self, header: Header, *, keep: bool = True) -> Message:
+        body = header.message.body
+        modalities = body.get("modalities")
+        if not isinstance(modalities, dict) or not all(isinstance(own, int) for own in modalities.values()):
+            raise RefusedError("an offer without the widths of its features.")
+        catalogue = Catalogue.from_tensors(header.with_tensors(Catalogue.expected(modalities)).tensors)
+        digest = digest_of(body.get("terms", {}), catalogue.digest)
+        if digest != header.message.settings:
+            raise RefusedError(f"an offer whose digest is {header.message.settings[:16]!r} and should be {digest!r}.")
+        if self._offered is None or self._offered.digest != digest:
+            config = joined_settings(body.get("terms", {}), self.config)
+            require_supported(config)
+            self.tell(f"reading {config.data.path}")
+            self._offered = Offered(digest, catalogue, read_silo(config, catalogue))
+            self._begun = None
+            for note in self._offered.data.notes:
+                self.tell(note)
+            if keep:
+                self._keep(OFFER_FILE, header, catalogue.to_tensors())
+        return self._introduction()
+
+    def _count(self, header: Header) -> Message:
+        """The sums of the rounds before the first."""
+        offered = self._require_offer()
+        split, what = offered.data.split, text(header.message.body, "what")
+        if what == "counts":
+            return Message("sums", tensors=sums.counted(split))
+        if what == "popularity":
+            return Message("sums", tensors={"popularity": torch.from_numpy(sums.popularity_of(split))})
+        if what == "degrees":
+            return Message("sums", tensors={"degrees": torch.from_numpy(sums.degrees_of(split))})
+        if what == "sketch":
+            size, seed = whole(header.message.body, "size", 2**20), whole(header.message.body, "seed")
+            expected: Expected = {"degrees": (torch.float64, (split.num_items + 1,))}
+            degrees = header.with_tensors(expected).tensors["degrees"].numpy()
+            return Message("sums", tensors={"sketch": torch.from_numpy(sums.sketched(split, degrees, size, seed))})
+        raise RefusedError(f"a request for {what[:40]!r}, which this silo does not count.")
+
+    def _begin(self, header: Header, *, keep: bool = True) -> Message:
+        offered = self._require_offer()
+        body = header.message.body
+        config = joined_settings(body.get("terms", {}), self.config)
+        require_supported(config)
+        digest = digest_of(body["terms"], offered.catalogue.digest)
+        if digest != header.message.settings:
+            raise RefusedError(f"terms whose digest is {header.message.settings[:16]!r} and should be {digest!r}.")
+        expected: dict[str, Any] = {"popularity": (torch.int64, (offered.catalogue.num_items + 1,))}
+        if counts_wanted(config):
+            expected |= sums.COUNTED
+        tensors = header.with_tensors(expected).tensors
+        base = whole(body, "base", 2**40)
+        counts = None
+        if counts_wanted(config):
+            counts = _counts(tensors, offered.catalogue.num_items)
+        local = build_local(config, offered.catalogue, offered.data.train_of(base), counts)
+        store = StateStore(self.folder, offered.data.user_ids, base)
+        self._states = store.load()
+        self._begun = Begun(
+            digest, config, base, local, tensors["popularity"].numpy(), succession_of(config, counts),
+            parameter_shapes(local.recommender, local.dtype), store,
+        )  # fmt: skip
+        if keep:
+            self._keep(BEGIN_FILE, header, tensors)
+        return Message("ready")
+
+    def _train(self, header: Header, begun: Begun) -> Message:
+        key = _key(header)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        request, local = header.message, begun.local
+        expected: dict[str, Any] = {"clients": (torch.int64, (None,)), **begun.shapes}
+        if local.uses_controls:
+            expected |= {f"{scaffold.PREFIX}{name.removeprefix(PARAMS)}": own for name, own in begun.shapes.items()}
+        tensors = header.with_tensors(expected).tensors
+        assert self._offered is not None
+        clients = self._chosen(tensors["clients"].numpy(), self._offered.data, begun.base)
+        states = self._states.before(request.round, whole(request.body, "counted"))
+        params = _on_device(_part(tensors, PARAMS), local)
+        control = _on_device(scaffold.unnamed(tensors), local)
+        found = sums.trained_sums(
+            local, engine_of(begun.config), params, clients, request.round, states.settled, control
+        )
+        self._states = states.after(request.round, found.kept)
+        begun.store.save(self._states)  # before anyone hears of it
+        self.tell(f"round {request.round}: trained {len(clients)} of {len(self._offered.data.user_ids)} users")
+        answer = Message("sums", {"clients": len(clients)}, found.tensors)
+        self._last = key, answer
+        return answer
+
+    def _evaluate(self, header: Header, begun: Begun) -> Message:
+        request, local = header.message, begun.local
+        name, counted = text(request.body, "split"), whole(request.body, "counted")
+        best, of_best = whole(request.body, "best"), bool(request.body.get("of_best"))
+        if name not in ("validation", "test"):
+            raise RefusedError(f"a request to evaluate {name[:40]!r}.")
+        params = _on_device(_part(header.with_tensors(begun.shapes).tensors, PARAMS), local)
+        if of_best:
+            self._states = self._states.promoted(best)
+            states = self._states.best
+        else:
+            states = self._states.now(counted)
+            self._states = self._states.validated(request.round, counted, best)
+        begun.store.save(self._states)
+        assert self._offered is not None
+        queries = self._offered.data.queries(name, begun.base)
+        negatives = self._offered.data.negatives(queries, begun.popularity, begun.config)
+        experts = request.round > begun.config.federation.warmup_rounds
+        scorer: Scorer = model_scorer(local.recommender, params, local.device, experts=experts, clients=states)
+        scorer = with_additions(scorer, () if begun.succession is None else (begun.succession,))
+        return Message("metrics", tensors=sums.measured(scorer, queries, negatives, begun.config, local.device))
+
+    def _chosen(self, places: IntArray, data: SiloData, base: int) -> IntArray:
+        """The clients at these places among the trainable ones, ascending."""
+        trainable = data.trainable
+        if not len(places) or places.min() < 0 or places.max() >= len(trainable) or (np.diff(places) <= 0).any():
+            raise RefusedError(f"{len(places)} clients that are not among the {len(trainable)} of this silo.")
+        return trainable[places] + base
+
+    def _require_offer(self) -> Offered:
+        if self._offered is None:
+            raise RefusedError("a request before the offer.")
+        return self._offered
+
+    def _keep(self, name: str, header: Header, tensors: Mapping[str, Tensor]) -> None:
+        if self.folder is not None:
+            write_atomically(self.folder / name, encode(replace(header.message, tensors=tensors)))
+
+
+def parameter_shapes(recommender: Recommender, dtype: torch.dtype) -> Expected:
+    """Types and shapes of the model's parameters, as messages name them."""
+    params = recommender.init(torch_stream(0, "shapes"), dtype)
+    return {f"{PARAMS}{name}": (value.dtype, tuple(value.shape)) for name, value in params.items()}
+
+
+def _counts(tensors: Mapping[str, Tensor], num_items: int) -> csr_matrix:
+    try:
+        return sums.counts_from_tensors(tensors, num_items)
+    except ValueError as error:
+        raise RefusedError(f"{error}.") from None
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> Params:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _on_device(params: Params, local: LocalTraining) -> Params:
+    return {name: value.to(local.device) for name, value in params.items()}
+
+
+def _key(header: Header) -> str:
+    """What makes two requests for a round's training the same."""
+    found = hashlib.blake2b(header.content, digest_size=16)
+    found.update(f"{header.message.round} {header.message.body.get('counted')}".encode())
+    return found.hexdigest()

@@ -1,0 +1,75 @@
+"""The rounds before the first: what silos count, added up, and the item table that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from fedmm.config import ExperimentConfig
+from fedmm.deployment import sums
+from fedmm.deployment.building import counts_wanted
+from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.lead_state import POPULARITY, LeadState
+from fedmm.deployment.messages import Expected, Message, RefusedError
+from fedmm.federation.rounds import ServerState
+from fedmm.federation.spectral_sketch import sketched_item_table
+from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.utils.params import Params
+
+Ask = Callable[[list[str], Message, Expected], list[Mapping[str, Tensor]]]
+
+
+def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes: list[str]) -> LeadState:
+    """The state before the first round, without silos: of its parameters the item table alone, where there is a start.
+    ``ask`` asks all ``nodes`` for sums."""
+    size = catalogue.num_items + 1
+    begin: Params = {POPULARITY: torch.zeros(size, dtype=torch.int64)}
+    if "popularity100" in config.evaluation.protocols:
+        expected: Expected = {"popularity": (torch.int64, (size,))}
+        found = ask(nodes, Message("count", {"what": "popularity"}), expected)
+        begin[POPULARITY] = torch.stack([own["popularity"] for own in found]).sum(0)
+    own, seed = config.federation, config.runtime.seed
+    sketched = own.spectral_start and own.spectral_sketch_size is not None
+    params: Params = {}
+    if counts_wanted(config) or (own.spectral_start and not sketched):
+        counts = csr_matrix((size, size))
+        for each in ask(nodes, Message("count", {"what": "counts"}), sums.COUNTED):
+            counts = counts + _counts(each, catalogue.num_items)
+        if counts_wanted(config):
+            begin |= sums.counts_to_tensors(counts)
+        if own.spectral_start and counts.nnz and not sketched:
+            params[ITEM_TABLE] = spectral_item_table(counts, config.model.hidden_dim, seed)
+    if sketched:
+        assert own.spectral_sketch_size is not None
+        table = _sketched(config, size, ask, nodes, own.spectral_sketch_size)
+        params |= {} if table is None else {ITEM_TABLE: table}
+    return LeadState(ServerState(params, {}, 0), (), begin)
+
+
+def counts_part(begin: Params) -> Params:
+    """The counts among what silos are told as they begin."""
+    return {name: value for name, value in begin.items() if name != POPULARITY}
+
+
+def _sketched(config: ExperimentConfig, size: int, ask: Ask, nodes: list[str], columns: int) -> Tensor | None:
+    seed = config.runtime.seed
+    expected: Expected = {"degrees": (torch.float64, (size,))}
+    degrees = torch.stack([own["degrees"] for own in ask(nodes, Message("count", {"what": "degrees"}), expected)]).sum(
+        0
+    )
+    request = Message("count", {"what": "sketch", "size": columns, "seed": seed}, {"degrees": degrees})
+    found = ask(nodes, request, {"sketch": (torch.float64, (size, columns))})
+    sketch = np.add.reduce([own["sketch"].numpy() for own in found])
+    return sketched_item_table(sketch, config.model.hidden_dim, seed) if sketch.any() else None
+
+
+def _counts(tensors: Mapping[str, Tensor], num_items: int) -> csr_matrix:
+    try:
+        return sums.counts_from_tensors(tensors, num_items)
+    except ValueError as error:
+        raise RefusedError(f"{error}.") from None

@@ -1,0 +1,95 @@
+"""What a federation agrees on before it begins: the settings that decide its numbers, and the catalogue, by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from fedmm.config import ExperimentConfig
+from fedmm.data.types import Ragged
+from fedmm.deployment.messages import RefusedError
+from fedmm.errors import ConfigError
+from fedmm.federation.aggregation import AGGREGATIONS
+from fedmm.federation.data_rules import settled
+
+# How each silo filters and splits its own data; how its files are written is its own affair.
+DATA = (
+    "min_rating", "min_user_interactions", "repeats", "tie_order", "tie_seed", "split", "temporal_fraction",
+    "validation_from", "test_from",
+)  # fmt: skip
+RUNTIME = ("seed", "dtype")
+SECTIONS = ("model", "federation", "privacy", "evaluation")
+Terms = Mapping[str, Any]
+
+
+def settled_terms(config: ExperimentConfig, num_items: int, num_users: int, num_events: int) -> ExperimentConfig:
+    """The settings with a value wherever a rule reads the data: silos tell how many users and events they have, so
+    every history counts as one of the mean length."""
+    length = max(1, round(num_events / max(num_users, 1)))
+    shape = Ragged(np.zeros(num_users * length, np.int64), np.arange(num_users + 1, dtype=np.int64) * length)
+    return settled(config, shape, num_items)
+
+
+def terms_of(config: ExperimentConfig) -> dict[str, Any]:
+    """What silos are told of the settings."""
+    all_settings = config.model_dump(mode="json")
+    terms = {name: all_settings[name] for name in SECTIONS}
+    terms["data"] = {name: all_settings["data"][name] for name in DATA}
+    terms["runtime"] = {name: all_settings["runtime"][name] for name in RUNTIME}
+    return terms
+
+
+def digest_of(terms: Terms, catalogue: str) -> str:
+    """Sixteen hex digits over the terms and the catalogue's digest."""
+    text = json.dumps([terms, catalogue], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def joined_settings(terms: Terms, own: ExperimentConfig) -> ExperimentConfig:
+    """A silo's settings: the server's ``terms``, and for what they leave open its own. Raises RefusedError where this
+    fedmm cannot read them."""
+    if not isinstance(terms, dict) or terms.keys() != {*SECTIONS, "data", "runtime"}:
+        raise RefusedError("terms without all sections of settings.", "Use one version of fedmm on both sides.")
+    local = own.model_dump(mode="python")
+    wrong = [name for name in terms["data"] if name not in DATA] + [n for n in terms["runtime"] if n not in RUNTIME]
+    if wrong:
+        raise RefusedError(f"terms that set {wrong[0]!r}, which is a silo's own.", "Ask whoever leads the federation.")
+    tree = {
+        **{name: terms[name] for name in SECTIONS},
+        "data": {**local["data"], **terms["data"]},
+        "runtime": {**local["runtime"], **terms["runtime"]},
+    }
+    try:
+        return ExperimentConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RefusedError(f"terms that this fedmm cannot read ({what}).", "Use one version on both sides.") from None
+
+
+def require_supported(config: ExperimentConfig) -> None:
+    """Raises ConfigError for settings that silos on machines of their own cannot follow."""
+    own, data = config.federation, config.data
+    refused = {
+        f'federation.mode "{own.mode}" has no silos': own.mode != "federated",
+        f"federation.aggregation {own.aggregation!r} looks at single updates, and silos send sums": own.aggregation
+        not in AGGREGATIONS,
+        f"federation.update_transforms {list(own.update_transforms)} need secure sums between machines, which are "
+        "not there yet": bool(own.update_transforms),
+        "privacy needs noise that silos add, which is not there yet": config.privacy.on,
+        f'data.split "{data.split}" needs all data in one place': data.split == "files"
+        or (data.split == "temporal" and data.validation_from is None),
+        f"data.cold_item_fraction {data.cold_item_fraction:g} holds items out of all silos": bool(
+            data.cold_item_fraction
+        ),
+        "data.attributes are not part of a catalogue yet": data.attributes is not None,
+        "runtime.start_from continues a run of one machine": config.runtime.start_from is not None,
+    }
+    for what, is_so in refused.items():
+        if is_so:
+            raise ConfigError(f"{what}.", "Set another value, or simulate with fedmm train.")
