@@ -23,7 +23,7 @@ from fedmm.deployment.building import build_local, counts_wanted
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.conversation import Conversation
 from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
-from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
+from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.server_step import SiloSums, StepStatistics, require_plausible, step
 from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.terms import Terms, digest_of, joined_settings, require_supported, settled_terms, terms_of
@@ -150,7 +150,7 @@ class Lead:
         self._state = state
         self.tell(f"going on after round {state.server.round}")
 
-    def _sums(self, nodes: list[str], request: Message, expected: sums.Expected) -> list[Mapping[str, Tensor]]:
+    def _sums(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
         """What all ``nodes`` answer to a request for sums, in their order."""
 
         def accept(node: str, header: Header) -> Message:

@@ -134,8 +134,8 @@ def _read_json(data: bytes) -> Message:
         raise RefusedError("a header that is not JSON.") from None
     if not isinstance(found, dict) or not isinstance(found.get("body"), dict):
         raise RefusedError("a header that is not an object with a body.")
-    texts = {name: text(found, name) for name in ("kind", "session", "settings", "node")}
-    return Message(body=found["body"], sequence=whole(found, "sequence"), round=whole(found, "round"), **texts)
+    kind, session, settings, node = (text(found, name) for name in ("kind", "session", "settings", "node"))
+    return Message(kind, found["body"], {}, session, whole(found, "sequence"), whole(found, "round"), settings, node)
 
 
 def _tensors(content: bytes, expected: Expected) -> dict[str, Tensor]:
@@ -156,10 +156,12 @@ def _tensors(content: bytes, expected: Expected) -> dict[str, Tensor]:
                 f"{name!r} is {str(kind)[:10]} {list(found)[:6]} instead of {_NAMES[dtype]} {list(shape)}."
             )
     try:
-        # Memory of their own: products of what begins at odd places in a buffer differ in their last bits.
-        tensors = {name: value.clone() for name, value in load(content).items()}
+        read = load(content)
     except (SafetensorError, ValueError, OverflowError) as error:
         raise RefusedError(f"tensors that cannot be read: {str(error)[:100]}.") from None
+    # In the order expected, in which norms are summed; in memory of their own, since products of what begins at odd
+    # places of a buffer differ in their last bits.
+    tensors = {name: read[name].clone() for name in expected}
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise RefusedError(f"{name!r} has numbers that are NaN or infinite.")

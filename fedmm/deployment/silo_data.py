@@ -49,7 +49,7 @@ class SiloData:
         100 candidates are not asked."""
         everyone = Ragged(np.repeat(np.arange(len(popularity)), popularity), np.array([0, popularity.sum()]))
         split = replace(self.split, train=everyone)
-        found = {}
+        found: dict[str, NDArray[np.int32]] = {}
         for protocol in config.evaluation.protocols:
             if protocol == "full":
                 continue

@@ -104,9 +104,11 @@ class StateStore:
             if own:
                 own[CLIENTS] = own[CLIENTS] + self.base
             found[part] = ClientStates.from_tensors(own)
-        rounds = {name: int(meta[name]) for name in ("pending_round", "candidate_round", "best_round")}
+        pending, candidate, best = (int(meta[f"{name}_round"]) for name in PARTS[1:])
         self._written = True
-        return SiloStates(**found, **rounds)
+        return SiloStates(
+            found["settled"], found["pending"], pending, found["candidate"], candidate, found["best"], best
+        )
 
     def save(self, states: SiloStates) -> None:
         """Writes all of it, whole or not at all; nothing where no client keeps anything. Raises StorageError."""

@@ -73,7 +73,7 @@ def test_so_it_is_under_other_settings(world, settings):
 
 
 def test_silos_of_one_user_each_are_added_bit_for_bit(tmp_path):
-    write_world(tmp_path, {name: 1 for name in "abcdefgh"})
+    write_world(tmp_path, dict.fromkeys("abcdefgh", 1))
     settings = {"rounds": 2, "spectral_start": False, "protocols": ("full",)}
     _, found = simulated(tmp_path, **settings)
     lead, _ = led(tmp_path, list("abcdefgh"), **settings)
