@@ -6,7 +6,7 @@ It holds parameters and sums, never a user's data; it knows nothing of how messa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,11 @@ from fedmm.deployment.building import build_local, counts_wanted
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.conversation import Conversation
 from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
-from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require, text, whole
+from fedmm.deployment.members import LeadOptions, Members, accept_ready
+from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, StepStatistics, require_plausible, step
 from fedmm.deployment.silo import PARAMS
-from fedmm.deployment.terms import Terms, digest_of, joined_settings, require_supported, settled_terms, terms_of
+from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
 from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
@@ -38,17 +39,6 @@ from fedmm.utils.params import Params
 from fedmm.utils.seeding import torch_stream
 
 Tell = Callable[[str], None]
-WAIT_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class LeadOptions:
-    """How rounds are led; nothing here decides what is learnt from the same answers."""
-
-    silos: int = 1  # that have to be there before the first round
-    quorum: float = 0.5  # share of a round's clients whose sums have to count
-    deadline: float = 600.0  # seconds that a round waits for its silos
-    wait: float = WAIT_SECONDS  # seconds before a round that lacks its quorum asks again
 
 
 @dataclass(eq=False)
@@ -58,44 +48,30 @@ class Lead:
     given: ExperimentConfig
     catalogue: Catalogue
     conversation: Conversation
-    options: LeadOptions = LeadOptions()
+    options: LeadOptions = field(default_factory=LeadOptions)
     folder: Path | None = None
     tell: Tell = lambda _: None
     on_save: Callable[[LeadState], LeadState] = lambda state: state
     _state: LeadState | None = None
-    _config: ExperimentConfig | None = None
-    _ready: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_supported(self.given)
 
-    # What was agreed ------------------------------------------------------------------------------------------------
+    @cached_property
+    def members(self) -> Members:
+        """Who takes part."""
+        return Members(self.given, self.catalogue, self.conversation, self.options, self.tell, self.given)
 
     @property
     def config(self) -> ExperimentConfig:
         """The settings as the data settled them."""
-        return self._config or self.given
+        return self.members.config
 
     @property
     def state(self) -> LeadState:
         """The state after the last round."""
         assert self._state is not None, "the federation has not begun"
         return self._state
-
-    @cached_property
-    def offer_terms(self) -> Terms:
-        """What silos are told before anybody knows how much data there is."""
-        return terms_of(self.given)
-
-    @property
-    def offer_digest(self) -> str:
-        """Of the offer."""
-        return digest_of(self.offer_terms, self.catalogue.digest)
-
-    @property
-    def digest(self) -> str:
-        """Of what was agreed."""
-        return digest_of(terms_of(self.config), self.catalogue.digest)
 
     @cached_property
     def local(self) -> LocalTraining:
@@ -115,21 +91,15 @@ class Lead:
         if found is not None:
             self._resume(*found)
             return self.state
-        while len(self.conversation.transport.nodes()) < self.options.silos:
-            time.sleep(self.options.wait)
-        while True:
-            facts = self._introductions(self.conversation.transport.nodes())
-            if len(facts) >= self.options.silos:
-                break
-            time.sleep(self.options.wait)
+        facts = self.members.first()
         users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
-        self._config = settled_terms(self.given, self.catalogue.num_items, users, events)
+        self.members.config = settled_terms(self.given, self.catalogue.num_items, users, events)
         state = start.first_state(self.config, self.catalogue, self._sums, sorted(facts))
         for name, own in sorted(facts.items()):
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state
         self._state = replace(state, server=replace(state.server, params=self._first_params(state)))
-        self._tell_begin([silo.name for silo in state.silos])
+        self.members.begin([silo.name for silo in state.silos], self.state)
         self._save()
         return self.state
 
@@ -140,13 +110,13 @@ class Lead:
     def _resume(self, state: LeadState, meta: Mapping[str, Any]) -> None:
         """Takes up a stored state, where it is of these settings and this catalogue."""
         terms = {**meta["terms"], "federation": {**meta["terms"]["federation"], "rounds": self.given.federation.rounds}}
-        same = meta["catalogue"] == self.catalogue.digest and meta["offer"] == _without_rounds(self.offer_terms)
+        same = meta["catalogue"] == self.catalogue.digest and meta["offer"] == _without_rounds(self.members.offer_terms)
         if not same:
             raise CheckpointError(
                 f"{self.folder} holds a federation of other settings or another catalogue.",
                 "Give those it began with, or another --folder.",
             )
-        self._config = joined_settings(terms, self.given)
+        self.members.config = joined_settings(terms, self.given)
         self._state = state
         self.tell(f"going on after round {state.server.round}")
 
@@ -158,92 +128,11 @@ class Lead:
             require(header, "sums")
             return header.with_tensors(expected)
 
-        found = self._gather(dict.fromkeys(nodes, request), accept, lambda answered: len(answered) == len(nodes))
+        found = self.members.gather(dict.fromkeys(nodes, request), accept, lambda answered: len(answered) == len(nodes))
         return [found[node].tensors for node in nodes]
 
-    # Silos ----------------------------------------------------------------------------------------------------------
-
-    def _introductions(self, nodes: Sequence[str]) -> dict[str, dict[str, int]]:
-        """How much data each of ``nodes`` has; who does not know the terms and the catalogue is told them."""
-        asked = {node: Message("hello", settings=self.offer_digest) for node in nodes}
-        known = self.conversation.ask(asked, _introduction, self.options.deadline)
-        told = {node: own for node, own in known.items() if own.body.get("offered") == self.offer_digest}
-        offer = Message(
-            "offer", {"terms": self.offer_terms, "modalities": self.catalogue.modalities},
-            self.catalogue.to_tensors(), settings=self.offer_digest,
-        )  # fmt: skip
-        rest = {node: offer for node in known if node not in told}
-        answered = told | self.conversation.ask(rest, _introduction, self.options.deadline)
-        facts = {}
-        for node, own in answered.items():
-            try:
-                facts[node] = {name: whole(own.body, name, 2**40) for name in ("users", "trainable", "events")}
-                if facts[node]["trainable"] > facts[node]["users"]:
-                    raise RefusedError("more users that train than there are.")
-            except RefusedError as error:
-                facts.pop(node, None)
-                self.conversation.events.add("refused", node=node, why=str(error))
-                continue
-            bases = {} if self._state is None else {silo.name: silo.base for silo in self._state.silos}
-            agreed = own.body.get("begun") == self.digest and own.body.get("base") == bases.get(node, -1)
-            self._ready[node] = agreed
-        return facts
-
     def _welcome(self) -> None:
-        """Tells silos that came, or came back, what was agreed, and takes new ones in."""
-        for node in self.conversation.unready:
-            self._ready.pop(node, None)
-        self.conversation.unready.clear()
-        there = self.conversation.transport.nodes()
-        strangers = [node for node in there if not self._ready.get(node)]
-        if not strangers:
-            return
-        known = {silo.name: silo for silo in self.state.silos}
-        for node, own in sorted(self._introductions(strangers).items()):
-            silo = known.get(node)
-            if silo is None:
-                self._state = self.state.joined(node, own["users"], own["trainable"], own["events"])
-                self.conversation.events.add("joined", node=node, users=own["users"])
-                self.tell(f"{node} joins with {own['users']:,} users")
-            elif (silo.users, silo.trainable) != (own["users"], own["trainable"]):
-                why = f"{own['users']} users now, {silo.users} when it joined"
-                self.conversation.events.add("refused", node=node, why=why)
-                self.tell(f"{node} is left out: {why}")
-                self._ready[node] = False
-                continue
-            if not self._ready[node]:
-                self._tell_begin([node])
-
-    def _tell_begin(self, nodes: list[str]) -> None:
-        """Tells ``nodes`` the settled terms, and which clients are theirs."""
-        bases = {silo.name: silo.base for silo in self.state.silos}
-        asked = {
-            node: Message(
-                "begin", {"terms": terms_of(self.config), "base": bases[node]}, self.state.begin, settings=self.digest
-            )
-            for node in nodes
-        }
-        for node in self.conversation.ask(asked, _ready, self.options.deadline):
-            self._ready[node] = True
-
-    def _gather(
-        self,
-        requests: Mapping[str, Message],
-        accept: Callable[[str, Header], Message],
-        enough: Callable[[set[str]], bool],
-    ) -> dict[str, Message]:
-        """Answers until they are enough; who could not follow is told again what was agreed."""
-        found: dict[str, Message] = {}
-        while True:
-            missing = {node: own for node, own in requests.items() if node not in found}
-            found |= self.conversation.ask(missing, accept, self.options.deadline)
-            if enough(set(found)):
-                return found
-            self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
-            self.tell(f"{len(found)} of {len(requests)} silos have answered: waiting for more")
-            time.sleep(self.options.wait)
-            if self._state is not None:
-                self._welcome()
+        self._state = self.members.welcome(self.state)
 
     # Rounds ---------------------------------------------------------------------------------------------------------
 
@@ -293,14 +182,14 @@ class Lead:
         requests = {
             name: Message(
                 "train", {"counted": silos[name].counted}, {**sent, "clients": torch.from_numpy(places)},
-                round=number, settings=self.digest,
+                round=number, settings=self.members.digest,
             )
             for name, places in chosen.items()
         }  # fmt: skip
         expected = sums.expected_sums(local, state.server.params, number)
 
         def accept(node: str, header: Header) -> Message:
-            require(header, "sums", self.digest)
+            require(header, "sums", self.members.digest)
             found = header.with_tensors(expected)
             if header.message.round != number or found.body.get("clients") != len(chosen[node]):
                 raise RefusedError(f"sums of round {header.message.round} over {found.body.get('clients')} clients.")
@@ -312,7 +201,7 @@ class Lead:
         def enough(answered: set[str]) -> bool:
             return bool(answered) and sum(len(chosen[node]) for node in answered) >= self.options.quorum * cohort
 
-        answers = self._gather(requests, accept, enough)
+        answers = self.members.gather(requests, accept, enough, self._welcome)
         counted = [
             SiloSums(answers[silo.name].tensors, len(chosen[silo.name])) for silo in state.silos if silo.name in answers
         ]
@@ -343,20 +232,20 @@ class Lead:
         requests = {
             silo.name: Message(
                 "evaluate", {"split": split, "counted": silo.counted, "best": best, "of_best": of_best}, tensors,
-                round=snapshot.round, settings=self.digest,
+                round=snapshot.round, settings=self.members.digest,
             )
             for silo in self.state.silos
         }  # fmt: skip
         expected = sums.expected_metrics(self.config)
 
         def accept(node: str, header: Header) -> Message:
-            require(header, "metrics", self.digest)
+            require(header, "metrics", self.members.digest)
             found = header.with_tensors(expected)
             most = next(silo.users for silo in self.state.silos if silo.name == node)
             sums.require_possible(found.tensors, most, self.config)
             return found
 
-        answers = self._gather(requests, accept, self._enough_users)
+        answers = self.members.gather(requests, accept, self._enough_users, self._welcome)
         ordered = [answers[silo.name].tensors for silo in self.state.silos if silo.name in answers]
         return sums.means(ordered, self.config)
 
@@ -385,9 +274,9 @@ class Lead:
         best = self.state.best
         snapshot = Snapshot(self.state.server.evaluated, self.state.server.round) if best is None else best.snapshot
         metrics = {split: self.evaluate(snapshot, split, of_best=best is not None) for split in ("validation", "test")}
-        asked = {silo.name: Message("finish", settings=self.digest) for silo in self.state.silos}
+        asked = {silo.name: Message("finish", settings=self.members.digest) for silo in self.state.silos}
         there = set(self.conversation.transport.nodes())
-        self.conversation.ask({name: own for name, own in asked.items() if name in there}, _ready, 10.0)
+        self.conversation.ask({name: own for name, own in asked.items() if name in there}, accept_ready, 10.0)
         return metrics
 
     # Records --------------------------------------------------------------------------------------------------------
@@ -397,7 +286,7 @@ class Lead:
         if self.folder is not None:
             about = {
                 "terms": terms_of(self.config),
-                "offer": _without_rounds(self.offer_terms),
+                "offer": _without_rounds(self.members.offer_terms),
                 "catalogue": self.catalogue.digest,
             }
             save_lead(self.folder, self.state, about)
@@ -421,20 +310,6 @@ class Lead:
             is_best=state.best is not None and state.best.snapshot.round == number,
             warmup=number <= self.config.federation.warmup_rounds,
         )
-
-
-def _introduction(node: str, header: Header) -> Message:
-    del node
-    require(header, "introduction")
-    for name in ("offered", "begun"):
-        text(header.message.body, name)
-    return header.with_tensors({})
-
-
-def _ready(node: str, header: Header) -> Message:
-    del node
-    require(header, "ready")
-    return header.with_tensors({})
 
 
 def _without_rounds(terms: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from fedmm.config.load import load_config
 from fedmm.config.short import full_keys
 from fedmm.deployment.catalogue import Catalogue, catalogue_of
 from fedmm.deployment.conversation import Conversation
-from fedmm.deployment.lead import Lead, LeadOptions
+from fedmm.deployment.lead import Lead
+from fedmm.deployment.members import LeadOptions
 from fedmm.deployment.silo import Silo
 from fedmm.deployment.transport import InProcess, Transport
 

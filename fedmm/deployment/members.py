@@ -1,0 +1,168 @@
+"""Who takes part: silos are told what was agreed as they come, and again when they come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fedmm.config import ExperimentConfig
+from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.conversation import Accept, Conversation
+from fedmm.deployment.lead_state import LeadState
+from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
+from fedmm.deployment.terms import Terms, digest_of, terms_of
+
+Facts = dict[str, dict[str, int]]  # by silo: users, trainable, events
+
+
+@dataclass(frozen=True)
+class LeadOptions:
+    """How rounds are led; nothing here decides what is learnt from the same answers."""
+
+    silos: int = 1  # that have to be there before the first round
+    quorum: float = 0.5  # share of a round's clients whose sums have to count
+    deadline: float = 600.0  # seconds that a round waits for its silos
+    wait: float = 0.5  # seconds before a round that lacks its quorum asks again
+
+
+@dataclass(eq=False)
+class Members:
+    """The silos of one federation, as the server speaks with them."""
+
+    given: ExperimentConfig
+    catalogue: Catalogue
+    conversation: Conversation
+    options: LeadOptions
+    tell: Callable[[str], None]
+    config: ExperimentConfig  # as the data settled it
+    _ready: dict[str, bool] = field(default_factory=dict)
+
+    @cached_property
+    def offer_terms(self) -> Terms:
+        """What silos are told before anybody knows how much data there is."""
+        return terms_of(self.given)
+
+    @property
+    def offer_digest(self) -> str:
+        """Of the offer."""
+        return digest_of(self.offer_terms, self.catalogue.digest)
+
+    @property
+    def digest(self) -> str:
+        """Of what was agreed."""
+        return digest_of(terms_of(self.config), self.catalogue.digest)
+
+    def first(self) -> Facts:
+        """Waits until as many silos are there as are asked for, and makes the offer."""
+        while True:
+            there = self.conversation.transport.nodes()
+            facts = self.introductions(there, {}) if len(there) >= self.options.silos else {}
+            if facts and len(facts) >= self.options.silos:
+                return facts
+            time.sleep(self.options.wait)
+
+    def introductions(self, nodes: Sequence[str], bases: Mapping[str, int]) -> Facts:
+        """How much data each of ``nodes`` has; who does not know the terms and the catalogue is told them. ``bases``
+        are the first clients of the silos that are known."""
+        asked = {node: Message("hello", settings=self.offer_digest) for node in nodes}
+        known = self.conversation.ask(asked, _introduction, self.options.deadline)
+        told = {node: own for node, own in known.items() if own.body.get("offered") == self.offer_digest}
+        offer = Message(
+            "offer",
+            {"terms": self.offer_terms, "modalities": self.catalogue.modalities},
+            self.catalogue.to_tensors(),
+            settings=self.offer_digest,
+        )
+        rest = {node: offer for node in known if node not in told}
+        answered = told | self.conversation.ask(rest, _introduction, self.options.deadline)
+        facts: Facts = {}
+        for node, own in answered.items():
+            try:
+                facts[node] = _amounts(own)
+            except RefusedError as error:
+                self.conversation.events.add("refused", node=node, why=str(error))
+                continue
+            self._ready[node] = own.body.get("begun") == self.digest and own.body.get("base") == bases.get(node)
+        return facts
+
+    def welcome(self, state: LeadState) -> LeadState:
+        """Tells silos that came, or came back, what was agreed, and takes new ones in."""
+        for node in self.conversation.unready:
+            self._ready.pop(node, None)
+        self.conversation.unready.clear()
+        there = self.conversation.transport.nodes()
+        for node in [own for own in self._ready if own not in there]:
+            del self._ready[node]
+        strangers = [node for node in there if not self._ready.get(node)]
+        if not strangers:
+            return state
+        bases = {silo.name: silo.base for silo in state.silos}
+        for node, own in sorted(self.introductions(strangers, bases).items()):
+            silo = next((known for known in state.silos if known.name == node), None)
+            if silo is None:
+                state = state.joined(node, own["users"], own["trainable"], own["events"])
+                self.conversation.events.add("joined", node=node, users=own["users"])
+                self.tell(f"{node} joins with {own['users']:,} users")
+            elif (silo.users, silo.trainable) != (own["users"], own["trainable"]):
+                why = f"{own['users']} users now, {silo.users} when it joined"
+                self.conversation.events.add("refused", node=node, why=why)
+                self.tell(f"{node} is left out: {why}")
+                self._ready[node] = False
+                continue
+            if not self._ready[node]:
+                self.begin([node], state)
+        return state
+
+    def begin(self, nodes: Sequence[str], state: LeadState) -> None:
+        """Tells ``nodes`` the settled terms, and which clients are theirs."""
+        bases = {silo.name: silo.base for silo in state.silos}
+        terms = terms_of(self.config)
+        asked = {
+            node: Message("begin", {"terms": terms, "base": bases[node]}, state.begin, settings=self.digest)
+            for node in nodes
+        }
+        for node in self.conversation.ask(asked, accept_ready, self.options.deadline):
+            self._ready[node] = True
+
+    def gather(
+        self,
+        requests: Mapping[str, Message],
+        accept: Accept,
+        enough: Callable[[set[str]], bool],
+        again: Callable[[], None] = lambda: None,
+    ) -> dict[str, Message]:
+        """Answers until they are enough; ``again`` is done before who is missing is asked again."""
+        found: dict[str, Message] = {}
+        while True:
+            missing = {node: own for node, own in requests.items() if node not in found}
+            found |= self.conversation.ask(missing, accept, self.options.deadline)
+            if enough(set(found)):
+                return found
+            self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
+            self.tell(f"{len(found)} of {len(requests)} silos have answered: waiting for more")
+            time.sleep(self.options.wait)
+            again()
+
+
+def _amounts(message: Message) -> dict[str, int]:
+    found = {name: whole(message.body, name, 2**40) for name in ("users", "trainable", "events")}
+    if found["trainable"] > found["users"]:
+        raise RefusedError("more users that train than there are.")
+    return found
+
+
+def _introduction(node: str, header: Header) -> Message:
+    del node
+    require(header, "introduction")
+    for name in ("offered", "begun"):
+        text(header.message.body, name)
+    return header.with_tensors({})
+
+
+def accept_ready(node: str, header: Header) -> Message:
+    """Takes the answer to what needs none. Raises RefusedError."""
+    del node
+    require(header, "ready")
+    return header.with_tensors({})
