@@ -10,8 +10,9 @@ import typer
 from typer.main import get_command
 
 from fedmm_cli import compare, config, data, evaluate, export, recommend, report, runs, serve, sweep, train, ui, verify
+from fedmm_cli.help_pages import help_if_alone, with_readable_help
 from fedmm_cli.options import SettingsCommand
-from fedmm_cli.output import help_if_alone, run_command, without_flag_types
+from fedmm_cli.output import run_command
 
 app = typer.Typer(
     name="fedmm",
@@ -59,6 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> Any:
-        return without_flag_types(get_command(app)).main(args=typed, prog_name="fedmm", standalone_mode=False)
+        return with_readable_help(get_command(app)).main(args=typed, prog_name="fedmm", standalone_mode=False)
 
     return run_command(body, typed)

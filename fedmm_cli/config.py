@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from fedmm_cli.help_pages import help_if_alone
 from fedmm_cli.options import FLAGS, Debug, Given, Json, SettingsCommand, takes_settings
-from fedmm_cli.output import help_if_alone, print_json
+from fedmm_cli.output import print_json
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -68,7 +69,7 @@ def validate(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The file to write.")] = Path("fedmm.toml"),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("fedmm.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedmm_cli import features
+from fedmm_cli.help_pages import help_if_alone
 from fedmm_cli.options import DATA_FLAGS, Debug, Given, Json, SettingsCommand, takes_settings
-from fedmm_cli.output import help_if_alone, print_json
+from fedmm_cli.output import print_json
 
 if TYPE_CHECKING:
     from fedmm.config import ExperimentConfig

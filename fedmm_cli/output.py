@@ -66,34 +66,6 @@ def run_command(body: Callable[[], Any], arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def without_flag_types(command: Any) -> Any:
-    """The command, whose help shows no type beside a flag: one would invite a value, which flags refuse."""
-    for parameter in command.params:
-        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
-            parameter.metavar = ""
-    made = command.get_help_option
-
-    def help_option(context: Any) -> Any:
-        option = made(context)
-        if option is not None:
-            option.metavar = ""
-        return option
-
-    command.get_help_option = help_option
-    for own in getattr(command, "commands", {}).values():
-        without_flag_types(own)
-    return command
-
-
-def help_if_alone(context: typer.Context) -> None:
-    """Prints a group's help where no command of it was named."""
-    if context.invoked_subcommand is None:
-        text = context.get_help()
-        if text:
-            typer.echo(text)
-        raise typer.Exit
-
-
 def fail(code: str, message: str, remedy: str, exit_code: int, as_json: bool) -> int:
     """Prints one error and returns its exit code."""
     message, remedy = _one_line(message), _one_line(remedy)

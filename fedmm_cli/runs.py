@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from fedmm_cli.help_pages import help_if_alone
 from fedmm_cli.options import Debug, Details, Json, Parts, Quiet, use_parts
-from fedmm_cli.output import help_if_alone, print_json
+from fedmm_cli.output import print_json
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's or a study's folder.")]
 Folders = Annotated[

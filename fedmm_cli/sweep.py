@@ -106,8 +106,8 @@ def sweep(
 ) -> None:
     """Search settings: a study of many runs, judged on validation, that survives Ctrl-C, kill -9 and reboots.
 
-    A study that is there already goes on. Only the winner meets the test split, once, at the end; a study that selects
-    nothing may measure every run on it.
+    A study that was begun goes on. Only its winner is measured on test, once, at the end; a study that selects nothing
+    may measure every run there.
     """
     del debug
     if list_all:

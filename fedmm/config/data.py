@@ -40,7 +40,7 @@ class DataConfig(Section):
         "movielens-small",
         description="a named dataset, such as movielens-small, ml-100k, ml-1m, amazon-toys (all: fedmm data list)",
     )
-    path: Path | None = Field(None, description="your own interactions file; replaces name")
+    path: Path | None = Field(None, description="your own interactions file, in place of a named dataset")
     visual_features: str | None = Field(None, description="file of visual features; none = without; unset = what ships")
     text_features: str | None = Field(None, description="file of text features; none = without; unset = what ships")
     attributes: Path | None = Field(
@@ -97,8 +97,12 @@ class DataConfig(Section):
     header: bool | None = Field(None, description="whether the first line holds names of columns (unset: recognised)")
     min_rating: Finite | None = Field(None, description="drop ratings below this")
     exclude_users: tuple[str, ...] = Field((), description="ids of users whose rows are left out from the start")
-    min_user_interactions: Positive = Field(3, description="drop users with fewer (iterated with items)")
-    min_item_interactions: Positive = Field(1, description="drop items with fewer (iterated with users)")
+    min_user_interactions: Positive = Field(
+        3, description="drop users with fewer interactions (repeated until none has)"
+    )
+    min_item_interactions: Positive = Field(
+        1, description="drop items with fewer interactions (repeated until none has)"
+    )
     feature_corruption: Literal["none", "noise", "shuffle"] = Field(
         "none", description="features replaced by noise, or by those of other items: a fail-safe's test"
     )
@@ -106,7 +110,7 @@ class DataConfig(Section):
     tie_seed: Count = Field(0, description="which of the fixed hash orders")
     split: Literal["leave_one_out", "temporal", "user_ratio", "files"] = Field(
         "leave_one_out",
-        description="how held-out items are chosen; files: by who made the files path, validation and test",
+        description="how held-out items are chosen; files: whoever made the files did (data.validation, data.test)",
     )
     validation: Path | None = Field(
         None,

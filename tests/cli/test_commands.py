@@ -178,6 +178,22 @@ def test_a_file_that_is_not_there_is_told_before_anything_loads(
     assert run("train", option, str(tmp_path / "orders.csv")).code == 0
 
 
+@pytest.mark.parametrize("columns", ["60", "80"])
+@pytest.mark.parametrize("command", ["train", "sweep", "compare", "runs remove", "data features"])
+def test_help_is_whole_on_narrow_terminals(run, monkeypatch, columns, command) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    page = run(*command.split(), "--help").stdout
+    assert "\u2026" not in page
+    assert max(map(len, page.splitlines())) <= int(columns)
+    if command in ("train", "sweep"):
+        assert all(f"{name} " in page for name in ("--min-user-interactions", "--server-learning-rate"))
+
+
+def test_arguments_show_their_name_alone(run) -> None:
+    assert "fedmm runs remove [OPTIONS] FOLDER... " in run("runs", "remove", "--help").stdout
+    assert "fedmm compare [OPTIONS] [RUN...] " in run("compare", "--help").stdout
+
+
 def test_flags_show_no_type_beside_them(run) -> None:
     """A type invites a value, which flags refuse."""
     for command in (["train"], ["recommend"], ["runs", "list"]):
