@@ -395,4 +395,5 @@ class Experiment:
             warmup=number <= self.config.federation.warmup_rounds,
             epsilon=None if self.federation.plan is None else self.federation.plan.spent(number),
             transforms=statistics.transforms,
+            num_lost=statistics.num_lost,
         )

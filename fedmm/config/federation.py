@@ -152,6 +152,24 @@ class FederationConfig(Section):
         "server keeps the exact ones (unset: not rounded)",
     )
 
+    absence_rate: Fraction = Field(
+        0.0, description="chance that a client of a round drops out before its update arrives"
+    )
+    over_selection: Annotated[float, Field(ge=1.0, le=10.0)] = Field(
+        1.0, description="clients that a round asks over those it waits for; the first to answer count"
+    )
+    deadline: Rate | None = Field(
+        None,
+        description="time after which a round waits no longer, in windows on a device of median speed (unset: none)",
+    )
+    speed_spread: Weight = Field(
+        0.5, description="standard deviation of the log speed of devices, where a deadline or over_selection reads it"
+    )
+    day_rounds: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="rounds of a day, in half of which, by hours of its own, a client can be asked (unset: always)",
+    )
+
     @property
     def steps_per_round(self) -> int:
         """Local steps where ``local_epochs`` does not decide."""

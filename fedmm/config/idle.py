@@ -92,6 +92,11 @@ def _samples_cohorts(config: ExperimentConfig) -> bool:
     return _has_cohorts(config) and not (config.privacy.on and config.privacy.cohorts == "all")
 
 
+def _times_visits(config: ExperimentConfig) -> bool:
+    own = config.federation
+    return _has_cohorts(config) and (own.deadline is not None or own.over_selection > 1.0)
+
+
 def _is_private(config: ExperimentConfig) -> bool:
     return config.privacy.on
 
@@ -190,7 +195,17 @@ READERS = (
         '"round" in federation.update_transforms',
     ),
     _Reader(
-        ("federation.upload_bits", "federation.download_bits"), _has_cohorts, 'federation.mode "federated"'
+        (
+            "federation.upload_bits", "federation.download_bits", "federation.absence_rate",
+            "federation.over_selection", "federation.deadline", "federation.day_rounds",
+        ),
+        _has_cohorts,
+        'federation.mode "federated"',
+    ),
+    _Reader(
+        ("federation.speed_spread",),
+        _times_visits,
+        "a round that does not wait for all: federation.deadline, or federation.over_selection above 1",
     ),
     _Reader(
         ("federation.update_clip", "federation.update_clip_by"),

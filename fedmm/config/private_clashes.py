@@ -103,6 +103,16 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             f'rounds updates by "round" in federation.update_transforms, not by federation.upload_bits '
             f"{own.upload_bits}: unset upload_bits"
         )
+    if own.over_selection > 1.0:
+        yield (
+            f"would let one client take another's place among the first of federation.over_selection "
+            f"{own.over_selection:g}: set it to 1 (a federation.deadline goes by each client's own time)"
+        )
+    if own.day_rounds is not None and config.privacy.cohorts == "fixed":
+        yield (
+            f'draws privacy.cohorts "fixed" from fewer clients where federation.day_rounds {own.day_rounds} keep some '
+            'away, which hides each of them less: set privacy.cohorts "poisson", or unset day_rounds'
+        )
     chain = own.update_transforms
     if chain and not set(CHAIN) <= set(chain):
         missing = next(name for name in CHAIN if name not in chain)

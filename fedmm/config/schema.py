@@ -365,6 +365,11 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.update_bits": (8,),
     "federation.upload_bits": (None,),
     "federation.download_bits": (None,),
+    "federation.absence_rate": (0.0,),
+    "federation.over_selection": (1.0,),
+    "federation.deadline": (None,),
+    "federation.speed_spread": (0.5,),
+    "federation.day_rounds": (None,),
     **{f"privacy.{name}": (value,) for name, value in PrivacyConfig().model_dump(mode="json").items()},
 }
 # Settings that once had a number for a default and may be open now: open they count as that number, which is what is

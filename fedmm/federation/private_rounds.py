@@ -53,7 +53,7 @@ def transformed_sums(
     if private is not None and facts is not None:
         weight = torch.tensor(float(private.num_clients)).to(facts)
         holders = torch.from_numpy(private.holders).to(facts) * private.plan.rate
-        return UpdateSum(deltas, weight, holders, facts[0], facts[1], len(turn.clients)), costs
+        return UpdateSum(deltas, weight, holders, facts[0], facts[1], turn.num_present), costs
     if beside is None:
         raise ValueError("an empty cohort has no update")
     return replace(beside, deltas=deltas), costs

@@ -39,6 +39,7 @@ class RoundReport:
     warmup: bool
     epsilon: float | None = None  # spent so far; None where the run is not private
     transforms: Mapping[str, StageCost] = field(default_factory=dict)  # what each stage of the chain cost
+    num_lost: int | None = None  # clients whose update did not arrive; None where all updates arrive
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from fedmm.config import FederationConfig
@@ -13,6 +14,7 @@ from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, require_aggregate, sum_updates
+from fedmm.federation.availability import asked, awake, loses_clients, staying
 from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.compression import downloaded, uploaded
@@ -58,6 +60,7 @@ class RoundStatistics:
     uplink_bytes: int
     downlink_bytes: int
     transforms: Mapping[str, StageCost] = field(default_factory=dict)  # by stage of the chain
+    num_lost: int | None = None  # clients beside them whose update did not arrive; None where all updates arrive
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +89,15 @@ def run_round(
     number = state.round + 1
     local = replace(federation.local, clients=clients, control=state.control)
     config = federation.config
-    cohort = draw_cohort(federation, number)
+    drawn = draw_cohort(federation, number)
+    cohort, lost = split_by_arrival(federation, drawn, number)
     seen = _Seen()
     received = downloaded(state.params, local.trainable(state.params, number), config.download_bits)
     updates = _watch(federation.engine(local, received, cohort, number), seen, timer)
     updates = uploaded(updates, config.upload_bits, local.recommender.num_items, federation.seed, number)
     with timer.stage("aggregation"):
         if config.update_transforms:
-            turn = turn_of(config, federation.seed, number, cohort, federation.private)
+            turn = replace(turn_of(config, federation.seed, number, drawn, federation.private), present=cohort)
             total, costs = transformed_sums(updates, local, turn, state.params, federation.private, timer)
             aggregate = AGGREGATIONS[config.aggregation](total, config)
         else:
@@ -113,7 +117,7 @@ def run_round(
         control = scaffold.moved(state.control, seen.control_changes, len(federation.clients))
         params = move_prototypes(params, memories)
     with timer.stage("ledger"):
-        uplink, downlink = _traffic_of_all(federation, state.params, number, seen.rows)
+        uplink, downlink = _traffic_of_all(federation, state.params, number, seen.rows, lost)
     statistics = RoundStatistics(
         num_clients=total.num_clients,
         loss=float(total.loss / total.weight),
@@ -122,17 +126,30 @@ def run_round(
         uplink_bytes=uplink,
         downlink_bytes=downlink,
         transforms=costs,
+        num_lost=len(lost) if loses_clients(config) else None,
     )
     return ServerState(params, optimizer, number, control), clients.after(seen.kept), statistics
 
 
 def draw_cohort(federation: Federation, number: int) -> IntArray:
-    """The clients of round ``number``."""
-    private = federation.private
+    """The clients that round ``number`` begins with."""
+    private, config, seed = federation.private, federation.config, federation.seed
+    available = awake(federation.clients, config, seed, number)
     if private is not None and private.plan.sampling == "poisson":
-        return draw_poisson(federation.clients, private.plan.rate, federation.seed, number)
-    sample = COHORT_SAMPLERS[federation.config.cohort_sampler]
-    return sample(federation.clients, federation.cohort_size, federation.seed, number)
+        return draw_poisson(available, private.plan.rate, seed, number)
+    available = available if len(available) else federation.clients
+    size = asked(federation.cohort_size, config, len(available))
+    return COHORT_SAMPLERS[config.cohort_sampler](available, size, seed, number)
+
+
+def split_by_arrival(federation: Federation, drawn: IntArray, number: int) -> tuple[IntArray, IntArray]:
+    """The clients of a round whose updates arrive, and those that are lost on the way. Where the run is not private one
+    update arrives at least: the round waits for it."""
+    windows, config = federation.local.windows, federation.config
+    there = staying(drawn, windows, config, federation.cohort_size, federation.seed, number)
+    if federation.private is None and not there.any():
+        there[0] = True
+    return drawn[there], drawn[~there]
 
 
 def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tuple[Params, UpdateSum]:
@@ -166,11 +183,20 @@ def traffic(federation: Federation, params: Params, round_number: int, rows: int
     else:
         update = update_message(travelling, num_items, holders=by_holders, rows=rows, bits=config.upload_bits)
         update |= controls
-    request = 0 if rows is None else message_bytes(request_message(rows))
-    sent, received = ({}, {}) if federation.local.warming_up(round_number) else prototype_messages(params)
-    reads = None if federation.local.reads_all_rows(round_number) else rows
-    downlink = broadcast_message(travelling, reads, config.download_bits) | controls
-    return request + message_bytes(update | sent), message_bytes(downlink | received)
+    request, received = _begun(federation, params, round_number, rows)
+    sent = {} if federation.local.warming_up(round_number) else prototype_messages(params)[0]
+    return request + message_bytes(update | sent), received
+
+
+def _begun(federation: Federation, params: Params, round_number: int, rows: int | None) -> tuple[int, int]:
+    """Bytes that one client sends and receives before it trains: its request for rows, and what it asked for."""
+    local = federation.local
+    travelling = select(params, local.trainable(params, round_number))
+    controls = scaffold.named(travelling) if local.uses_controls else {}
+    reads = None if local.reads_all_rows(round_number) else rows
+    received = {} if local.warming_up(round_number) else prototype_messages(params)[1]
+    downlink = broadcast_message(travelling, reads, federation.config.download_bits) | controls | received
+    return 0 if rows is None else message_bytes(request_message(rows)), message_bytes(downlink)
 
 
 def transformed_message(
@@ -179,7 +205,7 @@ def transformed_message(
     """What a client sends whose update goes through the chain: the vector as its last stage leaves it and, where the
     run is not private, what is summed beside it."""
     config, private = federation.config, federation.private
-    cohort = federation.clients[: federation.cohort_size]
+    cohort = federation.clients[: asked(federation.cohort_size, config, len(federation.clients))]
     layout = layout_of(config, {name: value.shape for name, value in travelling.items()}, private)
     turn = replace(turn_of(config, federation.seed, round_number, cohort, private), parts=layout.parts)
     sent = {"update": torch.empty(vector_bytes(final_bound(turn)), dtype=torch.uint8, device="meta")}
@@ -219,11 +245,29 @@ def _watch(updates: Iterable[UpdateBlock], seen: _Seen, timer: Timer) -> Iterato
 
 
 def _traffic_of_all(
-    federation: Federation, params: Params, round_number: int, rows: Counter[int | None]
+    federation: Federation, params: Params, round_number: int, rows: Counter[int | None], lost: IntArray
 ) -> tuple[int, int]:
-    """Bytes sent and received, all clients together."""
+    """Bytes sent and received, all clients together; who is lost has received all, and sent its request."""
     uplink, downlink = 0, 0
     for number, num_clients in rows.items():
         sent, received = traffic(federation, params, round_number, number)
         uplink, downlink = uplink + num_clients * sent, downlink + num_clients * received
+    for number, num_clients in Counter(_rows_asked(federation, lost, round_number)).items():
+        sent, received = _begun(federation, params, round_number, number)
+        uplink, downlink = uplink + num_clients * sent, downlink + num_clients * received
     return uplink, downlink
+
+
+def _rows_asked(federation: Federation, clients: IntArray, round_number: int) -> list[int | None]:
+    """How many rows of the item table each of ``clients`` asks for, as if it had trained; None: all."""
+    local = federation.local
+    if not local.sends_touched_rows:
+        return [None] * len(clients)
+    found: list[int | None] = []
+    for client in clients:
+        stream = local.steps(np.array([client]), round_number)
+        for _ in range(int(stream.num_steps[0])):
+            stream.negatives(1)
+        rows = stream.num_rows
+        found.append(None if rows is None else int(rows[0]))
+    return found

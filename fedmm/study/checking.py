@@ -50,6 +50,8 @@ INTERACTING = (
         "federation.client_weighting",
         "federation.update_transforms",
         "federation.upload_bits",
+        "federation.over_selection",
+        "federation.day_rounds",
         "federation.local_algorithm",
         "federation.local_optimizer",
         "federation.proximal_mu",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import tomllib
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from worlds.data_settings import (
     rows_stand_in_the_order_told,
     titles_are_read,
 )
+from worlds.federation_settings import MESSAGES, Case
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
@@ -43,15 +43,6 @@ NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
 COMPETITIVE = {"model.fusion": "competitive"}
 LONGER = {"federation.rounds": 5}
 PRIVATE = {"privacy.noise_multiplier": 1.0}
-CLIPPED = {"federation.update_transforms": ("clip",)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """Another value of a setting, and the settings beside which it matters."""
-
-    value: Any
-    beside: Given = dataclasses.field(default_factory=dict)
 
 
 NUMBERS = {  # settings whose change must show in the numbers of a run
@@ -149,12 +140,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.item_table": Case("frozen"),
     "federation.backbone": Case("frozen"),
     "federation.trained_size": Case(30),
-    "federation.update_transforms": Case(("clip",)),
-    "federation.update_clip": Case(0.1, CLIPPED),
-    "federation.update_clip_by": Case("part", CLIPPED),
-    "federation.update_bits": Case(4, {"federation.update_transforms": ("clip", "rotate", "round")}),
-    "federation.upload_bits": Case(3),
-    "federation.download_bits": Case(3),
+    **MESSAGES,
     "privacy.epsilon": Case(8.0),
     "privacy.delta": Case(0.01, PRIVATE),
     "privacy.noise_multiplier": Case(2.0),

@@ -43,6 +43,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "privacy.start_share": [{}, {**PRIVATE, "federation.spectral_start": False}],
     "privacy.gating_init": [{}, {**PRIVATE, **COMPETITIVE}],
     "privacy.counts_weight": [{}, {**PRIVATE, "federation.spectral_start": False}],
+    "federation.speed_spread": [{}, {"federation.absence_rate": 0.5}],
     "federation.update_clip": [{}],
     "federation.update_clip_by": [{}],
     "federation.update_bits": [{}, {"federation.update_transforms": ("clip",)}],

@@ -40,10 +40,16 @@ class TransformRound:
     config: FederationConfig
     seed: int
     number: int  # from 1
-    clients: IntArray  # the cohort
+    clients: IntArray  # the cohort, as the round begins
     parts: tuple[int, ...]  # lengths of the parameters that make up the vector
     noise_multiplier: float = 0.0  # 0: the run is not private
     contributions: int = 1  # how many vectors of one client neighbours differ by
+    present: IntArray | None = None  # those of ``clients`` whose vectors arrive; None: all
+
+    @property
+    def num_present(self) -> int:
+        """How many vectors arrive."""
+        return len(self.clients if self.present is None else self.present)
 
 
 @dataclass(frozen=True, eq=False)

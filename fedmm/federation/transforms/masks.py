@@ -20,7 +20,8 @@ MOST_BITS = 32
 
 def mask(turn: TransformRound, bound: Bound) -> Stage:
     """Masks whole numbers modulo a power of two that the cohort's sum fits, noise included. Raises ConfigError where
-    they are no whole numbers, or the sum fits no 32 bits."""
+    they are no whole numbers, or the sum fits no 32 bits. The masks of clients that dropped out are recovered from
+    their neighbours' shares; opening raises SecureSumError where too few of those are there."""
     if not bound.integers:
         raise ConfigError(
             "The stage mask hides whole numbers, and nothing before it rounds.",
@@ -35,6 +36,7 @@ def mask(turn: TransformRound, bound: Bound) -> Stage:
             f"Lower federation.update_bits (now {turn.config.update_bits}).",
         )
     session = SecureSum(tuple(map(int, turn.clients)), turn.seed, turn.number, bits)
+    present = session.clients if turn.present is None else tuple(map(int, turn.present))
     modulus = 1 << bits
 
     def send(vectors: Tensor, clients: IntArray) -> Tensor:
@@ -44,7 +46,7 @@ def mask(turn: TransformRound, bound: Bound) -> Stage:
 
     def on_sum(total: Tensor) -> Tensor:
         words = total.remainder(modulus).numpy().astype(np.uint32)
-        return torch.from_numpy(session.unmask(words, session.clients).astype(np.int64))
+        return torch.from_numpy(session.unmask(words, present).astype(np.int64))
 
     def receive(total: Tensor) -> Tensor:
         half = modulus // 2
