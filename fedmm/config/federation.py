@@ -152,6 +152,16 @@ class FederationConfig(Section):
         "server keeps the exact ones (unset: not rounded)",
     )
 
+    upload_step: Annotated[float, Field(gt=0.0, le=64.0)] | None = Field(
+        None,
+        description="updates travel as whole numbers of steps, coded without loss: a row's step, in its largest "
+        "number; 1 and above make them -1, 0 or 1 (unset: not rounded); open mode",
+    )
+    download_step: Annotated[float, Field(gt=0.0, le=8.0)] | None = Field(
+        None,
+        description="clients receive what has changed since they were last there, in steps of this share of a "
+        "parameter's root mean square, coded without loss (unset: all parameters)",
+    )
     absence_rate: Fraction = Field(
         0.0, description="chance that a client of a round drops out before its update arrives"
     )
@@ -231,6 +241,12 @@ class FederationConfig(Section):
             )
         if len(set(self.update_transforms)) < len(self.update_transforms):
             raise ValueError(f"update_transforms {list(self.update_transforms)} names one twice")
+        if self.update_transforms and self.upload_step is not None:
+            raise ValueError(
+                f"upload_step {self.upload_step:g} rounds single updates, and update_transforms "
+                f'{list(self.update_transforms)} act on what is summed: give one ("round" in update_transforms, of '
+                "update_bits, is addable)"
+            )
         if self.update_transforms and self.upload_bits is not None:
             raise ValueError(
                 f"upload_bits {self.upload_bits} rounds single updates, and update_transforms "
@@ -243,6 +259,10 @@ class FederationConfig(Section):
                 f"client_weighting {self.client_weighting!r} and aggregation {self.aggregation!r}: "
                 'set client_weighting "uniform" and aggregation "mean" or "heat", or update_transforms []'
             )
+        for rounding, stepping in (("upload_bits", "upload_step"), ("download_bits", "download_step")):
+            bits, step = getattr(self, rounding), getattr(self, stepping)
+            if bits is not None and step is not None:
+                raise ValueError(f"{rounding} {bits} and {stepping} {step:g} round the same message: give one")
         if self.logq_correction and self.loss != "softmax":
             raise ValueError(
                 f"logq_correction has no effect on loss {self.loss!r}, which compares single items: "

@@ -103,6 +103,11 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             f'rounds updates by "round" in federation.update_transforms, not by federation.upload_bits '
             f"{own.upload_bits}: unset upload_bits"
         )
+    if own.upload_step is not None:
+        yield (
+            f'rounds updates by "round" in federation.update_transforms, not by federation.upload_step '
+            f"{own.upload_step:g}: unset upload_step"
+        )
     if own.over_selection > 1.0:
         yield (
             f"would let one client take another's place among the first of federation.over_selection "

@@ -365,6 +365,8 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.update_bits": (8,),
     "federation.upload_bits": (None,),
     "federation.download_bits": (None,),
+    "federation.upload_step": (None,),
+    "federation.download_step": (None,),
     "federation.absence_rate": (0.0,),
     "federation.over_selection": (1.0,),
     "federation.deadline": (None,),

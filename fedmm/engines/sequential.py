@@ -62,6 +62,7 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
         torch.stack(losses).mean().view(1),
         torch.stack(balances).mean().view(1),
         num_rows=stream.num_rows,
+        rows=stream.rows,
         control_deltas=carried.control_deltas(states),
         states=states,
     )

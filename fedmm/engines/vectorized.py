@@ -84,6 +84,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         losses / taken,
         balances / taken,
         num_rows=stream.num_rows,
+        rows=stream.rows,
         control_deltas=block.carried.control_deltas(states),
         states=states,
     )

@@ -56,7 +56,7 @@ def downloaded(params: Params, names: Iterable[str], bits: int | None) -> Params
     """The parameters as a round's clients receive them: those of ``names`` rounded, the others as they are."""
     if bits is None:
         return params
-    sent = {name: params[name] for name in names if not _whole(name, params[name])}
+    sent = {name: params[name] for name in names if not travels_whole(name, params[name])}
     return params | {name: restored(*coded(value, bits), value.dtype) for name, value in sent.items()}
 
 
@@ -70,10 +70,18 @@ def uploaded(
 
 
 def _received(block: UpdateBlock, bits: int, num_items: int, seed: int, number: int) -> Params:
-    streams = [torch_stream(seed, "upload", number, int(client)) for client in block.clients]
     deltas = dict(block.deltas)
+    for name, rows, chance in chances(block, num_items, seed, number):
+        deltas[name] = restored(*coded(rows, bits, chance), rows.dtype).view(block.deltas[name].shape)
+    return deltas
+
+
+def chances(block: UpdateBlock, num_items: int, seed: int, number: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The parameters of round ``number`` that do not travel whole: name, the clients' rows [C, R, D], and the chances
+    that round them, likewise."""
+    streams = [torch_stream(seed, "upload", number, int(client)) for client in block.clients]
     for name, value in sorted(block.deltas.items()):
-        if _whole(name, value[0]):
+        if travels_whole(name, value[0]):
             continue
         sparse = block.touched if name == ITEM_TABLE else None
         stacked = value if value.ndim > 2 else value.unsqueeze(1)
@@ -84,9 +92,7 @@ def _received(block: UpdateBlock, bits: int, num_items: int, seed: int, number: 
         if sparse is not None:
             row_chances = row_chances.gather(1, sparse.items)
         # Two entries of a row share a chance, shifted by independent ones: each is uniform, any two independent.
-        chance = (row_chances.unsqueeze(-1) + columns.unsqueeze(1)).remainder(1.0)
-        deltas[name] = restored(*coded(stacked, bits, chance), value.dtype).view(value.shape)
-    return deltas
+        yield name, stacked, (row_chances.unsqueeze(-1) + columns.unsqueeze(1)).remainder(1.0)
 
 
 def coded_message(values: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
@@ -94,7 +100,7 @@ def coded_message(values: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
     steps; small ones as they are."""
     message: dict[str, Tensor] = {}
     for name, value in values.items():
-        if _whole(name, value):
+        if travels_whole(name, value):
             message[name] = value
             continue
         rows = value.numel() // max(value.shape[-1], 1)
@@ -104,6 +110,6 @@ def coded_message(values: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
     return message
 
 
-def _whole(name: str, value: Tensor) -> bool:
+def travels_whole(name: str, value: Tensor) -> bool:
     """Whether a parameter travels as it is."""
     return value.numel() < SMALL and name != ITEM_TABLE

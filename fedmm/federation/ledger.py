@@ -98,7 +98,7 @@ def _coded(message: dict[str, Tensor], bits: int | None) -> dict[str, Tensor]:
 
 def _with_rows(params: Mapping[str, Tensor], rows: int | None) -> dict[str, Tensor]:
     """``params`` with ``rows`` rows of the item table in its place, on the meta device: only their length matters."""
-    if rows is None:
+    if rows is None or ITEM_TABLE not in params:
         return dict(params)
     table = params[ITEM_TABLE]
     return {**params, ITEM_TABLE: torch.empty(rows, table.shape[-1], dtype=table.dtype, device="meta")}

@@ -55,6 +55,8 @@ class UpdateBlock:
     num_rows: IntArray | None = None  # [C] rows of the item table that travel; None: all
     control_deltas: Params = field(default_factory=dict)  # stacked: new minus old control variates (SCAFFOLD)
     states: Params = field(default_factory=dict)  # stacked: what stays with the clients, and is never sent
+    rows: tuple[IntArray, ...] | None = None  # [C] which rows travel, where the delta has all; None: all
+    coded: IntArray | None = None  # [C, 2] bytes of the codes of an update sent in steps (``step_updates``)
 
     def dense_deltas(self, num_items: int) -> Params:
         """The deltas with every row of the item table."""
@@ -303,15 +305,20 @@ class StepStream:
         return self._draws[-1][:num_active]
 
     @property
-    def num_rows(self) -> IntArray | None:
-        """[C]: rows of the item table that travel after the steps so far; None: all."""
+    def rows(self) -> tuple[IntArray, ...] | None:
+        """[C]: the rows of the item table that travel after the steps so far, ascending; None: all."""
         if not self._local.sends_touched_rows:
             return None
         draws = zip_longest(*self._draws, fillvalue=np.empty(0, np.int64))
-        touched = [
-            len(np.unique(np.concatenate([own, *drawn]))) for own, drawn in zip(self._histories, draws, strict=True)
-        ]
-        return np.array(touched, dtype=np.int64)
+        return tuple(
+            np.unique(np.concatenate([own, *drawn])) for own, drawn in zip(self._histories, draws, strict=True)
+        )
+
+    @property
+    def num_rows(self) -> IntArray | None:
+        """[C]: how many they are."""
+        rows = self.rows
+        return None if rows is None else np.array([len(own) for own in rows], dtype=np.int64)
 
     def _over_catalogue(
         self, histories: list[IntArray], examples: Examples

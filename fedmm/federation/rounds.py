@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 
 from fedmm.config import FederationConfig
@@ -18,16 +16,17 @@ from fedmm.federation.availability import asked, awake, loses_clients, staying
 from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.compression import downloaded, uploaded
-from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.private_rounds import PrivateRounds, draw_poisson, layout_of, transformed_sums, turn_of
-from fedmm.federation.prototypes import move_prototypes, prototype_messages, prototype_sums
+from fedmm.federation.private_rounds import PrivateRounds, draw_poisson, transformed_sums, turn_of
+from fedmm.federation.prototypes import move_prototypes, prototype_sums
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
-from fedmm.federation.transforms.chain import final_bound, vector_bytes
+from fedmm.federation.step_updates import sent_in_steps
+from fedmm.federation.traffic import Sent, sent_by, traffic_of_all
 from fedmm.federation.transforms.contract import StageCost
+from fedmm.federation.versions import Versions, next_version
 from fedmm.privacy.plan import PrivacyPlan
-from fedmm.utils.params import Params, negate, norm, select
+from fedmm.utils.params import Params, negate, norm
 from fedmm.utils.timing import OFF, Timer
 
 Engine = Callable[[LocalTraining, Params, IntArray, int], Iterator[UpdateBlock]]
@@ -42,6 +41,7 @@ class ServerState:
     round: int  # rounds done
     control: Params = field(default_factory=dict)  # SCAFFOLD's c by parameter; absent: zero
     average: Params = field(default_factory=dict)  # of the parameters over rounds; absent: none yet, or not wanted
+    versions: Versions | None = None  # what clients have received, where downloads are changes
 
     @property
     def evaluated(self) -> Params:
@@ -92,9 +92,9 @@ def run_round(
     drawn = draw_cohort(federation, number)
     cohort, lost = split_by_arrival(federation, drawn, number)
     seen = _Seen()
-    received = downloaded(state.params, local.trainable(state.params, number), config.download_bits)
+    received, versions = _sent_down(state, federation, number)
     updates = _watch(federation.engine(local, received, cohort, number), seen, timer)
-    updates = uploaded(updates, config.upload_bits, local.recommender.num_items, federation.seed, number)
+    updates = _sent_up(updates, federation, number, seen)
     with timer.stage("aggregation"):
         if config.update_transforms:
             turn = replace(turn_of(config, federation.seed, number, drawn, federation.private), present=cohort)
@@ -117,7 +117,8 @@ def run_round(
         control = scaffold.moved(state.control, seen.control_changes, len(federation.clients))
         params = move_prototypes(params, memories)
     with timer.stage("ledger"):
-        uplink, downlink = _traffic_of_all(federation, state.params, number, seen.rows, lost)
+        uplink, downlink = traffic_of_all(federation, state.params, number, seen.sent, lost, versions)
+        versions = None if versions is None else versions.after(drawn)
     statistics = RoundStatistics(
         num_clients=total.num_clients,
         loss=float(total.loss / total.weight),
@@ -128,7 +129,8 @@ def run_round(
         transforms=costs,
         num_lost=len(lost) if loses_clients(config) else None,
     )
-    return ServerState(params, optimizer, number, control), clients.after(seen.kept), statistics
+    state = ServerState(params, optimizer, number, control, versions=versions)
+    return state, clients.after(seen.kept), statistics
 
 
 def draw_cohort(federation: Federation, number: int) -> IntArray:
@@ -170,61 +172,16 @@ def smaller_clip(config: FederationConfig) -> str:
     return "set federation.clip_norm" if now is None else f"lower federation.clip_norm (now {now})"
 
 
-def traffic(federation: Federation, params: Params, round_number: int, rows: int | None = None) -> tuple[int, int]:
-    """Bytes that one client sends and receives in a round. ``rows`` of the item table travel (None: all); down they all
-    do where the model reads all."""
-    config, num_items = federation.config, federation.local.recommender.num_items
-    travelling = select(params, federation.local.trainable(params, round_number))
-    # c goes down beside the parameters, its change comes up beside the delta
-    controls = scaffold.named(travelling) if federation.local.uses_controls else {}
-    by_holders = config.aggregation != "mean"  # heat counts them, robust rules let them vote
-    if config.update_transforms:
-        update = transformed_message(federation, travelling | controls, round_number, holders=by_holders)
-    else:
-        update = update_message(travelling, num_items, holders=by_holders, rows=rows, bits=config.upload_bits)
-        update |= controls
-    request, received = _begun(federation, params, round_number, rows)
-    sent = {} if federation.local.warming_up(round_number) else prototype_messages(params)[0]
-    return request + message_bytes(update | sent), received
-
-
-def _begun(federation: Federation, params: Params, round_number: int, rows: int | None) -> tuple[int, int]:
-    """Bytes that one client sends and receives before it trains: its request for rows, and what it asked for."""
-    local = federation.local
-    travelling = select(params, local.trainable(params, round_number))
-    controls = scaffold.named(travelling) if local.uses_controls else {}
-    reads = None if local.reads_all_rows(round_number) else rows
-    received = {} if local.warming_up(round_number) else prototype_messages(params)[1]
-    downlink = broadcast_message(travelling, reads, federation.config.download_bits) | controls | received
-    return 0 if rows is None else message_bytes(request_message(rows)), message_bytes(downlink)
-
-
-def transformed_message(
-    federation: Federation, travelling: Params, round_number: int, *, holders: bool
-) -> dict[str, torch.Tensor]:
-    """What a client sends whose update goes through the chain: the vector as its last stage leaves it and, where the
-    run is not private, what is summed beside it."""
-    config, private = federation.config, federation.private
-    cohort = federation.clients[: asked(federation.cohort_size, config, len(federation.clients))]
-    layout = layout_of(config, {name: value.shape for name, value in travelling.items()}, private)
-    turn = replace(turn_of(config, federation.seed, round_number, cohort, private), parts=layout.parts)
-    sent = {"update": torch.empty(vector_bytes(final_bound(turn)), dtype=torch.uint8, device="meta")}
-    if private is not None:
-        return sent
-    return sent | update_message({}, federation.local.recommender.num_items, holders=holders)
-
-
 @dataclass(eq=False)
 class _Seen:
     """What passes by while updates are joined."""
 
-    rows: Counter[int | None] = field(default_factory=Counter)  # how many clients sent how many rows of the item table
+    sent: list[Sent] = field(default_factory=list)  # what the clients' updates came to
     kept: list[Kept] = field(default_factory=list)  # what stays with the clients
     control_changes: Params = field(default_factory=dict)  # the sum over clients
 
     def note(self, block: UpdateBlock) -> None:
         """Takes down what is not joined by the aggregation's rule."""
-        self.rows.update([None] * len(block.clients) if block.num_rows is None else block.num_rows.tolist())
         self.kept.append((block.clients, block.states))
         for name, value in block.control_deltas.items():
             before = self.control_changes.get(name)
@@ -244,30 +201,20 @@ def _watch(updates: Iterable[UpdateBlock], seen: _Seen, timer: Timer) -> Iterato
         yield replace(block, states={}, control_deltas={})
 
 
-def _traffic_of_all(
-    federation: Federation, params: Params, round_number: int, rows: Counter[int | None], lost: IntArray
-) -> tuple[int, int]:
-    """Bytes sent and received, all clients together; who is lost has received all, and sent its request."""
-    uplink, downlink = 0, 0
-    for number, num_clients in rows.items():
-        sent, received = traffic(federation, params, round_number, number)
-        uplink, downlink = uplink + num_clients * sent, downlink + num_clients * received
-    for number, num_clients in Counter(_rows_asked(federation, lost, round_number)).items():
-        sent, received = _begun(federation, params, round_number, number)
-        uplink, downlink = uplink + num_clients * sent, downlink + num_clients * received
-    return uplink, downlink
+def _sent_down(state: ServerState, federation: Federation, number: int) -> tuple[Params, Versions | None]:
+    """The parameters as a round's clients receive them, and the version that they are."""
+    config, local = federation.config, federation.local
+    if config.download_step is None:
+        return downloaded(state.params, local.trainable(state.params, number), config.download_bits), None
+    names = local.trainable(state.params, config.warmup_rounds + 1)
+    versions, received = next_version(state.versions, state.params, names, config.download_step, len(local.train))
+    return received, versions
 
 
-def _rows_asked(federation: Federation, clients: IntArray, round_number: int) -> list[int | None]:
-    """How many rows of the item table each of ``clients`` asks for, as if it had trained; None: all."""
-    local = federation.local
-    if not local.sends_touched_rows:
-        return [None] * len(clients)
-    found: list[int | None] = []
-    for client in clients:
-        stream = local.steps(np.array([client]), round_number)
-        for _ in range(int(stream.num_steps[0])):
-            stream.negatives(1)
-        rows = stream.num_rows
-        found.append(None if rows is None else int(rows[0]))
-    return found
+def _sent_up(updates: Iterable[UpdateBlock], federation: Federation, number: int, seen: _Seen) -> Iterator[UpdateBlock]:
+    """The updates as the server receives them; what they came to is noted in ``seen``."""
+    config, num_items, seed = federation.config, federation.local.recommender.num_items, federation.seed
+    updates = uploaded(updates, config.upload_bits, num_items, seed, number)
+    for block in sent_in_steps(updates, config.upload_step, num_items, seed, number):
+        seen.sent += sent_by(block)
+        yield block

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.ledger import Ledger
-from fedmm.federation.rounds import traffic
+from fedmm.federation.traffic import traffic
 from fedmm.privacy.accountant import ACCOUNTANT
 from fedmm.runs.result import DatasetFacts, ModelFacts, PrivacyResult, ReleaseFacts
 from fedmm.utils.params import num_parameters

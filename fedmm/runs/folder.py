@@ -21,6 +21,7 @@ from fedmm.federation.client_states import CLIENTS, ClientStates
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
 from fedmm.federation.snapshot import Best, Snapshot
+from fedmm.federation.versions import Versions
 from fedmm.runs.checkpoint import (
     BEST,
     FOLDER,
@@ -172,6 +173,8 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
     tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
     tensors |= {f"average/{name}": value for name, value in state.server.average.items()}
     tensors |= scaffold.named(state.server.control)
+    if state.server.versions is not None:
+        tensors |= {f"versions/{name}": value for name, value in state.server.versions.tensors().items()}
     tensors |= {f"clients/{name}": value for name, value in state.clients.to_tensors().items()}
     best = None if state.best is None else state.best.snapshot
     if best is not None and best.round != state.server.round:
@@ -213,6 +216,7 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         int(meta["round"]),
         {name: value.to(place) for name, value in scaffold.unnamed(tensors).items()},
         _restored_average(tensors, meta, experiment, path),
+        Versions.restored(_part(tensors, "versions"), place),
     )
     state = TrainState(server, Ledger(**meta["ledger"]), clients, stale=int(meta["stale"]))
     state = replace(state, best=_restored_best(tensors, meta, state, experiment, path))

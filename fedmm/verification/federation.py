@@ -20,8 +20,9 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import counts_message_bytes, serialise, update_message
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
-from fedmm.federation.rounds import ServerState, run_round, traffic
+from fedmm.federation.rounds import ServerState, run_round
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
+from fedmm.federation.traffic import traffic
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.folder import Progress, load_state, save_state
 from fedmm.utils.params import Params

@@ -13,7 +13,8 @@ from fedmm.data.types import Ragged
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.private_parts import private_federation, with_plan
 from fedmm.federation.private_start import CLIP, PrivateStart, sum_holders, sum_pairs
-from fedmm.federation.rounds import Federation, ServerState, run_round, traffic
+from fedmm.federation.rounds import Federation, ServerState, run_round
+from fedmm.federation.traffic import traffic
 from fedmm.privacy.plan import PrivacyPlan
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmm.config import FederationConfig
 from fedmm.errors import ConfigError
-from fedmm.federation.rounds import traffic
+from fedmm.federation.traffic import traffic
 from fedmm.federation.transforms.chain import Layout, chained_sum, final_bound
 from fedmm.federation.transforms.contract import Bound, Stage, TransformRound
 from fedmm.federation.transforms.registry import UPDATE_TRANSFORMS

@@ -9,7 +9,8 @@ import torch
 
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.cohorts import sample_cohort
-from fedmm.federation.rounds import ServerState, run_round, traffic
+from fedmm.federation.rounds import ServerState, run_round
+from fedmm.federation.traffic import traffic
 from fedmm.utils.params import Params
 from fedmm.verification.world import (
     ENGINES,

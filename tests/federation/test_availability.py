@@ -11,7 +11,8 @@ import fedmm
 from fedmm.config import FederationConfig
 from fedmm.federation.availability import asked, awake, staying, visit_times
 from fedmm.federation.client_data import Windows
-from fedmm.federation.rounds import draw_cohort, split_by_arrival, traffic
+from fedmm.federation.rounds import draw_cohort, split_by_arrival
+from fedmm.federation.traffic import traffic
 from fedmm.testing import tiny_config
 
 MANY = np.arange(4000)

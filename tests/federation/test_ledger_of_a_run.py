@@ -18,7 +18,8 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
-from fedmm.federation.rounds import ServerState, run_round, traffic
+from fedmm.federation.rounds import ServerState, run_round
+from fedmm.federation.traffic import traffic
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream

@@ -14,7 +14,8 @@ from fedmm.federation.centralized import run_epoch
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.prototypes import memory_vectors, move_prototypes, prototype_sums
-from fedmm.federation.rounds import ServerState, run_round, traffic
+from fedmm.federation.rounds import ServerState, run_round
+from fedmm.federation.traffic import traffic
 from fedmm.models.prototypes import is_prototype
 from fedmm.utils.params import Params, select
 from fedmm.utils.seeding import torch_stream

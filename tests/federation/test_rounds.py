@@ -7,8 +7,9 @@ from fedmm.errors import DivergenceError
 from fedmm.federation.aggregation import AGGREGATIONS, sum_updates
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.cohorts import sample_cohort
-from fedmm.federation.rounds import ServerState, run_round, traffic
+from fedmm.federation.rounds import ServerState, run_round
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS, apply_pseudo_gradient
+from fedmm.federation.traffic import traffic
 from fedmm.utils.params import negate, norm
 from fedmm.verification.world import make_federation, make_local, params_gap
 

@@ -15,8 +15,9 @@ from fedmm.data.types import IntArray
 from fedmm.federation import scaffold
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round, traffic
+from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round
 from fedmm.federation.schedules import scheduled
+from fedmm.federation.traffic import traffic
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params, combine
 from fedmm.verification.subject import shaken

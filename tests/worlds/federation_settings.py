@@ -25,6 +25,8 @@ MESSAGES = {
     "federation.update_bits": Case(4, {"federation.update_transforms": ("clip", "rotate", "round")}),
     "federation.upload_bits": Case(3),
     "federation.download_bits": Case(3),
+    "federation.upload_step": Case(1.0),
+    "federation.download_step": Case(0.5),
     "federation.absence_rate": Case(0.5),
     "federation.over_selection": Case(2.0),
     "federation.deadline": Case(0.5),
