@@ -241,28 +241,12 @@ class FederationConfig(Section):
             )
         if len(set(self.update_transforms)) < len(self.update_transforms):
             raise ValueError(f"update_transforms {list(self.update_transforms)} names one twice")
-        if self.update_transforms and self.upload_step is not None:
-            raise ValueError(
-                f"upload_step {self.upload_step:g} rounds single updates, and update_transforms "
-                f'{list(self.update_transforms)} act on what is summed: give one ("round" in update_transforms, of '
-                "update_bits, is addable)"
-            )
-        if self.update_transforms and self.upload_bits is not None:
-            raise ValueError(
-                f"upload_bits {self.upload_bits} rounds single updates, and update_transforms "
-                f'{list(self.update_transforms)} act on what is summed: give one ("round" in update_transforms, of '
-                "update_bits, is addable)"
-            )
         if self.update_transforms and (self.client_weighting != "uniform" or sees_single_updates(self.aggregation)):
             raise ValueError(
                 f"update_transforms {list(self.update_transforms)} act on a sum of equal clients, not by "
                 f"client_weighting {self.client_weighting!r} and aggregation {self.aggregation!r}: "
                 'set client_weighting "uniform" and aggregation "mean" or "heat", or update_transforms []'
             )
-        for rounding, stepping in (("upload_bits", "upload_step"), ("download_bits", "download_step")):
-            bits, step = getattr(self, rounding), getattr(self, stepping)
-            if bits is not None and step is not None:
-                raise ValueError(f"{rounding} {bits} and {stepping} {step:g} round the same message: give one")
         if self.logq_correction and self.loss != "softmax":
             raise ValueError(
                 f"logq_correction has no effect on loss {self.loss!r}, which compares single items: "
@@ -283,5 +267,25 @@ class FederationConfig(Section):
             raise ValueError(
                 f"warmup_rounds {self.warmup_rounds} leaves no round of {self.rounds} for the experts: "
                 "lower warmup_rounds or raise rounds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rounded_once(self) -> Self:
+        for rounding, stepping in (("upload_bits", "upload_step"), ("download_bits", "download_step")):
+            bits, step = getattr(self, rounding), getattr(self, stepping)
+            if bits is not None and step is not None:
+                raise ValueError(f"{rounding} {bits} and {stepping} {step:g} round the same message: give one")
+        if self.update_transforms and self.upload_step is not None:
+            raise ValueError(
+                f"upload_step {self.upload_step:g} rounds single updates, and update_transforms "
+                f'{list(self.update_transforms)} act on what is summed: give one ("round" in update_transforms, of '
+                "update_bits, is addable)"
+            )
+        if self.update_transforms and self.upload_bits is not None:
+            raise ValueError(
+                f"upload_bits {self.upload_bits} rounds single updates, and update_transforms "
+                f'{list(self.update_transforms)} act on what is summed: give one ("round" in update_transforms, of '
+                "update_bits, is addable)"
             )
         return self

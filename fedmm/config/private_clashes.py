@@ -98,6 +98,16 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             f"leaves the backbone as it started, which alone trains in federation.warmup_rounds {own.warmup_rounds}: "
             'set federation.backbone "trained", or warmup_rounds 0'
         )
+    yield from _of_messages(config)
+    chain = own.update_transforms
+    if chain and not set(CHAIN) <= set(chain):
+        missing = next(name for name in CHAIN if name not in chain)
+        yield f"needs {missing!r} in federation.update_transforms {list(chain)}: add it, or unset update_transforms"
+
+
+def _of_messages(config: ExperimentConfig) -> Iterator[str]:
+    """What clashes about how updates are rounded, and about who is there."""
+    own = config.federation
     if own.upload_bits is not None:
         yield (
             f'rounds updates by "round" in federation.update_transforms, not by federation.upload_bits '
@@ -118,7 +128,3 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             f'draws privacy.cohorts "fixed" from fewer clients where federation.day_rounds {own.day_rounds} keep some '
             'away, which hides each of them less: set privacy.cohorts "poisson", or unset day_rounds'
         )
-    chain = own.update_transforms
-    if chain and not set(CHAIN) <= set(chain):
-        missing = next(name for name in CHAIN if name not in chain)
-        yield f"needs {missing!r} in federation.update_transforms {list(chain)}: add it, or unset update_transforms"

@@ -81,12 +81,12 @@ def _sparse(values: IntArray) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def _best(values: IntArray) -> tuple[int, int]:
-    """The bits of the numbers' shortest Rice code, and its parameter; the sum of x >> k is convex enough in k that the
-    parameters around the mean's own are all that need be tried."""
+    """The bits of the numbers' shortest Rice code, and its parameter: beyond twice the mean a larger one costs more
+    than it saves."""
     if not len(values):
         return 0, 0
     about = int(np.log2(float(values.mean()) + 1))
-    tried = range(max(about - 2, 0), min(about + 2, MOST) + 1)
+    tried = range(min(about + 2, MOST) + 1)
     return min((int((values >> k).sum()) + (k + 1) * len(values), k) for k in tried)
 
 

@@ -59,7 +59,7 @@ def privacy_result(experiment: Experiment, rounds_done: int) -> PrivacyResult | 
 def expected_traffic(experiment: Experiment) -> Ledger:
     """The bytes of a whole run, the start included, from the shapes of its messages: those of the ledger at its end,
     or about those where clients ask for rows of the item table, since every client is taken to ask for as many as they
-    do on average. Nothing where one trainer sees all data."""
+    do on average, and where messages are coded, of which it is a guess. Nothing where one trainer sees all data."""
     state, federation = experiment.initial_state(), experiment.federation
     ledger = state.ledger
     if experiment.centralized:
@@ -95,7 +95,9 @@ def announce_sizes(experiment: Experiment) -> str:
     if experiment.centralized:
         return f"sizes: {held}; nothing travels in {rounds} rounds"
     total, start = expected_traffic(experiment), experiment.initial_state().ledger
-    bound = "about " if experiment.federation.local.sends_touched_rows else ""
+    config = experiment.config.federation
+    in_codes = config.upload_step is not None or config.download_step is not None
+    bound = "about " if experiment.federation.local.sends_touched_rows or in_codes else ""
     begins = start.uplink_bytes + start.downlink_bytes
     first = f", {in_bytes(begins)} of them before the first round" if begins else ""
     return (

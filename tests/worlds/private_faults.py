@@ -9,6 +9,8 @@ ROUND = "a private round is the clipped sum and noise of the promised size"
 COUNTS = "no client moves noisy counts by more than their noise goes by"
 ACCOUNT = "a private run accounts for all that leaves its clients"
 FEW_BITS = "messages of few bits lose less than a step and are billed as packed"
+STEPS = "messages in steps hold what is sent and are billed by their codes"
+CODES = "codes of whole numbers lose nothing and are the shortest of their family"
 MEAN_OF_BITS = "updates of few bits have the update as their mean"
 NOISE = "fedmm.federation.transforms.noise:noise"
 START = "fedmm.federation.private_start"
@@ -74,7 +76,7 @@ FAULTS = (
     Fault(
         "all clients round by the same chance",
         (MEAN_OF_BITS,),
-        edited(f"{BITS}:_received", "number, int(client)", "number"),
+        edited(f"{BITS}:chances", "number, int(client)", "number"),
     ),
     Fault(
         "clients begin from exact parameters",
@@ -85,5 +87,29 @@ FAULTS = (
         "few bits are billed as bytes",
         (FEW_BITS,),
         edited(f"{BITS}:coded_message", "value.numel() * bits // 8", "value.numel()"),
+    ),
+    Fault(
+        "steps are billed at half their code",
+        (STEPS,),
+        edited("fedmm.federation.step_updates:_received", "coded_length(np.concatenate(steps))", "8"),
+    ),
+    Fault(
+        "steps are no power of two times the largest number",
+        (STEPS,),
+        edited("fedmm.federation.step_updates:unstepped", "numbers.to(torch.float64)", "numbers.double() * 1.1"),
+    ),
+    Fault(
+        "whoever was away receives the last change alone",
+        (STEPS,),
+        edited(
+            "fedmm.federation.versions:Versions.after",
+            "visits[clients] = len(self.lengths)",
+            "visits[:] = len(self.lengths)",
+        ),
+    ),
+    Fault(
+        "codes forget signs",
+        (CODES,),
+        edited("fedmm.federation.rice:encode", "values[places] < 0", "values[places] < -9"),
     ),
 )
