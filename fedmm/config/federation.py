@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Fraction, Positive, Rate, Section, Weight
-from fedmm.config.parts import KINDS, named, sees_single_updates
+from fedmm.config.parts import named, sees_single_updates
 
 SERVER_FLOOR = 1e-3
 SERVER_RATES = {"sgd": 1.0, "momentum": 0.3}  # of the plain optimizers; the others' steps do not grow with the update
@@ -232,12 +232,6 @@ class FederationConfig(Section):
             raise ValueError(
                 f"client_weighting {self.client_weighting!r} has no effect on aggregation {self.aggregation!r}, in "
                 'which every client has one vote: set client_weighting "uniform"'
-            )
-        own = self.local_optimizer not in KINDS["local_optimizer"].built_in
-        if own and self.mode == "centralized":
-            raise ValueError(
-                f'mode "centralized" trains by torch.optim, which has no local_optimizer '
-                f'{self.local_optimizer!r}: set local_optimizer "sgd", "adam" or "adamw"'
             )
         if len(set(self.update_transforms)) < len(self.update_transforms):
             raise ValueError(f"update_transforms {list(self.update_transforms)} names one twice")

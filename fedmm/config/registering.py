@@ -91,8 +91,8 @@ def register_local_optimizer(name: str, optimizer: LocalOptimizer) -> None:
     ``optimizer(params, config)`` gets the parameters of C clients, each [C, ...], and returns
     ``update(value, gradient, key, num_active, step)``, which changes ``value`` [C', ...] of the first C' =
     ``num_active`` clients in place; ``step`` counts from 1. It starts afresh every round: no state stays with a client.
-    The rate is ``config.learning_rate``. It serves both engines; pooled training (``mode = "centralized"``) takes
-    torch's own optimizers alone.
+    The rate is ``config.learning_rate``. It serves both engines and pooled training (``mode = "centralized"``), where
+    it starts afresh every epoch.
 
     Raises ConfigError for a name that is taken or is no name.
 

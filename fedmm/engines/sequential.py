@@ -13,7 +13,7 @@ import torch
 from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
-from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, TORCH_OPTIMIZERS
+from fedmm.federation.optimizers import TORCH_OPTIMIZERS, RegisteredOptimizer
 from fedmm.federation.schedules import scheduled
 from fedmm.models.losses.softmax import masked_logits
 from fedmm.models.recommender import Output
@@ -68,34 +68,12 @@ def _train_client(local: LocalTraining, server: Params, client: int, round_numbe
     )
 
 
-def _optimizer(trained: Params, config: FederationConfig) -> torch.optim.Optimizer | _Stacked:
+def _optimizer(trained: Params, config: FederationConfig) -> torch.optim.Optimizer | RegisteredOptimizer:
     """torch's own optimizer, or a registered one, which only the stacked form knows."""
     if config.local_optimizer not in TORCH_OPTIMIZERS:
-        return _Stacked(trained, config)
+        return RegisteredOptimizer(trained, config, stacked=True)
     kind = TORCH_OPTIMIZERS[config.local_optimizer]
     return kind(trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-class _Stacked:
-    """A registered optimizer over the parameters [1, ...] of one client."""
-
-    def __init__(self, trained: Params, config: FederationConfig) -> None:
-        self._trained = trained
-        self._update = LOCAL_OPTIMIZERS[config.local_optimizer](trained, config)
-        self._num_steps = 0
-
-    def zero_grad(self) -> None:
-        """Forgets the gradients."""
-        for value in self._trained.values():
-            value.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One step by the gradients; a parameter that has none has a gradient of zero."""
-        self._num_steps += 1
-        for name, value in self._trained.items():
-            gradient = torch.zeros_like(value) if value.grad is None else value.grad
-            self._update(value, gradient, name, 1, self._num_steps)
 
 
 def _local_loss(local: LocalTraining, own: Params, step: Step, *, experts: bool) -> tuple[torch.Tensor, Output]:

@@ -3,9 +3,9 @@
 What federated training costs in quality is measured against it. An epoch, one pass over all clients' windows in a fresh
 order, stands where a round stands; a minibatch is ``batch_size`` windows of whichever clients, and its loss the mean
 over their positions. The optimizer is ``federation.local_optimizer`` at ``federation.learning_rate`` (``torch.optim``),
-and its state lasts. Of the federation's settings only those of the local objective, its optimizer and the moving
-average (over epochs) have a meaning here; cohorts, local steps, the proximal term, aggregation and the server's
-optimizer have none.
+and its state lasts; that of one's own (``register_local_optimizer``) starts afresh every epoch, as with a client every
+round. Of the federation's settings only those of the local objective, its optimizer and the moving average (over
+epochs) have a meaning here; cohorts, local steps, the proximal term, aggregation and the server's optimizer have none.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation.local_training import LocalTraining, Step, StepStream
-from fedmm.federation.optimizers import TORCH_OPTIMIZERS
+from fedmm.federation.optimizers import TORCH_OPTIMIZERS, RegisteredOptimizer
+from fedmm.federation.pooled_steps import pooled_losses
 from fedmm.federation.prototypes import move_prototypes, prototype_sums
 from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, smaller_clip
 from fedmm.federation.schedules import scheduled
-from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.workspace import Workspace
-from fedmm.utils.params import Params, expand_for_clients, norm, subtract
+from fedmm.utils.params import Params, norm, subtract
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.timing import OFF, Timer
 
@@ -50,8 +50,8 @@ def _run_epoch(state: ServerState, federation: Federation) -> tuple[ServerState,
     for place, (clients, plans) in enumerate(minibatches(local, number)):
         step = StepStream(local, clients, number, plans, (place,)).step(0, len(clients))
         shares = _shares(step)
-        losses = _losses(local, params, step, workspace, experts=not local.warming_up(number))
-        loss, balance, alignment = ((shares * own).sum() for own in losses)
+        experts = not local.warming_up(number)
+        loss, balance, alignment = pooled_losses(local, params, step, shares, workspace, experts=experts)
         optimizer.zero_grad()
         model = local.recommender.config
         objective = loss + model.load_balance_weight * balance + model.alignment_weight * alignment
@@ -88,19 +88,6 @@ def minibatches(local: LocalTraining, epoch: int) -> Iterator[tuple[IntArray, li
         yield clients, [[own] for own in np.split(chosen, starts[1:])]
 
 
-def _losses(
-    local: LocalTraining, params: Params, step: Step, workspace: Workspace, *, experts: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Each client's mean loss over its positions in the minibatch, its load-balance and its alignment loss, [C]
-    each."""
-    shared = expand_for_clients(params, len(step.batch.items))
-    # Looked up in the one table there is: the stacked lookup would copy it for each client.
-    embedded = torch.nn.functional.embedding(step.batch.items, params[ITEM_TABLE])
-    output = local.recommender.forward(shared, step.batch, step.dropout, experts=experts, embedded=embedded)
-    loss = local.loss.over_rows(output.scores, step.questions, workspace)
-    return loss, output.load_balance_loss, output.alignment_loss
-
-
 def _shares(step: Step) -> Tensor:
     """[C]: each client's share of the minibatch's positions."""
     weights = step.questions.row_weights
@@ -108,8 +95,10 @@ def _shares(step: Step) -> Tensor:
     return counts / counts.sum()
 
 
-def _optimizer(trained: Params, kept: Params, config: FederationConfig) -> torch.optim.Optimizer:
-    """The optimizer as the last epoch left it. ``kept`` is named "<kind>/<parameter>"."""
+def _optimizer(trained: Params, kept: Params, config: FederationConfig) -> torch.optim.Optimizer | RegisteredOptimizer:
+    """The optimizer as the last epoch left it, a registered one afresh. ``kept`` is named "<kind>/<parameter>"."""
+    if config.local_optimizer not in TORCH_OPTIMIZERS:
+        return RegisteredOptimizer(trained, config, stacked=False)
     optimizer: torch.optim.Optimizer = TORCH_OPTIMIZERS[config.local_optimizer](
         trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -120,9 +109,11 @@ def _optimizer(trained: Params, kept: Params, config: FederationConfig) -> torch
     return optimizer
 
 
-def _lasting(trained: Params, optimizer: torch.optim.Optimizer, before: Params) -> Params:
+def _lasting(trained: Params, optimizer: torch.optim.Optimizer | RegisteredOptimizer, before: Params) -> Params:
     """The optimizer's state by name; parameters that do not train in this epoch keep what they had."""
     kept = dict(before)
+    if isinstance(optimizer, RegisteredOptimizer):
+        return kept
     for name, value in trained.items():
         kept |= {f"{kind}/{name}": own for kind, own in optimizer.state[value].items() if isinstance(own, Tensor)}
     return kept

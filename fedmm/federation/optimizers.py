@@ -72,6 +72,42 @@ LOCAL_OPTIMIZERS: Registry[LocalOptimizer] = Registry(
         "adamw": adamw,
     },
 )
+
+
+class RegisteredOptimizer:
+    """A registered optimizer over the parameters of one model, in the manner of ``torch.optim``; what it remembers
+    lasts as long as it does. ``stacked`` parameters have a client axis of length 1 already.
+
+    >>> weights = {"w": torch.zeros(2, requires_grad=True)}
+    >>> trainer = RegisteredOptimizer(weights, FederationConfig(learning_rate=0.5), stacked=False)
+    >>> weights["w"].sum().backward()
+    >>> trainer.step()
+    >>> weights["w"].tolist()
+    [-0.5, -0.5]
+    """
+
+    def __init__(self, trained: Params, config: FederationConfig, *, stacked: bool) -> None:
+        self._trained, self._stacked = trained, stacked
+        self._values = trained if stacked else {name: value.detach().unsqueeze(0) for name, value in trained.items()}
+        self._update = LOCAL_OPTIMIZERS[config.local_optimizer](self._values, config)
+        self._num_steps = 0
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for value in self._trained.values():
+            value.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step by the gradients; a parameter that has none has a gradient of zero."""
+        self._num_steps += 1
+        for name, value in self._trained.items():
+            gradient = torch.zeros_like(value) if value.grad is None else value.grad
+            self._update(
+                self._values[name], gradient if self._stacked else gradient.unsqueeze(0), name, 1, self._num_steps
+            )
+
+
 CLIP_EPSILON = 1e-6
 
 

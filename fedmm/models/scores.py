@@ -51,6 +51,21 @@ class SparseScores:
         own = self.ends[first : last + 1] - self.ends[first]
         return SparseScores(self.rows[kept] - first, self.columns[kept], self.values[kept], own, shape)
 
+    def rows_kept(self, kept: Tensor) -> SparseScores:
+        """The entries of the rows ``kept`` [C * R] bool, all clients' rows as one client's [1, R', N]."""
+        inside = kept[self.rows]
+        numbers = (kept.cumsum(0) - 1).to(self.rows.dtype)
+        sizes = np.diff(self.ends)[kept.cpu().numpy()]
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        rows = numbers[self.rows[inside]]
+        return SparseScores(rows, self.columns[inside], self.values[inside], ends, (1, len(sizes), self.shape[2]))
+
+    def rows_of_one(self, begin: int, end: int) -> SparseScores:
+        """The entries of one client's rows ``begin`` to ``end``."""
+        _, R, N = self.shape
+        own = replace(self, shape=(R, 1, N)).some(begin, end)
+        return replace(own, shape=(1, end - begin, N))
+
     @cached_property
     def places(self) -> Tensor:
         """[E]: where the entries stand in flat scores [C * R * N]."""

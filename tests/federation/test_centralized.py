@@ -13,6 +13,7 @@ from fedmm.federation.local_training import StepStream
 from fedmm.federation.rounds import ServerState
 from fedmm.models.losses.softmax import masked_logits
 from fedmm.models.recommender import Batch
+from fedmm.testing.worlds import registered
 from fedmm.utils.params import expand_for_clients
 from fedmm.verification.world import make_federation, make_local, params_gap
 
@@ -61,6 +62,35 @@ def test_epochs_are_those_of_a_plain_trainer(optimizer, experts, clip):
             trainer.step()
     assert params_gap(found.params, {name: value.detach() for name, value in own.items()}) < 1e-9
     assert params_gap(found.params, params) > 1e-3
+
+
+def sign_descent(params, config):
+    """Steps of a fixed length, which shrink from one to the next."""
+    del params
+
+    def update(value, gradient, name, num_active, step):
+        del name
+        assert len(value) == len(gradient) == num_active == 1
+        value.sub_(config.learning_rate / step * gradient.sign())
+
+    return update
+
+
+def test_an_optimizer_of_ones_own_trains_and_starts_afresh_every_epoch():
+    given = {**PLAIN, "local_optimizer": "signs", "learning_rate": 0.01, "batch_size": 3}
+    with registered("local_optimizer", "signs", sign_descent):
+        local, params = make_local({"load_balance_weight": 0.0}, {**given, "mode": "centralized"})
+        found, _ = epochs(local, params, 2)
+    own = {name: value.clone().requires_grad_() for name, value in params.items()}
+    for epoch in (1, 2):
+        for number, (_, plans) in enumerate(minibatches(local, epoch), 1):
+            loss = pooled_loss(local, own, np.concatenate([plan[0] for plan in plans]))
+            slopes = torch.autograd.grad(loss, list(own.values()))
+            own = {name: (value - 0.01 / number * g.sign()).detach().requires_grad_() for (name, value), g in
+                   zip(own.items(), slopes, strict=True)}  # fmt: skip
+    # A gradient that is zero by the mathematics may have either sign.
+    assert params_gap(found.params, {name: value.detach() for name, value in own.items()}) < 1e-9
+    assert found.optimizer == {}
 
 
 def test_an_epoch_takes_every_window_once():

@@ -23,7 +23,7 @@ from fedmm.models.workspace import Workspace
 class Exclusions:
     """Candidates that single rows must not rank: entry (r, x) takes candidate ``index[x]`` from row r."""
 
-    index: Tensor  # [C, X] candidate indices; padding is False in every row
+    index: Tensor  # [C, X] candidate indices, or [C, R, X] where rows have their own; padding is False in every row
     rows: Tensor  # [C, R, X] bool
 
 
@@ -74,8 +74,9 @@ def masked_logits(scores: Scores, questions: Questions) -> Tensor:
     logits = logits.add_(penalty) if scores.terms else logits + penalty
     if questions.exclusions is None:
         return logits
-    index = questions.exclusions.index.unsqueeze(1).expand(questions.exclusions.rows.shape)
-    return logits.scatter_add(-1, index, _penalty(questions.exclusions.rows, logits.dtype))
+    index, rows = questions.exclusions.index, questions.exclusions.rows
+    index = index if index.ndim == rows.ndim else index.unsqueeze(1).expand(rows.shape)
+    return logits.scatter_add(-1, index, _penalty(rows, logits.dtype))
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
