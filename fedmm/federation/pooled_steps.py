@@ -85,6 +85,6 @@ def _dropout(dropout: Dropout, windows: Tensor, num_clients: int) -> Dropout:
     def of_kept(x: Tensor) -> Tensor:
         whole = x.new_zeros(len(windows), *x.shape[2:])
         whole[windows] = x[0]
-        return dropout(whole.unflatten(0, (num_clients, -1))).flatten(0, 1)[windows].unsqueeze(0)
+        return dropout(whole.view(num_clients, -1, *x.shape[2:])).flatten(0, 1)[windows].unsqueeze(0)
 
     return of_kept
