@@ -3,6 +3,8 @@ block it is trained in and whoever is beside it."""
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,13 @@ class ClientDropout:
         mask = self._masks[self._site]
         self._site += 1
         return x * mask
+
+    def of_windows(self, windows: Tensor, longest: int) -> ClientDropout:
+        """The same masks for the ``windows`` [C * B] bool and their first positions, as one client's [1, W, longest,
+        D]."""
+        some = copy(self)
+        some._masks = self._masks.flatten(1, 2)[:, windows, :longest].unsqueeze(1)
+        return some
 
 
 def step_dropout(

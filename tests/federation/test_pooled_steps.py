@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
+from fedmm.federation import pooled_steps
 from fedmm.federation.centralized import minibatches
 from fedmm.federation.local_training import StepStream
-from fedmm.federation.pooled_steps import can_merge, pooled_losses
+from fedmm.federation.pooled_steps import by_length, can_merge, pooled_losses
 from fedmm.models.losses import pieces
 from fedmm.models.losses.pieces import in_pieces
 from fedmm.models.losses.softmax import cross_entropy
@@ -54,12 +55,14 @@ def gradients(losses, leaves):
     return torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
 
 
-@pytest.mark.parametrize("rows", [3, 10**6])
+@pytest.mark.parametrize(("rows", "shortest"), [(3, 1), (10**6, 8)])
 @pytest.mark.parametrize("case", CASES)
-def test_losses_and_gradients_are_those_of_clients_apart(case, rows, monkeypatch):
-    """With dropout, clients of one and of several windows, and pieces of three rows and of all."""
+def test_losses_and_gradients_are_those_of_clients_apart(case, rows, shortest, monkeypatch):
+    """With dropout, clients of one and of several windows, lengths apart or together, and pieces of three rows or of
+    all."""
     model, federation = CASES[case]
     local, params = make_local({"dropout": 0.2, **model}, {"batch_size": 7, **federation})
+    monkeypatch.setattr(pooled_steps, "SHORTEST", shortest)
     monkeypatch.setattr(pieces, "LOGITS_AT_ONCE", rows * (local.recommender.num_items + 1))
     for made in steps(local):
         leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
@@ -76,6 +79,16 @@ def test_losses_and_gradients_are_those_of_clients_apart(case, rows, monkeypatch
 def test_which_minibatches_stand_as_one_clients():
     found = {case for case, (model, federation) in CASES.items() if can_merge(make_local(model, federation)[0])}
     assert found == {"backbone", "pooled", "neighbors", "transition", "competitive"}
+
+
+def test_every_real_window_is_in_one_group_of_its_length(monkeypatch):
+    monkeypatch.setattr(pooled_steps, "SHORTEST", 2)
+    local, _ = make_local({"fusion": "backbone"}, {"batch_size": 50})
+    step = next(steps(local))()
+    lengths = (step.batch.items > 0).sum(-1).flatten()
+    groups = by_length(step)
+    assert torch.equal(torch.stack(groups).sum(0), (lengths > 0).long())
+    assert [set(lengths[group].tolist()) for group in groups] == [{1, 2}, {5, 6}]
 
 
 def test_the_catalogue_a_step_may_not_train_on_stays_out():
