@@ -217,7 +217,7 @@ def takes_settings(flags: Sequence[Flag], *, old_names: bool = False) -> Callabl
 
 
 def require_files(settings: ExperimentConfig) -> None:
-    """Raises DataError for a data file that is not there, before anything heavy loads."""
+    """Raises DataError for a data file or a named dataset that is not there, before anything heavy loads."""
     from fedmm.config.names import missing_file_hint
     from fedmm.errors import DataError
 
@@ -233,6 +233,10 @@ def require_files(settings: ExperimentConfig) -> None:
         path = None if given is None or str(given) == "none" else Path(given)
         if path is not None and not _is_there(path):
             raise DataError(f"There is no file {path}{what}.", missing_file_hint(path))
+    if data.path is None:
+        from fedmm.data.datasets import require_dataset
+
+        require_dataset(data.name)
 
 
 def _is_there(path: Path) -> bool:

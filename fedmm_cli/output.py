@@ -121,14 +121,18 @@ def _usage(error: Exception, as_json: bool) -> int:
     explain: Callable[[], str] = getattr(error, "format_message", error.__str__)
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "fedmm"
-    message, name = explain(), getattr(error, "option_name", None)
+    message, name, remedy = explain(), getattr(error, "option_name", None), ""
     if name is not None and context is not None and hasattr(error, "possibilities"):  # the parser's own guess misleads
         from fedmm.config.names import suggestion
         from fedmm_cli.unknown_options import nearest_option
 
         message = f"No such option: {name}. {suggestion(nearest_option(name, context.command))}".strip()
+    elif context is not None:
+        from fedmm_cli.unknown_words import remedy_for
+
+        remedy = remedy_for(message, context)
     stop = "" if message.endswith((".", ")", "?")) else "."
-    return fail("usage", f"{message}{stop}", f"See {command} --help", USAGE, as_json)
+    return fail("usage", f"{message}{stop}", remedy or f"See {command} --help", USAGE, as_json)
 
 
 @contextlib.contextmanager

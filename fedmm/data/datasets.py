@@ -60,6 +60,7 @@ class _Named:
     load: Callable[[DataConfig], tuple[Prepared, Titles]]
     features: Path | None
     info: Callable[[], DatasetInfo]
+    require: Callable[[], object] = lambda: None  # raises where it was not fetched
 
 
 def load_dataset(config: DataConfig, tell: Callable[[str], None] | None = None) -> Dataset:
@@ -156,13 +157,18 @@ def list_datasets() -> tuple[DatasetInfo, ...]:
     return tuple(named.info() for named in _NAMED.values())
 
 
+def require_dataset(name: str) -> None:
+    """Raises DataError for a name that is not known, and for a dataset that was not fetched; reads nothing."""
+    _named(name).require()
+
+
 def _named(name: str) -> _Named:
     if name in _NAMED:
         return _NAMED[name]
     meant = suggestion(nearest_name(name, _NAMED, ALIKE))
     raise DataError(
-        f"There is no dataset called {name!r}; known are {', '.join(_NAMED)}.",
-        f"{meant} Your own file is given with data.path (--data FILE).".strip(),
+        f"There is no dataset called {name!r}.",
+        f"{meant} `fedmm data list` shows all; your own file is given with --data FILE (data.path).".strip(),
     )
 
 
@@ -272,6 +278,9 @@ _NAMED: Mapping[str, _Named] = {
     "movielens-small-5core": _Named(
         _load_movielens_small_5core, BUNDLED / "movielens-small-5core.features.npz", _movielens_small_5core_info
     ),
-    "ml-100k": _Named(_load_ml100k, BUNDLED / "ml-100k.features.npz", _ml100k_info),
-    **{name: _Named(partial(_load_public, name), None, partial(_public_info, name)) for name in PUBLIC},
+    "ml-100k": _Named(_load_ml100k, BUNDLED / "ml-100k.features.npz", _ml100k_info, cached_ml100k),
+    **{
+        name: _Named(partial(_load_public, name), None, partial(_public_info, name), partial(kept, name))
+        for name in PUBLIC
+    },
 }

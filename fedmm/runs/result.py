@@ -220,6 +220,8 @@ def read_result(path: Path) -> TrainResult:
     remedy = "Give the folder of a finished run of fedmm train."
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.", remedy) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}.", remedy) from None
     try:

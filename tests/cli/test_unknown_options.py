@@ -11,6 +11,7 @@ from fedmm.config.describe import known_settings
 from fedmm.config.names import SYNONYMS, nearest_name, nearest_setting
 from fedmm_cli.app import app, main
 from fedmm_cli.unknown_options import ALIASES, nearest_option
+from fedmm_cli.unknown_words import COMMANDS
 
 MEANT = {
     "--lr": "--learning-rate",
@@ -83,3 +84,34 @@ def test_what_is_known_is_nearest_to_itself() -> None:
     for key in known:
         assert nearest_setting(key, known) in (key, next(k for k in known if k.endswith(key.rpartition(".")[2])))
         assert nearest_name(key, known) == key
+
+
+@pytest.mark.parametrize(
+    ("typed", "remedy"),
+    [
+        ("predict", "Did you mean fedmm recommend?"),
+        ("resume", "Did you mean fedmm train --resume?"),
+        ("quux", "See fedmm --help"),
+        ("train ratings.csv", "Did you mean --data ratings.csv?"),
+        ("data describe ml-100k", "Did you mean --dataset ml-100k?"),
+        ("verify ml-100k", "Did you mean --dataset ml-100k?"),
+        ("verify own.csv", "See fedmm verify --help"),
+        ("recommend", "Give a run's folder; fedmm runs list shows them."),
+    ],
+)
+def test_the_word_that_was_meant_is_named(typed: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    assert capsys.readouterr().err.splitlines()[1] == f"  remedy: {remedy}"
+
+
+def test_commands_of_other_tools_lead_to_commands_that_are_there() -> None:
+    root: Any = get_command(app)
+    for typed, meant in COMMANDS.items():
+        assert typed not in root.commands
+        command = root
+        for word in meant.split():
+            if word.startswith("--"):
+                names = {name for parameter in command.params for name in parameter.opts}
+                assert word in names | {"--help"}
+            elif hasattr(command, "commands"):
+                command = command.commands[word]

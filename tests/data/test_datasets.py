@@ -191,7 +191,7 @@ def test_filters_apply_to_named_datasets():
 
 
 def test_unknown_names_have_a_nearest():
-    with pytest.raises(DataError, match="'movielens_smal'; known are movielens-small, ") as caught:
+    with pytest.raises(DataError, match="There is no dataset called 'movielens_smal'") as caught:
         load_dataset(DataConfig(name="movielens_smal"))
     assert "Did you mean movielens-small?" in caught.value.remedy
 

@@ -1,0 +1,53 @@
+"""What was probably meant by a word that no command knows, or where a word is missing."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# What other tools call a command, and what it is here.
+COMMANDS = {
+    "benchmark": "sweep --study benchmarks",
+    "check": "verify",
+    "dashboard": "ui",
+    "datasets": "data list",
+    "describe": "data describe",
+    "diff": "compare",
+    "download": "data fetch",
+    "eval": "evaluate",
+    "fetch": "data fetch",
+    "fit": "train",
+    "forget": "runs forget",
+    "help": "--help",
+    "init": "config init",
+    "list": "runs list",
+    "ls": "runs list",
+    "mlflow": "ui",
+    "optimize": "sweep",
+    "predict": "recommend",
+    "resume": "train --resume",
+    "run": "train",
+    "search": "sweep",
+    "show": "runs show",
+    "test": "evaluate",
+    "tune": "sweep",
+    "version": "--version",
+}
+RUNS = ("RUN", "CHECKPOINT", "FOLDER")
+
+
+def remedy_for(message: str, context: Any) -> str:
+    """What to type instead, by the parser's ``message``; "" where nothing better than the help page is known."""
+    unknown = re.match(r"No such command '(.*?)'", message)
+    if unknown and context.parent is None and unknown[1].lower() in COMMANDS:
+        return f"Did you mean fedmm {COMMANDS[unknown[1].lower()]}?"
+    extra = re.match(r"Got unexpected extra argument\S* \((\S+)", message)
+    if extra:
+        word = extra[1].rstrip(")")
+        flag = "--data" if re.search(r"[./\\]", word) else "--dataset"
+        options = {name for parameter in context.command.params for name in parameter.opts}
+        return f"Did you mean {flag} {word}?" if flag in options else ""
+    missing = re.match(r"Missing argument '(\w+)", message)
+    if missing and missing[1] in RUNS:
+        return "Give a run's folder; fedmm runs list shows them."
+    return ""
