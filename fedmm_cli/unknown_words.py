@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from fedmm.config.names import suggestion
+
 # What other tools call a command, and what it is here.
 COMMANDS = {
     "benchmark": "sweep --study benchmarks",
@@ -40,13 +42,13 @@ def remedy_for(message: str, context: Any) -> str:
     """What to type instead, by the parser's ``message``; "" where nothing better than the help page is known."""
     unknown = re.match(r"No such command '(.*?)'", message)
     if unknown and context.parent is None and unknown[1].lower() in COMMANDS:
-        return f"Did you mean fedmm {COMMANDS[unknown[1].lower()]}?"
+        return suggestion(f"fedmm {COMMANDS[unknown[1].lower()]}")
     extra = re.match(r"Got unexpected extra argument\S* \((\S+)", message)
     if extra:
         word = extra[1].rstrip(")")
         flag = "--data" if re.search(r"[./\\]", word) else "--dataset"
         options = {name for parameter in context.command.params for name in parameter.opts}
-        return f"Did you mean {flag} {word}?" if flag in options else ""
+        return suggestion(f"{flag} {word}") if flag in options else ""
     missing = re.match(r"Missing argument '(\w+)", message)
     if missing and missing[1] in RUNS:
         return "Give a run's folder; fedmm runs list shows them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -76,12 +77,16 @@ class Report:
 
 
 def _line(result: Result, width: int) -> Text:
-    """Mark, name and value beside its tolerance, in columns; a long name pushes the value to a line of its own."""
+    """Mark, name and value beside its tolerance, in columns; a long name pushes the value to a line of its own, and is
+    broken between words."""
     mark = Text("  ok   ", style="green") if result.passed else Text("  FAIL ", style="bold red")
     measured = "" if result.value is None or result.tolerance is None else f"{_short(result.value)}  {result.tolerance}"
     room = min(width, 110) - MARK_WIDTH - MEASURED_WIDTH
-    gap = " " * (room - len(result.name)) if len(result.name) < room else "\n" + " " * (MARK_WIDTH + room)
-    return Text.assemble(mark, result.name, gap, (measured, "dim"))
+    if len(result.name) < room:
+        return Text.assemble(mark, result.name, " " * (room - len(result.name)), (measured, "dim"))
+    name = textwrap.wrap(result.name, width - MARK_WIDTH, break_long_words=False, break_on_hyphens=False)
+    told = [" " * max(MARK_WIDTH, min(MARK_WIDTH + room, width - len(measured)))] if measured else []
+    return Text.assemble(mark, f"\n{' ' * MARK_WIDTH}".join(name), *(["\n", *told, (measured, "dim")] if told else []))
 
 
 def _short(value: float) -> str:

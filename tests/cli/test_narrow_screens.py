@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +11,13 @@ from rich.console import Console
 
 from fedmm.report.sweep_result import MarginalResult
 from fedmm.runs.result import TrainResult
+from fedmm.verification.catalogue import CHECKS
+from fedmm.verification.checks import Result
 from fedmm_cli import sweep_report
 from fedmm_cli.compare_report import print_comparison
 from fedmm_cli.groups_report import print_groups
 from fedmm_cli.lines import columns_that_fit
+from fedmm_cli.verify_report import Report
 from worlds.fake_run import RESULT
 from worlds.queue_world import study_of
 from worlds.report_world import usual
@@ -63,6 +68,16 @@ def test_pairs_are_whole(width: int, capsys: pytest.CaptureFixture[str]) -> None
     for pair in comparison.pairs:
         assert f"{pair.a} - {pair.b}" in text
         assert pair.verdict in text
+
+
+def test_checks_are_broken_between_words(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(sys.stdout, len(CHECKS), quiet=False) as report:
+        for check in CHECKS:
+            report.add(Result(check.group, check.name, True, 1.234e-10, "<= 1e-09", "", 0.1))
+    lines = lines_of(capsys, width)
+    words = {word for check in CHECKS for word in check.name.split()}
+    assert words <= {word for line in lines for word in line.split()}
+    assert sum(line.endswith("1.23e-10  <= 1e-09") for line in lines) == len(CHECKS)
 
 
 @given(st.integers(1, 40), st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=5, unique=True))
