@@ -85,8 +85,11 @@ def _line(result: Result, width: int) -> Text:
     if len(result.name) < room:
         return Text.assemble(mark, result.name, " " * (room - len(result.name)), (measured, "dim"))
     name = textwrap.wrap(result.name, width - MARK_WIDTH, break_long_words=False, break_on_hyphens=False)
-    told = [" " * max(MARK_WIDTH, min(MARK_WIDTH + room, width - len(measured)))] if measured else []
-    return Text.assemble(mark, f"\n{' ' * MARK_WIDTH}".join(name), *(["\n", *told, (measured, "dim")] if told else []))
+    line = Text.assemble(mark, f"\n{' ' * MARK_WIDTH}".join(name))
+    if measured:
+        line.append("\n" + " " * max(MARK_WIDTH, min(MARK_WIDTH + room, width - len(measured))))
+        line.append(measured, "dim")
+    return line
 
 
 def _short(value: float) -> str:

@@ -114,10 +114,10 @@ class DataConfig(Section):
     )
     validation: Path | None = Field(
         None,
-        description="file of the validation events of a split that is made (unset: x.valid.csv beside x.train.csv)",
+        description="file of the validation events of your own split (unset: x.valid.csv beside x.train.csv)",
     )
     test: Path | None = Field(
-        None, description="file of the test events of a split that is made (unset: x.test.csv beside x.train.csv)"
+        None, description="file of the test events of your own split (unset: x.test.csv beside x.train.csv)"
     )
     temporal_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
         0.1, description="share of all events (user_ratio: of each user's) after each of the split's two cuts"
