@@ -9,7 +9,22 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from fedmm_cli import compare, config, data, evaluate, export, recommend, report, runs, serve, sweep, train, ui, verify
+from fedmm_cli import (
+    audit,
+    compare,
+    config,
+    data,
+    evaluate,
+    export,
+    recommend,
+    report,
+    runs,
+    serve,
+    sweep,
+    train,
+    ui,
+    verify,
+)
 from fedmm_cli.help_pages import help_if_alone, with_readable_help
 from fedmm_cli.options import SettingsCommand
 from fedmm_cli.output import run_command
@@ -29,6 +44,7 @@ app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.command("sweep", cls=SettingsCommand)(sweep.sweep)
 app.command("verify")(verify.verify)
+app.command("audit")(audit.audit)
 app.command("ui")(ui.ui)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")

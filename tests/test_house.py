@@ -28,7 +28,7 @@ LAYERS = (
     ("federation",),
     ("engines", "evaluation"),
     ("experiment",),
-    ("recommendation",),
+    ("recommendation", "audit"),
     ("portable",),
     ("runs",),
     ("comparison",),

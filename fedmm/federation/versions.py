@@ -1,10 +1,10 @@
 """Downloads as changes: a client receives what has moved since its last visit, in steps that all versions share.
 
-The server rounds its parameters to whole steps, the same steps in every round, and writes down each round's change of
-these whole numbers once, coded without loss (``rice.py``): the same few bytes for whoever lacks them. A client that was
-there last in round v receives the changes of the rounds after v; one that comes for the first time the whole numbers
-themselves. Both then hold the server's parameters to half a step, however long the client was away: what rounding left
-out is part of the next change, since the server keeps the exact parameters.
+The server rounds its parameters to whole steps, the same steps in every round, and remembers its last versions. A
+client that was there last in round v receives the change of these whole numbers since version v, coded without loss
+(``rice.py``): the same bytes for all who were there in v. One that comes for the first time, or was away for long,
+receives the whole numbers themselves. Either then holds the server's parameters to half a step: what rounding left out
+is part of the next change, since the server keeps the exact parameters.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from fedmm.federation.compression import travels_whole
 from fedmm.federation.rice import coded_length
 from fedmm.utils.params import Params
 
+LARGEST = 2**15 - 1  # steps that a parameter may be away from zero
+KEPT = 16  # versions that the server remembers
 LEAST_SIZE = 0.02  # of a parameter's root mean square at the start, where it begins at zero or near it
 
 
@@ -29,42 +31,41 @@ class Versions:
     """What the server knows of the versions that it has sent."""
 
     steps: Params  # by parameter: the size of its steps, a scalar
-    numbers: Params  # the last version, whole steps, int32
-    lengths: IntArray  # [rounds] bytes of each round's change
-    whole: int  # bytes of the last version itself
+    kept: tuple[Params, ...]  # the last versions in whole steps, int16, the newest one last
+    changes: IntArray  # [kept] bytes of the change from each of them to the newest; 0 of the newest itself
+    whole: int  # bytes of the newest one itself
+    number: int  # the round of the newest one
     visits: IntArray  # [users] the round in which each was there last; 0: not yet
 
     def bytes_for(self, clients: IntArray) -> IntArray:
-        """[C] bytes of what each client of the last version's round receives."""
-        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
-        missed = sums[-1] - sums[self.visits[clients]]
-        return np.where(self.visits[clients] > 0, np.minimum(missed, self.whole), self.whole)
+        """[C] bytes of what each client of the newest version's round receives."""
+        back = self.number - self.visits[clients]
+        known = (self.visits[clients] > 0) & (back < len(self.kept))
+        changes = self.changes[np.where(known, len(self.kept) - 1 - back, 0)]
+        return np.where(known, np.minimum(changes, self.whole), self.whole)
 
     def after(self, clients: IntArray) -> Versions:
         """The same once ``clients`` hold the last version."""
         visits = self.visits.copy()
-        visits[clients] = len(self.lengths)
+        visits[clients] = self.number
         return replace(self, visits=visits)
 
     def tensors(self) -> Params:
         """What a checkpoint keeps."""
         found = {f"steps/{name}": value for name, value in self.steps.items()}
-        found |= {f"numbers/{name}": value for name, value in self.numbers.items()}
-        arrays = {"lengths": self.lengths, "visits": self.visits, "whole": np.array([self.whole])}
-        return found | {name: torch.from_numpy(value) for name, value in arrays.items()}
+        for place, version in enumerate(self.kept):
+            found |= {f"{place}/{name}": value for name, value in version.items()}
+        facts = {"changes": self.changes, "visits": self.visits, "facts": np.array([self.whole, self.number])}
+        return found | {name: torch.from_numpy(value) for name, value in facts.items()}
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], device: torch.device) -> Versions | None:
         """What ``tensors`` gave; None where there is nothing."""
-        if "lengths" not in tensors:
+        if "facts" not in tensors:
             return None
-        parts = {
-            prefix: {name.removeprefix(f"{prefix}/"): value.to(device) for name, value in tensors.items()
-                     if name.startswith(f"{prefix}/")}
-            for prefix in ("steps", "numbers")
-        }  # fmt: skip
-        lengths, visits, whole = (tensors[name].numpy() for name in ("lengths", "visits", "whole"))
-        return cls(parts["steps"], parts["numbers"], lengths, int(whole[0]), visits)
+        changes, visits, facts = (tensors[name].numpy() for name in ("changes", "visits", "facts"))
+        kept = tuple(_under(tensors, f"{place}/", device) for place in range(len(changes)))
+        return cls(_under(tensors, "steps/", device), kept, changes, int(facts[0]), int(facts[1]), visits)
 
 
 def next_version(
@@ -75,14 +76,16 @@ def next_version(
     sent = {name: params[name] for name in names if not travels_whole(name, params[name])}
     if before is None:
         steps = {name: share * value.square().mean().sqrt().clamp(min=LEAST_SIZE) for name, value in sent.items()}
-        nothing = {name: torch.zeros_like(value, dtype=torch.int32) for name, value in sent.items()}
-        before = Versions(steps, nothing, np.zeros(0, np.int64), 0, np.zeros(num_users, np.int64))
-    numbers = {name: torch.round(value / before.steps[name]).to(torch.int32) for name, value in sent.items()}
-    whole = _length(numbers.values())
-    change = _length(value - before.numbers[name] for name, value in numbers.items())
-    lengths = np.append(before.lengths, change)
-    received = {name: value.to(params[name].dtype) * before.steps[name] for name, value in numbers.items()}
-    return replace(before, numbers=numbers, lengths=lengths, whole=whole), params | received
+        before = Versions(steps, (), np.zeros(0, np.int64), 0, 0, np.zeros(num_users, np.int64))
+    rounded = {name: torch.round(value / before.steps[name]).clamp(-LARGEST, LARGEST) for name, value in sent.items()}
+    numbers = {name: value.to(torch.int16) for name, value in rounded.items()}
+    newest = _flat(numbers)
+    kept = (*before.kept, numbers)[-KEPT:]
+    changes = [coded_length(newest - _flat(version)) for version in kept[:-1]]
+    received = {name: value.to(params[name].dtype) * before.steps[name] for name, value in rounded.items()}
+    lengths = np.array([*changes, 0], dtype=np.int64)
+    number = before.number + 1
+    return replace(before, kept=kept, changes=lengths, whole=coded_length(newest), number=number), params | received
 
 
 def changes_message(values: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
@@ -103,6 +106,10 @@ def expected_length(values: Mapping[str, Tensor], share: float) -> int:
     return round(entries * bits / 8)
 
 
-def _length(values: Iterable[Tensor]) -> int:
-    flat = [value.flatten().cpu().numpy().astype(np.int64) for value in values]
-    return coded_length(np.concatenate(flat)) if flat else 0
+def _flat(version: Params) -> IntArray:
+    flat = [value.flatten().cpu().numpy().astype(np.int64) for value in version.values()]
+    return np.concatenate(flat) if flat else np.zeros(0, np.int64)
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> Params:
+    return {name.removeprefix(prefix): value.to(device) for name, value in tensors.items() if name.startswith(prefix)}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fedmm.audit.canaries import audit_canaries
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.client_states import NO_STATES
@@ -143,8 +144,27 @@ def account(subject: Subject) -> Finding:
     return at_most(largest, 1.0 + 1e-9, f"shares of what is allowed; largest: {label}")
 
 
+def canaries(subject: Subject) -> Finding:
+    """Canaries in the releases of private rounds: what they show is below what the accountant says, for all clients and
+    for sampled ones; and without noise it is far above."""
+    del subject
+    gaps = []
+    for cohorts in ("all", "poisson"):
+        federation, _, params = _private(_settings(epsilon=1.0, cohorts=cohorts))
+        found = audit_canaries(federation, params, ROUNDS, 600)
+        said = found.epsilon_accounted or 0.0
+        gaps.append((f"{cohorts}: seen over said", found.epsilon_lower / said if said else math.inf))
+        gaps.append((f"{cohorts}: not seen at all", 0.0 if found.auc > 0.5 else math.inf))
+    local, params = make_local({"hidden_dim": 8})
+    bare = audit_canaries(make_federation(local), params, ROUNDS, 600)
+    gaps.append(("not seen without noise", 1.0 / max(bare.epsilon_lower, 1e-9)))
+    largest, label = worst(gaps)
+    return at_most(largest, 1.0, f"shares of what is allowed; largest: {label}")
+
+
 CHECKS: Sequence[Check] = (
     Check("federation", "a private round is the clipped sum and noise of the promised size", rounds),
     Check("federation", "no client moves noisy counts by more than their noise goes by", counts),
     Check("federation", "a private run accounts for all that leaves its clients", account),
+    Check("federation", "canaries in private rounds show less than the account says", canaries),
 )

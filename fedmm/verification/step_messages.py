@@ -138,9 +138,8 @@ def _changes(message: Mapping[str, Tensor], history: Sequence[Mapping[str, Numbe
     """What a client receives that was there last in round ``last`` (0: never): all changes since, or the whole."""
     found = {name: value for name, value in message.items() if value.numel() < WHOLE and name != TABLE}
     whole = code_bytes(np.concatenate(list(history[-1].values())).tolist())
-    missed = 0
-    for earlier, later in zip(history[max(last - 1, 0) :], history[max(last, 1) :], strict=False):
-        missed += code_bytes(np.concatenate([later[name] - earlier[name] for name in later]).tolist())
+    newest, held = history[-1], history[max(last - 1, 0)]
+    missed = code_bytes(np.concatenate([newest[name] - held[name] for name in newest]).tolist())
     found["changes"] = torch.zeros(min(missed, whole) if last else whole, dtype=torch.uint8)
     found["steps"] = torch.zeros(len(history[-1]))
     return found

@@ -15,7 +15,13 @@ MEAN_OF_BITS = "updates of few bits have the update as their mean"
 NOISE = "fedmm.federation.transforms.noise:noise"
 START = "fedmm.federation.private_start"
 BITS = "fedmm.federation.compression"
+CANARIES = "canaries in private rounds show less than the account says"
 FAULTS = (
+    Fault(
+        "a tenth of the noise",
+        (CANARIES,),
+        edited(NOISE, "turn.noise_multiplier * bound.norm", "0.1 * turn.noise_multiplier * bound.norm"),
+    ),
     Fault(
         "a round without noise",
         (ROUND,),
@@ -103,8 +109,8 @@ FAULTS = (
         (STEPS,),
         edited(
             "fedmm.federation.versions:Versions.after",
-            "visits[clients] = len(self.lengths)",
-            "visits[:] = len(self.lengths)",
+            "visits[clients] = self.number",
+            "visits[:] = self.number",
         ),
     ),
     Fault(

@@ -1,0 +1,1 @@
+"""Attacks on a run, as measurements: what its releases tell, and how far wrong clients bend it."""
