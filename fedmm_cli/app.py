@@ -16,6 +16,7 @@ from fedmm_cli import (
     data,
     evaluate,
     export,
+    federation,
     recommend,
     report,
     runs,
@@ -48,6 +49,7 @@ app.command("audit")(audit.audit)
 app.command("ui")(ui.ui)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(federation.app, name="federation")
 app.add_typer(runs.app, name="runs")
 
 

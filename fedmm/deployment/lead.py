@@ -73,6 +73,11 @@ class Lead:
         assert self._state is not None, "the federation has not begun"
         return self._state
 
+    @property
+    def reached(self) -> LeadState | None:
+        """The state after the last round; None before the federation began."""
+        return self._state
+
     @cached_property
     def local(self) -> LocalTraining:
         """Local training as silos do it, on nobody's data: the server reads from it what trains and travels."""

@@ -81,7 +81,7 @@ def read_silo(config: ExperimentConfig, catalogue: Catalogue) -> SiloData:
     histories = Ragged(rows[interactions.histories.values], interactions.histories.offsets)
     whole = Interactions(interactions.user_ids, catalogue.item_ids, histories, interactions.timestamps)
     split = make_split(Dataset("silo", whole, {}, catalogue.item_ids, ""), own)
-    return SiloData(whole.user_ids, split, (*notes, *remarks, *split.notes))
+    return SiloData(whole.user_ids, split, (*notes, *remarks))
 
 
 def _without_unknown(raw: RawInteractions, known: NDArray[np.bool_]) -> tuple[RawInteractions, list[str]]:

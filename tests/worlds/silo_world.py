@@ -30,7 +30,7 @@ def rows_of(num_users: int) -> list[tuple[str, str, int]]:
         start = int(stream.integers(NUM_ITEMS))
         own = (start + np.cumsum(stream.integers(1, 4, size=6 + user % 5))) % NUM_ITEMS
         extra = range(user, NUM_ITEMS, num_users) if num_users < NUM_ITEMS else ()
-        items = list(dict.fromkeys([*own.tolist(), *(list(extra)[: 2 + user % 3])]))
+        items = stream.permutation(list(dict.fromkeys([*own.tolist(), *(list(extra)[: 2 + user % 3])]))).tolist()
         drawn += [
             (f"user-{user:04d}", f"item-{item:04d}", FIRST_TIME + 7919 * place) for place, item in enumerate(items)
         ]
@@ -90,11 +90,11 @@ def silos_of(folder: Path, names: list[str], *, keep: bool = False, **settings: 
 
 def lead_of(
     folder: Path, transport: Transport | dict[str, Silo], *, kept: Path | None = None, quorum: float = 1.0,
-    **settings: Any,
+    silos: int = 0, **settings: Any,
 ) -> Lead:  # fmt: skip
     """A server of silos in this process, or over a transport."""
     carried = (
         InProcess({name: own.answer for name, own in transport.items()}) if isinstance(transport, dict) else transport
     )
-    options = LeadOptions(len(carried.nodes()), quorum, deadline=60.0, wait=0.01)
+    options = LeadOptions(silos or len(carried.nodes()), quorum, deadline=60.0, wait=0.01)
     return Lead(silo_settings(folder, **settings), catalogue(folder), Conversation(carried, grace=0.0), options, kept)
