@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmm_cli.options import FLAGS, Debug, Given, Json, Quiet, SettingsCommand, require_files, takes_settings
 from fedmm_cli.help_pages import help_if_alone
+from fedmm_cli.options import FLAGS, Debug, Given, Json, Quiet, SettingsCommand, require_files, takes_settings
 from fedmm_cli.output import print_json
 
 WHERE, ROUNDS, KEYS = "Where", "Rounds", "Keys"

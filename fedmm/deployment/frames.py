@@ -40,6 +40,7 @@ def _exactly(stream: socket.socket, size: int) -> bytes:
 
 def quiet_close(stream: socket.socket) -> None:
     """Closes a stream, and wakes who reads from it."""
-    for end in (lambda: stream.shutdown(socket.SHUT_RDWR), stream.close):
-        with contextlib.suppress(OSError):  # of which those of TLS are
-            end()
+    with contextlib.suppress(OSError):  # of which those of TLS are
+        stream.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        stream.close()

@@ -14,11 +14,15 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedmm.deployment.seals import Signatures
 from fedmm.deployment.silo import SERVER
 from fedmm.errors import ConfigError
 from fedmm.utils.files import storage_error
+
+if TYPE_CHECKING:
+    from cryptography.x509 import GeneralName
 
 SERVER_KEY, CERTIFICATE, NODES = "server.key", "server.pem", "nodes"
 YEARS = 10
@@ -118,7 +122,7 @@ def node_identity(folder: Path, node: str) -> Identity:
     return Identity(Signatures(private, {SERVER: public.public_bytes_raw()}), context)
 
 
-def _alternative(host: str) -> object:
+def _alternative(host: str) -> GeneralName:
     from cryptography import x509
 
     try:
