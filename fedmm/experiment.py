@@ -396,4 +396,5 @@ class Experiment:
             epsilon=None if self.federation.plan is None else self.federation.plan.spent(number),
             transforms=statistics.transforms,
             num_lost=statistics.num_lost,
+            update_clip=state.server.clip,
         )

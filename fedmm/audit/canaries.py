@@ -87,7 +87,7 @@ def canary_scores(
         drawn = clients if plan is not None and plan.sampling == "none" else drawn
         turn = replace(turn_of(config, seed, round_number, drawn, federation.private), parts=layout.parts)
         blocks = _blocks(drawn, places, LOUD * config.update_clip, layout)
-        deltas, _, _, _ = chained_sum(blocks, layout, turn, local)
+        deltas, _, _, _, _ = chained_sum(blocks, layout, turn, local)
         flat = np.concatenate([value.detach().cpu().double().numpy().ravel() for value in deltas.values()])
         found += _evidence(flat[places] / unit, noise, rate)
     return found[:number], found[number:]

@@ -134,6 +134,11 @@ class FederationConfig(Section):
     update_clip: Rate = Field(
         1.0, description="bound on the norm of the update that a client sends, where it is clipped"
     )
+    update_clip_quantile: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="share of the updates that the bound lets through whole: it follows their norms, from update_clip "
+        "on, by a bit that each client adds to its update (unset: the bound stays)",
+    )
     update_bits: Annotated[int, Field(ge=2, le=16)] = Field(
         8, description="bits of each number of an update that is rounded"
     )
@@ -270,6 +275,11 @@ class FederationConfig(Section):
             bits, step = getattr(self, rounding), getattr(self, stepping)
             if bits is not None and step is not None:
                 raise ValueError(f"{rounding} {bits} and {stepping} {step:g} round the same message: give one")
+        if self.update_clip_quantile is not None and self.update_clip_by == "part":
+            raise ValueError(
+                f'update_clip_quantile {self.update_clip_quantile:g} follows whole norms, and update_clip_by "part" '
+                'clips parts: set update_clip_by "whole"'
+            )
         if self.update_transforms and self.upload_step is not None:
             raise ValueError(
                 f"upload_step {self.upload_step:g} rounds single updates, and update_transforms "

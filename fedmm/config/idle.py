@@ -209,7 +209,7 @@ READERS = (
         "a round that does not wait for all: federation.deadline, or federation.over_selection above 1",
     ),
     _Reader(
-        ("federation.update_clip", "federation.update_clip_by"),
+        ("federation.update_clip", "federation.update_clip_by", "federation.update_clip_quantile"),
         _clips,
         'a private run, or "clip" in federation.update_transforms',
     ),

@@ -363,6 +363,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.update_clip": (1.0,),
     "federation.update_clip_by": ("whole",),
     "federation.update_bits": (8,),
+    "federation.update_clip_quantile": (None,),
     "federation.upload_bits": (None,),
     "federation.download_bits": (None,),
     "federation.upload_step": (None,),

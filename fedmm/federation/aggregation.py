@@ -32,6 +32,7 @@ class UpdateSum:
     loss: Tensor  # sum of w_c * loss_c, a scalar
     load_balance_loss: Tensor  # likewise
     num_clients: int
+    within: float | None = None  # share of the updates whose norm was within the clipping bound; None: not asked
 
 
 def sum_updates(updates: Iterable[UpdateBlock], train: Ragged, num_items: int) -> UpdateSum:

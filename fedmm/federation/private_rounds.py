@@ -49,19 +49,27 @@ def transformed_sums(
     """The cohort's sums after the chain, and what each stage cost."""
     config = turn.config
     layout = layout_of(config, {name: params[name].shape for name in local.trainable(params, turn.number)}, private)
-    deltas, facts, beside, costs = chained_sum(updates, layout, replace(turn, parts=layout.parts), local, timer)
+    deltas, facts, more, beside, costs = chained_sum(updates, layout, replace(turn, parts=layout.parts), local, timer)
     if private is not None and facts is not None:
         weight = torch.tensor(float(private.num_clients)).to(facts)
         holders = torch.from_numpy(private.holders).to(facts) * private.plan.rate
-        return UpdateSum(deltas, weight, holders, facts[0], facts[1], turn.num_present), costs
+        within = share_within(more, private.num_clients)
+        return UpdateSum(deltas, weight, holders, facts[0], facts[1], turn.num_present, within), costs
     if beside is None:
         raise ValueError("an empty cohort has no update")
-    return replace(beside, deltas=deltas), costs
+    return replace(beside, deltas=deltas, within=share_within(more, turn.num_present)), costs
+
+
+def share_within(more: torch.Tensor | None, number: int) -> float | None:
+    """The share of ``number`` clients within the bound, of which ``more`` were within than beyond; None: not asked."""
+    return None if more is None else 0.5 + float(more) / (2 * number)
 
 
 def layout_of(config: FederationConfig, shapes: Mapping[str, torch.Size], private: PrivateRounds | None) -> Layout:
     """How updates of these shapes lie in a vector; in a private run with the losses."""
-    return Layout(shapes, FACT_SHARE * config.update_clip if private is not None else 0.0)
+    bound = config.update_clip
+    facts = FACT_SHARE * bound if private is not None else 0.0
+    return Layout(shapes, facts, bound if config.update_clip_quantile is not None else 0.0)
 
 
 def turn_of(

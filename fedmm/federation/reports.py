@@ -39,6 +39,7 @@ class RoundReport:
     warmup: bool
     epsilon: float | None = None  # spent so far; None where the run is not private
     transforms: Mapping[str, StageCost] = field(default_factory=dict)  # what each stage of the chain cost
+    update_clip: float | None = None  # the next round's bound on an update's norm; None where it stays
     num_lost: int | None = None  # clients whose update did not arrive; None where all updates arrive
 
 

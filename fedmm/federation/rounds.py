@@ -23,6 +23,7 @@ from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
 from fedmm.federation.step_updates import sent_in_steps
 from fedmm.federation.traffic import Sent, sent_by, traffic_of_all
+from fedmm.federation.transforms.clipping import next_bound
 from fedmm.federation.transforms.contract import StageCost
 from fedmm.federation.versions import Versions, next_version
 from fedmm.privacy.plan import PrivacyPlan
@@ -42,6 +43,7 @@ class ServerState:
     control: Params = field(default_factory=dict)  # SCAFFOLD's c by parameter; absent: zero
     average: Params = field(default_factory=dict)  # of the parameters over rounds; absent: none yet, or not wanted
     versions: Versions | None = None  # what clients have received, where downloads are changes
+    clip: float | None = None  # the bound on an update's norm, where it follows the norms; None: as it is set
 
     @property
     def evaluated(self) -> Params:
@@ -97,7 +99,8 @@ def run_round(
     updates = _sent_up(updates, federation, number, seen)
     with timer.stage("aggregation"):
         if config.update_transforms:
-            turn = replace(turn_of(config, federation.seed, number, drawn, federation.private), present=cohort)
+            clipped = config if state.clip is None else config.model_copy(update={"update_clip": state.clip})
+            turn = replace(turn_of(clipped, federation.seed, number, drawn, federation.private), present=cohort)
             total, costs = transformed_sums(updates, local, turn, state.params, federation.private, timer)
             aggregate = AGGREGATIONS[config.aggregation](total, config)
         else:
@@ -129,7 +132,8 @@ def run_round(
         transforms=costs,
         num_lost=len(lost) if loses_clients(config) else None,
     )
-    state = ServerState(params, optimizer, number, control, versions=versions)
+    clip = next_bound(state.clip, total.within, config)
+    state = ServerState(params, optimizer, number, control, versions=versions, clip=clip)
     return state, clients.after(seen.kept), statistics
 
 

@@ -173,6 +173,8 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
     tensors |= {f"optimizer/{name}": value for name, value in state.server.optimizer.items()}
     tensors |= {f"average/{name}": value for name, value in state.server.average.items()}
     tensors |= scaffold.named(state.server.control)
+    if state.server.clip is not None:
+        tensors["clip"] = torch.tensor(state.server.clip, dtype=torch.float64)
     if state.server.versions is not None:
         tensors |= {f"versions/{name}": value for name, value in state.server.versions.tensors().items()}
     tensors |= {f"clients/{name}": value for name, value in state.clients.to_tensors().items()}
@@ -217,6 +219,7 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         {name: value.to(place) for name, value in scaffold.unnamed(tensors).items()},
         _restored_average(tensors, meta, experiment, path),
         Versions.restored(_part(tensors, "versions"), place),
+        float(tensors["clip"]) if "clip" in tensors else None,
     )
     state = TrainState(server, Ledger(**meta["ledger"]), clients, stale=int(meta["stale"]))
     state = replace(state, best=_restored_best(tensors, meta, state, experiment, path))

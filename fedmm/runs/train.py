@@ -254,6 +254,8 @@ def round_metrics(report: RoundReport) -> dict[str, float]:
     metrics |= {f"model/{SHORT_NAMES[name]}": weight for name, weight in report.expert_weights.items()}
     for name, cost in report.transforms.items():
         metrics[f"transform/{name}/bytes"], metrics[f"transform/{name}/seconds"] = float(cost.bytes), cost.seconds
+    if report.update_clip is not None:
+        metrics["federation/update_clip"] = report.update_clip
     if report.num_lost is not None:
         metrics["federation/num_lost"] = float(report.num_lost)
     if report.epsilon is not None:

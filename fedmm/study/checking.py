@@ -50,6 +50,8 @@ INTERACTING = (
         "federation.client_weighting",
         "federation.update_transforms",
         "federation.upload_bits",
+        "federation.update_clip_by",
+        "federation.update_clip_quantile",
         "federation.download_bits",
         "federation.upload_step",
         "federation.download_step",

@@ -219,7 +219,7 @@ def chain(subject: Subject) -> Finding:
         layout = Layout({name: params[name].shape for name in trained})
         turn = TransformRound(settings, 0, 1, cohort, layout.parts)
         blocks = list(federation.engine(local, params, cohort, 1))
-        deltas, facts, beside, costs = chained_sum(iter(blocks), layout, turn, local)
+        deltas, facts, _, beside, costs = chained_sum(iter(blocks), layout, turn, local)
         width, expected, losses = sum(layout.parts), torch.zeros(sum(layout.parts)).double(), 0.0
         for delta, loss, _ in by_client(iter(blocks)).values():
             flat = torch.cat([delta[name].flatten() for name in trained])

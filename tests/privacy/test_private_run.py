@@ -135,14 +135,14 @@ def test_the_chain_adds_up_clipped_clients() -> None:
     block = UpdateBlock(np.arange(3), deltas, ones, 2 * ones, 3 * ones)
     layout = Layout({"a": torch.Size([4]), "b": torch.Size([])}, fact_scale=0.01)
     turn = dataclasses.replace(turn_for(7), parts=layout.parts)
-    found, facts, _, costs = chained_sum([block], layout, turn, local)
+    found, facts, _, _, costs = chained_sum([block], layout, turn, local)
     flat = torch.cat([deltas["a"], deltas["b"].unsqueeze(1), 0.02 * ones.unsqueeze(1), 0.03 * ones.unsqueeze(1)], 1)
     clipped = (flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) / 2.0).clamp(min=1.0)).sum(0)
     torch.testing.assert_close(torch.cat([found["a"], found["b"].view(1)]), clipped[:5])
     assert facts is not None
     torch.testing.assert_close(facts, clipped[5:] / 0.01)
     assert {name: cost.bytes for name, cost in costs.items()} == {"clip": 28, "noise": 28}
-    nobody, losses, beside, _ = chained_sum([], layout, turn, local)
+    nobody, losses, _, beside, _ = chained_sum([], layout, turn, local)
     assert beside is None
     assert losses is not None
     assert not any(value.any() for value in (*nobody.values(), losses))

@@ -22,6 +22,7 @@ MESSAGES = {
     "federation.update_transforms": Case(("clip",)),
     "federation.update_clip": Case(0.1, CLIPPED),
     "federation.update_clip_by": Case("part", CLIPPED),
+    "federation.update_clip_quantile": Case(0.5, CLIPPED),
     "federation.update_bits": Case(4, {"federation.update_transforms": ("clip", "rotate", "round")}),
     "federation.upload_bits": Case(3),
     "federation.download_bits": Case(3),

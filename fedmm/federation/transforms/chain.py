@@ -19,19 +19,23 @@ from fedmm.utils.params import Params
 from fedmm.utils.timing import OFF, Timer
 
 FACT_SHARE = 0.01  # a loss of 1 takes this share of the clipping bound, where losses are released with noise
+BIT_SHARE = 0.1  # what a client says of its norm takes this share of the clipping bound, one way or the other
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How updates lie in a vector: parameter by parameter, then the two losses where they are part of it."""
+    """How updates lie in a vector: parameter by parameter, then the two losses and whether the norm is within a bound,
+    where they are part of it."""
 
     shapes: Mapping[str, torch.Size]
     fact_scale: float = 0.0  # of the losses; 0: they are not part of the vector
+    bound: float = 0.0  # that the norm is compared with; 0: it is not
 
     @property
     def parts(self) -> tuple[int, ...]:
         """Lengths of the parts."""
-        return (*(shape.numel() for shape in self.shapes.values()), *((2,) if self.fact_scale else ()))
+        beside = (*((2,) if self.fact_scale else ()), *((1,) if self.bound else ()))
+        return (*(shape.numel() for shape in self.shapes.values()), *beside)
 
     def pack(self, block: UpdateBlock, num_items: int) -> Tensor:
         """[C, P]."""
@@ -39,13 +43,18 @@ class Layout:
         flat = [deltas[name].reshape(len(block.clients), -1) for name in self.shapes]
         if self.fact_scale:
             flat.append(torch.stack([block.losses, block.load_balance_losses], dim=1) * self.fact_scale)
+        if self.bound:
+            norms = torch.linalg.vector_norm(torch.cat(flat[: len(self.shapes)], dim=1), dim=1, keepdim=True)
+            flat.append(((norms <= self.bound).to(norms) - 0.5) * 2 * BIT_SHARE * self.bound)
         return torch.cat(flat, dim=1)
 
-    def unpack(self, total: Tensor) -> tuple[Params, Tensor | None]:
-        """The sum's parameters, and its losses [2] where they are part of it."""
+    def unpack(self, total: Tensor) -> tuple[Params, Tensor | None, Tensor | None]:
+        """The sum's parameters, its losses [2], and how many clients more were within the bound than beyond it; None
+        where they are not part of it."""
         pieces = torch.split(total, list(self.parts))
         deltas = {name: piece.view(shape) for piece, (name, shape) in zip(pieces, self.shapes.items(), strict=False)}
-        return deltas, pieces[-1] / self.fact_scale if self.fact_scale else None
+        facts = pieces[len(self.shapes)] / self.fact_scale if self.fact_scale else None
+        return deltas, facts, pieces[-1] / (BIT_SHARE * self.bound) if self.bound else None
 
 
 def stages_of(names: Iterable[str], turn: TransformRound) -> list[tuple[str, Stage]]:
@@ -71,10 +80,10 @@ def vector_bytes(bound: Bound) -> int:
 
 def chained_sum(
     updates: Iterable[UpdateBlock], layout: Layout, turn: TransformRound, local: LocalTraining, timer: Timer = OFF
-) -> tuple[Params, Tensor | None, UpdateSum | None, dict[str, StageCost]]:
-    """The sum of the cohort's deltas and, where they are part of the vector, of its losses, as the chain lets them
-    through; the sums of what travels beside the vector; and what each stage cost. A cohort without clients sums to
-    nothing, and its noise."""
+) -> tuple[Params, Tensor | None, Tensor | None, UpdateSum | None, dict[str, StageCost]]:
+    """The sum of the cohort's deltas and, where they are part of the vector, of its losses and of the norms within the
+    bound less those beyond, as the chain lets them through; the sums of what travels beside the vector; and what each
+    stage cost. A cohort without clients sums to nothing, and its noise."""
     stages = stages_of(turn.config.update_transforms, turn)
     last = stages[-1][1].bound if stages else Bound(sum(turn.parts))
     summed = torch.zeros(last.width, dtype=torch.int64 if last.integers else local.dtype, device=local.device)
@@ -96,10 +105,10 @@ def chained_sum(
         if stage.receive is not None:
             with _timed(name, seconds, timer):
                 summed = stage.receive(summed)
-    deltas, facts = layout.unpack(summed.to(local.dtype))
+    deltas, facts, within = layout.unpack(summed.to(local.dtype))
     costs = {name: StageCost(vector_bytes(stage.bound), seconds[name]) for name, stage in stages}
     open_sums = sum_updates(beside, local.train, local.recommender.num_items) if beside and facts is None else None
-    return deltas, facts, open_sums, costs
+    return deltas, facts, within, open_sums, costs
 
 
 @contextlib.contextmanager
