@@ -24,6 +24,11 @@ DATA = (
 )  # fmt: skip
 RUNTIME = ("seed", "dtype")
 SECTIONS = ("model", "federation", "privacy", "evaluation")
+# Settings of the federation that a simulation alone follows, and the values that leave it to what really happens.
+SIMULATED: Mapping[str, Any] = {
+    "upload_step": None, "download_step": None, "absence_rate": 0.0, "over_selection": 1.0, "deadline": None,
+    "day_rounds": None,
+}  # fmt: skip
 Terms = Mapping[str, Any]
 
 
@@ -87,6 +92,10 @@ def require_supported(config: ExperimentConfig) -> None:
         f"data.cold_item_fraction {data.cold_item_fraction:g} holds items out of all silos": bool(
             data.cold_item_fraction
         ),
+        **{
+            f"federation.{name} {getattr(own, name)} belongs to a simulation": getattr(own, name) != value
+            for name, value in SIMULATED.items()
+        },
         "data.attributes are not part of a catalogue yet": data.attributes is not None,
         "runtime.start_from continues a run of one machine": config.runtime.start_from is not None,
     }

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "examples" / "first_steps.ipynb"
 SLOW = (
     *(f"docs/tutorial/{name}.md" for name in ("quickstart", "own-data", "own-part", "study-and-table")),
-    *(f"docs/tutorial/{name}.md" for name in ("private-run", "deploy")),
-    *(f"docs/howto/{name}.md" for name in ("recommend", "export", "serve", "private-run")),
+    *(f"docs/tutorial/{name}.md" for name in ("private-run", "deploy", "federation")),
+    *(f"docs/howto/{name}.md" for name in ("recommend", "export", "serve", "private-run", "federation")),
 )
 SHORT = {  # what a line of the shell gets behind it, by its first two words
     "fedmm train": "--rounds 1 --client-fraction 0.05 --hidden-dim 8 --no-tracking --eval full",
@@ -131,9 +132,38 @@ class Served:
         assert "error" not in json.loads(answer)
 
 
-def run_line(line: str, served: Served) -> None:
+class Apart:
+    """What a page starts of a federation behind its shell, each in a process, on a port that is free."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def run(self, words: list[str]) -> None:
+        """Beside the page where the line ends so, else in it."""
+        where = {"lead": ["--port", str(self.port)], "join": ["--server", f"127.0.0.1:{self.port}"]}
+        beside = words[-1] == "&"
+        typed = [*words[1 : -1 if beside else None], *where.get(words[2], [])]
+        if beside:
+            self.processes.append(subprocess.Popen([sys.executable, "-m", "fedmm_cli", *typed]))
+            return
+        assert main(typed) == 0, words
+        while self.processes:
+            assert self.processes.pop().wait(timeout=120) == 0
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def run_line(line: str, served: Served, apart: Apart) -> None:
     """One line of the shell, by the function that the console script calls; what goes on beside it, in a process."""
     words = shlex.split(line)
+    if words[:2] == ["fedmm", "federation"]:
+        return apart.run(words)
     if words[:2] == ["fedmm", "serve"]:
         assert words.pop() == "&", "a server in front of the shell ends the page"
         return served.start(words)
@@ -171,7 +201,7 @@ def run_page(page: Path, folder: Path) -> tuple[int, int]:
     """Every block; returns how many lines of the shell and blocks of Python there were."""
     names: dict[str, Any] = {"__name__": "documents"}
     shell = python = 0
-    served = Served()
+    served, apart = Served(), Apart()
     try:
         for block in blocks_of(page):
             forget_own_parts()
@@ -185,10 +215,11 @@ def run_page(page: Path, folder: Path) -> tuple[int, int]:
                 (folder / f"{name[1]}.toml").write_text(block.text, encoding="utf-8")
             elif block.language == "bash":
                 for line in lines_of(block.text):
-                    run_line(line, served)
+                    run_line(line, served, apart)
                     shell += 1
     finally:
         served.stop()
+        apart.stop()
     return shell, python
 
 
