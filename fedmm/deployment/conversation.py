@@ -15,6 +15,7 @@ from fedmm.deployment.transport import Transport
 
 POLL_SECONDS = 0.1
 TRIES = 3
+MOST_LOGGED = 1000  # refused messages of one silo: more are not written down
 Accept = Callable[[str, Header], Message]  # checks an answer; raises RefusedError
 
 
@@ -32,6 +33,7 @@ class Conversation:
     unready: set[str] = field(default_factory=set)  # silos that have to be told again what was agreed
     _sequence: int = 0
     _open: dict[int, str] = field(default_factory=dict)  # sequence numbers that wait for an answer, and whose
+    _refused: Counter[str] = field(default_factory=Counter)
     _left: dict[str, float] = field(default_factory=dict)  # when a silo was first missed
 
     def ask(self, requests: Mapping[str, Message], accept: Accept, seconds: float) -> dict[str, Message]:
@@ -81,7 +83,9 @@ class Conversation:
             try:
                 answer = self._opened(node, data, accept)
             except RefusedError as error:
-                self.events.add("refused", node=node, why=str(error)[:200])
+                self._refused[node] += 1
+                if self._refused[node] <= MOST_LOGGED:
+                    self.events.add("refused", node=node, why=str(error)[:200])
                 continue
             if answer.kind in ("refused", "unready"):
                 why = str(answer.body.get("why", "it has to be told again what was agreed"))[:200]

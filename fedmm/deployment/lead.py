@@ -28,7 +28,7 @@ from fedmm.deployment.messages import Expected, Header, Message, RefusedError, r
 from fedmm.deployment.server_step import SiloSums, StepStatistics, require_plausible, step
 from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
-from fedmm.errors import CheckpointError
+from fedmm.errors import CheckpointError, DataError
 from fedmm.federation import scaffold
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
 from fedmm.federation.compression import downloaded
@@ -267,7 +267,12 @@ class Lead:
         snapshot = Snapshot(state.server.evaluated, number)
         found = self.evaluate(snapshot, "validation")
         value = found.get(own.selection_metric)
-        if value is None or (state.best is not None and value <= state.best.value):
+        if value is None:
+            raise DataError(
+                f"No user of any silo could be asked for {own.selection_metric}.",
+                "Silos need users who leave 100 items they have not met, or --eval full.",
+            )
+        if state.best is not None and value <= state.best.value:
             self._state = replace(state, stale=state.stale + 1)
         else:
             self._state = replace(state, best=Best(snapshot, value), stale=0)

@@ -52,6 +52,7 @@ class LeadState:
     best: Best | None = None
     stale: int = 0
     seconds: float = 0.0
+    name: str = ""  # of this federation and no other: what silos keep belongs to it
     run_id: str | None = None
 
     @property
@@ -89,6 +90,7 @@ def save_lead(folder: Path, state: LeadState, about: Mapping[str, Any]) -> None:
         "ledger": vars(state.ledger),
         "seconds": state.seconds,
         "run_id": state.run_id,
+        "name": state.name,
         "silos": [vars(silo) for silo in state.silos],
     }
     checkpoints = folder / FOLDER
@@ -121,10 +123,8 @@ def load_lead(folder: Path, device: torch.device) -> tuple[LeadState, Mapping[st
         best = Best(Snapshot(_part(placed, "best"), int(meta["best_round"])), float(meta["best_value"]))
     begin = _part(tensors, "begin")
     silos = tuple(SiloFacts(**silo) for silo in meta["silos"])
-    state = LeadState(
-        server, silos, begin, Ledger(**meta["ledger"]), best, int(meta["stale"]), float(meta["seconds"]), meta["run_id"]
-    )
-    return state, meta
+    ledger, stale, seconds = Ledger(**meta["ledger"]), int(meta["stale"]), float(meta["seconds"])
+    return LeadState(server, silos, begin, ledger, best, stale, seconds, str(meta["name"]), meta["run_id"]), meta
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> Params:

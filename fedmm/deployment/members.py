@@ -58,14 +58,15 @@ class Members:
         """Waits until as many silos are there as are asked for, and makes the offer."""
         while True:
             there = self.conversation.transport.nodes()
-            facts = self.introductions(there, {}) if len(there) >= self.options.silos else {}
+            facts = self.introductions(there) if len(there) >= self.options.silos else {}
             if facts and len(facts) >= self.options.silos:
                 return facts
             time.sleep(self.options.wait)
 
-    def introductions(self, nodes: Sequence[str], bases: Mapping[str, int]) -> Facts:
-        """How much data each of ``nodes`` has; who does not know the terms and the catalogue is told them. ``bases``
-        are the first clients of the silos that are known."""
+    def introductions(self, nodes: Sequence[str], state: LeadState | None = None) -> Facts:
+        """How much data each of ``nodes`` has; who does not know the terms and the catalogue is told them. ``state`` is
+        that of the federation, once it has begun."""
+        bases = {} if state is None else {silo.name: silo.base for silo in state.silos}
         asked = {node: Message("hello", settings=self.offer_digest) for node in nodes}
         known = self.conversation.ask(asked, _introduction, self.options.deadline)
         told = {node: own for node, own in known.items() if own.body.get("offered") == self.offer_digest}
@@ -84,7 +85,9 @@ class Members:
             except RefusedError as error:
                 self.conversation.events.add("refused", node=node, why=str(error))
                 continue
-            self._ready[node] = own.body.get("begun") == self.digest and own.body.get("base") == bases.get(node)
+            agreed = state is not None and own.body.get("federation") == state.name
+            same = own.body.get("begun") == self.digest and own.body.get("base") == bases.get(node)
+            self._ready[node] = agreed and same
         return facts
 
     def welcome(self, state: LeadState) -> LeadState:
@@ -98,8 +101,7 @@ class Members:
         strangers = [node for node in there if not self._ready.get(node)]
         if not strangers:
             return state
-        bases = {silo.name: silo.base for silo in state.silos}
-        for node, own in sorted(self.introductions(strangers, bases).items()):
+        for node, own in sorted(self.introductions(strangers, state).items()):
             silo = next((known for known in state.silos if known.name == node), None)
             if silo is None:
                 state = state.joined(node, own["users"], own["trainable"], own["events"])
@@ -120,7 +122,12 @@ class Members:
         bases = {silo.name: silo.base for silo in state.silos}
         terms = terms_of(self.config)
         asked = {
-            node: Message("begin", {"terms": terms, "base": bases[node]}, state.begin, settings=self.digest)
+            node: Message(
+                "begin",
+                {"terms": terms, "base": bases[node], "federation": state.name},
+                state.begin,
+                settings=self.digest,
+            )
             for node in nodes
         }
         for node in self.conversation.ask(asked, accept_ready, self.options.deadline):

@@ -65,6 +65,7 @@ class Begun:
     succession: Succession | None
     shapes: Expected  # of the model's parameters
     store: StateStore
+    federation: str  # its name
 
 
 @dataclass(eq=False)
@@ -146,7 +147,7 @@ class Silo:
     def _introduction(self) -> Message:
         offered, begun = self._offered, self._begun
         body: dict[str, Any] = {"offered": offered.digest if offered else "", "begun": begun.digest if begun else ""}
-        body["base"] = begun.base if begun else -1
+        body |= {"base": begun.base, "federation": begun.federation} if begun else {}
         if offered is not None:
             train = offered.data.split.train
             body |= {
@@ -211,11 +212,12 @@ class Silo:
         if counts_wanted(config):
             counts = _counts(tensors, offered.catalogue.num_items)
         local = build_local(config, offered.catalogue, offered.data.train_of(base), counts)
-        store = StateStore(self.folder, offered.data.user_ids, base)
+        federation = text(body, "federation")
+        store = StateStore(self.folder, offered.data.user_ids, base, federation)
         self._states = store.load()
         self._begun = Begun(
             digest, config, base, local, tensors["popularity"].numpy(), succession_of(config, counts),
-            parameter_shapes(local.recommender, local.dtype), store,
+            parameter_shapes(local.recommender, local.dtype), store, federation,
         )  # fmt: skip
         if keep:
             self._keep(BEGIN_FILE, header, tensors)

@@ -79,6 +79,7 @@ class StateStore:
     folder: Path | None
     user_ids: NDArray[np.str_]
     base: int = 0
+    federation: str = ""  # what was kept for another one is forgotten
     _written: bool = field(default=False)
 
     def load(self) -> SiloStates:
@@ -98,6 +99,8 @@ class StateStore:
         if not (self.folder / NAME).exists() and not any(self.folder.glob(f".{NAME}.*")):
             return SiloStates()
         tensors, meta = load_checkpoint(self.folder / NAME)
+        if meta["federation"] != self.federation:
+            return SiloStates()
         found = {}
         for part in PARTS:
             own = {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{part}/")}
@@ -121,5 +124,5 @@ class StateStore:
                 own[CLIENTS] = own[CLIENTS] - self.base
             tensors |= {f"{part}/{name}": value for name, value in own.items()}
         rounds = {name: getattr(states, name) for name in ("pending_round", "candidate_round", "best_round")}
-        save_checkpoint(self.folder, NAME, tensors, rounds)
+        save_checkpoint(self.folder, NAME, tensors, {**rounds, "federation": self.federation})
         self._written = True

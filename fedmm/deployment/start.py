@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -48,7 +49,7 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
         assert own.spectral_sketch_size is not None
         table = _sketched(config, size, ask, nodes, own.spectral_sketch_size)
         params |= {} if table is None else {ITEM_TABLE: table}
-    return LeadState(ServerState(params, {}, 0), (), begin)
+    return LeadState(ServerState(params, {}, 0), (), begin, name=secrets.token_hex(8))
 
 
 def counts_part(begin: Params) -> Params:
