@@ -31,16 +31,16 @@ def assert_same(bad, good):
 
 
 def test_a_bad_line_changes_nothing_that_is_learnt(tmp_path):
-    names = [f"s{number}" for number in range(5)]
+    names = [f"s{number}" for number in range(4)]
     write_world(tmp_path, dict.fromkeys(names, 2))
     settings = {**SETTINGS, "local_algorithm": "scaffold", "fusion": "residual", "personal_gate": True}
-    good, told, _, kept = learned(tmp_path, names, rate=0.0, rounds=3, **settings)
-    bad, heard, transport, states = learned(tmp_path, names, rate=0.4, rounds=3, **settings)
+    good, told, _, kept = learned(tmp_path, names, rate=0.0, rounds=2, **settings)
+    bad, heard, transport, states = learned(tmp_path, names, rate=0.5, rounds=2, **settings)
     assert set(FAULTS) <= set(transport.done)
     assert_same(bad, good)
     assert [own.num_clients for own in heard] == [own.num_clients for own in told]
     for name in names:  # nor what stays with the clients
-        ours, theirs = (own[name]._states.now(3).to_tensors() for own in (states, kept))
+        ours, theirs = (own[name]._states.now(2).to_tensors() for own in (states, kept))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
