@@ -90,8 +90,11 @@ class Silo:
         for name in (OFFER_FILE, BEGIN_FILE):
             path = None if self.folder is None else self.folder / name
             if path is not None and path.exists():
-                header = read_header(path.read_bytes())
-                (self._offer if name == OFFER_FILE else self._begin)(header, keep=False)
+                try:
+                    header = read_header(path.read_bytes())
+                    (self._offer if name == OFFER_FILE else self._begin)(header, keep=False)
+                except RefusedError as error:  # damaged, or of another version: the server says it anew
+                    self.tell(f"{path} is not used: {error}")
 
     def answer(self, data: bytes) -> bytes:
         """The answer to a request, sealed. Never raises for what a request holds: what cannot be followed is refused in

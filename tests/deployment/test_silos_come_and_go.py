@@ -157,3 +157,19 @@ def test_a_server_goes_on_from_its_disk_and_refuses_other_settings(world):
     other = lead_of(world, silos, kept=world / "kept", **{**KEEPING, "hidden_dim": 8})
     with pytest.raises(CheckpointError, match="other settings"):
         other.begin()
+
+
+def test_what_a_silo_was_told_is_told_anew_where_its_disk_lost_it(world):
+    silos = silos_of(world, ["a", "b"], keep=True, **SETTINGS)
+    transport = Coming(silos)
+    lead = lead_of(world, transport, **SETTINGS)
+    lead.begin()
+    lead.one_round()
+    (silos["a"].folder / "begin.message").write_bytes(b"FMM\x01 damaged")
+    (silos["b"].folder / "offer.message").write_bytes(b"")
+    told = []
+    again = {name: Silo(name, own.config, own.folder, tell=told.append) for name, own in silos.items()}
+    assert sum("is not used" in line for line in told) >= 2
+    transport.inner = InProcess({name: own.answer for name, own in again.items()})
+    lead.one_round()
+    assert [silo.counted for silo in lead.state.silos] == [2, 2]
