@@ -64,6 +64,8 @@ def load_dataset(
     """
     from fedmm.data import datasets
 
+    if name is not None and path is None and Path(name).suffix:
+        raise ConfigError(f"{name!r} is no name of a dataset.", f"Write fedmm.load_dataset(path={name!r}).")
     if name is not None and path is not None:
         raise ConfigError(f"name {name!r} and path {str(path)!r} are two datasets.", "Give one of them.")
     given = {"name": name, "path": path, "visual_features": visual, "text_features": text}
@@ -100,6 +102,8 @@ def load_config(
     from fedmm.config import load
     from fedmm.config.short import full_keys
 
+    if isinstance(files, Mapping):
+        raise ConfigError("load_config takes files first, not settings.", "Write fedmm.load_config(set={...}).")
     paths = [files] if isinstance(files, (str, Path)) else files
     given = {key: "none" if value is None else value for key, value in (set or {}).items()}
     flags = {**given, **full_keys(settings)}

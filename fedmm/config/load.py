@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fedmm.config.describe import Setting, known_settings, nearest, remedy_of, sections, setting_hint
-from fedmm.config.names import missing_file_hint, suggestion
+from fedmm.config.names import suggestion
 from fedmm.config.schema import ExperimentConfig
-from fedmm.config.toml import dump_toml
+from fedmm.config.toml import dump_toml, read_toml
 from fedmm.errors import ConfigError
 from fedmm.utils.trees import flatten
 
@@ -73,22 +73,7 @@ def load_config(
 
 def _read_file(path: Path) -> Tree:
     remedy = "Give a TOML file; `fedmm config init` writes one."
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"There is no file {str(path)!r}.", missing_file_hint(path, remedy)) from None
-    except IsADirectoryError:
-        raise ConfigError(f"{str(path)!r} is a folder.", remedy) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}).", remedy) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{str(path)!r} cannot be read: {reason}.", remedy) from None
-    try:
-        return flatten(tomllib.loads(text.replace("\r\n", "\n")))
-    except (ValueError, RecursionError) as error:
-        reason = str(error).rstrip(".")
-        raise ConfigError(f"{path} is not TOML: {reason}.", "Mend it; `fedmm config init` writes an example.") from None
+    return flatten(read_toml(path, str(path), remedy, "`fedmm config init` writes an example"))
 
 
 def _environment_layers(environment: Mapping[str, str]) -> list[_Layer]:

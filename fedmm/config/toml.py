@@ -1,16 +1,46 @@
-"""Writes settings as TOML; reading them gives the same settings again."""
+"""Reads TOML files, and writes settings as TOML; reading them gives the same settings again."""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from fedmm.config.describe import Setting, known_settings
+from fedmm.config.names import missing_file_hint
 from fedmm.config.old_defaults import OLD_DEFAULTS
 from fedmm.config.schema import ExperimentConfig
+from fedmm.errors import ConfigError
 
 OBVIOUS = ("a number", "a number, or none", "true or false")  # from the value itself
+
+
+def read_toml(file: Path | Traversable, source: str, remedy: str, example: str) -> dict[str, Any]:
+    """The tables of a TOML file that errors call ``source``; ``remedy`` helps where it cannot be read, ``example``
+    names one to go by where it is not TOML.
+
+    Raises ConfigError for either.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        hint = missing_file_hint(file, remedy) if isinstance(file, Path) else remedy
+        raise ConfigError(f"There is no file {source!r}.", hint) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{source!r} is a folder.", remedy) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source} is not UTF-8 (byte {error.start}).", remedy) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{source!r} cannot be read: {reason}.", remedy) from None
+    try:
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"{source} is not TOML: {reason}.", f"Mend it; {example}.") from None
 
 
 def dump_toml(config: ExperimentConfig, *, only_non_default: bool = False, comments: bool = False) -> str:

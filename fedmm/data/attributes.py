@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from fedmm.config.names import missing_file_hint
+from fedmm.data.item_files import ITEM_COLUMNS, read_item_file
 from fedmm.data.preparation import StrArray
 from fedmm.errors import DataError
 
-ITEM_COLUMNS = ("item_id", "item", "movie_id", "movieid", "asin", "id")
 SEPARATOR = "|"  # between several values in a cell of a table
-TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 def load_attributes(path: Path, item_ids: StrArray) -> tuple[csr_matrix, list[str]]:
@@ -58,23 +54,8 @@ def attributed_items(path: Path) -> list[str]:
 
 def _read(path: Path) -> Iterable[tuple[str, list[str]]]:
     """Items and their attributes' names."""
-    if not path.is_file():
-        raise DataError(
-            f"There is no file {path} of item attributes.",
-            missing_file_hint(path, "Check data.attributes (--attributes)."),
-        )
-    kind = path.suffix.lower()
-    try:
-        if kind == ".json":
-            return _of_lists(json.loads(path.read_text("utf-8-sig")), path)
-        if kind in TABLES:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                return _of_table(list(csv.DictReader(file, delimiter=TABLES[kind])), path)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Give UTF-8 JSON, CSV or TSV.") from None
-    raise DataError(
-        f"{path}: {kind or 'no extension'} is not a known kind of attribute file.", "Known are .json, .csv, .tsv."
-    )
+    check = "Check data.attributes (--attributes)."
+    return read_item_file(path, "item attributes", check, _of_lists, lambda lines, path: _of_table(list(lines), path))
 
 
 def _of_lists(tree: object, path: Path) -> list[tuple[str, list[str]]]:

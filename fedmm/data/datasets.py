@@ -165,10 +165,12 @@ def require_dataset(name: str) -> None:
 def _named(name: str) -> _Named:
     if name in _NAMED:
         return _NAMED[name]
-    meant = suggestion(nearest_name(name, _NAMED, ALIKE))
+    near = nearest_name(name, _NAMED, ALIKE)
+    if near is None and Path(name).suffix:
+        raise DataError(f"There is no dataset called {name!r}.", f"A file is given with --data {name} (data.path).")
     raise DataError(
         f"There is no dataset called {name!r}.",
-        f"{meant} `fedmm data list` shows all; your own file is given with --data FILE (data.path).".strip(),
+        f"{suggestion(near)} `fedmm data list` shows all; your own file is given with --data FILE (data.path).".strip(),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmm.config.names import missing_file_hint
-from fedmm.data.attributes import ITEM_COLUMNS
+from fedmm.data.item_files import ITEM_COLUMNS
 from fedmm.data.readers.packed import unpack
 from fedmm.errors import DataError
 

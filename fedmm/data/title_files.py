@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedmm.config.names import missing_file_hint
-from fedmm.data.attributes import ITEM_COLUMNS, TABLES
 from fedmm.data.feature_files import TITLE_KEYS
+from fedmm.data.item_files import ITEM_COLUMNS, read_item_file
 from fedmm.errors import DataError
 
 
@@ -20,20 +18,7 @@ def load_titles(path: Path) -> dict[str, str]:
 
     Raises DataError for what cannot be read.
     """
-    if not path.is_file():
-        raise DataError(f"There is no file {path} of titles.", missing_file_hint(path, "Check data.titles."))
-    kind = path.suffix.lower()
-    try:
-        if kind == ".json":
-            return _of_object(json.loads(path.read_text("utf-8-sig")), path)
-        if kind in TABLES:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                return _of_table(csv.DictReader(file, delimiter=TABLES[kind]), path)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Give UTF-8 JSON, CSV or TSV.") from None
-    raise DataError(
-        f"{path}: {kind or 'no extension'} is not a known kind of file of titles.", "Known are .json, .csv, .tsv."
-    )
+    return read_item_file(path, "titles", "Check data.titles (--titles).", _of_object, _of_table)
 
 
 def _of_object(tree: object, path: Path) -> dict[str, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.resources
-import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fedmm.config.names import nearest_name, suggestion
+from fedmm.config.toml import read_toml
 from fedmm.errors import ConfigError
 from fedmm.study.definition import Study
 from fedmm.study.files import Changes, read_study
@@ -65,20 +65,5 @@ def _shipped(name: str) -> Traversable:
 
 def _read(file: Traversable, source: str, changes: Changes | None) -> Study:
     remedy = f"Give a study's file, or one of {', '.join(sorted(_names()))}."
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"There is no file {source!r}.", remedy) from None
-    except IsADirectoryError:
-        raise ConfigError(f"{source!r} is a folder.", remedy) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source} is not UTF-8 (byte {error.start}).", remedy) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{source!r} cannot be read: {reason}.", remedy) from None
-    try:
-        tree = tomllib.loads(text.replace("\r\n", "\n"))
-    except (ValueError, RecursionError) as error:
-        reason = str(error).rstrip(".")
-        raise ConfigError(f"{source} is not TOML: {reason}.", "Mend it; shipped studies are examples.") from None
+    tree = read_toml(file, source, remedy, "shipped studies are examples")
     return read_study(tree, source, file.name.removesuffix(SUFFIX), changes)

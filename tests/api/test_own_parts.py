@@ -173,6 +173,10 @@ def test_studies_and_settings_are_told_what_is_wrong() -> None:
     for wrong in ({}, {"space": {}}, {"space": {"model.hiden_dim": [1, 2]}}, {"study": "no-such"}):
         with pytest.raises(fedmm.ConfigError):
             fedmm.sweep(**wrong)
+    with pytest.raises(fedmm.ConfigError, match="files first"):
+        fedmm.load_config({"model.hidden_dim": 8})  # type: ignore[arg-type]
+    with pytest.raises(fedmm.ConfigError, match=r"load_dataset\(path='ratings.csv'\)"):
+        fedmm.load_dataset("ratings.csv")
     with pytest.raises(fedmm.ConfigError, match="nothing to compare"):
         fedmm.compare("runs/x")
     with pytest.raises(fedmm.ConfigError, match="no group of checks 'dta'"):

@@ -194,6 +194,9 @@ def test_unknown_names_have_a_nearest():
     with pytest.raises(DataError, match="There is no dataset called 'movielens_smal'") as caught:
         load_dataset(DataConfig(name="movielens_smal"))
     assert "Did you mean movielens-small?" in caught.value.remedy
+    with pytest.raises(DataError) as caught:
+        load_dataset(DataConfig(name="ratings.csv"))
+    assert caught.value.remedy == "A file is given with --data ratings.csv (data.path)."
 
 
 def test_list():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,24 @@ from fedmm.runs.model import TrainedModel
 from fedmm.runs.train import run_training
 from fedmm.testing import registered, tiny_run
 from fedmm_cli.app import main
-from worlds.run_world import NUM_ITEMS, Watcher, tiny, write_data
+from worlds.run_world import NUM_ITEMS, Watcher, tiny, trainer, write_data
 
 KINDS: dict[str, dict[str, Any]] = {
-    "pooled": {"model.experts": "pooled", "model.succession": 2.0, "model.kinship": 1.5, "model.transition": True},
-    "memory": {"model.experts": "memory", "data.cold_item_fraction": 0.2},
-    "backbone": {"model.fusion": "backbone"},
-}
+    "pooled": {
+        "model.experts": "pooled", "model.succession": 2.0, "model.kinship": 1.5, "model.transition": True,
+        "data.attributes": True, "federation.rounds": 1,
+    },
+    "memory": {"model.experts": "memory", "data.cold_item_fraction": 0.2, "federation.rounds": 1},
+    "backbone": {"model.fusion": "backbone", "federation.rounds": 1},
+}  # fmt: skip
 HISTORY = ["i3", "i1", "i14", "i9"]
 Made = Callable[[str], TrainedModel]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("new")
-    write_data(folder)
-    lines = [f"i{item},kind{item % 4}" for item in range(NUM_ITEMS)]
-    (folder / "attributes.csv").write_text("item,attribute\n" + "\n".join(lines) + "\n")
-    found: dict[str, TrainedModel] = {}
-
-    def of(kind: str) -> TrainedModel:
-        if kind not in found:
-            own = {"data.attributes": folder / "attributes.csv"} if kind == "pooled" else {}
-            config = tiny(folder, folder / kind, {"federation.rounds": 1, **own, **KINDS[kind]})
-            found[kind] = TrainedModel.load(run_training(config, Watcher()).output)
-        return found[kind]
-
-    return of
+    train = trainer(tmp_path_factory.mktemp("new"), KINDS)
+    return cache(lambda kind: TrainedModel.load(train(kind)))
 
 
 def twins(model: TrainedModel, path: Path, items: list[int]) -> TrainedModel:

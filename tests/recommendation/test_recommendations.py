@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,38 +15,30 @@ from fedmm.evaluation.ranking import rank_queries
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.runs.evaluate import run_evaluation
 from fedmm.runs.model import Run, TrainedModel
-from fedmm.runs.train import run_training
-from worlds.run_world import NUM_ITEMS, Watcher, tiny, write_data
+from worlds.run_world import Watcher, trainer
 
 KINDS = {
-    "plain": {},
+    "plain": {"federation.rounds": 2},
     "memory": {"model.experts": "memory", "federation.rounds": 1},
     "competitive": {"model.experts": "neighbors", "model.fusion": "competitive", "federation.rounds": 1},
     "cosine": {"model.experts": "memory", "model.scoring": "cosine", "federation.rounds": 1},
     "counts": {"model.transition": True, "federation.rounds": 1},
-    "added": {"model.succession": 2.0, "model.kinship": 1.5, "federation.rounds": 1},
-    "personal": {"model.personal_gate": True, "model.user_vector": True, "model.experts": "pooled"},
+    "added": {"model.succession": 2.0, "model.kinship": 1.5, "data.attributes": True, "federation.rounds": 1},
+    "personal": {
+        "model.personal_gate": True,
+        "model.user_vector": True,
+        "model.experts": "pooled",
+        "federation.rounds": 2,
+    },
     "cold": {"data.cold_item_fraction": 0.2, "federation.rounds": 1},
-}
+}  # fmt: skip
 Ran = Callable[[str], Run]
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    folder = tmp_path_factory.mktemp("recommending")
-    write_data(folder)
-    lines = [f"i{item},kind{item % 4}" for item in range(NUM_ITEMS)]
-    (folder / "attributes.csv").write_text("item,attribute\n" + "\n".join(lines) + "\n")
-    done: dict[str, Run] = {}
-
-    def of(kind: str) -> Run:
-        if kind not in done:
-            attributes = {"data.attributes": folder / "attributes.csv"} if kind == "added" else {}
-            config = tiny(folder, folder / kind, {"federation.rounds": 2, **attributes, **KINDS[kind]})
-            done[kind] = Run.load(run_training(config, Watcher()).output)
-        return done[kind]
-
-    return of
+    train = trainer(tmp_path_factory.mktemp("recommending"), KINDS)
+    return cache(lambda kind: Run.load(train(kind)))
 
 
 def ids(model: TrainedModel, items: np.ndarray) -> list[str]:

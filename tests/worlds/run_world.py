@@ -23,14 +23,19 @@ ROUNDS = 6
 CLOCK = "seconds/round"  # the one thing recorded that no two runs share
 
 
+def write_events(folder: Path, num_users: int, num_items: int, stream: np.random.Generator) -> None:
+    """``own.csv``: users u0, ..., each of whom met three items in a row and three to eleven others."""
+    lines = ["user,item,rating,timestamp"]
+    for user in range(num_users):
+        met = [*((np.arange(3) + 3 * user) % num_items), *stream.permutation(num_items)[: 3 + user % 9]]
+        lines += [f"u{user},i{item},4,{1000 + place}" for place, item in enumerate(dict.fromkeys(map(int, met)))]
+    (folder / "own.csv").write_text("\n".join(lines) + "\n")
+
+
 def write_data(folder: Path) -> None:
     """``own.csv``, ``visual.npy`` and ``text.npy`` (a row an item, in order of first appearance; one item has none)."""
     stream = np.random.default_rng(3)
-    lines = ["user,item,rating,timestamp"]
-    for user in range(NUM_USERS):
-        met = [*((np.arange(3) + 3 * user) % NUM_ITEMS), *stream.permutation(NUM_ITEMS)[: 3 + user % 9]]
-        lines += [f"u{user},i{item},4,{1000 + place}" for place, item in enumerate(dict.fromkeys(map(int, met)))]
-    (folder / "own.csv").write_text("\n".join(lines) + "\n")
+    write_events(folder, NUM_USERS, NUM_ITEMS, stream)
     for name, width in (("visual", 6), ("text", 5)):
         values = stream.normal(size=(NUM_ITEMS, width)).astype(np.float32)
         values[7] = 0.0
@@ -63,6 +68,23 @@ def tiny(data: Path, output: Path | None, settings: Mapping[str, Any] | None = N
         section, _, leaf = key.partition(".")
         tree.setdefault(section, {})[leaf] = value
     return ExperimentConfig.model_validate(tree)
+
+
+def trainer(folder: Path, kinds: Mapping[str, Mapping[str, Any]]) -> Callable[[str], Path]:
+    """Writes data with attributes, and gives what trains a kind of run by its settings and returns the run's folder.
+
+    ``"data.attributes": True`` stands for the file of attributes.
+    """
+    write_data(folder)
+    attributes = folder / "attributes.csv"
+    lines = [f"i{item},kind{item % 4}" for item in range(NUM_ITEMS)]
+    attributes.write_text("item,attribute\n" + "\n".join(lines) + "\n")
+
+    def train(kind: str) -> Path:
+        settings = {key: attributes if key == "data.attributes" else value for key, value in kinds[kind].items()}
+        return Path(run_training(tiny(folder, folder / kind, settings), Watcher()).output)
+
+    return train
 
 
 @dataclass

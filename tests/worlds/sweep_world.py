@@ -24,6 +24,7 @@ from fedmm.tuning.queue import counting, open_trials, read_trials
 from fedmm.tuning.storage import JOURNAL, open_storage
 from fedmm.tuning.sweep import Snapshot, SweepOptions, run_sweep
 from fedmm.tuning.worker import Job, work
+from worlds.run_world import write_events
 
 NUM_USERS, NUM_ITEMS, ROUNDS = 40, 30, 3
 DEADLINE = 240.0  # seconds until a process that hangs is given up; nothing depends on how long it takes
@@ -58,14 +59,18 @@ threads = 1
 """
 
 
-def write_data(folder: Path) -> None:
-    """``own.csv``."""
-    stream = np.random.default_rng(3)
-    lines = ["user,item,rating,timestamp"]
-    for user in range(NUM_USERS):
-        met = [*((np.arange(3) + 3 * user) % NUM_ITEMS), *stream.permutation(NUM_ITEMS)[: 3 + user % 9]]
-        lines += [f"u{user},i{item},4,{1000 + place}" for place, item in enumerate(dict.fromkeys(map(int, met)))]
-    (folder / "own.csv").write_text("\n".join(lines) + "\n")
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with interactions."""
+    folder = tmp_path_factory.mktemp("interactions")
+    write_events(folder, NUM_USERS, NUM_ITEMS, np.random.default_rng(3))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's own store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def study_text(data: Path, plan: str = "", space: str = SPACE, *, rounds: int = ROUNDS, tracking: bool = False) -> str:
