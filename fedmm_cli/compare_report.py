@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"better": "green", "worse": "red", "held": "green", "did not hold": "red"}
 MOST_PAIRS = 30
+MOST_NAMES = 3  # of a group's runs
 
 
 def print_comparison(comparison: Comparison, judged: Sequence[Judged] | None, address: str | None) -> None:
@@ -67,6 +69,11 @@ def _print_groups(console: Console, comparison: Comparison) -> None:
     console.print(table)
     for group in comparison.groups:
         console.print(hanging(group.label, group.title, ""))
+        names = [run.name if run.folder is None else os.path.relpath(run.folder) for run in group.runs]
+        more = f" and {num_more} more" if (num_more := len(names) - MOST_NAMES) > 0 else ""
+        console.print(
+            hanging("", f"{'run' if len(names) == 1 else 'runs'} {', '.join(names[:MOST_NAMES])}{more}", "dim")
+        )
         spread = [run.clients for run in group.runs if run.clients is not None]
         if spread:
             console.print(hanging("", clients_sentence(spread), "dim"))

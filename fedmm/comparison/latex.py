@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedmm.comparison.grouping import settings_of
 from fedmm.comparison.types import Comparison
-from fedmm.utils.text import counted, metric_words, setting
+from fedmm.utils.text import called, counted, metric_words, setting
 
 SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -26,7 +26,7 @@ def baseline_rows(comparison: Comparison) -> dict[str, dict[str, Row]]:
             same = len(set(values)) == 1
             interval = own[0].get("ci95", {}).get(measure) if same else None
             mean = sum(values) / len(values) if values else None
-            label = name.replace("_", " ") + ("" if same else f" (mean of {counted(len(values), 'run')})")
+            label = called(name) + ("" if same else f" (mean of {counted(len(values), 'run')})")
             found.setdefault(name, {})[metric] = (label, values[0] if same else mean, interval)
     return found
 

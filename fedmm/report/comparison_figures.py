@@ -24,7 +24,7 @@ from fedmm.drawing.panels import (
     whole_rounds,
     write_png,
 )
-from fedmm.utils.text import metric_words
+from fedmm.utils.text import called, metric_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -226,7 +226,7 @@ def baselines(comparison: Comparison, metric: str) -> dict[str, float]:
         for baseline, protocols in run.baselines.items():
             value = protocols.get(protocol, {}).get(name)
             if value is not None and math.isfinite(value):
-                found.setdefault(baseline.replace("_", " "), []).append(float(value))
+                found.setdefault(called(baseline), []).append(float(value))
     return {baseline: statistics.fmean(values) for baseline, values in found.items()}
 
 

@@ -23,7 +23,7 @@ from fedmm.drawing.panels import (
 )
 from fedmm.evaluation.measured import Metrics
 from fedmm.report.run_facts import EXPERTS
-from fedmm.utils.text import metric_words
+from fedmm.utils.text import called, metric_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +90,7 @@ def _draw_validation(rounds: Rounds, key: str, best_round: int, beside: Mapping[
             axes.plot(place, value, color=ORANGE, marker="*", markersize=12, linestyle="none", zorder=4, label="kept")
     for at, (name, value) in enumerate(beside.items(), start=2):
         colour, _ = line_style(at)
-        axes.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=name.replace("_", " "))
+        axes.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=called(name))
     axes.set_ylim(0, 1.15 * max([*y, *beside.values()], default=1.0) or 1.0)
     legend(axes, below=3)
 

@@ -34,7 +34,7 @@ from fedmm.study.own_parts import part_files
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials, pareto_front
 from fedmm.study.space import Range
-from fedmm.utils.text import PROTOCOLS, counted, in_bytes, in_time, metric_words, probability, setting, share
+from fedmm.utils.text import PROTOCOLS, called, counted, in_bytes, in_time, metric_words, probability, setting, share
 
 MOST_TRIALS = 15  # in the table of the best
 PREFERRED = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
@@ -129,16 +129,16 @@ def _test(result: SweepResult | None) -> Html:
     if result.test is None:
         return paragraph(again.strip(), kind="note") if again else Html("")
     own = result.test.metrics
-    beside = {name.replace("_", " "): values for name, values in result.test.baselines.items()}
+    beside = {called(name): values for name, values in result.test.baselines.items()}
     beside |= {f"{name} alone": values for name, values in result.test.parts.items()}
-    called = "the winner" if result.verdict.winner is True else "the best trial"
+    best = "the winner" if result.verdict.winner is True else "the best trial"
     tables = []
     for protocol, values in own.items():
         names = [name for name in PREFERRED if name in values]
         head = ["On test", *(metric_words(f"{protocol}/{name}").partition(",")[0] for name in names)]
         rows = [
             [title, *(_measured(found.get(protocol), name) for name in names)]
-            for title, found in {called: own, **beside}.items()
+            for title, found in {best: own, **beside}.items()
         ]
         tables.append(table(head, rows, caption=f"On test, {PROTOCOLS.get(protocol, protocol)}."))
     note = paragraph(f"Selection never read the numbers on test.{again}", kind="note")

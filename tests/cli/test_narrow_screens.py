@@ -68,6 +68,8 @@ def test_pairs_are_whole(width: int, capsys: pytest.CaptureFixture[str]) -> None
     for pair in comparison.pairs:
         assert f"{pair.a} - {pair.b}" in text
         assert pair.verdict in text
+    for group in comparison.groups:
+        assert all(run.name in text for run in group.runs[:3])
 
 
 def test_checks_are_broken_between_words(width: int, capsys: pytest.CaptureFixture[str]) -> None:
