@@ -19,7 +19,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """Long and statistical laws."""
-    session.install(*CONSTRAINTS, ".[test,encoders]")
+    session.install(*CONSTRAINTS, ".[test,encoders,images]")
     session.run("pytest", "-n", "0", "-m", "slow", *session.posargs)
 
 

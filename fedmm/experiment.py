@@ -18,10 +18,12 @@ from fedmm.config import DataConfig, ExperimentConfig
 from fedmm.data.datasets import load_dataset
 from fedmm.data.negatives import all_negatives, shortage_notes
 from fedmm.data.splits import make_split
-from fedmm.data.types import Dataset, Queries, Split
+from fedmm.data.types import Dataset, FloatArray, Queries, Split
 from fedmm.engines.build import build_federation
 from fedmm.errors import ConfigError
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
+from fedmm.evaluation.gate_start import choose_gate, gate_notes
+from fedmm.evaluation.metrics import one_metric
 from fedmm.evaluation.model_scorer import Addition, addition_scorer, model_scorer, with_additions
 from fedmm.evaluation.pooled_yardsticks import pooled_note, pooled_scorers
 from fedmm.evaluation.ranking import Scorer
@@ -37,18 +39,21 @@ from fedmm.federation.private_parts import private_model, promises
 from fedmm.federation.private_start import PrivateStart, private_start_bytes
 from fedmm.federation.reports import RoundReport as RoundReport
 from fedmm.federation.reports import TrainState as TrainState
-from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round
+from fedmm.federation.reports import report_of
+from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
 from fedmm.federation.warm_start import WarmStart
 from fedmm.models.alignment import check_alignment
-from fedmm.models.fusion import expert_notes
+from fedmm.models.fusion import GATE, expert_notes
 from fedmm.models.personal import personal_zeros
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.succession import Succession
 from fedmm.utils.devices import choose_device as choose_device
+from fedmm.utils.params import Params
 from fedmm.utils.seeding import derive, torch_stream
+from fedmm.utils.text import metric_words
 from fedmm.utils.timing import OFF, Timer
 
 Tell = Callable[[str], None]
@@ -136,9 +141,31 @@ class Experiment:
             *promises(federation.plan),
         )
         made = cls(config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype, warm)
-        received = made._receives_counts
-        counted = count_notes(given, config, sums, received=received)
-        return replace(made, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
+        counted = count_notes(given, config, sums, received=made._receives_counts)
+        made = replace(made, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
+        return made._with_gate() if config.model.gate_start == "validation" else made
+
+    def _with_gate(self) -> Experiment:
+        """With the start of the gate that validation chose; as it is given where there is none to choose for."""
+        if self.warm or self.config.privacy.on or not (self.recommender.tables and self.recommender.has_gate):
+            return replace(self, config=self.config.with_values({"model.gate_start": "given"}))
+        state, metric = self.initial_state(), self.config.evaluation.selection_metric
+
+        def start(gate: float) -> Params:
+            return {**state.server.params, GATE: torch.full_like(state.server.params[GATE], gate)}
+
+        def measure(gate: float) -> FloatArray:
+            met = self.evaluate_scorer(self._untrained(start(gate)), "validation", intervals=False).counts
+            return one_metric(met[metric.split("/")[0]], metric.split("/")[1])
+
+        gate, found = choose_gate(self.config.model.gating_init, measure)
+        config = self.config.with_values({"model.gating_init": gate})
+        recommender = replace(self.recommender, config=config.model)
+        federation, _ = build_federation(config, self.split, recommender, self.dtype, self.device)
+        told = gate_notes(gate, found, metric_words(metric))
+        made = replace(self, config=config, recommender=recommender, federation=federation, notes=(*self.notes, *told))
+        made.__dict__["_initial_state"] = replace(state, server=replace(state.server, params=start(gate)))  # kept
+        return made
 
     @property
     def centralized(self) -> bool:
@@ -159,9 +186,8 @@ class Experiment:
         """
         return self._initial_state
 
-    @functools.cached_property
+    @functools.cached_property  # a run begins with it and both splits' tables end with it: an eigendecomposition each
     def _initial_state(self) -> TrainState:
-        # The run begins with it and both splits' tables end with it: an eigendecomposition each time.
         seed = self.config.runtime.seed
         params = self.recommender.init(torch_stream(seed, "parameters"), self.dtype)
         if self.warm is not None:
@@ -257,11 +283,10 @@ class Experiment:
             ledger = state.ledger.add(statistics.uplink_bytes, statistics.downlink_bytes)
             state = replace(state, server=server, ledger=ledger, clients=clients)
             with timer.stage("validation"):
-                due = self._validates(server.round)
-                validation = self.validate(state.snapshot) if due else None
+                validation = self.validate(state.snapshot) if self._validates(server.round) else None
             if validation is not None:
                 state = self._keep_best(state, validation)
-            yield state, self._report(state, statistics, validation, time.perf_counter() - started)
+            yield state, report_of(state, statistics, self.federation, validation, time.perf_counter() - started)
 
     def validate(self, snapshot: Snapshot) -> dict[str, float]:
         """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals.
@@ -271,8 +296,8 @@ class Experiment:
         >>> sorted(model.experiment.validate(model.snapshot))[0]
         'full/hr_at_10'
         """
-        result = self.evaluate(snapshot, "validation", intervals=False)
-        return {f"{protocol}/{name}": value for protocol, own in result.metrics.items() for name, value in own.items()}
+        result = self.evaluate(snapshot, "validation", intervals=False).metrics
+        return {f"{protocol}/{name}": value for protocol, own in result.items() for name, value in own.items()}
 
     def evaluate(self, snapshot: Snapshot, split: str, *, intervals: bool = True) -> Evaluation:
         """Evaluates a model on "validation", "test" or "cold", each user with its own personal parameters.
@@ -332,15 +357,16 @@ class Experiment:
         >>> list(fedmm.testing.tiny_run().model.experiment.baselines())
         ['popularity', 'transition_counts', 'ease', 'item_knn', 'round_0']
         """
-        start = self.initial_state().server.params
         return {
             "popularity": popularity_scorer(self.split),
             "transition_counts": transition_scorer(self.split),
             **self._pooled_yardsticks,
-            "round_0": with_additions(
-                model_scorer(self.recommender, start, self.device, experts=True), self.additions.values()
-            ),
+            "round_0": self._untrained(self.initial_state().server.params),
         }
+
+    def _untrained(self, params: Params) -> Scorer:
+        scorer = model_scorer(self.recommender, params, self.device, experts=True)
+        return with_additions(scorer, self.additions.values())
 
     @functools.cached_property
     def _pooled_yardsticks(self) -> Mapping[str, Scorer]:
@@ -371,30 +397,4 @@ class Experiment:
         value = validation[self.config.evaluation.selection_metric]
         if state.best is not None and value <= state.best.value and not self.config.privacy.on:  # else: the last round
             return replace(state, stale=state.stale + 1)
-        kept = replace(state.snapshot, clients=state.clients.personal())
-        return replace(state, best=Best(kept, value), stale=0)
-
-    def _report(
-        self, state: TrainState, statistics: RoundStatistics, validation: dict[str, float] | None, seconds: float
-    ) -> RoundReport:
-        params, number = state.server.evaluated, state.server.round  # gate and weights are of what is evaluated
-        return RoundReport(
-            round=number,
-            rounds=self.config.federation.rounds,
-            loss=statistics.loss,
-            validation=validation,
-            gating_weight=self.recommender.gating_weight(params),
-            expert_weights=self.recommender.expert_weights(params),
-            load_balance_loss=statistics.load_balance_loss,
-            update_norm=statistics.update_norm,
-            uplink_bytes=state.ledger.uplink_bytes,
-            downlink_bytes=state.ledger.downlink_bytes,
-            num_clients=statistics.num_clients,
-            seconds=seconds,
-            is_best=state.best is not None and state.best.snapshot.round == number,
-            warmup=number <= self.config.federation.warmup_rounds,
-            epsilon=None if self.federation.plan is None else self.federation.plan.spent(number),
-            transforms=statistics.transforms,
-            num_lost=statistics.num_lost,
-            update_clip=state.server.clip,
-        )
+        return replace(state, best=Best(replace(state.snapshot, clients=state.clients.personal()), value), stale=0)

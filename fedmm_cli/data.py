@@ -154,6 +154,8 @@ def _facts(settings: ExperimentConfig) -> dict[str, Any]:
     rows = [] if data.path is None else first_rows(data.path.expanduser(), data)
     chosen = settled(settings, split.train, split.num_items, loaded.attributes).flat()
     notes = [*loaded.notes, *split.notes]
+    if chosen["model.gate_start"] != "validation" or not loaded.features:  # else it is what nothing was chosen for
+        chosen["model.gate_start"] = settings.model.gate_start
     return {
         "name": loaded.name,
         "digest": loaded.digest,

@@ -174,6 +174,14 @@ READERS = (
         lambda config: _among("fusion", config.model.fusion, ("residual",)) and not config.privacy.on,
         'model.fusion "residual", in a run that is not private',
     ),
+    _Reader(  # "given" comes along with gating_init
+        ("model.gate_start",),
+        lambda config: (
+            config.model.gate_start != "validation"
+            or (_among("fusion", config.model.fusion, ("residual",)) and not config.privacy.on)
+        ),
+        'model.fusion "residual", in a run that is not private',
+    ),
     _Reader(
         ("privacy.delta", "privacy.cohorts"),
         _is_private,

@@ -10,6 +10,7 @@ OLD_DEFAULTS: Mapping[str, Any] = {
     "data.feature_order": "by_kind",
     "federation.count_sums": "dense",
     "federation.recipe": "standard",
+    "model.gate_start": "given",
     "model.succession": 0.0,
 }
 

@@ -74,6 +74,11 @@ class ModelConfig(Section):
     )
     scoring: Literal["dot", "cosine"] = Field("dot", description="dot product, or scaled cosine (memory experts)")
     gating_init: Finite = Field(0.1, description="initial gating weight of the residual fusion")
+    gate_start: Literal["auto", "given", "validation"] = Field(
+        "auto",
+        description="given: the gate starts at gating_init (so where that is set); validation: there, or at 1 or 3 "
+        "where that is surely better on validation before training; auto: the latter below 16 training events an item",
+    )
     learn_gating: bool = Field(True, description="whether the gating weight trains; false keeps gating_init")
     personal_gate: bool = Field(
         False, description="a client's own offset to the gating weight, which never leaves it (residual fusion)"
@@ -92,6 +97,13 @@ class ModelConfig(Section):
     alignment_temperature: Rate = Field(0.1, description="temperature of that loss")
     memory: MemoryConfig = MemoryConfig()
     neighbors: NeighborsConfig = NeighborsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_is_given(cls, given: Any) -> Any:
+        """Who names a gate's start means it."""
+        named = isinstance(given, Mapping) and "gating_init" in given and "gate_start" not in given
+        return {**given, "gate_start": "given"} if named else given
 
     @property
     def further_experts(self) -> tuple[str, ...]:
@@ -306,6 +318,8 @@ class ExperimentConfig(Section):
         128
         """
         tree = self.model_dump()
+        if "model.gating_init" in values:  # who names it means it, unless more is said
+            tree["model"]["gate_start"] = "given"
         for key, value in values.items():
             section, _, leaf = key.partition(".")
             tree[section][leaf] = value
@@ -341,6 +355,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.feature_dims": (None,),
     "data.feature_order": ("by_kind", "auto"),
     "model.kinship": (None,),
+    "model.gate_start": ("given", "auto", "validation"),
     "evaluation.extra_metrics": ([],),
     "evaluation.pooled_yardsticks": (None,),
     "data.repeats": ("first",),

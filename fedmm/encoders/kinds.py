@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
+import logging
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 
 from fedmm.errors import ConfigError
 
+LONGEST_LINE = 160  # characters of a library's complaint
 Encode = Callable[[Sequence[Any]], NDArray[np.floating]]  # n RGB pictures (PIL) or n texts -> [n, F]
 
 
@@ -52,8 +57,25 @@ def library(module: str, extra: str) -> Any:
     except Exception as error:  # a library that does not fit the torch that is installed
         raise ConfigError(
             f"The package {module} is installed and cannot be loaded ({first_line(error)}).",
-            f'Install versions that fit each other: pip install "fedmm[{extra}]"',
+            f'Install versions that fit each other: pip install "fedmm[{extra}]", and torchvision, where it is what '
+            "fails, from where torch came (pip install torchvision --index-url https://download.pytorch.org/whl/cpu).",
         ) from None
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps a library's own log and bars from the screen while it loads: what fails is told by the error."""
+    before = logging.root.manager.disable
+    bars = sys.modules.get("transformers.utils.logging")
+    logging.disable(logging.CRITICAL)
+    if bars is not None:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        if bars is not None:
+            bars.enable_progress_bar()
 
 
 def unreachable(setting: str, error: Exception) -> ConfigError:
@@ -67,8 +89,9 @@ def unreachable(setting: str, error: Exception) -> ConfigError:
 
 
 def first_line(error: Exception) -> str:
-    """A library's complaint in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+    """A library's complaint in one line, long ones cut after a word."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.rstrip(".") if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE].rpartition(' ')[0]} ..."
 
 
 def file_digest(*paths: Path) -> str:
@@ -97,10 +120,13 @@ def model_identity(package: str) -> Callable[[str], str | None]:
 
 
 def model_licence(model: str) -> str:
-    """The licence that a model's folder states at the head of its README; else where it is stated."""
-    card = Path(model).expanduser() / "README.md"
-    if card.is_file():
-        found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace")[:4000], re.MULTILINE)
-        if found:
+    """The licence that a model's folder states, at the head of its README or in timm's config; else where it stands."""
+    folder = Path(model).expanduser()
+    with contextlib.suppress(OSError):
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^license:\s*(\S+)", card[:4000], re.MULTILINE):
             return found[1]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if stated := json.loads((folder / "config.json").read_bytes())["pretrained_cfg"]["license"]:
+            return str(stated)
     return "the model's own, see its page"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, unreachable
+from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, quietly, unreachable
 
 
 def load_images(model: str) -> Encode:
@@ -48,9 +48,10 @@ def _loaded(model: str) -> tuple[Any, Any, Any]:
     open_clip = library("open_clip", "images")
     folder = Path(model).expanduser()
     name, weights = (f"local-dir:{folder}", None) if folder.is_dir() else _name_and_weights(model)
-    try:
-        network, _, transform = open_clip.create_model_and_transforms(name, pretrained=weights)
-        return network.eval(), transform, open_clip.get_tokenizer(name)
+    try:  # without weights, here or on a hub, this raises: vectors by chance would pass for features
+        with quietly():
+            network, transform = open_clip.create_model_from_pretrained(name, pretrained=weights)
+            return network.eval(), transform, open_clip.get_tokenizer(name)
     except Exception as error:  # every way in which a hub, a name or a file can fail
         raise unreachable(f"open_clip:{model}", error) from None
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, unreachable
+from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, quietly, unreachable
 
 
 def load(model: str) -> Encode:
@@ -17,7 +18,8 @@ def load(model: str) -> Encode:
     cannot load the model."""
     sentence_transformers = library("sentence_transformers", "encoders")
     try:
-        network = sentence_transformers.SentenceTransformer(model, device="cpu")
+        with quietly():
+            network = sentence_transformers.SentenceTransformer(str(Path(model).expanduser()), device="cpu")
     except Exception as error:  # every way in which a hub, a name or a file can fail
         raise unreachable(f"sentence-transformers:{model}", error) from None
 

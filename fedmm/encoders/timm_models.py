@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, unreachable
+from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, quietly, unreachable
 
 
 def load(model: str) -> Encode:
@@ -21,7 +21,8 @@ def load(model: str) -> Encode:
     folder = Path(model).expanduser()
     name = f"local-dir:{folder}" if folder.is_dir() else model
     try:
-        network = timm.create_model(name, pretrained=True, num_classes=0).eval()
+        with quietly():
+            network = timm.create_model(name, pretrained=True, num_classes=0).eval()
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
     except Exception as error:  # every way in which a hub, a name or a file can fail
         raise unreachable(f"timm:{model}", error) from None
@@ -34,4 +35,13 @@ def load(model: str) -> Encode:
     return encode
 
 
-ENCODER = Encoder(licence=model_licence, identity=model_identity("timm"), load=load)
+def licence(model: str) -> str:
+    """That of a model's folder, else what timm knows of the name."""
+    if not Path(model).expanduser().is_dir():
+        known = library("timm", "images").get_pretrained_cfg(model, allow_unregistered=True)
+        if known is not None and known.license:
+            return str(known.license)
+    return model_licence(model)
+
+
+ENCODER = Encoder(licence=licence, identity=model_identity("timm"), load=load)

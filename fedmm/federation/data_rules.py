@@ -22,6 +22,7 @@ SPARSE_NEGATIVES = 512
 SPARSE_SERVER_RATE = 0.01
 SPARSE_SERVER_FLOOR = 1e-8
 ADAPTIVE = ("adam", "yogi", "adagrad")  # the server optimizers that read a floor
+FEW_EVENTS = 16.0  # of training for each item, from which on the gate starts where it is set
 SELDOM = 5  # rounds between validations where there are many scores to form
 MANY_SCORES = 100_000_000  # users times items of one validation
 
@@ -46,6 +47,8 @@ def settled(
     with_counts = config.with_values({"model.succession": weight})
     chosen = dict(_by_counts(with_counts, num_items, attributes, weight or 0.0))
     chosen |= dict(_of_training(config, succession.is_sparse(train, num_items)))
+    if config.model.gate_start == "auto" and config.model.fusion == "residual":
+        chosen["model.gate_start"] = "validation" if len(train.values) < FEW_EVENTS * num_items else "given"
     if config.evaluation.every is None:
         chosen["evaluation.every"] = SELDOM if len(train) * num_items > MANY_SCORES else 1
     return with_counts.with_values(chosen)

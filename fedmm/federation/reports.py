@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.ledger import Ledger
-from fedmm.federation.rounds import ServerState
+from fedmm.federation.rounds import Federation, RoundStatistics, ServerState
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.transforms.contract import StageCost
 
@@ -61,3 +61,35 @@ class TrainState:
     def exhausted(self, patience: int) -> bool:
         """Whether early stopping ends the run."""
         return patience > 0 and self.stale >= patience
+
+
+def report_of(
+    state: TrainState,
+    statistics: RoundStatistics,
+    federation: Federation,
+    validation: Mapping[str, float] | None,
+    seconds: float,
+) -> RoundReport:
+    """What is told of the round that ``state`` has just reached; gate and router's weights are of what is evaluated."""
+    params, number, own = state.server.evaluated, state.server.round, federation.config
+    recommender = federation.local.recommender
+    return RoundReport(
+        round=number,
+        rounds=own.rounds,
+        loss=statistics.loss,
+        validation=validation,
+        gating_weight=recommender.gating_weight(params),
+        expert_weights=recommender.expert_weights(params),
+        load_balance_loss=statistics.load_balance_loss,
+        update_norm=statistics.update_norm,
+        uplink_bytes=state.ledger.uplink_bytes,
+        downlink_bytes=state.ledger.downlink_bytes,
+        num_clients=statistics.num_clients,
+        seconds=seconds,
+        is_best=state.best is not None and state.best.snapshot.round == number,
+        warmup=number <= own.warmup_rounds,
+        epsilon=None if federation.plan is None else federation.plan.spent(number),
+        transforms=statistics.transforms,
+        num_lost=statistics.num_lost,
+        update_clip=state.server.clip,
+    )

@@ -135,7 +135,9 @@ class Study:
 
         Raises ConfigError for a parameter that is unknown or not searched here, and for a value out of the space.
         """
-        flat = {**self.base.flat(), **self.settings(values), "runtime.seed": seed}
+        own = self.settings(values)
+        named = {"model.gate_start": "given"} if "model.gating_init" in own else {}  # who names it means it
+        flat = {**self.base.flat(), **named, **own, "runtime.seed": seed}
         return build(flat, dict.fromkeys(flat, "study"))
 
     def settle(self, values: Mapping[str, Any]) -> Flat:

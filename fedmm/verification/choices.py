@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.errors import CheckpointError
+from fedmm.evaluation.gate_start import choose_gate
 from fedmm.federation.data_rules import settled, training_notes
 from fedmm.federation.private_parts import private_federation
 from fedmm.federation.warm_start import WarmStart
@@ -54,7 +55,10 @@ CASES: Sequence[tuple[Mapping[str, Any], Ragged, int, Mapping[str, Any]]] = (
     ({"federation.local_algorithm": "scaffold"}, SHORT, SOME, {**STANDARD, "model.succession": 6.0}),
     ({"federation.loss": "bpr"}, SHORT, SOME, {**SPARSE, "federation.num_negatives": None}),
     ({"model.experts": "memory"}, SHORT, SOME, {**SPARSE, "federation.num_negatives": None}),
-    ({"model.fusion": "backbone"}, SHORT, SOME, {**SPARSE, "model.succession": None}),
+    ({"model.fusion": "backbone"}, SHORT, SOME, {**SPARSE, "model.succession": None, "model.gate_start": "auto"}),
+    ({}, SHORT, 3, {"model.gate_start": "given"}),
+    ({}, SHORT, 4, {"model.gate_start": "validation"}),
+    ({"model.gating_init": 0.1}, SHORT, 4, {"model.gate_start": "given"}),
     ({"model.succession": 2.0}, LONG, FEW, {**STANDARD, "model.succession": 2.0}),
     ({"federation.spectral_sketch_size": 8}, SHORT, SOME, {"model.succession": 0.0}),
     ({"federation.spectral_start": False}, LONG, FEW, {"federation.count_sums": "auto"}),
@@ -97,6 +101,13 @@ def by_data(subject: Subject) -> Finding:
     offences += (
         ["a given weight of attributes"] if settled(given_too, LONG, FEW, attributes).model.kinship != 0.5 else []
     )
+    # A louder start is taken where each of 200 questions or more gains, and not where all gain nothing on the whole.
+    steady, even = np.ones(200), np.tile([1.0, -1.0], 100)
+    for values, gate in (({3.0: steady}, 3.0), ({1.0: steady, 3.0: steady / 2}, 1.0), ({1.0: even}, 0.1),
+                         ({1.0: even + 0.1}, 0.1), ({3.0: steady[1:]}, 0.1)):  # fmt: skip
+        size = min(map(len, values.values()))
+        got, _ = choose_gate(0.1, lambda gate, own=values, size=size: own.get(gate, np.zeros(size))[:size])
+        offences += [f"start of the gate: {got}, not {gate}"] if got != gate else []
     return none_of(len(offences), "; ".join(offences[:2]) or f"{len(CASES)} settings")
 
 

@@ -26,6 +26,7 @@ from worlds.config_world import NUM_USERS, Given, known_numbers, numbers, settin
 from worlds.data_settings import (
     FEATURES_MADE,
     Observation,
+    gate_starts_where_it_is_told,
     name_chooses_the_dataset,
     reads_a_text,
     rows_stand_in_the_order_told,
@@ -83,7 +84,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.attributes": Case("attributes.json"),
     "model.kinship": Case(0.5, {"data.attributes": "attributes.json"}),
     "model.scoring": Case("cosine", MEMORY),
-    "model.gating_init": Case(0.5),
+    "model.gating_init": Case(0.5, {"model.gate_start": "given"}),
     "model.learn_gating": Case(False),
     "model.personal_gate": Case(True),
     "model.user_vector": Case(True),
@@ -303,6 +304,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "data.feature_order": rows_stand_in_the_order_told,
     "data.titles": titles_are_read,
     **FEATURES_MADE,
+    "model.gate_start": gate_starts_where_it_is_told,
     "data.encoding": reads_a_text("encoding", "latin-1", "user,item\nü,1\nü,2\nü,3\n"),
     "data.decimal": reads_a_text("decimal", ",", "user;item;timestamp\nu;1;0,5\nu;2;1,5\nu;3;2,5\n"),
     "tracking.enabled": enabled_decides_whether_there_is_a_store,
@@ -361,7 +363,7 @@ def test_the_settings_a_run_writes_are_its_own(world: Path, tmp_path: Path) -> N
     path = config.runtime.output / CONFIG_FILE
     chosen = {  # by the data's shape (federation.data_rules)
         "model.succession": 0.0, "federation.count_sums": "dense", "federation.recipe": "standard",
-        "evaluation.every": config.evaluation.interval,
+        "evaluation.every": config.evaluation.interval, "model.gate_start": "given",
     }  # fmt: skip
     assert load_config([path]) == config.with_values(chosen)
     assert load_config([path]).digest == config.digest

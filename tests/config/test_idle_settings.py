@@ -157,7 +157,7 @@ def test_defaults_are_never_told_and_every_reader_is_tried() -> None:
     assert idle_settings(ExperimentConfig()) == []
     told = {key for reader in READERS for key in reader.keys}
     silenced = {key for key in NUMBERS if key.startswith(tuple(EVERYWHERE))}
-    assert told <= IDLE.keys() | silenced | NAMED.keys() | MADE.keys() | {"data.name"}
+    assert told <= IDLE.keys() | silenced | NAMED.keys() | MADE.keys() | {"data.name", "model.gate_start"}
     assert IDLE.keys() <= told
 
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedmm import experiment as experiments
 from fedmm.config import DataConfig
 from fedmm.config.registering import OwnEncoder
 from fedmm.data.datasets import load_dataset
 from fedmm.errors import DataError
+from fedmm.models.fusion import GATE
 from fedmm.testing import registered
+from worlds.config_world import settings_of
 from worlds.encoder_world import letters, mean_colour
 
 Observation = Callable[[Path, Path, pytest.MonkeyPatch], None]
@@ -84,6 +87,16 @@ def made_by(name: str, value: object) -> Observation:
         assert shapes[0] != shapes[1]
 
     return observe
+
+
+def gate_starts_where_it_is_told(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "choose_gate", lambda start, measure: (start + len(measure(start)), {}))
+    for how, more in (("given", False), ("validation", True)):
+        made = experiments.Experiment.prepare(settings_of(world, {"model.gate_start": how}))
+        assert made.config.model.gating_init == 0.1 + more * len(made.queries("validation"))
+        assert float(made.initial_state().server.params[GATE]) == pytest.approx(made.config.model.gating_init)
+        assert made.federation.local.recommender is made.recommender
+        assert made.config.model.gate_start == "given"
 
 
 BASE: dict[str, object] = {
