@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +82,14 @@ def _twins(role: str, ids: NDArray[np.str_]) -> list[str]:
     folded = [text.lower() for text in ids.tolist()]
     if (number := len(ids) - len(set(folded))) > max(1, TWINS * len(ids)):
         notes.append(f"{number} {role} ids differ from another in upper and lower case alone: are they the same?")
+    composed = {unicodedata.normalize("NFC", text) for text in ids.tolist()}
+    if number := len(ids) - len(composed):
+        notes.append(
+            f"{number} {role} ids differ from another in how their letters are put together alone (Unicode NFC and "
+            "NFD): are they the same?"
+        )
+    if len(ids) and all(len(text) > 1 and text[0] == text[-1] in "'`" for text in ids.tolist()):
+        notes.append(f"every {role} id is read with its quotes ({ids[0]}): are they part of it?")
     stripped = {text.lstrip("0") or "0" for text in ids.tolist()}
     if number := len(ids) - len(stripped):
         notes.append(f"{number} {role} ids differ from another in leading zeros alone (7 and 07): are they the same?")

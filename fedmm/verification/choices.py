@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from fedmm.config import ExperimentConfig
@@ -105,10 +107,14 @@ def by_data(subject: Subject) -> Finding:
     steady, even = np.ones(200), np.tile([1.0, -1.0], 100)
     for values, gate in (({3.0: steady}, 3.0), ({1.0: steady, 3.0: steady / 2}, 1.0), ({1.0: even}, 0.1),
                          ({1.0: even + 0.1}, 0.1), ({3.0: steady[1:]}, 0.1)):  # fmt: skip
-        size = min(map(len, values.values()))
-        got, _ = choose_gate(0.1, lambda gate, own=values, size=size: own.get(gate, np.zeros(size))[:size])
+        got, _ = choose_gate(0.1, partial(_met, values))
         offences += [f"start of the gate: {got}, not {gate}"] if got != gate else []
     return none_of(len(offences), "; ".join(offences[:2]) or f"{len(CASES)} settings")
+
+
+def _met(values: Mapping[float, NDArray[np.float64]], gate: float) -> NDArray[np.float64]:
+    """What a gate reaches on each question; nothing where ``values`` do not say."""
+    return values.get(gate, np.zeros(min(len(own) for own in values.values())))
 
 
 def private_defaults(subject: Subject) -> Finding:

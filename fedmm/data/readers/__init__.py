@@ -11,7 +11,7 @@ from fedmm.data.preparation import RawInteractions
 from fedmm.data.readers import quick
 from fedmm.data.readers.delimited import read_delimited
 from fedmm.data.readers.folders import is_folder, read_folder
-from fedmm.data.readers.kinds import refuse_other_kinds
+from fedmm.data.readers.kinds import WIDE, refuse_other_kinds, wide_encoding
 from fedmm.data.readers.objects import holds_objects, read_objects
 from fedmm.data.readers.packed import unpack
 from fedmm.data.readers.parquet import read_arrow, read_parquet
@@ -129,8 +129,8 @@ def _content(path: Path) -> bytes:
 
 def _text(content: bytes, path: Path, encoding: str | None = None) -> bytes:
     """Newlines as ``\\n``, no byte-order mark, UTF-8; DataError for what is not text in ``encoding``."""
-    if encoding is None and content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"  # its own mark says so
+    if encoding is None and content.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        encoding = "utf-32" if content.startswith(WIDE) else "utf-16"  # its own mark says so
     if encoding is not None:
         try:
             content = content.decode(encoding).removeprefix("\ufeff").encode()
@@ -148,6 +148,8 @@ def _text(content: bytes, path: Path, encoding: str | None = None) -> bytes:
         ) from None
     if (zero := content.find(b"\0")) >= 0:
         line = content.count(b"\n", 0, zero) + 1
+        if (wide := wide_encoding(content)) is not None:
+            raise DataError(f"{path} is {wide} text, not UTF-8.", f"Say so: --set data.encoding={wide}")
         raise DataError(
             f"{path}, line {line}: a zero byte; this is a binary file, not text.",
             "Unpack it, or give it its own extension (.parquet).",

@@ -11,7 +11,7 @@ import numpy as np
 from fedmm.data.preparation import RawInteractions
 from fedmm.errors import DataError
 
-UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
+UNSEEN = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _DECIMAL = re.compile(r"-?\d+\.0")
 _ROUNDED = re.compile(r"-?\d(?:[.,]\d+)?E\+\d+")
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from fedmm.config import DataConfig
 from fedmm.data.preparation import RawInteractions
+from fedmm.data.readers.columns import SYNONYMS, bare
 from fedmm.data.readers.plausible import is_python
 from fedmm.data.readers.tables import read_table
 from fedmm.errors import DataError
 
+IDS = frozenset(name for role in ("user", "item") for name in SYNONYMS[role])
 FEWEST_FIELDS = 2  # of a row: user and item
 NESTED = "Keep one flat object an interaction: user, item, timestamp."
 
@@ -44,11 +46,20 @@ def read_objects(content: bytes, path: Path, config: DataConfig) -> RawInteracti
         for name, column in fields.items():
             value = _flat(entry.get(name))
             column.append(None if isinstance(value, (dict, list)) else value)
+    inner = next((name for name in nested if all(isinstance(_flat(own.get(name)), dict) for _, own in numbered)), None)
+    if len(fields) < FEWEST_FIELDS and inner is not None and len(numbered) > 1:
+        raise DataError(
+            f"{path}: what a row holds lies within its {inner!r} ({', '.join(numbered[0][1][inner])}).",
+            f"Keep that alone, one flat object an interaction (jq -c .{inner}).",
+        )
     if len(numbered) == 1 and len(fields) < FEWEST_FIELDS:
         raise DataError(
             f"{path} is one JSON object ({', '.join(repr(name) for name in list(numbered[0][1])[:6])}), no rows.",
             NESTED,
         )
+    for name, values in fields.items():
+        if any(isinstance(value, bool) for value in values) and bare(name) in IDS:
+            raise DataError(f"{path}: the field {name!r} is true or false, no id.", "Name another column.")
     table = pa.table({name: _column(values) for name, values in fields.items()})
     raw = read_table(table, path, kind, config, lambda row: f"{path}, {numbered[row][0]}")
     shown = ", ".join(list(nested)[:6])
