@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmm.config import DataConfig, ExperimentConfig
-from fedmm.data.datasets import load_dataset
+from fedmm.data.datasets import load_dataset, read_by
 from fedmm.data.negatives import all_negatives, shortage_notes
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, FloatArray, Queries, Split
@@ -111,7 +111,7 @@ class Experiment:
         device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
         if device.type == "mps" and dtype == torch.float64:
             raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
-        data = data or config.data
+        data = read_by(data or config.data, config.model.fusion)
         tell(f"loading {data.path or data.name}")
         with timer.stage("loading data"):
             dataset = load_dataset(data, tell) if warm is None else warm.dataset

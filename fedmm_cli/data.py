@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from fedmm_cli import features
 from fedmm_cli.help_pages import help_if_alone
-from fedmm_cli.options import DATA_FLAGS, Debug, Given, Json, SettingsCommand, takes_settings
+from fedmm_cli.options import DATA_FLAGS, Debug, Given, Json, Quiet, SettingsCommand, takes_settings
 from fedmm_cli.output import print_json
 
 if TYPE_CHECKING:
@@ -33,33 +34,48 @@ def list_all(as_json: Json = False, debug: Debug = False) -> None:
     """List the named datasets, and what is kept of files that were read before."""
     del debug
     from fedmm.data.datasets import list_datasets
+    from fedmm.data.made_features import vector_cache
     from fedmm.data.prepared_store import PreparedStore
     from fedmm_cli.data_report import print_datasets, print_kept
 
     infos = [dataclasses.asdict(info) for info in list_datasets()]
-    store = PreparedStore.of_user()
+    store, vectors = PreparedStore.of_user(), vector_cache()
     kept = [dataclasses.asdict(entry) for entry in store.entries()]
+    made = {"path": str(vectors.path), "vectors": len(vectors), "bytes": vectors.num_bytes}
     if as_json:
-        print_json({"datasets": infos, "prepared": {"folder": str(store.folder), "entries": kept}})
+        print_json({"datasets": infos, "prepared": {"folder": str(store.folder), "entries": kept}, "encoded": made})
     else:
         print_datasets(infos)
-        print_kept(kept, str(store.folder))
+        print_kept(kept, str(store.folder), made)
 
 
 @app.command()
 def clear(as_json: Json = False, debug: Debug = False) -> None:
-    """Remove what is kept of files that were read before (FEDMM_PREPARED_GB says how much may be, 0 for nothing)."""
+    """Remove what is kept of files, pictures and texts that were read before (FEDMM_PREPARED_GB says how much of each
+    may be, 0 for nothing)."""
     del debug
+    from fedmm.data.made_features import vector_cache
     from fedmm.data.prepared_store import PreparedStore
+    from fedmm.errors import StorageError
     from fedmm.utils.text import counted, in_bytes
 
-    store = PreparedStore.of_user()
+    store, vectors = PreparedStore.of_user(), vector_cache()
     number, num_bytes = store.clear()
+    num_vectors, size = len(vectors), vectors.num_bytes
+    try:
+        vectors.clear()
+    except OSError as error:
+        raise StorageError(
+            f"{vectors.path} cannot be removed ({error.strerror or error}).", "Remove it by hand."
+        ) from None
     if as_json:
-        print_json({"folder": str(store.folder), "entries": number, "bytes": num_bytes})
+        made = {"path": str(vectors.path), "vectors": num_vectors, "bytes": size}
+        print_json({"folder": str(store.folder), "entries": number, "bytes": num_bytes, "encoded": made})
     else:
         files = counted(number, "file")
         typer.echo(f"removed the prepared data of {files} ({in_bytes(num_bytes)}) from {store.folder}")
+        if size:
+            typer.echo(f"removed {counted(num_vectors, 'vector')} of pictures and texts ({in_bytes(size)})")
 
 
 @app.command()
@@ -98,12 +114,13 @@ def describe(
         Path | None, typer.Option("--html", metavar="FILE", help="Also write one page with figures.")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Say what fedmm understands of a dataset: first rows, sizes, histograms, what was dropped, what is doubtful."""
     del debug
     settings = given.load()
-    facts = _facts(settings)
+    facts = _facts(settings, None if quiet else lambda text: typer.echo(text, err=True))
     if html is not None:
         from fedmm.drawing.html import write_page
         from fedmm.report.data_page import data_page
@@ -141,7 +158,7 @@ def convert(
         typer.echo(f"{number:,} rows are in {output}")
 
 
-def _facts(settings: ExperimentConfig) -> dict[str, Any]:
+def _facts(settings: ExperimentConfig, tell: Callable[[str], None] | None) -> dict[str, Any]:
     from fedmm.data.datasets import load_dataset
     from fedmm.data.readers.first_rows import first_rows
     from fedmm.data.splits import make_split
@@ -149,7 +166,7 @@ def _facts(settings: ExperimentConfig) -> dict[str, Any]:
     from fedmm.federation.data_rules import settled
 
     data = settings.data
-    loaded = load_dataset(data)
+    loaded = load_dataset(data, tell)
     split = make_split(loaded, data)
     rows = [] if data.path is None else first_rows(data.path.expanduser(), data)
     chosen = settled(settings, split.train, split.num_items, loaded.attributes).flat()

@@ -33,18 +33,20 @@ def print_datasets(infos: Sequence[Mapping[str, Any]]) -> None:
             console.print(Text(f"  {name:<{width}}", style="dim").append(Text(what, style="not dim")), soft_wrap=True)
 
 
-def print_kept(entries: Sequence[Mapping[str, Any]], folder: str) -> None:
-    """What is kept of files that were read before, under ``fedmm data list``; nothing where that is nothing."""
-    if not entries:
-        return
+def print_kept(entries: Sequence[Mapping[str, Any]], folder: str, made: Mapping[str, Any]) -> None:
+    """What is kept of files that were read before, and of pictures and texts (``made``: path, vectors, bytes), under
+    ``fedmm data list``; nothing of what is nothing."""
     console = make_console()
-    console.print(Text("prepared data", style="bold"))
-    total = sum(entry["num_bytes"] for entry in entries)
-    facts = {
-        "what": f"{counted(len(entries), 'file')} read before, {in_bytes(total)}; fedmm data clear removes them",
-        "here": folder,
-    }
-    print_facts(console, facts, indent=2, wrap=False)
+    read = f"{counted(len(entries), 'file')} read before, {in_bytes(sum(entry['num_bytes'] for entry in entries))}"
+    encoded = f"{made['vectors']:,}, {in_bytes(made['bytes'])}"
+    for title, size, what, where in (
+        ("prepared data", len(entries), read, folder),
+        ("vectors of pictures and texts", made["bytes"], encoded, made["path"]),
+    ):
+        if size:
+            console.print(Text(title, style="bold"))
+            facts = {"what": f"{what}; fedmm data clear removes them", "here": where}
+            print_facts(console, facts, indent=2, wrap=False)
 
 
 def print_dataset(facts: Mapping[str, Any]) -> None:
@@ -85,6 +87,8 @@ def _time_and_choices(facts: Mapping[str, Any]) -> dict[str, str]:
     if time["first"] is not None:
         days = "" if time["days"] is None else f", {time['days']:,.1f} days"
         lines["time"] = f"{time['first']} to {time['last']}{days}; {time['tied']:.0%} of the events tie within a user"
+        if len(time["histogram"]) > 1:
+            lines["over time"] = _bars(time["histogram"])
     if facts["chosen"]:
         chosen = ", ".join(f"{key} {value}" for key, value in facts["chosen"].items())
         lines["defaults"] = f"by the data's shape: {chosen}"

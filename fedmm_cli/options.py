@@ -228,6 +228,10 @@ def require_files(settings: ExperimentConfig) -> None:
         " of test events": data.test,
         " of visual features": data.visual_features,
         " of semantic features": data.text_features,
+        " or folder of pictures": data.images,
+        " of texts": data.texts,
+        " of attributes": data.attributes,
+        " of titles": data.titles,
     }
     for what, given in named.items():
         path = None if given is None or str(given) == "none" else Path(given)

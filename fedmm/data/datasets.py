@@ -16,7 +16,7 @@ from fedmm.config.names import ALIKE, nearest_name, suggestion
 from fedmm.data.extending import joined
 from fedmm.data.features import load_features
 from fedmm.data.fetch import ML100K_FACTS, cached_ml100k
-from fedmm.data.made_features import made_features
+from fedmm.data.made_features import made_features, require_raw
 from fedmm.data.preparation import RawInteractions
 from fedmm.data.prepared import Prepared, prepare_file, prepare_raw
 from fedmm.data.public import EVENTS, ITEMS, PUBLIC, kept
@@ -82,6 +82,20 @@ def load_dataset(config: DataConfig, tell: Callable[[str], None] | None = None) 
     return _completed(config, prepared, titles, name, shipped, tell)
 
 
+def read_by(config: DataConfig, fusion: str) -> DataConfig:
+    """``config`` without pictures and texts where a model of that ``fusion`` has no experts: nothing would read what
+    is made of them.
+
+    >>> read_by(DataConfig(images=Path("pictures")), "backbone").images
+    """
+    if fusion != "backbone" or (config.images, config.texts) == (None, None):
+        return config
+    unread: dict[str, object] = {}
+    unread |= {"images": None, "visual_features": "none"} if config.images is not None else {}
+    unread |= {"texts": None, "text_features": "none"} if config.texts is not None else {}
+    return config.model_copy(update=unread)
+
+
 def extended_dataset(
     old: Dataset, before: DataConfig, config: DataConfig, tell: Callable[[str], None] | None = None
 ) -> Dataset:
@@ -112,6 +126,8 @@ def _completed(
     interactions, notes = prepared.interactions, prepared.notes
     features: dict[str, ItemFeatures] = {}
     feature_notes: list[str] = []
+    if config.images is not None or config.texts is not None:
+        require_raw(config, interactions.item_ids)
     for modality, setting, raw in (
         ("visual", config.visual_features, config.images),
         ("semantic", config.text_features, config.texts),

@@ -114,6 +114,22 @@ def rows_of_texts(config: DataConfig, item_ids: Sequence[str] | None, watch: Wat
 MAKERS = {"visual": rows_of_images, "semantic": rows_of_texts}
 
 
+def require_raw(config: DataConfig, item_ids: StrArray) -> None:
+    """Looks at ``data.images`` and ``data.texts`` as a whole before the first of them is encoded, which may take hours:
+    files that cannot be read, ids that none of ``item_ids`` [V] has, encoders that are not installed.
+
+    Raises DataError and ConfigError as ``rows_of_images``.
+    """
+    ids = item_ids[1:].tolist()
+    if config.images is not None:
+        find_pictures(config.images.expanduser(), ids, item_column=config.item_column)
+        ChosenEncoder(config.image_encoder, "images").require()
+    if config.texts is not None:
+        columns, own = config.text_columns, {"item_column": config.item_column, "encoding": config.encoding}
+        _check_known(config.texts, read_item_texts(config.texts.expanduser(), columns, **own).texts, tuple(ids), [])
+        ChosenEncoder(config.text_encoder, "texts").require()
+
+
 def made_features(
     modality: str, config: DataConfig, item_ids: StrArray, tell: Tell | None, like: ItemFeatures | None
 ) -> tuple[ItemFeatures, list[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fedmm.data.periods import time_histogram
 from fedmm.data.types import Dataset, FloatArray, IntArray
 
 EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000, 100_000)  # of histories and popularities
@@ -22,7 +23,8 @@ SECONDS = (1e8, 1e11)  # between them a number is a date in seconds, a thousand 
 
 def summary_of(dataset: Dataset, notes: Sequence[str]) -> dict[str, Any]:
     """``history_length`` and ``popularity`` (least, median, most and a histogram), ``time`` (first, last, days, the
-    share of events that tie with another of the same user), ``dropped`` and ``doubtful`` notes."""
+    share of events that tie with another of the same user, and how many lie in each period), ``dropped`` and
+    ``doubtful`` notes."""
     own = dataset.interactions
     lengths = own.histories.lengths
     popularity = np.bincount(own.histories.values, minlength=own.num_items + 1)[1:]
@@ -78,14 +80,15 @@ def _spread(values: IntArray) -> dict[str, Any]:
 
 def _time(times: FloatArray, owner: IntArray, notes: Sequence[str]) -> Mapping[str, Any]:
     if any(note.startswith("no timestamps") for note in notes):
-        return {"first": None, "last": None, "days": None, "tied": 0.0}
+        return {"first": None, "last": None, "days": None, "tied": 0.0, "histogram": []}
     first, last = float(times.min()), float(times.max())
     level = (times[1:] == times[:-1]) & (owner[1:] == owner[:-1])
     edge = np.zeros(1, np.bool_)
     tied = float((np.concatenate([edge, level]) | np.concatenate([level, edge])).mean())
     unit = next((one for one in (1.0, 1e3, 1e6, 1e9) if SECONDS[0] <= last / one < SECONDS[1]), None)
     days = None if unit is None else (last - first) / unit / 86_400
-    return {"first": moment_text(first), "last": moment_text(last), "days": days, "tied": tied}
+    histogram = [list(entry) for entry in time_histogram(times, unit)]
+    return {"first": moment_text(first), "last": moment_text(last), "days": days, "tied": tied, "histogram": histogram}
 
 
 def _is_doubtful(note: str) -> bool:

@@ -70,6 +70,14 @@ class VectorCache:
             with contextlib.closing(self._opened()) as store, store:
                 store.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
+    def __len__(self) -> int:
+        """How many vectors are kept; 0 where that cannot be told."""
+        if not self.path.is_file():
+            return 0
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._opened()) as store:
+            return int(store.execute("SELECT COUNT(*) FROM vectors").fetchone()[0])
+        return 0
+
     @property
     def num_bytes(self) -> int:
         """What is kept, with what SQLite has beside it."""

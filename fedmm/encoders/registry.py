@@ -76,6 +76,11 @@ class ChosenEncoder:
         file = own.origin.file
         return None if file is None else f"{name} {hashlib.blake2b(Path(file).read_bytes()).hexdigest()[:32]}"
 
+    def require(self) -> None:
+        """Raises ConfigError where what the encoder needs is not installed."""
+        encoder, _, _ = self._parts
+        encoder.require()
+
     def load(self) -> Encode:
         """The function from n pictures or texts to vectors [n, F], checked. Raises ConfigError where it cannot load."""
         encoder, name, model = self._parts

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, quietly, unreachable
+from fedmm.encoders.kinds import (
+    Encode,
+    Encoder,
+    installed,
+    library,
+    model_identity,
+    model_licence,
+    quietly,
+    unreachable,
+)
 
 
 def load(model: str) -> Encode:
@@ -30,4 +39,10 @@ def load(model: str) -> Encode:
     return encode
 
 
-ENCODER = Encoder(licence=model_licence, identity=model_identity("sentence-transformers"), load=load)
+REQUIRED = installed("sentence_transformers", "encoders")
+ENCODER = Encoder(
+    licence=model_licence,
+    identity=model_identity("sentence-transformers"),
+    load=load,
+    require=REQUIRED,
+)

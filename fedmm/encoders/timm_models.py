@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmm.encoders.kinds import Encode, Encoder, library, model_identity, model_licence, quietly, unreachable
+from fedmm.encoders.kinds import (
+    Encode,
+    Encoder,
+    installed,
+    library,
+    model_identity,
+    model_licence,
+    quietly,
+    unreachable,
+)
 
 
 def load(model: str) -> Encode:
@@ -44,4 +53,4 @@ def licence(model: str) -> str:
     return model_licence(model)
 
 
-ENCODER = Encoder(licence=licence, identity=model_identity("timm"), load=load)
+ENCODER = Encoder(licence=licence, identity=model_identity("timm"), load=load, require=installed("timm", "images"))

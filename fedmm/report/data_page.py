@@ -32,6 +32,8 @@ def data_page(facts: Mapping[str, Any]) -> str:
         _panel("How long histories are", "interactions of a user", "users", facts["history_length"]["histogram"]),
         _panel("How popular items are", "interactions of an item", "items", facts["popularity"]["histogram"]),
     ]
+    if len(time["histogram"]) > 1:
+        panels.append(_panel("When", "", "interactions", time["histogram"]))
     others = [note for note in facts["notes"] if note not in {*facts["dropped"], *facts["doubtful"]}]
     return page(
         facts["name"],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmm.config import DataConfig, ExperimentConfig
-from fedmm.data.datasets import extended_dataset, load_dataset
+from fedmm.data.datasets import extended_dataset, load_dataset, read_by
 from fedmm.errors import CheckpointError
 from fedmm.federation.warm_start import WarmStart
 from fedmm.runs.checkpoint import FOLDER, load_checkpoint, newest_checkpoint
@@ -27,7 +27,7 @@ def warm_start(config: ExperimentConfig, data: DataConfig, tell: Callable[[str],
     tensors, meta = load_checkpoint(path)
     require_complete(meta, path)
     stored = stored_settings(meta, path)
-    before = find_data(stored.data, meta, path)
+    before = read_by(find_data(stored.data, meta, path), stored.model.fusion)
     earlier = warm_start(started_from(stored, meta, path), before, tell)
     old = load_dataset(before, tell) if earlier is None else earlier.dataset
     if old.digest != meta["dataset"]["digest"]:
@@ -36,7 +36,8 @@ def warm_start(config: ExperimentConfig, data: DataConfig, tell: Callable[[str],
             f"have {old.digest}.",
             "Put the data back as they were.",
         )
-    return WarmStart(extended_dataset(old, before, data, tell), evaluated_params(tensors), old.interactions.item_ids)
+    grown = extended_dataset(old, before, read_by(data, config.model.fusion), tell)
+    return WarmStart(grown, evaluated_params(tensors), old.interactions.item_ids)
 
 
 def started_from(config: ExperimentConfig, meta: object, run: Path) -> ExperimentConfig:

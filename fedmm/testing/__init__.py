@@ -10,6 +10,7 @@ Traceback (most recent call last):
 AssertionError: the metric earns more than 1 or less than 0 at a place
 """
 
+from fedmm.testing.encoder_parts import check_encoder
 from fedmm.testing.federation_parts import (
     check_aggregation,
     check_cohort_sampler,
@@ -24,6 +25,7 @@ from fedmm.testing.worlds import check_metric, registered, tiny_config, tiny_run
 __all__ = [
     "check_aggregation",
     "check_cohort_sampler",
+    "check_encoder",
     "check_expert",
     "check_fusion",
     "check_local_optimizer",

@@ -27,6 +27,7 @@ from fedmm.models.experts.neighbors import NeighborExpert
 from fedmm.models.fusion import FUSIONS, Fusion, Mixture
 from fedmm.models.losses.registry import LOSSES
 from fedmm.utils.registry import Registry
+from worlds.encoder_world import letters, mean_colour
 
 FLOATS = Registry("update_transform", {name: UPDATE_TRANSFORMS[name] for name in ("clip", "rotate", "round", "noise")})
 OF_THE_CATALOGUE = [name for name in EXPERTS.built_in if not EXPERTS[name].per_modality]
@@ -44,6 +45,11 @@ BATTERIES: list[tuple[Callable[..., None], Registry[Any], dict[str, Any]]] = [
     (kit.check_expert, EXPERTS, {}),
     (kit.check_loss, LOSSES, {}),
 ]
+ENCODERS = {
+    "mean colour": (mean_colour, "images"),
+    "letters": (letters, "texts"),
+    "lengths": (lambda texts: np.array([[float(len(one))] for one in texts]), "texts"),
+}
 SHIPPED = [(check, part, options, f"{registry.kind}-{name}") for check, registry, options in BATTERIES
            for name, part in registry.built_in.items() if name not in OF_THE_CATALOGUE]  # fmt: skip
 
@@ -53,9 +59,20 @@ def test_what_ships_passes(check: Callable[..., None], part: Any, options: dict[
     check(part, **options)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_that_are_right_pass(name: str) -> None:
+    kit.check_encoder(*ENCODERS[name])
+
+
 def test_it_needs_no_test_framework() -> None:
     code = "import sys, fedmm.testing; sys.exit(bool({'pytest', 'hypothesis'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def painted(pictures: Any) -> Any:
+    for one in pictures:
+        one.putpixel((0, 0), (1, 2, 3))
+    return mean_colour(pictures)
 
 
 def first_client(blocks: Any, train: Any, num_items: int, config: Any) -> Any:
@@ -151,6 +168,14 @@ WRONG: list[tuple[str, Callable[[], None], str]] = [
     ("expert that speaks of the absent", lambda: kit.check_expert(Loud), "speaks of padding"),
     ("loss that forgets the mask", lambda: kit.check_loss(
         lambda s, t: cross_entropy(s.nan_to_num(neginf=0.0), t, reduction="none")), "differ|say|finite"),
+    ("encoder by chance", lambda: kit.check_encoder(
+        lambda texts: np.random.default_rng().normal(size=(len(texts), 3)), "texts"), "equal calls"),
+    ("encoder of its batch", lambda: kit.check_encoder(
+        lambda pictures: mean_colour(pictures) - mean_colour(pictures).mean(0), "images"), "beside it"),
+    ("encoder of the order", lambda: kit.check_encoder(
+        lambda texts: letters(texts) + np.arange(len(texts))[:, None], "texts"), "beside it|order"),
+    ("encoder that paints", lambda: kit.check_encoder(painted, "images"), "changes what it reads"),
+    ("encoder of one vector", lambda: kit.check_encoder(lambda texts: np.ones((len(texts), 3)), "texts"), "same vec"),
     ("loss of the whole client", lambda: kit.check_loss(
         lambda s, t: cross_entropy(s, t, reduction="none").detach() + 0 * s[:, 1]), "gradients"),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from fedmm.config import DataConfig
 from fedmm.data.converting import write_parquet
 from fedmm.data.datasets import load_dataset
+from fedmm.data.periods import MOST, time_histogram
 from fedmm.data.readers import sniffing
 from fedmm.data.readers.first_rows import first_rows
 from fedmm.data.summary import EDGES, histogram, summary_of
@@ -106,3 +108,25 @@ def test_what_is_converted_reads_as_before(own: Path, tmp_path: Path, capsys: py
     own.write_text("user,item\n")
     with pytest.raises(DataError, match="no rows"):
         write_parquet(DataConfig(path=own), made)
+
+
+STARTS = np.array([0.0, 3_600.0, 86_400.0, 40 * 86_400.0, 800 * 86_400.0, 20_000 * 86_400.0])
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e3, 1e6])
+@given(begin=st.integers(10**8, 2 * 10**9), span=st.sampled_from(STARTS[1:].tolist()), shares=st.lists(st.floats(0, 1)))
+def test_periods_hold_all_events_once_and_are_few(unit: float, begin: int, span: float, shares: list[float]) -> None:
+    times = np.array([begin, begin + span, *(begin + span * share for share in shares)]) * unit
+    found = time_histogram(times, unit)
+    assert sum(number for _, number in found) == len(times)
+    assert 1 < len(found) <= MOST or span == 3_600.0
+    names = [name for name, _ in found]
+    assert names == sorted(set(names))
+    first = datetime.fromtimestamp(begin, UTC)
+    assert names[0][:4] <= f"{first.year}" <= names[0].rpartition("-")[2] or names[0].startswith(f"{first:%Y}")
+
+
+def test_times_that_are_no_dates_lie_in_groups_of_one_width() -> None:
+    assert time_histogram(np.arange(100.0), None) == [(f"{9.9 * n:.6g}-{9.9 * (n + 1):.6g}", 10) for n in range(10)]
+    assert time_histogram(np.array([3.0, 3.0]), None) == [("3", 2)]
+    assert time_histogram(np.zeros(0), None) == []

@@ -12,7 +12,7 @@ import pytest
 from fedmm.config import ExperimentConfig
 from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
-from fedmm.study import Changes, dump_study, list_studies, load_study, read_study, searched_study
+from fedmm.study import Changes, Study, dump_study, list_studies, load_study, read_study, searched_study
 from fedmm.study.shipped import studies_folder
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +20,16 @@ SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
 MEASURED = ["benchmarks", "claims", "claims_large", "films", "quality", "replication"]
 VALIDATED = ["counts", "defaults", "defaults_ml100k", "parts"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
+
+
+def gate_given(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings as they are where the gate's start is named, as a study that searches it names it."""
+    return config.with_values({"model.gate_start": "given"})
+
+
+def trial_keys(study: Study) -> set[str]:
+    """What trial 0 sets."""
+    return set(study.settings(study.default_values()))
 
 
 def test_all_are_listed_and_named_as_their_files() -> None:
@@ -35,7 +45,9 @@ def test_each_is_its_file_and_its_trial_0_is_the_base(name: str) -> None:
     assert load_study(ROOT / "studies" / f"{name}.toml") == study
     assert load_study(str(ROOT / "studies" / f"{name}.toml")).digest == study.digest
     assert read_study(tomllib.loads(dump_study(study)), "again") == study
-    assert study.configure(study.default_values(), study.base.runtime.seed) == study.base
+    trial = study.configure(study.default_values(), study.base.runtime.seed)
+    assert gate_given(trial) == gate_given(study.base)
+    assert trial.model.gate_start == ("given" if any("gating_init" in key for key in trial_keys(study)) else "auto")
     assert study.metric == "full/ndcg_at_10"
     assert study.largest_warmup() < study.largest_rounds()
 
@@ -60,9 +72,9 @@ def test_claims_stand_on_the_old_guides_settings_with_one_thing_changed_at_a_tim
         "federation.aggregation": "mean", "federation.server_optimizer": "sgd", "model.experts": "pooled",
         "federation.ema_decay": 0.0,
     }  # fmt: skip
-    assert small.base == load_config(flags=old)
+    assert gate_given(small.base) == load_config(flags=old)
     wide = {"model.hidden_dim": 512, "model.num_blocks": 3, "federation.rounds": 50}
-    assert large.base == load_config(flags=old | wide)
+    assert gate_given(large.base) == load_config(flags=old | wide)
     gates = {values.settings.get("model.gating_init") for values in small.variants}
     assert gates == {None, 0, 0.01, 0.05, 0.1, 0.2, 0.5}
 
@@ -99,7 +111,7 @@ def test_the_grids_have_their_sizes(name: str, size: int) -> None:
 
 def test_default_is_fedmm_train_with_15_rounds() -> None:
     study = load_study("default")
-    assert study.base == load_config(flags={"federation.rounds": 15})
+    assert gate_given(study.base) == gate_given(load_config(flags={"federation.rounds": 15}))
     assert {parameter.name.rpartition(".")[2] for parameter in study.space} == {
         "gating_init", "learning_rate", "hidden_dim", "warmup_rounds"
     }  # fmt: skip
@@ -107,7 +119,8 @@ def test_default_is_fedmm_train_with_15_rounds() -> None:
 
 
 def test_gating_and_strategies_start_from_the_defaults() -> None:
-    assert load_study("gating").base == load_study("strategies").base == ExperimentConfig()
+    assert load_study("strategies").base == ExperimentConfig()
+    assert gate_given(load_study("gating").base) == gate_given(ExperimentConfig())
     values = [values["model.gating_init"] for values in load_study("gating").grid()]
     assert values == [0, 0.01, 0.05, 0.1, 0.2, 0.5]
 
@@ -197,6 +210,6 @@ def test_a_study_takes_its_files_name_and_a_search_needs_no_file(tmp_path: Path)
     searched = searched_study(Changes(search=["model.gating_init=0,.1"]))
     assert searched.name == "search"
     assert searched.space == load_study(path).space
-    assert searched.base == ExperimentConfig()
+    assert gate_given(searched.base) == gate_given(ExperimentConfig())
     with pytest.raises(ConfigError, match="searches nothing"):
         searched_study(Changes())
