@@ -35,8 +35,8 @@ def time_histogram(times: FloatArray, unit: float | None) -> list[tuple[str, int
     years = moments.astype("datetime64[Y]").astype(np.int64) + 1970
     width = next((one for one in YEARS if years.max() // one - years.min() // one < MOST), YEARS[-1])
     groups = years // width
-    names = [f"{group * width}-{group * width + width - 1}" for group in range(groups.min(), groups.max() + 1)]
-    return _counted(names, groups - groups.min())
+    labels = [f"{group * width}-{group * width + width - 1}" for group in range(groups.min(), groups.max() + 1)]
+    return _counted(labels, groups - groups.min())
 
 
 def _equal(times: FloatArray) -> list[tuple[str, int]]:
