@@ -16,7 +16,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmm.utils.text import called, counted, in_bytes, in_time, listed, probability, share, signed, told_apart
+from fedmm.utils.text import (
+    as_measured,
+    called,
+    counted,
+    in_bytes,
+    in_time,
+    listed,
+    probability,
+    share,
+    signed,
+    told_apart,
+)
 from fedmm_cli.lines import clients_sentence, hanging, print_facts
 
 if TYPE_CHECKING:
@@ -189,8 +200,7 @@ def protocol_label(protocol: str, values: Metrics) -> str:
     >>> protocol_label("uniform100", Metrics(num_negatives=7))
     '7 uniform negatives'
     """
-    label, measured = PROTOCOLS.get(protocol, protocol), values.num_negatives
-    return label if measured is None else label.replace("100", f"{measured:.0f}")
+    return as_measured(PROTOCOLS.get(protocol, protocol), values.num_negatives)
 
 
 def metric_label(name: str) -> str:

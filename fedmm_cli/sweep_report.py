@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fedmm.utils.text import in_bytes, in_time
 from fedmm_cli.lines import columns_that_fit, hanging, print_facts
-from fedmm_cli.render import PROTOCOLS, print_rows, reference_rows
+from fedmm_cli.render import print_rows, protocol_label, reference_rows
 from fedmm_cli.sweep_screen import params_of, short
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def _print_test(console: Console, test: WinnerOnTest, *, is_winner: bool) -> Non
     beside = reference_rows(test.baselines, test.parts)
     rows = {label: found[protocol] for label, found in beside.items() if protocol in found}
     console.print()
-    users = f"{values.num_users:,.0f} users"
-    what = f"Test, {PROTOCOLS.get(protocol, protocol)}: {runs} of trial {test.trial}, {users}, with 95% intervals"
+    users, words = f"{values.num_users:,.0f} users", protocol_label(protocol, values)
+    what = f"Test, {words}: {runs} of trial {test.trial}, {users}, with 95% intervals"
     console.print(Text(what))
     print_rows(console, {**rows, name: values})
 

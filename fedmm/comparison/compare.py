@@ -15,7 +15,7 @@ from fedmm.evaluation.metrics import METRICS
 from fedmm.evaluation.significance import PairedTest, paired_test
 from fedmm.utils.seeding import derive, numpy_stream
 from fedmm.utils.statistics import holm
-from fedmm.utils.text import counted, listed, metric_words, probability
+from fedmm.utils.text import PROTOCOLS, counted, listed, metric_words, probability
 
 ALPHA = 0.05
 DEFAULT_METRICS = ("full/ndcg_at_10", "full/hr_at_10", "uniform100/hr_at_10")
@@ -184,7 +184,21 @@ def _warnings(groups: Sequence[Group], pairs: Sequence[Pair], metrics: Sequence[
             f"{len(groups)} groups: each is tested against the best one only, corrected for all {num_pairs} pairs. "
             "Fewer groups (--group-by) tell more apart."
         )
-    return warnings + _border_cases(pairs) + _disagreements(groups, pairs, metrics)
+    return warnings + _fewer_negatives(groups, metrics) + _border_cases(pairs) + _disagreements(groups, pairs, metrics)
+
+
+def _fewer_negatives(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
+    """Where a protocol's name says more negatives than were measured."""
+    warnings = []
+    for protocol in dict.fromkeys(metric.partition("/")[0] for metric in metrics):
+        own = [run.metrics[protocol].get("num_negatives") for group in groups for run in group.runs]
+        there = sorted({f"{number:.0f}" for number in own if number is not None})
+        if there:
+            warnings.append(
+                f"Figures {PROTOCOLS.get(protocol, protocol)} are against {listed(there)} in fact: there are no more "
+                "that a user has not met."
+            )
+    return warnings
 
 
 def _border_cases(pairs: Sequence[Pair]) -> list[str]:

@@ -34,7 +34,18 @@ from fedmm.study.own_parts import part_files
 from fedmm.study.records import TrialRecord
 from fedmm.study.selection import complete_trials, pareto_front
 from fedmm.study.space import Range
-from fedmm.utils.text import PROTOCOLS, called, counted, in_bytes, in_time, metric_words, probability, setting, share
+from fedmm.utils.text import (
+    PROTOCOLS,
+    as_measured,
+    called,
+    counted,
+    in_bytes,
+    in_time,
+    metric_words,
+    probability,
+    setting,
+    share,
+)
 
 MOST_TRIALS = 15  # in the table of the best
 PREFERRED = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
@@ -135,12 +146,13 @@ def _test(result: SweepResult | None) -> Html:
     tables = []
     for protocol, values in own.items():
         names = [name for name in PREFERRED if name in values]
+        words = as_measured(PROTOCOLS.get(protocol, protocol), values.num_negatives)
         head = ["On test", *(metric_words(f"{protocol}/{name}").partition(",")[0] for name in names)]
         rows = [
             [title, *(_measured(found.get(protocol), name) for name in names)]
             for title, found in {best: own, **beside}.items()
         ]
-        tables.append(table(head, rows, caption=f"On test, {PROTOCOLS.get(protocol, protocol)}."))
+        tables.append(table(head, rows, caption=f"On test, {words}."))
     note = paragraph(f"Selection never read the numbers on test.{again}", kind="note")
     return joined([note, element("div", *tables, class_="panels tables")])
 

@@ -24,6 +24,15 @@ def metric_words(name: str) -> str:
     return f"{title}@{cutoff}, {PROTOCOLS.get(protocol, protocol)}" if cutoff else name
 
 
+def as_measured(words: str, num_negatives: float | None) -> str:
+    """A protocol's ``words`` with as many negatives as were measured, where those are fewer (None: they are not).
+
+    >>> as_measured("against 100 uniform negatives", 7), as_measured("full ranking", None)
+    ('against 7 uniform negatives', 'full ranking')
+    """
+    return words if num_negatives is None else words.replace("100", f"{num_negatives:.0f}")
+
+
 def in_bytes(number: float) -> str:
     """``312 B``, ``4.2 MB``: powers of a thousand."""
     for unit in ("B", "kB", "MB", "GB"):

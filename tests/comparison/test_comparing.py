@@ -126,6 +126,16 @@ def test_the_same_run_twice_is_one_run_and_one_seed_is_warned_about() -> None:
     assert "2 groups (A and B) with one seed" in comparison.warnings[0]
 
 
+def test_fewer_negatives_than_a_protocols_name_says_are_told() -> None:
+    runs = [a_run("a", 0, 0.1), a_run("b", 0, 0.2, model__hidden_dim=32)]
+    few = [replace(run, metrics={**run.metrics, "uniform100": {**run.metrics["uniform100"], "num_negatives": 7}})
+           for run in runs]  # fmt: skip
+    own, told = compare(runs, metrics=METRICS), compare(few, metrics=METRICS)
+    (more,) = set(told.warnings) - set(own.warnings)
+    assert more.startswith("Figures against 100 uniform negatives are against 7 in fact")
+    assert set(compare(few, metrics=METRICS[:2]).warnings) == set(compare(runs, metrics=METRICS[:2]).warnings)
+
+
 def test_a_training_that_was_run_twice_is_one_seed() -> None:
     """Its copy tells nothing of what seeds do: every number stays, and a word is said."""
     runs = two_groups(0.06, 0.04)
