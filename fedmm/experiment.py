@@ -43,7 +43,7 @@ from fedmm.federation.reports import report_of
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.start_table import start_item_table
-from fedmm.federation.warm_start import WarmStart
+from fedmm.federation.warm_start import WarmStart, kept_of
 from fedmm.models.alignment import check_alignment
 from fedmm.models.fusion import GATE, expert_notes
 from fedmm.models.personal import personal_zeros
@@ -202,7 +202,7 @@ class Experiment:
         ledger = start_ledger(self.config, self.sums, received=self._receives_counts)
         if self.private_start is not None:
             ledger = Ledger().add(*private_start_bytes(self.private_start, len(self.split.train)))
-        return TrainState(ServerState(on_device, {}, 0), ledger)
+        return TrainState(ServerState(on_device, {}, 0), ledger, kept_of(self.warm, on_device[ITEM_TABLE]))
 
     @functools.cached_property
     def succession(self) -> Succession | None:
@@ -365,7 +365,7 @@ class Experiment:
         }
 
     def _untrained(self, params: Params) -> Scorer:
-        scorer = model_scorer(self.recommender, params, self.device, experts=True)
+        scorer = model_scorer(self.recommender, params, self.device, experts=True, clients=self.initial_state().clients)
         return with_additions(scorer, self.additions.values())
 
     @functools.cached_property

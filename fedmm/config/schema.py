@@ -303,7 +303,8 @@ class ExperimentConfig(Section):
         if self.data.split == "files":
             raise ValueError(
                 f'runtime.start_from {self.runtime.start_from} and data.split "files" exclude each other (old and new '
-                'events are split together): set data.split "leave_one_out" or "temporal"'
+                'events are split together): set data.split "leave_one_out" or "temporal", and unset data.validation '
+                "and data.test"
             )
         return self
 

@@ -7,20 +7,33 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedmm.data.types import Dataset
 from fedmm.errors import CheckpointError
+from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
 
 
 @dataclass(frozen=True, eq=False)
 class WarmStart:
-    """The run that another one goes on from: its data with the new events, and its best round's parameters."""
+    """The run that another one goes on from: its data with the new events, its best round's parameters, and what
+    stays with its users."""
 
     dataset: Dataset
     params: Params
     item_ids: NDArray[np.str_]  # [V] of the run's own items, padding first
+    user_ids: NDArray[np.str_] | None = None  # [U] of the run's own users
+    states: ClientStates = NO_STATES  # what they keep to themselves, by their place there
+
+    def clients(self, like: Tensor) -> ClientStates:
+        """What users keep to themselves, by their place now, on the device and of the type of ``like``; nothing of new
+        ones."""
+        place = {name: at for at, name in enumerate(self.dataset.interactions.user_ids.tolist())}
+        before = [] if self.user_ids is None else self.user_ids.tolist()
+        own = {place[before[at]]: state for at, state in self.states.entries.items() if before[at] in place}
+        return ClientStates({at: {name: value.to(like) for name, value in state.items()} for at, state in own.items()})
 
     def begin(self, fresh: Params) -> Params:
         """``fresh`` parameters of the grown model, in which everything that the run has trained has its values; rows of
@@ -45,3 +58,8 @@ class WarmStart:
                     "Use its model settings: fedmm train --start-from takes them unless told otherwise.",
                 )
         return found
+
+
+def kept_of(warm: WarmStart | None, like: Tensor) -> ClientStates:
+    """What clients keep to themselves as a run begins: nothing but in a warm start."""
+    return NO_STATES if warm is None else warm.clients(like)

@@ -10,7 +10,7 @@ from typing import Any
 from fedmm.config import DataConfig
 from fedmm.errors import DataError
 
-PATHS = ("path", "validation", "test", "images", "texts", "attributes")
+PATHS = ("path", "validation", "test", "images", "texts", "attributes", "titles")
 FILES = (*PATHS, "visual_features", "text_features")  # settings of the section data that are paths
 STARTED_IN = "started_in"  # of a checkpoint: the working folder, by itself and as seen from the run's folder
 

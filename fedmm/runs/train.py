@@ -49,7 +49,7 @@ from fedmm.runs.reporting import report
 from fedmm.runs.result import ProfileResult, TrainResult
 from fedmm.runs.running import Running, set_threads
 from fedmm.runs.state import noting_a_crash, run_state
-from fedmm.runs.warm import start_of_stopped, warm_start
+from fedmm.runs.warm import files_of_start, start_of_stopped, warm_start
 from fedmm.tracking import mlflow_run
 from fedmm.tracking.mlflow_run import Tracker
 from fedmm.tracking.mlflow_store import redacted
@@ -91,6 +91,7 @@ def run_training(
     with Interrupts() as interrupts:
         if config.tracking.enabled:
             mlflow_run.preload()
+        config = files_of_start(config) if resumed is None else config
         data = config.data if resumed is None else data_of_stopped(resumed, config.data)
         begin = config if resumed is None else start_of_stopped(resumed, config)
         warm = warm_start(begin, data, observer.stage)

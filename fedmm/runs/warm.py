@@ -8,10 +8,34 @@ from pathlib import Path
 from fedmm.config import DataConfig, ExperimentConfig
 from fedmm.data.datasets import extended_dataset, load_dataset, read_by
 from fedmm.errors import CheckpointError
+from fedmm.federation.client_states import ClientStates
 from fedmm.federation.warm_start import WarmStart
 from fedmm.runs.checkpoint import FOLDER, load_checkpoint, newest_checkpoint
-from fedmm.runs.data_files import STARTED_IN, find_data, find_relative
+from fedmm.runs.data_files import FILES, STARTED_IN, find_data, find_relative
 from fedmm.runs.folder import evaluated_params, require_complete, stored_settings
+
+KEPT = "clients/"  # before what clients keep, among a checkpoint's tensors
+ITEM_FILES = tuple(name for name in FILES if name not in ("path", "validation", "test"))
+
+
+def files_of_start(config: ExperimentConfig) -> ExperimentConfig:
+    """``config`` with places at which files about items are now that it has from the run that it starts from, whose
+    relative paths were valid elsewhere. Raises CheckpointError where that run cannot be read, DataError where a file is
+    not found."""
+    if config.runtime.start_from is None:
+        return config
+    path = config.runtime.start_from.expanduser()
+    _, meta = load_checkpoint(path)
+    if not meta.get(STARTED_IN):
+        return config
+    stored, changes = stored_settings(meta, path).data, dict[str, object]()
+    for name in ITEM_FILES:
+        value = getattr(config.data, name)
+        own = None if value is None or str(value).lower() == "none" else Path(value).expanduser()
+        if own is not None and not own.is_absolute() and value == getattr(stored, name):
+            found = find_relative(own, meta[STARTED_IN], path).absolute()
+            changes[name] = found if isinstance(value, Path) else str(found)
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
 def warm_start(config: ExperimentConfig, data: DataConfig, tell: Callable[[str], None]) -> WarmStart | None:
@@ -37,7 +61,9 @@ def warm_start(config: ExperimentConfig, data: DataConfig, tell: Callable[[str],
             "Put the data back as they were.",
         )
     grown = extended_dataset(old, before, read_by(data, config.model.fusion), tell)
-    return WarmStart(grown, evaluated_params(tensors), old.interactions.item_ids)
+    states = {name[len(KEPT) :]: value for name, value in tensors.items() if name.startswith(KEPT)}
+    own = old.interactions.user_ids, ClientStates.from_tensors(states).personal()
+    return WarmStart(grown, evaluated_params(tensors), old.interactions.item_ids, *own)
 
 
 def started_from(config: ExperimentConfig, meta: object, run: Path) -> ExperimentConfig:

@@ -155,3 +155,112 @@ def test_without_times_new_events_come_after_all_others(tmp_path: Path) -> None:
     rows = [found.item_ids[row].tolist() for row in found.histories]
     assert rows == [["x", "y", "z"], ["x", "y"]]
     assert np.diff(found.timestamps[:3]).min() > 0
+
+
+KINDS = {
+    "frozen table": {"federation.item_table": "frozen"},
+    "frozen backbone": {"federation.backbone": "frozen"},
+    "personal": {"model.personal_gate": True, "model.user_vector": True},
+    "competitive": {"model.fusion": "competitive"},
+    "memory": {"model.experts": "memory"},
+    "transition": {"model.transition": True},
+    "counts added": {"model.succession": 2.0},
+    "SCAFFOLD": {"federation.local_algorithm": "scaffold"},
+}
+
+
+FAST = ("personal",)
+
+
+def features(path: Path, items: list[str], width: int = 4) -> Path:
+    rows = {name: np.random.default_rng(list(name.encode())).normal(size=width) for name in items}
+    np.savez(path, item_id=np.array(items), features=np.stack([rows[name] for name in items]))
+    return path
+
+
+SLOWER = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind not in FAST]
+
+
+@pytest.mark.parametrize("kind", [*FAST, *SLOWER])
+def test_every_kind_of_model_goes_on(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With features of new items: what was trained stands at its ids, what clients keep stays with them and with nobody
+    else, round 0 is scored with it, and the result is evaluated again to the same number."""
+    monkeypatch.chdir(tmp_path)
+    old_items, new_items = sorted({i for _, i, _ in OLD}), sorted({i for _, i, _ in [*OLD, *NEW]})
+    write(tmp_path / "old.csv", OLD)
+    write(tmp_path / "new.csv", NEW)
+    features(tmp_path / "old.npz", old_items)
+    features(tmp_path / "all.npz", new_items)
+    own = {"data.visual_features": "old.npz", **SMALL, **KINDS[kind]}
+    first = fedmm.train(fedmm.load_config(set={"data.path": "old.csv", **own}), output="run").model
+    given = {"start_from": "run", "path": "new.csv", "visual_features": "all.npz", "output": "next"}
+    config = fedmm.load_config("run/config.toml", **given)
+    warm = warm_start(config, config.data, lambda _: None)
+    assert warm is not None
+    experiment = Experiment.prepare(config, warm=warm)
+    begun = experiment.initial_state()
+    names, before = (
+        experiment.dataset.interactions.item_ids.tolist(),
+        first.experiment.dataset.interactions.item_ids.tolist(),
+    )
+    for name, value in first.snapshot.params.items():
+        there = begun.server.params[name]
+        if name == ITEM_TABLE:
+            there = there[[names.index(item) for item in before]]
+        assert torch.equal(there, value), name
+    users = experiment.dataset.interactions.user_ids.tolist()
+    kept = {users[at]: state for at, state in begun.clients.entries.items()}
+    had = first.snapshot.clients.personal().entries
+    assert kept.keys() == {first.experiment.dataset.interactions.user_ids[at] for at in had}
+    assert bool(kept) == (kind == "personal")
+    for at, state in had.items():
+        assert all(
+            torch.equal(kept[first.experiment.dataset.interactions.user_ids[at]][name], state[name]) for name in state
+        )
+    grown = fedmm.train(config)
+    again = fedmm.evaluate(fedmm.load_run("next"), protocols=["full"]).metrics.test.full.ndcg_at_10
+    assert again == grown.result.metrics.test.full.ndcg_at_10
+
+
+def test_files_of_items_come_along_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has relative paths; the one that starts from it is called and evaluated in other folders."""
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (project, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(project)
+    write(project / "old.csv", OLD)
+    write(project / "new.csv", NEW)
+    items = sorted({i for _, i, _ in [*OLD, *NEW]})
+    features(project / "f.npz", items)
+    (project / "titles.csv").write_text("item_id,title\n" + "".join(f"{name},The {name}\n" for name in items))
+    own = {"data.path": "old.csv", "data.visual_features": "f.npz", "data.titles": "titles.csv", **SMALL}
+    fedmm.train(fedmm.load_config(set=own), output="run")
+    monkeypatch.chdir(elsewhere)
+    command = ["train", "--start-from", str(project / "run"), "--data", str(project / "new.csv"), "--output", "next"]
+    assert main([*command, "--quiet"]) == 0
+    monkeypatch.chdir("/")
+    dataset = fedmm.load_run(elsewhere / "next").model.experiment.dataset
+    assert set(dataset.features) == {"visual"}
+    assert "The j0" in dataset.titles.tolist()
+    (project / "f.npz").unlink()
+    monkeypatch.chdir(elsewhere)
+    assert main([*command[:-1], "third", "--quiet"]) == 2
+
+
+def test_a_split_that_was_made_is_given_up_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old and new events are split together: a run on made files says so, and goes on under another split."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.csv", [event for event in OLD if event[2] < 1004])
+    write(tmp_path / "valid.csv", [event for event in OLD if event[2] == 1004])
+    write(tmp_path / "test.csv", [event for event in OLD if event[2] > 1004])
+    write(tmp_path / "new.csv", NEW)
+    made = {"data.path": "train.csv", "data.validation": "valid.csv", "data.test": "test.csv"}
+    fedmm.train(fedmm.load_config(set={**made, **SMALL}), output="run")
+    command = ["train", "--start-from", "run", "--data", "new.csv", "--output", "next", "--quiet"]
+    assert main(command) == 2
+    assert 'Set data.split "leave_one_out" or "temporal"' in " ".join(capsys.readouterr().err.split())
+    unset = ["data.split=leave_one_out", "data.validation=none", "data.test=none"]
+    assert main([*command, *(word for own in unset for word in ("--set", own))]) == 0
+    assert events_of(fedmm.load_run(tmp_path / "next").model.experiment.dataset) == {*OLD, *NEW}
