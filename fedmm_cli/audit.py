@@ -70,6 +70,8 @@ def _require_federated(centralized: bool) -> None:
 
 def lines(found: AuditResult, chosen: tuple[str, ...]) -> list[str]:
     """The result in words."""
+    from fedmm.utils.text import counted
+
     told = []
     if found.canaries is not None:
         own = found.canaries
@@ -96,7 +98,8 @@ def lines(found: AuditResult, chosen: tuple[str, ...]) -> list[str]:
     if found.poisoning is not None:
         attack = found.poisoning
         told.append(
-            f"poisoning  {attack.attackers} wrong clients push item {attack.item} for {attack.rounds} rounds; in the "
+            f"poisoning  {counted(attack.attackers, 'wrong client')} for {attack.rounds} rounds, to push item "
+            f"{attack.item}; in the "
             f"first ten of {attack.exposure_before:.1%} of the users before"
         )
         told += [

@@ -66,7 +66,7 @@ def _received(block: UpdateBlock, share: float, num_items: int, seed: int, numbe
         whole, powers = stepped(rows, share, chance)
         deltas[name] = unstepped(whole, powers, rows.dtype).view(block.deltas[name].shape)
         for place in range(len(block.clients)):
-            own, steps = whole[place].numpy(), powers[place].numpy()
+            own, steps = whole[place].cpu().numpy(), powers[place].cpu().numpy()
             if name == ITEM_TABLE:
                 order = sent_rows(block, place)
                 own, steps = own[order], steps[order]
@@ -83,7 +83,7 @@ def sent_rows(block: UpdateBlock, place: int) -> IntArray | slice:
     """Where the rows of the item table stand, ascending by item, that the client at ``place`` sends."""
     if block.touched is None:
         return slice(None) if block.rows is None else block.rows[place]
-    items = block.touched.items[place].numpy()
+    items = block.touched.items[place].cpu().numpy()
     order = np.argsort(items, kind="stable")
     return np.asarray(order[items[order] > 0], dtype=np.int64)
 

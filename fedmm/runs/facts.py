@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from fedmm.experiment import Experiment, TrainState
+from fedmm.federation.availability import loses_clients
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.traffic import traffic
 from fedmm.privacy.accountant import ACCOUNTANT
@@ -97,7 +98,8 @@ def announce_sizes(experiment: Experiment) -> str:
     total, start = expected_traffic(experiment), experiment.initial_state().ledger
     config = experiment.config.federation
     in_codes = config.upload_step is not None or config.download_step is not None
-    bound = "about " if experiment.federation.local.sends_touched_rows or in_codes else ""
+    come_and_go = loses_clients(config) or config.day_rounds is not None
+    bound = "about " if experiment.federation.local.sends_touched_rows or in_codes or come_and_go else ""
     begins = start.uplink_bytes + start.downlink_bytes
     first = f", {in_bytes(begins)} of them before the first round" if begins else ""
     return (

@@ -17,7 +17,7 @@ from fedmm.study.shipped import studies_folder
 
 ROOT = Path(__file__).parents[2]
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
-MEASURED = ["benchmarks", "claims", "claims_large", "films", "quality", "replication"]
+MEASURED = ["benchmarks", "claims", "claims_large", "films", "frugal", "privacy", "quality", "replication"]
 VALIDATED = ["counts", "defaults", "defaults_ml100k", "parts"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
 
