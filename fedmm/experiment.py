@@ -112,7 +112,7 @@ class Experiment:
         if device.type == "mps" and dtype == torch.float64:
             raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
         data = read_by(data or config.data, config.model.fusion)
-        tell(f"loading {data.path or data.name}")
+        tell(f"loading {data.source}")
         with timer.stage("loading data"):
             dataset = load_dataset(data, tell) if warm is None else warm.dataset
             config = config if warm is None else config.with_values(NO_START)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,6 +131,11 @@ class DataConfig(Section):
         0.0, description="share of the items held out of training entirely and asked about by themselves"
     )
     cold_item_seed: Count = Field(0, description="which of the fixed draws of cold items")
+
+    @property
+    def source(self) -> str:
+        """What screens call the data: the dataset's name, or the file's path without detours."""
+        return self.name if self.path is None else os.path.normpath(self.path)
 
     @model_validator(mode="after")
     def _columns_are_roles(self) -> Self:

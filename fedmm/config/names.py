@@ -147,13 +147,20 @@ def suggestion(near: str | Path | None, otherwise: str = "") -> str:
 
 
 def missing_file_hint(path: Path, otherwise: str = "Check the path.") -> str:
-    """The hint for a file that is not there: the file of nearly that name in its folder, else ``otherwise``."""
+    """The hint for a file that is not there: the file of nearly that name (up to its first dot) in its folder, else
+    ``otherwise``."""
     try:
         siblings = sorted(other.name for other in path.parent.iterdir())
     except (OSError, ValueError):  # ValueError: a NUL in the path
         siblings = []
-    near = nearest_name(path.name, siblings, ALIKE)
+    near = nearest_name(_stem(path.name), [_stem(name) for name in siblings], ALIKE)
+    if near is not None:
+        near = _slip(path.name, [name for name in siblings if _stem(name) == near], 0.0)
     return suggestion(near and path.parent / near, otherwise)
+
+
+def _stem(name: str) -> str:
+    return name.lstrip(".").partition(".")[0]
 
 
 def _slip(typed: str, known: Sequence[str], cutoff: float) -> str | None:

@@ -24,7 +24,7 @@ def test_the_file_of_nearly_that_name_is_offered(typed: str, there: str, tmp_pat
     assert missing_file_hint(tmp_path / typed) == f"Did you mean {tmp_path / there}?"
 
 
-@pytest.mark.parametrize("typed", ["zzz", "images.npz", "nowhere/ratings.csv", "nul\0.csv"])
+@pytest.mark.parametrize("typed", ["zzz", "v.csv", "images.npz", "images.csv", "nowhere/ratings.csv", "nul\0.csv"])
 def test_nothing_is_offered_where_nothing_is_alike(typed: str, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").touch()
     assert missing_file_hint(tmp_path / typed) == "Check the path."
