@@ -20,7 +20,7 @@ from fedmm.data.negatives import all_negatives, shortage_notes
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, FloatArray, Queries, Split
 from fedmm.engines.build import build_federation
-from fedmm.errors import ConfigError
+from fedmm.engines.precision import require_trainable, with_precision
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
 from fedmm.evaluation.gate_start import choose_gate, gate_notes
 from fedmm.evaluation.metrics import one_metric
@@ -108,9 +108,8 @@ class Experiment:
         ('visual', 'semantic')
         """
         tell = tell or (lambda _: None)
-        device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
-        if device.type == "mps" and dtype == torch.float64:
-            raise ConfigError('runtime.dtype "float64" does not exist on mps.', "Use float32 or --device cpu.")
+        device = choose_device(config.runtime.device)
+        config, dtype = with_precision(config, device)
         data = read_by(data or config.data, config.model.fusion)
         tell(f"loading {data.source}")
         with timer.stage("loading data"):
@@ -264,13 +263,14 @@ class Experiment:
         return rounds if plan is None else min(rounds, plan.rounds)
 
     def rounds(self, state: TrainState, timer: Timer = OFF) -> Iterator[tuple[TrainState, RoundReport]]:
-        """Runs on from ``state`` until the last round or until patience runs out.
+        """Runs on from ``state`` until the last round or until patience runs out. Raises ConfigError as ``train`` does.
 
         >>> import fedmm.testing
         >>> experiment = fedmm.testing.tiny_run().model.experiment
         >>> [report.round for _, report in experiment.rounds(experiment.initial_state())]
         [1, 2]
         """
+        require_trainable(self.config, self.device)
         while state.server.round < self.last_round and not state.exhausted(self.config.evaluation.patience):
             started = time.perf_counter()
             if self.centralized:

@@ -93,6 +93,7 @@ FLAGS = (
     Flag("--device", "runtime.device", RUN),
     Flag("--threads", "runtime.threads", RUN),
     Flag("--engine", "runtime.engine", RUN),
+    Flag("--precision", "runtime.precision", RUN),
     Flag("--tracking-uri", "tracking.uri", RUN),
     Flag("--experiment", "tracking.experiment", RUN),
     Flag("--no-tracking", "tracking.enabled", RUN, constant=False),

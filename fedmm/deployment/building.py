@@ -11,6 +11,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.engines import sequential, vectorized
+from fedmm.engines.precision import require_trainable, rounding, with_precision
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine
 from fedmm.models.alignment import check_alignment
@@ -35,10 +36,15 @@ def build_local(
 
 
 def engine_of(config: ExperimentConfig) -> Engine:
-    """How a silo trains its clients."""
+    """How a silo trains its clients, in the precision of its own settings. Raises ConfigError where its hardware has
+    not got that."""
+    device = choose_device(config.runtime.device)
+    config, _ = with_precision(config, device)
+    require_trainable(config, device)
+    engine: Engine = functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
     if config.runtime.engine == "sequential":
-        return sequential.train_cohort
-    return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
+        engine = sequential.train_cohort
+    return rounding(engine) if config.runtime.precision == "bfloat16" else engine
 
 
 def counts_wanted(config: ExperimentConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import torch
 
@@ -27,6 +28,7 @@ def build_federation(
     if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
         own = own.model_copy(update={"exclude_seen": False})
     own = private_federation(own, config, experts=bool(recommender.experts))
+    recommender = replace(recommender, rounded=config.runtime.precision == "bfloat16")
     local = LocalTraining.build(recommender, own, split.train, config.runtime.seed, dtype, device)
     clients = local.windows.trainable
     if not len(clients):

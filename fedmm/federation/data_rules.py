@@ -81,8 +81,11 @@ def _of_training(config: ExperimentConfig, sparse: bool) -> Iterator[tuple[str, 
 
 
 def training_notes(given: ExperimentConfig, config: ExperimentConfig, num_items: int) -> Iterator[str]:
-    """One sentence for each choice about training that the data's shape made: ``config`` from what was ``given``."""
+    """One sentence for each choice about training that the data's shape or the machine made: ``config`` from what was
+    ``given``."""
     own = config.federation
+    if config.runtime.precision == "bfloat16":
+        yield "training forms item scores and their gradients in bfloat16 (runtime.precision)"
     if given.federation.recipe == "auto" and own.recipe == "sparse":
         yield (
             f"the sparse recipe trains: {counted(own.steps_per_round, 'local step')} a round, "

@@ -63,6 +63,7 @@ class Recommender:
     parts: Mapping[str, Expert] = field(default_factory=dict)  # by name, in the order of the router's outputs
     trained: Tensor | None = None  # [V] bool: the items that training knows of, padding not; None: all
     catalogue: Tensor | None = None  # [C, N] the items of each client's own catalogue; None: all share the whole one
+    rounded: bool = False  # whether products of queries and keys are formed in bfloat16
 
     @classmethod
     def build(
@@ -311,7 +312,7 @@ class Recommender:
 
     def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
         if self.config.scoring == "dot":
-            return Scores((Term(queries, item_keys),))
+            return Scores((Term(queries, item_keys),), rounded=self.rounded)
         return Scores(
             (), cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys)
         )
@@ -328,12 +329,12 @@ class Recommender:
         dense = [name for name, part in self.parts.items() if not part.factorises]
         own = Term(queries, asked.item_keys, backbone)
         if not dense:
-            return Scores((own,))
+            return Scores((own,), rounded=self.rounded)
         said = [self.parts[name].represent(params, asked) for name in dense]
         weights = [coefficients[name] for name in dense]
         if self.config.scoring == "dot":
             dots = [w.unsqueeze(1) * part.dot(asked.item_keys) for w, part in zip(weights, said, strict=True)]
-            return Scores((own,), torch.stack(dots).sum(0))
+            return Scores((own,), torch.stack(dots).sum(0), rounded=self.rounded)
         return Scores((), mixture_cosine(queries, asked.item_keys, backbone, weights, said))
 
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmm.data.types import IntArray
+from fedmm.models.rounding import product
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -116,19 +117,20 @@ class Scores:
 
     terms: tuple[Term, ...]
     dense: Tensor | None = None  # [C, R, N]
+    rounded: bool = False  # whether products are formed in bfloat16 (``models/rounding.py``)
 
     def plus(self, term: Term) -> Scores:
         """With one more summand."""
-        return Scores((*self.terms, term), self.dense)
+        return replace(self, terms=(*self.terms, term))
 
     def materialise(self) -> Tensor:
         """The scores [C, R, N]. Terms add up in order, so a term of zeros changes no bit of those before it."""
         total = None
         for term in self.terms:
             if isinstance(term.constants, SparseScores):
-                total = _plus_sparse(total, term, term.constants)
+                total = _plus_sparse(total, term, term.constants, self.rounded)
                 continue
-            value = _product(term)
+            value = _product(term, self.rounded)
             total = value if total is None else total + value
         if self.dense is not None:
             total = self.dense if total is None else total + self.dense
@@ -145,10 +147,10 @@ def scaled_keys(term: Term) -> Tensor:
     return term.keys if term.scale is None else term.keys * term.scale.unsqueeze(-1)
 
 
-def _plus_sparse(total: Tensor | None, term: Term, constants: SparseScores) -> Tensor:
+def _plus_sparse(total: Tensor | None, term: Term, constants: SparseScores, rounded: bool) -> Tensor:
     """A new tensor: ``total`` with a term whose constants are sparse; only their entries are touched."""
     if term.queries is not None:
-        product = _product(replace(term, constants=None))
+        product = _product(replace(term, constants=None), rounded)
         total = product if total is None else total + product
     if total is None:
         total = constants.values.new_zeros(constants.shape)
@@ -156,13 +158,14 @@ def _plus_sparse(total: Tensor | None, term: Term, constants: SparseScores) -> T
     return constants.add_to(total.contiguous(), term.scale)
 
 
-def _product(term: Term) -> Tensor:
-    """A new tensor [C, R, N]; a scale is folded into the smaller factor, the keys."""
-    if term.constants is None:
+def _product(term: Term, rounded: bool) -> Tensor:
+    """A new tensor [C, R, N]; a scale is folded into the smaller factor, the keys, unless that would round it."""
+    if term.constants is None and not rounded:
         return torch.matmul(cast(Tensor, term.queries), scaled_keys(term).mT)
-    value = cast(Tensor, term.constants)
-    if term.queries is not None:
-        value = value + torch.matmul(term.queries, cast(Tensor, term.keys).mT)
-    elif term.scale is None:
-        return value.clone()
+    if term.queries is None:
+        value = cast(Tensor, term.constants)
+        return value.clone() if term.scale is None else value * term.scale.unsqueeze(1)
+    value = product(term.queries, cast(Tensor, term.keys), rounded=rounded)
+    if term.constants is not None:
+        value = cast(Tensor, term.constants) + value
     return value if term.scale is None else value * term.scale.unsqueeze(1)

@@ -19,12 +19,12 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[Hashable, Tensor] = {}
 
-    def take(self, name: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
-        """An uninitialised tensor of ``shape`` with the precision and device of ``like``, in memory kept under
-        ``name``."""
-        size = math.prod(shape)
+    def take(self, name: Hashable, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised tensor of ``shape`` with the precision (unless ``dtype`` names another) and device of
+        ``like``, in memory kept under ``name``."""
+        size, dtype = math.prod(shape), dtype or like.dtype
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype or buffer.device != like.device:
-            buffer = torch.empty(size, dtype=like.dtype, device=like.device)
+        if buffer is None or buffer.numel() < size or buffer.dtype != dtype or buffer.device != like.device:
+            buffer = torch.empty(size, dtype=dtype, device=like.device)
             self._buffers[name] = buffer
         return buffer[:size].view(*shape)

@@ -36,7 +36,8 @@ from fedmm.recommendation.recommend import (
     rank,
     score_all,
 )
-from fedmm.recommendation.shortlist import Shortlist, has_bfloat16
+from fedmm.recommendation.shortlist import Shortlist
+from fedmm.utils.devices import has_bfloat16
 from fedmm.utils.lists import require_list
 from fedmm.utils.text import counted
 
@@ -109,7 +110,8 @@ class Chooser:
     @cached_property
     def shortlist(self) -> Shortlist | None:
         """The quick way to the same lists, where the machine has one."""
-        if self.folded is None or not self.folded.is_product or not has_bfloat16(self.experiment.device):
+        device = self.experiment.device
+        if self.folded is None or not self.folded.is_product or device.type != "cpu" or not has_bfloat16(device):
             return None
         return Shortlist(self.folded)
 

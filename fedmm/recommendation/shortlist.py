@@ -32,12 +32,6 @@ EXACT_AT_ONCE = 32  # histories whose few are scored together
 MOST_TRIALS = 2048  # rows after which it is asked whether the way is worth it
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are the machine's own: where they are emulated they are slower than float32."""
-    able = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-
-
 @dataclass(frozen=True, eq=False)
 class Few:
     """Of a block of n histories, c items each: what rounded scores say and which item has the highest of the rest."""

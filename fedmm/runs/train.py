@@ -11,6 +11,7 @@ from pathlib import Path
 from fedmm.config import ExperimentConfig
 from fedmm.config.idle import idle_settings
 from fedmm.config.load import dump_toml
+from fedmm.engines.precision import require_trainable
 from fedmm.errors import FedmmError
 from fedmm.evaluation.results import Evaluation
 from fedmm.experiment import Experiment, RoundReport, TrainState
@@ -96,6 +97,7 @@ def run_training(
         begin = config if resumed is None else start_of_stopped(resumed, config)
         warm = warm_start(begin, data, observer.stage)
         experiment = Experiment.prepare(config, observer.stage, timer, data=data, warm=warm)
+        require_trainable(experiment.config, experiment.device)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in (*idle_settings(experiment.config), *experiment.notes):

@@ -30,6 +30,7 @@ INTERACTING = (
         "runtime.start_from",
     ),
     ("data.encoding",),
+    ("runtime.dtype", "runtime.precision"),
     ("data.images", "data.visual_features"),
     ("data.texts", "data.text_features"),
     (

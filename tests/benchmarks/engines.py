@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from fedmm.data.splits import make_split
 from fedmm.engines import sequential, vectorized
 from fedmm.federation.local_training import LocalTraining
 from fedmm.models.recommender import Recommender
+from fedmm.utils.devices import has_bfloat16
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream, torch_stream
 
@@ -118,6 +120,9 @@ def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray
         "sequential": lambda: list(sequential.train_cohort(local, server, clients, 1)),
         "vectorized": lambda: sum(len(block.clients) for block in vectorized.train_cohort(local, server, clients, 1)),
     }
+    if has_bfloat16(local.device):
+        rounded = replace(local, recommender=replace(local.recommender, rounded=True))
+        ways["bfloat16"] = lambda: sum(len(own.clients) for own in vectorized.train_cohort(rounded, server, clients, 1))
     if name == "backbone":
         ways = {"plain loop": lambda: plain_loop(local, server, clients), **ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -138,6 +143,8 @@ def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray
         low, high = (1000 * bound(seconds[way]) / len(clients) for bound in (min, max))
         print(f"  {way:<12}{value:7.1f} ms a client ({low:.1f} to {high:.1f})")
     print(f"  sequential / vectorized = {milliseconds['sequential'] / milliseconds['vectorized']:.2f}")
+    if "bfloat16" in milliseconds:
+        print(f"  sequential / vectorized in bfloat16 = {milliseconds['sequential'] / milliseconds['bfloat16']:.2f}")
     return milliseconds
 
 

@@ -33,6 +33,7 @@ from worlds.data_settings import (
     titles_are_read,
 )
 from worlds.federation_settings import MESSAGES, Case
+from worlds.precision_world import precision_rounds_scores
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
@@ -315,6 +316,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "runtime.device": device_is_where_parameters_are,
     "runtime.threads": threads_reach_torch,
     "runtime.engine": engine_decides_who_trains_together,
+    "runtime.precision": precision_rounds_scores,
     "runtime.block_size": block_size_bounds_the_blocks,
     "runtime.checkpoint_every": checkpoint_every_spaces_the_checkpoints,
     "runtime.output": output_is_where_the_run_is,

@@ -14,7 +14,7 @@ from fedmm.evaluation.ranking import best_items
 from fedmm.recommendation import shortlist
 from fedmm.recommendation.folded import Folded
 from fedmm.recommendation.recommend import NOBODY, rank
-from fedmm.recommendation.shortlist import Shortlist, has_bfloat16
+from fedmm.recommendation.shortlist import Shortlist
 
 SIZE, WIDTH, KEEP = 3001, 24, 3
 
@@ -108,11 +108,3 @@ def test_it_stops_where_it_rarely_helps() -> None:
     assert quick.worth_it(40)
     quick._tried, quick.num_open = 4096, 3000
     assert not quick.worth_it(40)
-
-
-def test_emulated_bfloat16_is_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_bf16": False})
-    assert not has_bfloat16(torch.device("cpu"))
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert has_bfloat16(torch.device("cpu"))
-    assert not has_bfloat16(torch.device("meta"))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmm.models.losses.softmax import Exclusions, Questions, cross_entropy, shifted
+from fedmm.models.rounding import ROUNDED
 from fedmm.models.scores import Scores, SparseScores, scaled_keys
 from fedmm.models.workspace import Workspace
 
@@ -86,7 +87,7 @@ def catalogue_loss(scores: Scores, questions: CatalogueQuestions, block: ClientB
     keys = torch.cat([scaled_keys(term) for term in products], dim=-1)
     constants = [term.constants for term in sparse]
     scales = [term.scale for term in sparse]
-    arguments = (block, questions, constants, queries, keys, *scales)
+    arguments = (block, questions, constants, scores.rounded, queries, keys, *scales)
     return cast(Tensor, _CatalogueLoss.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
@@ -99,6 +100,7 @@ class _CatalogueLoss(torch.autograd.Function):
         block: ClientBlock,
         questions: CatalogueQuestions,
         constants: Sequence[SparseScores],
+        rounded: bool,
         queries: Tensor,
         keys: Tensor,
         *scales: Tensor | None,
@@ -108,10 +110,12 @@ class _CatalogueLoss(torch.autograd.Function):
         losses = torch.empty_like(questions.row_weights[:, 0])
         into_queries, into_keys = torch.empty_like(queries), torch.empty_like(keys)
         width = max(1, LOGITS_AT_ONCE // max(1, R * keys.shape[1]))
+        kind = ROUNDED if rounded else queries.dtype
+        queries, keys = queries.to(kind), keys.to(kind)
         for begin in range(0, C, width):
             some = slice(begin, begin + width)
             own_queries, own_keys = queries[some], keys[some]
-            logits = torch.bmm(own_queries, own_keys.mT)
+            logits = torch.bmm(own_queries, own_keys.mT).to(losses.dtype)
             entries = [own.some(begin, min(begin + width, C)) for own in constants]
             for own, scale in zip(entries, scales, strict=True):
                 own.add_to(logits, None if scale is None else scale[some])
@@ -119,8 +123,13 @@ class _CatalogueLoss(torch.autograd.Function):
             for own, into in zip(entries, into_scales, strict=True):
                 if into is not None:
                     own.scale_gradient(slope, into[some])
-            torch.bmm(slope, own_keys, out=into_queries[some])
-            torch.bmm(slope.mT, own_queries, out=into_keys[some])
+            if rounded:
+                slope = slope.to(kind)
+                into_queries[some] = torch.bmm(slope, own_keys)
+                into_keys[some] = torch.bmm(slope.mT, own_queries)
+            else:
+                torch.bmm(slope, own_keys, out=into_queries[some])
+                torch.bmm(slope.mT, own_queries, out=into_keys[some])
         ctx.save_for_backward(into_queries, into_keys, *into_scales)
         return losses
 
@@ -129,8 +138,9 @@ class _CatalogueLoss(torch.autograd.Function):
         (incoming,) = outputs
         gradients = ctx.saved_tensors
         if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
-            return (None, None, None, *gradients)
+            return (None, None, None, None, *gradients)
         return (
+            None,
             None,
             None,
             None,

@@ -6,12 +6,14 @@ What all rows share (keys, scales) gets one gradient, the sum over pieces; queri
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fedmm.models.losses.softmax import Exclusions, Part, Questions
+from fedmm.models.losses.rounded import Part
+from fedmm.models.losses.softmax import Exclusions, Questions
 from fedmm.models.scores import Scores, SparseScores, Term
 from fedmm.models.workspace import Workspace
 
@@ -28,7 +30,11 @@ def in_pieces(loss: RowsLoss, scores: Scores, questions: Questions, workspace: W
     if scores.dense is not None:
         raise ValueError("only factorised scores have queries and keys")
     flat = [part for term in scores.terms for part in (term.queries, term.keys, term.scale, term.constants)]
-    return cast(Tensor, _InPieces.apply(loss, questions, workspace, *flat))  # type: ignore[no-untyped-call]
+
+    def own(piece: Scores, asked: Questions, space: Workspace) -> Tensor:
+        return loss(replace(piece, rounded=scores.rounded), asked, space)
+
+    return cast(Tensor, _InPieces.apply(own, questions, workspace, *flat))  # type: ignore[no-untyped-call]
 
 
 class _InPieces(torch.autograd.Function):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from fedmm.models.losses.rounded import AskedOf, Part, Parts, RoundedClient
 from fedmm.models.scores import Scores, SparseScores, Term
 from fedmm.models.workspace import Workspace
 
@@ -45,7 +46,7 @@ def cross_entropy(scores: Scores, questions: Questions, workspace: Workspace | N
     scores = shifted(scores, questions.offsets)
     if scores.dense is None:
         flat = [tensor for term in scores.terms for tensor in _parts(term)]
-        arguments = (questions, workspace or Workspace(), *flat)
+        arguments = (questions, workspace or Workspace(), scores.rounded, *flat)
         return cast(Tensor, _FusedCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
     logits = masked_logits(scores, questions)
     taken = logits.gather(-1, questions.targets.unsqueeze(-1)).squeeze(-1)
@@ -83,8 +84,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, questions: Questions, workspace: Workspace, *flat: Part) -> Tensor:
-        needs = ctx.needs_input_grad[2:]
+    def forward(ctx: Any, questions: Questions, workspace: Workspace, rounded: bool, *flat: Part) -> Tensor:
+        needs = ctx.needs_input_grad[3:]
         gradients = [
             workspace.take(place, t.shape, t) if isinstance(t, Tensor) and need else None
             for place, (t, need) in enumerate(zip(flat, needs, strict=True))
@@ -96,7 +97,12 @@ class _FusedCrossEntropy(torch.autograd.Function):
         for c, rows in enumerate(num_rows):
             own = [None if t is None else _of_client(t, c, place, rows) for place, t in enumerate(flat)]
             into = [None if g is None else g[c] for g in gradients]
-            losses[c] = _client_loss(_terms(own), _terms(into), [s[:rows] for s in scratch], questions, c, rows)
+            own_scratch = [s[:rows] for s in scratch]
+            if rounded:
+                client = RoundedClient(_terms(own), own_scratch[0], workspace, _asked_of(questions, c, rows))
+                losses[c] = client.loss(_terms(into))
+            else:
+                losses[c] = _client_loss(_terms(own), _terms(into), own_scratch, questions, c, rows)
         ctx.save_for_backward(*gradients)
         return losses
 
@@ -104,20 +110,16 @@ class _FusedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (incoming,) = outputs
         if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
-            return (None, None, *ctx.saved_tensors)
+            return (None, None, None, *ctx.saved_tensors)
         scaled = (None if g is None else g * incoming.view(-1, *[1] * (g.ndim - 1)) for g in ctx.saved_tensors)
-        return (None, None, *scaled)
+        return (None, None, None, *scaled)
 
 
-Part: TypeAlias = Tensor | SparseScores | None
-_Parts = Sequence[Any]  # queries, keys, scale (tensors or None) and constants (``Part``) of one term
-
-
-def _parts(term: Term) -> _Parts:
+def _parts(term: Term) -> Parts:
     return term.queries, term.keys, term.scale, term.constants
 
 
-def _terms(flat: Sequence[Part]) -> list[_Parts]:
+def _terms(flat: Sequence[Part]) -> list[Parts]:
     return [flat[i : i + 4] for i in range(0, len(flat), 4)]
 
 
@@ -129,7 +131,7 @@ def _of_client(tensor: Tensor | SparseScores, client: int, place: int, rows: int
     return tensor if place % 4 == 1 and tensor.ndim == 2 else tensor[client]
 
 
-def _needs_product(term: _Parts) -> bool:
+def _needs_product(term: Parts) -> bool:
     """Whether a term's own scores are formed apart from the sum: for their scale, but where they are sparse entries."""
     queries, _, scale, constants = term
     return scale is not None and not (queries is None and isinstance(constants, SparseScores))
@@ -145,8 +147,8 @@ def _scratch(flat: Sequence[Part], rows: int, workspace: Workspace) -> list[Tens
 
 
 def _client_loss(
-    terms: list[_Parts],
-    gradients: list[_Parts],
+    terms: list[Parts],
+    gradients: list[Parts],
     scratch: list[Tensor],
     questions: Questions,
     client: int,
@@ -176,7 +178,7 @@ def _client_loss(
     return loss
 
 
-def _write_logits(terms: list[_Parts], logits: Tensor, products: list[Tensor], rows: int) -> None:
+def _write_logits(terms: list[Parts], logits: Tensor, products: list[Tensor], rows: int) -> None:
     """sum of scale * product into ``logits``; products of scaled terms stay in ``products``: the scale needs them."""
     kept = iter(products)
     for place, (queries, keys, scale, constants) in enumerate(terms):
@@ -233,7 +235,7 @@ def _write_sparse(
 
 
 def _term_gradients(
-    slope: Tensor, weights: Tensor, term: _Parts, product: Tensor | None, into: _Parts, rows: int
+    slope: Tensor, weights: Tensor, term: Parts, product: Tensor | None, into: Parts, rows: int
 ) -> None:
     """Writes one term's gradients, given those of every row's own loss by the logits, ``slope`` [R, N], and the rows'
     ``weights`` [R, 1], which meet the queries' few columns rather than the slope's many.
@@ -263,6 +265,20 @@ def _sparse_scale_gradient(slope: Tensor, weights: Tensor, constants: SparseScor
     found = slope.view(-1).index_select(0, constants.places).mul_(constants.values)
     found.mul_(weights.view(-1).index_select(0, constants.rows))
     into.zero_().index_add_(0, constants.columns, found)
+
+
+def _asked_of(questions: Questions, client: int, rows: int) -> AskedOf:
+    """The questions of one client's first ``rows`` rows."""
+    exclusions, index = questions.exclusions, None
+    if exclusions is not None:
+        index = exclusions.index[client] if exclusions.index.ndim == 2 else exclusions.index[client, :rows]
+    return AskedOf(
+        questions.targets[client, :rows].unsqueeze(1),
+        questions.row_weights[client, :rows].unsqueeze(1),
+        None if questions.candidate_mask is None else questions.candidate_mask[client],
+        index,
+        None if exclusions is None else exclusions.rows[client, :rows],
+    )
 
 
 def _penalty(excluded: Tensor, dtype: torch.dtype) -> Tensor:
