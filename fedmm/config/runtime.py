@@ -1,0 +1,42 @@
+"""Settings of the machine's side of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedmm.config.base import Count, Positive, Section
+
+
+class RuntimeConfig(Section):
+    """The machine's side of a run."""
+
+    seed: Count = Field(0, description="seed of initialisation, cohorts and local training")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: cpu, cuda, cuda:N, mps or auto"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="type of parameters, sums and updates")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32",
+        description="what training rounds the operands of the item scores and of their gradients to; float32 rounds "
+        "nothing, auto is bfloat16 where the hardware multiplies it by itself",
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
+    engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")
+    block_size: Positive = Field(32, description="most clients trained at once by the vectorized engine")
+    checkpoint_every: Positive = Field(1, description="rounds between checkpoints")
+    start_from: Path | None = Field(
+        None, description="run to go on from with the new events of data.path: a warm start with new users and items"
+    )
+    output: Path | None = Field(None, description="run folder (default: a new one under runs/)")
+
+    @model_validator(mode="after")
+    def _rounds_float32_alone(self) -> Self:
+        if self.precision == "bfloat16" and self.dtype == "float64":
+            raise ValueError(
+                'precision "bfloat16" and dtype "float64" exclude each other: set precision "float32", '
+                'or dtype "float32"'
+            )
+        return self
