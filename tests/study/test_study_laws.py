@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm import config as config_module
-from fedmm.config import ExperimentConfig
+from fedmm.config import ExperimentConfig, private_clashes
 from fedmm.config.base import Section
 from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
@@ -180,6 +180,13 @@ def test_the_pruner_waits_for_the_longest_warmup(text: str, warmup: int, rounds:
     assert (study.largest_warmup(), study.largest_rounds()) == (warmup, rounds)
 
 
+def _named_in(tree: ast.AST, owner: str) -> set[str]:
+    """What code reads of ``owner``: by attribute, or by a name in quotes."""
+    found = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    quoted = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text.removeprefix(owner) for text in found if text.startswith(owner)} | quoted
+
+
 def test_settings_whose_values_are_tried_together_are_those_that_validators_read_together() -> None:
     """Else a combination that is not possible would be met by a trial."""
     prefixes = {"DataConfig": "data.", "ModelConfig": "model.", "FederationConfig": "federation."}
@@ -188,10 +195,13 @@ def test_settings_whose_values_are_tried_together_are_those_that_validators_read
     for name, section in inspect.getmembers(config_module, inspect.isclass):
         for validator in section.__pydantic_decorators__.model_validators if issubclass(section, Section) else ():
             tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(section, validator))))
-            found = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-            read |= {prefixes[name] + text.removeprefix("self.") for text in found if text.startswith("self.")}
+            read |= {prefixes[name] + text for text in _named_in(tree, "self.") if name in prefixes}
+    clashes = ast.parse(inspect.getsource(private_clashes))
+    under_privacy = {"federation." + name for name in _named_in(clashes, "own.")} | _named_in(clashes, "config.")
+    together = {key for group in INTERACTING for key in group}
     searchable = {key for key in read if key in ExperimentConfig().flat() and not key.startswith("evaluation.")}
-    assert searchable == {key for group in INTERACTING for key in group}
+    assert searchable <= together
+    assert together <= searchable | under_privacy
 
 
 def test_searches_replace_parameters_and_take_over_what_the_base_fixed() -> None:
