@@ -33,7 +33,11 @@ def doubts_of(raw: RawInteractions) -> list[str]:
     """
     notes = [] if raw.timestamps is None or not len(raw) else _times(raw.timestamps, raw.source)
     for role, ids, codes in (("user", raw.user_ids, raw.users), ("item", raw.item_ids, raw.items)):
-        notes += _placeholders(role, ids, codes) + _twins(role, ids)
+        texts = ids.tolist()
+        if not "".join(texts).isdigit():
+            notes += _placeholders(role, ids, codes)
+            notes += _spelled_alike(role, texts) if len(texts) <= MANY_IDS else []
+        notes += _zeros(role, texts) if len(texts) <= MANY_IDS else []
     return notes
 
 
@@ -74,23 +78,24 @@ def _placeholders(role: str, ids: NDArray[np.str_], codes: IntArray) -> list[str
     return notes
 
 
-def _twins(role: str, ids: NDArray[np.str_]) -> list[str]:
-    """A note where ids differ from another in upper and lower case or in leading zeros alone."""
-    if len(ids) > MANY_IDS:
-        return []
+def _zeros(role: str, texts: list[str]) -> list[str]:
+    """A note where ids differ from another in leading zeros alone."""
+    number = len(texts) - len({text.lstrip("0") or "0" for text in texts})
+    told = f"{number} {role} ids differ from another in leading zeros alone (7 and 07): are they the same?"
+    return [told] if number else []
+
+
+def _spelled_alike(role: str, texts: list[str]) -> list[str]:
+    """Notes where ids differ from another in their spelling alone, or stand in quotes."""
     notes = []
-    folded = [text.lower() for text in ids.tolist()]
-    if (number := len(ids) - len(set(folded))) > max(1, TWINS * len(ids)):
+    number = len(texts) - len({text.lower() for text in texts})
+    if number > max(1, TWINS * len(texts)):
         notes.append(f"{number} {role} ids differ from another in upper and lower case alone: are they the same?")
-    composed = {unicodedata.normalize("NFC", text) for text in ids.tolist()}
-    if number := len(ids) - len(composed):
+    if number := len(texts) - len({unicodedata.normalize("NFC", text) for text in texts}):
         notes.append(
             f"{number} {role} ids differ from another in how their letters are put together alone (Unicode NFC and "
             "NFD): are they the same?"
         )
-    if len(ids) and all(len(text) > 1 and text[0] == text[-1] in "'`" for text in ids.tolist()):
-        notes.append(f"every {role} id is read with its quotes ({ids[0]}): are they part of it?")
-    stripped = {text.lstrip("0") or "0" for text in ids.tolist()}
-    if number := len(ids) - len(stripped):
-        notes.append(f"{number} {role} ids differ from another in leading zeros alone (7 and 07): are they the same?")
+    if texts and all(len(text) > 1 and text[0] == text[-1] in "'`" for text in texts):
+        notes.append(f"every {role} id is read with its quotes ({texts[0]}): are they part of it?")
     return notes

@@ -133,7 +133,9 @@ def _read(path: Path, layout: Layout, columns: _Columns) -> _Columns:
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for piece in _whole_lines(path, layout.has_header):
-            if b"\r" in piece or (b'"' in piece and not layout.quoted) or (header and header in b"\n" + piece):
+            if b"\r" in piece or (b'"' in piece and not layout.quoted):
+                raise NotPlainError
+            if header and (header in piece or piece.startswith(header[1:])):
                 raise NotPlainError
             seen += len(piece)
             num_rows = piece.count(b"\n") + (not piece.endswith(b"\n"))
