@@ -19,8 +19,8 @@ def time_histogram(times: FloatArray, unit: float | None) -> list[tuple[str, int
 
     >>> time_histogram(np.array([978_307_200.0, 978_310_800.0, 978_310_801.0]), 1.0)
     [('2001-01-01 00', 1), ('2001-01-01 01', 2)]
-    >>> time_histogram(np.array([0.0, 1.0, 9.0]), None)[:2]
-    [('0-0.9', 1), ('0.9-1.8', 1)]
+    >>> time_histogram(np.array([0.0, 1.0, 20.0]), None)[:2]
+    [('0-2', 2), ('2-4', 0)]
     """
     if not len(times):
         return []
@@ -43,6 +43,9 @@ def _equal(times: FloatArray) -> list[tuple[str, int]]:
     low, high = float(times.min()), float(times.max())
     if low == high:
         return [(f"{low:.6g}", len(times))]
+    if high - low < MOST and not np.any(times % 1.0):
+        values = (times - low).astype(np.int64)
+        return _counted([f"{low + step:.6g}" for step in range(int(high - low) + 1)], values)
     counts, edges = np.histogram(times, PLAIN)
     labels = [f"{begin:.6g}-{end:.6g}" for begin, end in pairwise(edges)]
     return list(zip(labels, counts.tolist(), strict=True))

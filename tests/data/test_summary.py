@@ -129,4 +129,5 @@ def test_periods_hold_all_events_once_and_are_few(unit: float, begin: int, span:
 def test_times_that_are_no_dates_lie_in_groups_of_one_width() -> None:
     assert time_histogram(np.arange(100.0), None) == [(f"{9.9 * n:.6g}-{9.9 * (n + 1):.6g}", 10) for n in range(10)]
     assert time_histogram(np.array([3.0, 3.0]), None) == [("3", 2)]
+    assert time_histogram(np.array([3.0, 1.0, 3.0]), None) == [("1", 1), ("2", 0), ("3", 2)]
     assert time_histogram(np.zeros(0), None) == []
