@@ -190,14 +190,20 @@ def _named_in(tree: ast.AST, owner: str) -> set[str]:
 def test_settings_whose_values_are_tried_together_are_those_that_validators_read_together() -> None:
     """Else a combination that is not possible would be met by a trial."""
     prefixes = {"DataConfig": "data.", "ModelConfig": "model.", "FederationConfig": "federation."}
-    prefixes |= {"EvaluationConfig": "evaluation.", "ExperimentConfig": ""}
+    prefixes |= {
+        "EvaluationConfig": "evaluation.",
+        "RuntimeConfig": "runtime.",
+        "ExperimentConfig": "",
+        "PrivacyConfig": "privacy.",
+    }
     read: set[str] = set()
     for name, section in inspect.getmembers(config_module, inspect.isclass):
         validators = section.__pydantic_decorators__.model_validators if issubclass(section, Section) else {}
         refusing = [validator for validator, own in validators.items() if own.info.mode == "after"]
         for validator in refusing:
             tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(section, validator))))
-            read |= {prefixes[name] + text for text in _named_in(tree, "self.") if name in prefixes}
+            named = {text for text in _named_in(tree, "self.") if text.partition(".")[0] in section.model_fields}
+            read |= {prefixes[name] + text for text in named}
     clashes = ast.parse(inspect.getsource(private_clashes))
     under_privacy = {"federation." + name for name in _named_in(clashes, "own.")} | _named_in(clashes, "config.")
     together = {key for group in INTERACTING for key in group}
