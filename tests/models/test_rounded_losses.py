@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from test_losses import gradients, plain_losses, trained_tensors, worlds
 
+from fedmm.models.losses import pieces
 from fedmm.models.losses.batched import CatalogueQuestions, catalogue_cross_entropy
 from fedmm.models.losses.softmax import Questions, cross_entropy
 from fedmm.models.rounding import UNIT, product
 from fedmm.models.scores import Scores, Term
+from fedmm.models.workspace import Workspace
 from fedmm.utils.seeding import torch_stream
 
 MANY = (1 + UNIT) ** 4  # four roundings on top of each other
@@ -109,3 +111,17 @@ def test_shared_keys_are_differentiated_for_all_clients_together():
     for exact, rounded in zip(*ways, strict=True):
         assert rounded.shape == exact.shape
         torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+
+
+def test_pieces_of_many_rows_round_alike(monkeypatch):
+    """Pooled training forms some rows' logits at a time."""
+    monkeypatch.setattr(pieces, "LOGITS_AT_ONCE", 16)
+    queries, keys = some(1, 5, 3).requires_grad_(), some(1, 8, 3).requires_grad_()
+    questions = Questions(torch.full((1, 5), 3), torch.full((1, 5), 0.2))
+    scores = Scores((Term(queries, keys),), rounded=True)
+    whole = cross_entropy(scores, questions)
+    apart = pieces.in_pieces(cross_entropy, scores, questions, Workspace())
+    torch.testing.assert_close(apart, whole, rtol=1e-5, atol=1e-6)
+    for found, own in zip(*(gradients(losses, [queries, keys]) for losses in (apart, whole)), strict=True):
+        torch.testing.assert_close(found, own, rtol=2 * UNIT, atol=2 * UNIT)
+    assert not torch.equal(whole, cross_entropy(Scores(scores.terms), questions))
