@@ -14,6 +14,7 @@ from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.terms import Terms, digest_of, terms_of
 
+SAID_EVERY = 60.0  # seconds
 Facts = dict[str, dict[str, int]]  # by silo: users, trainable, events
 
 
@@ -142,13 +143,16 @@ class Members:
     ) -> dict[str, Message]:
         """Answers until they are enough; ``again`` is done before who is missing is asked again."""
         found: dict[str, Message] = {}
+        said = 0.0
         while True:
             missing = {node: own for node, own in requests.items() if node not in found}
             found |= self.conversation.ask(missing, accept, self.options.deadline)
             if enough(set(found)):
                 return found
-            self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
-            self.tell(f"{len(found)} of {len(requests)} silos have answered: waiting for more")
+            if time.monotonic() - said > SAID_EVERY:
+                self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
+                self.tell(f"{len(found)} of {len(requests)} silos have answered: waiting for more")
+                said = time.monotonic()
             time.sleep(self.options.wait)
             again()
 

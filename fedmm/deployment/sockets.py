@@ -6,6 +6,7 @@ a silo needs no open port. One thread a connection reads answers; whoever speaks
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import secrets
@@ -27,6 +28,7 @@ GREETING_SECONDS = 10.0
 MOST_GREETING = 10_000
 MOST_WAITING = 4  # answers of one silo that wait to be read
 POLL_SECONDS = 0.2
+WELCOME, REFUSED = b"welcome", b"refused"
 _GONE = b""
 
 
@@ -80,6 +82,7 @@ class SocketTransport:
             lines = list(self._lines.values())
         for line in lines:
             quiet_close(line.stream)
+            line.room.release()  # whoever waits for room finds the line closed
         for thread in self._threads:
             thread.join(GREETING_SECONDS)
 
@@ -152,6 +155,9 @@ class SocketTransport:
                 line.room.acquire()  # who sends without being asked waits until the others have been read
                 self._answers.put((line, receive_frame(stream)))
         except RefusedError as error:
+            if line is None:
+                with contextlib.suppress(OSError):
+                    send_frame(stream, REFUSED)
             self.events.add("refused", address=address, node=line.node if line else "", why=str(error)[:200])
         except (OSError, EOFError) as error:
             if line is None and not self._closing:
@@ -175,7 +181,7 @@ class SocketTransport:
         said = json.loads(self.seal.open(answer, node))
         if said != {"node": node, "drawn": drawn}:
             raise RefusedError(f"a greeting of {node!r} that was not made for this connection.")
-        send_frame(stream, b"welcome")
+        send_frame(stream, WELCOME)
         return node
 
     def _enter(self, line: Line) -> None:
@@ -214,16 +220,18 @@ def connect(
             raise RefusedError(f"{host}:{port} speaks another version of fedmm's protocol.", "Use one on both sides.")
         said = json.dumps({"node": node, "drawn": greeting["drawn"]}).encode()
         send_frame(stream, seal.close(said))
-        if receive_frame(stream, MOST_GREETING) != b"welcome":
-            raise RefusedError(f"{host}:{port} did not let {node!r} in.")
+        if receive_frame(stream, MOST_GREETING) != WELCOME:
+            remedy = "Its key must be among those that the server knows (nodes/)."
+            raise RefusedError(f"{host}:{port} did not let {node!r} in.", remedy)
     except ssl.SSLError:  # which is a ValueError where a certificate is wrong
         quiet_close(stream)
         raise
-    except (ValueError, KeyError, EOFError):
+    except EOFError:
         quiet_close(stream)
-        raise RefusedError(
-            f"{host}:{port} did not let {node!r} in.", "Its key must be among those that the server knows (nodes/)."
-        ) from None
+        raise ConnectionError(f"{host}:{port} closed the connection") from None
+    except (ValueError, KeyError):
+        quiet_close(stream)
+        raise RefusedError(f"{host}:{port} is no server of fedmm.", "Give the address that lead prints.") from None
     except BaseException:
         quiet_close(stream)
         raise
