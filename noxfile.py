@@ -77,6 +77,13 @@ def documents(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """The engine cluster on a Ray of this machine, by 1, 2 and 4 workers, one of which is killed: the same bits."""
+    session.install(*CONSTRAINTS, ".[test,cluster]")
+    session.run("pytest", "-n", "0", "tests/oracles/ray_engine.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Builds the wheel, installs it elsewhere and trains with it outside the checkout."""
     session.install(*CONSTRAINTS, "build")

@@ -45,6 +45,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "mlflow": r"fedmm/(tracking/\w+|portable/pyfunc_script)\.py",
     "optuna": r"fedmm/tuning/\w+\.py",
+    "ray": r"fedmm/engines/cluster\.py",
     "filelock": r"fedmm/utils/locks\.py",
     "matplotlib": r"fedmm/(\w+/\w*figures\w*|drawing/panels)\.py",
 }

@@ -24,7 +24,13 @@ class RuntimeConfig(Section):
         "nothing, auto is bfloat16 where the hardware multiplies it by itself",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
-    engine: Literal["vectorized", "sequential"] = Field("vectorized", description="how a cohort is trained")
+    engine: Literal["vectorized", "sequential", "cluster"] = Field(
+        "vectorized", description="how a cohort is trained; cluster: the vectorized engine's blocks by workers of Ray"
+    )
+    workers: Count = Field(0, description="workers of the engine cluster; 0 = as many as it has processors")
+    ray_address: str | None = Field(
+        None, description="address of the Ray cluster, such as auto (unset: one of this machine, for this run)"
+    )
     block_size: Positive = Field(32, description="most clients trained at once by the vectorized engine")
     checkpoint_every: Positive = Field(1, description="rounds between checkpoints")
     start_from: Path | None = Field(
@@ -39,4 +45,11 @@ class RuntimeConfig(Section):
                 'precision "bfloat16" and dtype "float64" exclude each other: set precision "float32", '
                 'or dtype "float32"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_are_of_a_cluster(self) -> Self:
+        for name, value in (("workers", self.workers), ("ray_address", self.ray_address)):
+            if value and self.engine != "cluster":
+                raise ValueError(f'{name} {value} has no effect on engine "{self.engine}": set engine "cluster"')
         return self

@@ -320,7 +320,16 @@ class ExperimentConfig(Section):
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-UNDIGESTED = frozenset({"data.titles", "runtime.output", "runtime.checkpoint_every", "runtime.threads"})
+UNDIGESTED = frozenset(
+    {
+        "data.titles",
+        "runtime.output",
+        "runtime.checkpoint_every",
+        "runtime.threads",
+        "runtime.workers",
+        "runtime.ray_address",
+    }
+)
 # Settings that came later, with what gives the numbers of before: the digest leaves them out while they have it, so
 # that runs and studies of before keep their digests. Where the data choose (``federation.data_rules``) the open value
 # is left out as well: a run has what was chosen among its settings.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from scipy.sparse import csr_matrix
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.deployment.catalogue import Catalogue
-from fedmm.engines import sequential, vectorized
+from fedmm.engines import build
 from fedmm.engines.precision import require_trainable, rounding, with_precision
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine
@@ -41,9 +39,7 @@ def engine_of(config: ExperimentConfig) -> Engine:
     device = choose_device(config.runtime.device)
     config, _ = with_precision(config, device)
     require_trainable(config, device)
-    engine: Engine = functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)
-    if config.runtime.engine == "sequential":
-        engine = sequential.train_cohort
+    engine = build.engine_of(config)
     return rounding(engine) if config.runtime.precision == "bfloat16" else engine
 
 

@@ -32,6 +32,7 @@ from fedmm.evaluation.model_scorer import model_scorer, with_additions
 from fedmm.evaluation.ranking import Scorer
 from fedmm.federation import scaffold
 from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.rounds import Engine
 from fedmm.models.recommender import Recommender
 from fedmm.models.succession import Succession
 from fedmm.utils.files import write_atomically
@@ -66,6 +67,7 @@ class Begun:
     shapes: Expected  # of the model's parameters
     store: StateStore
     federation: str  # its name
+    engine: Engine
 
 
 @dataclass(eq=False)
@@ -220,7 +222,7 @@ class Silo:
         self._states = store.load()
         self._begun = Begun(
             digest, config, base, local, tensors["popularity"].numpy(), succession_of(config, counts),
-            parameter_shapes(local.recommender, local.dtype), store, federation,
+            parameter_shapes(local.recommender, local.dtype), store, federation, engine_of(config),
         )  # fmt: skip
         if keep:
             self._keep(BEGIN_FILE, header, tensors)
@@ -240,9 +242,7 @@ class Silo:
         states = self._states.before(request.round, whole(request.body, "counted"))
         params = _on_device(_part(tensors, PARAMS), local)
         control = _on_device(scaffold.unnamed(tensors), local)
-        found = sums.trained_sums(
-            local, engine_of(begun.config), params, clients, request.round, states.settled, control
-        )
+        found = sums.trained_sums(local, begun.engine, params, clients, request.round, states.settled, control)
         self._states = states.after(request.round, found.kept)
         begun.store.save(self._states)  # before anyone hears of it
         self.tell(f"round {request.round}: trained {len(clients)} of {len(self._offered.data.user_ids)} users")

@@ -10,6 +10,7 @@ import torch
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Split
 from fedmm.engines import sequential, vectorized
+from fedmm.engines.cluster import ClusterEngine
 from fedmm.errors import DataError
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.local_training import LocalTraining
@@ -41,11 +42,14 @@ def build_federation(
     federated = config.federation.mode == "federated"
     everyone = config.privacy.on and config.privacy.cohorts == "all"
     size = cohort_size(config.federation, len(clients)) if federated and not everyone else len(clients)
-    federation = Federation(own, local, clients, size, _engine(config), config.runtime.seed)
+    federation = Federation(own, local, clients, size, engine_of(config), config.runtime.seed)
     return with_plan(federation, config, split.train, split.num_items)
 
 
-def _engine(config: ExperimentConfig) -> Engine:
+def engine_of(config: ExperimentConfig) -> Engine:
+    """How a cohort is trained, by the settings."""
     if config.runtime.engine == "sequential":
         return sequential.train_cohort
+    if config.runtime.engine == "cluster":
+        return ClusterEngine(config.runtime.block_size, config.runtime.workers, config.runtime.ray_address)
     return functools.partial(vectorized.train_cohort, block_size=config.runtime.block_size)

@@ -1,5 +1,5 @@
-"""The engine for several machines: blocks of clients go to workers of Ray and come back in order (Moritz et al., *Ray: A
-Distributed Framework for Emerging AI Applications*, OSDI 2018).
+"""The engine for several machines: blocks of clients go to workers of Ray and come back in order (Moritz et al., *Ray:
+A Distributed Framework for Emerging AI Applications*, OSDI 2018).
 
 Blocks are those of the vectorized engine, whatever the number of workers, each is trained by one thread, and their
 updates are added in the blocks' order: any number of workers gives the same bits as one process with one thread.
@@ -58,7 +58,7 @@ class ClusterEngine:
     block_size: int
     workers: int = 0
     address: str | None = None
-    _held: tuple[Ragged, list[Any]] | None = field(default=None)
+    _held: tuple[Ragged, list[Any], Any] | None = field(default=None)  # the last: what new workers are started with
 
     def __call__(
         self, local: LocalTraining, params: Params, cohort: IntArray, round_number: int
@@ -85,14 +85,14 @@ class ClusterEngine:
             number = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
             kind = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Worker)
             whole = ray.put(replace(local, clients=NO_STATES, control={}))
-            self._held = local.train, [kind.remote(whole) for _ in range(number)]
+            self._held = local.train, [kind.remote(whole) for _ in range(number)], whole
         return self._held[1]
 
     def _connect(self, ray: Any) -> None:
         quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
         if self.address is None:
-            number = self.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.workers
-            ray.init(num_cpus=number or os.cpu_count(), **quiet)
+            own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            ray.init(num_cpus=self.workers or own, **quiet)
             return
         try:
             ray.init(address=self.address, log_to_driver=False, configure_logging=False)

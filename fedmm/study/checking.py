@@ -16,6 +16,7 @@ from fedmm.study.values import build
 # Settings that validators of the configuration read together; their values are tried in all combinations. What two
 # validators share joins their settings in one group: a group is built on the base without the others' values.
 INTERACTING = (
+    ("runtime.engine", "runtime.workers", "runtime.ray_address"),
     ("data.columns", "data.user_column", "data.item_column", "data.rating_column", "data.timestamp_column"),
     (
         "data.path",

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fedmm.config import UNDIGESTED, ExperimentConfig
 from fedmm.config.describe import known_settings
 from fedmm.config.load import dump_toml, load_config
+from fedmm.engines.build import engine_of
 from fedmm.errors import CheckpointError, ConfigError
 from fedmm.experiment import Experiment, choose_device
 from fedmm.models.sasrec import ITEM_TABLE
@@ -271,6 +272,14 @@ def engine_decides_who_trains_together(world: Path, tmp_path: Path, monkeypatch:
     assert num_blocks(world, {"runtime.engine": "vectorized"}) < NUM_USERS / 2
 
 
+def reaches_the_cluster(name: str, value: object) -> Observation:
+    def observe(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = settings_of(world, {"runtime.engine": "cluster", f"runtime.{name}": value})
+        assert getattr(engine_of(settings), name.removeprefix("ray_")) == value
+
+    return observe
+
+
 def block_size_bounds_the_blocks(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert num_blocks(world, {"runtime.block_size": 1}) == NUM_USERS
     assert num_blocks(world, {"runtime.block_size": 2}) >= NUM_USERS / 2
@@ -317,6 +326,8 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "runtime.threads": threads_reach_torch,
     "runtime.engine": engine_decides_who_trains_together,
     "runtime.precision": precision_rounds_scores,
+    "runtime.workers": reaches_the_cluster("workers", 3),
+    "runtime.ray_address": reaches_the_cluster("ray_address", "10.0.0.1:6379"),
     "runtime.block_size": block_size_bounds_the_blocks,
     "runtime.checkpoint_every": checkpoint_every_spaces_the_checkpoints,
     "runtime.output": output_is_where_the_run_is,
@@ -340,15 +351,17 @@ def test_every_setting_is_proved_to_have_an_effect() -> None:
 
 
 def test_where_and_how_often_a_run_is_kept_is_not_in_its_digest(world: Path) -> None:
-    base = settings_of(world, {})
+    cluster = {"runtime.engine": "cluster"}  # beside which all of them may be set
+    base = settings_of(world, cluster)
     others = {
         "tracking.enabled": True, "tracking.uri": "sqlite:///x.db", "tracking.experiment": "x",
         "tracking.run_name": "x", "tracking.log_model": False,
         "data.titles": "x.csv", "runtime.output": "x", "runtime.checkpoint_every": 3, "runtime.threads": 2,
+        "runtime.workers": 2, "runtime.ray_address": "auto",
     }  # fmt: skip
     assert {key for key in others if not key.startswith("tracking.")} == UNDIGESTED
     assert {key for key in base.flat() if key.startswith("tracking.")} < others.keys()
-    assert all(settings_of(world, {key: value}).digest == base.digest for key, value in others.items())
+    assert all(settings_of(world, {**cluster, key: value}).digest == base.digest for key, value in others.items())
 
 
 def test_the_settings_a_run_writes_are_its_own(world: Path, tmp_path: Path) -> None:
