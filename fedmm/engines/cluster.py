@@ -10,6 +10,7 @@ pure function of what it is given.
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.utils.params import Params
 
 AHEAD = 3  # blocks that wait at each worker or have come back and wait their turn
+PROBE_SECONDS = 5.0
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -94,9 +96,12 @@ class ClusterEngine:
             own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             ray.init(num_cpus=self.workers or own, **quiet)
             return
+        host, _, port = self.address.rpartition(":")
         try:
+            if host and port.isdecimal() and "//" not in host:  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), PROBE_SECONDS).close()
             ray.init(address=self.address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ConfigError(
                 f"The cluster at runtime.ray_address {self.address!r} cannot be reached ({first}).",
