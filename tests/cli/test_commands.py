@@ -66,7 +66,7 @@ def test_every_flag_sets_its_setting(run) -> None:
             )
             typed, expected = [flag.name, value], PROTOCOLS.get(value, value)
         own = ["--data", "own.csv"]
-        beside = {"--scoring": ["--experts", "memory"], "--start-from": own}
+        beside = {"--scoring": ["--experts", "memory"], "--start-from": own, "--ray-address": ["--engine", "cluster"]}
         more = (
             own if flag.key in {"data.split", "data.validation", "data.test", "data.sql"} else beside.get(flag.name, [])
         )
@@ -76,7 +76,7 @@ def test_every_flag_sets_its_setting(run) -> None:
         assert str(shown[flag.key]) == str(list(expected) if isinstance(expected, tuple) else expected)
         changed = {key for key, own in ExperimentConfig().flat().items() if own != shown[key]}
         changed -= {"model.gate_start"} if flag.key == "model.gating_init" else set()  # "given", by naming it
-        assert changed <= {flag.key, *(["model.experts", "data.path", "data.split"] if more else [])}
+        assert changed <= {flag.key, *(["model.experts", "runtime.engine", "data.path", "data.split"] if more else [])}
 
 
 def test_layers_reach_the_run_in_their_order(run, fake_runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
