@@ -29,7 +29,8 @@ def build_federation(
     if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
         own = own.model_copy(update={"exclude_seen": False})
     own = private_federation(own, config, experts=bool(recommender.experts))
-    recommender = replace(recommender, rounded=config.runtime.precision == "bfloat16")
+    if config.runtime.precision == "bfloat16":
+        recommender = replace(recommender, rounded=True)
     local = LocalTraining.build(recommender, own, split.train, config.runtime.seed, dtype, device)
     clients = local.windows.trainable
     if not len(clients):
