@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 SIZES = (1.0, 1e3, 1e6, 1e9)
 BAND = (3e8, 4.2e9)  # seconds: from 1979 to 2103; a thousand times more in milliseconds, and so on
+FEW = 1e4  # a smaller number is no moment, and may be a rating
 MOST = 0.9  # of the rows: what so many are is the rule
 PLACEHOLDERS = frozenset(
     {"-1", "-", "?", "unknown", "anonymous", "anon", "guest", "undefined", "none", "missing", "(not set)", "not set",
@@ -31,6 +32,8 @@ def doubts_of(raw: RawInteractions) -> list[str]:
 
     Raises DataError where times are in two units, which no order survives.
     """
+    if raw.timestamps is not None and raw.ratings is not None and len(raw):
+        _refuse_swapped(raw.timestamps, raw.ratings, raw.source)
     notes = [] if raw.timestamps is None or not len(raw) else _times(raw.timestamps, raw.source)
     for role, ids, codes in (("user", raw.user_ids, raw.users), ("item", raw.item_ids, raw.items)):
         texts = ids.tolist()
@@ -41,10 +44,28 @@ def doubts_of(raw: RawInteractions) -> list[str]:
     return notes
 
 
+def _refuse_swapped(times: FloatArray, ratings: FloatArray, source: str) -> None:
+    """Raises DataError where the ratings are moments and the times are none."""
+    known = ratings[np.isfinite(ratings)]
+    if not len(known) or float(np.abs(times).max()) >= FEW:
+        return
+    low, high = float(known.min()), float(known.max())
+    if any(BAND[0] * unit <= low and high < BAND[1] * unit for unit in SIZES):
+        raise DataError(
+            f"{source}: the ratings are moments (such as {low:.15g}) and the timestamps are none ({times[0]:.15g}).",
+            "Say which column is which: --set data.rating_column=NAME --set data.timestamp_column=NAME",
+        )
+
+
 def _times(times: FloatArray, source: str) -> list[str]:
     low, high = float(times.min()), float(times.max())
     if high <= BAND[0] or any(BAND[0] * unit <= low and high < BAND[1] * unit for unit in SIZES):
         return []
+    if low >= BAND[1] * SIZES[-1]:
+        return [
+            f"the timestamps (such as {low:.6g}) are no moments in any unit, and so large that those near each other "
+            "are one: their order is lost"
+        ]
     bands = [(times >= BAND[0] * unit) & (times < BAND[1] * unit) for unit in SIZES]
     counts = [int(band.sum()) for band in bands]
     if sum(counts) < MOST * len(times):

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedmm.config import DataConfig
@@ -56,6 +58,8 @@ REFUSED = {  # name -> content, what the error says, what the remedy says
         "lies within its 'properties'", "flat object",
     ),
     "truth.jsonl": (rows(lambda u, i, t: json.dumps({"user_id": True, "item": i})), "'user_id' is true or", "another"),
+    "a field twice.jsonl": (rows(lambda u, i, t: f'{{"user": "{u}", "item": 1, "item": 2}}'), "'item' twice", "one"),
+    "a table of a page.csv": ("<table><tr><td>user</td></tr></table>", "a web page", "fetch"),
     "UTF-16 without a mark.csv": (BASE.encode("utf-16-le"), "is utf-16-le text", "data.encoding=utf-16-le"),
     "UTF-16 turned.csv": (BASE.encode("utf-16-be"), "is utf-16-be text", "data.encoding=utf-16-be"),
     "UTF-32 without a mark.csv": (BASE.encode("utf-32-le"), "is utf-32-le text", "data.encoding=utf-32-le"),
@@ -103,3 +107,38 @@ def test_ids_that_only_look_alike_are_told(name: str, tmp_path: Path) -> None:
 def test_marks_of_direction_around_an_id_are_no_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text(BASE.replace("u1,", "\u202eu1\u200f,", 2), encoding="utf-8")
     assert read_interactions(tmp_path / "own.csv", DataConfig()).user_ids.tolist() == [f"u{n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("form", ["end to end", "over lines", "commas", "one a line"])
+def test_objects_however_they_stand_are_rows(form: str, tmp_path: Path) -> None:
+    objects = [json.dumps({"user": u, "item": i, "timestamp": t}, indent=1 if form == "over lines" else None)
+               for u, i, t in EVENTS]  # fmt: skip
+    (tmp_path / "own.json").write_text(
+        "\n" * (form != "one a line") + {"end to end": "", "commas": ",\n"}.get(form, "\n").join(objects)
+    )
+    raw = read_interactions(tmp_path / "own.json", DataConfig())
+    assert raw.timestamps is not None
+    assert list(zip(raw.user_ids[raw.users], raw.item_ids[raw.items], raw.timestamps, strict=True)) == EVENTS
+    assert ("end to end" in raw.notes[0]) == (form != "one a line")
+
+
+def test_objects_that_break_off_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text('{"user": 1,\n"item": 2}\n{"user": 1')
+    with pytest.raises(DataError, match="not JSON"):
+        read_interactions(tmp_path / "own.json", DataConfig())
+
+
+def test_ratings_that_are_moments_beside_times_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(rows(lambda u, i, t: f"{u},{i},{t},{t % 5 + 1}", "user,item,rating,timestamp\n"))
+    raw = read_interactions(tmp_path / "own.csv", DataConfig())
+    with pytest.raises(DataError, match=r"ratings are moments \(such as 1500000000\)"):
+        doubts_of(raw)
+    assert not doubts_of(replace(raw, timestamps=raw.ratings))
+    assert not doubts_of(replace(raw, ratings=raw.timestamps))
+    assert not doubts_of(replace(raw, ratings=np.full(len(raw), np.nan)))
+
+
+def test_times_too_large_to_be_told_apart_are_told(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(rows(lambda u, i, t: f"{u},{i},{10**20 + t}", "user,item,timestamp\n"))
+    (note,) = doubts_of(read_interactions(tmp_path / "own.csv", DataConfig()))
+    assert "no moments in any unit" in note

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedmm.errors import DataError
 
-WEB = (b"<!doctype html", b"<html", b"<?xml", b"<head")
+WEB = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<table")
 BEGINNINGS = {
     b"%PDF": ("a PDF", "Export the table as CSV."),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "Save the sheet as CSV."),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from fedmm.errors import DataError
 
 IDS = frozenset(name for role in ("user", "item") for name in SYNONYMS[role])
 FEWEST_FIELDS = 2  # of a row: user and item
+SAMPLE = 100  # lines whose fields are looked at one by one
+BETWEEN = re.compile(r"[\s,]*")
 NESTED = "Keep one flat object an interaction: user, item, timestamp."
 
 
@@ -72,8 +76,10 @@ def _entries(text: str, path: Path) -> tuple[list[tuple[str, dict[str, Any]]], s
     if text.lstrip().startswith("["):
         return _array(text, path), "a JSON array"
     try:
-        whole = json.loads(text)
+        whole = json.loads(text, object_pairs_hook=_once(path))
     except ValueError:
+        if (entries := _end_to_end(text, path)) is not None:
+            return entries, "JSON objects end to end"
         return _lines(text, path), "JSON lines"
     arrays = {name: value for name, value in whole.items() if isinstance(value, list) and value and _rows(value)}
     if len(arrays) == 1:
@@ -93,13 +99,51 @@ def _flat(value: Any) -> Any:
     return value
 
 
+def _once(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Makes an object of its fields; raises DataError where one stands twice, as the last would be taken without a
+    word."""
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{path}: an object has the field {twice!r} twice.", "Keep one of them in each object.")
+        return found
+
+    return made
+
+
+def _end_to_end(text: str, path: Path) -> list[tuple[str, dict[str, Any]]] | None:
+    """Objects that go on over lines, or stand in one, with commas between or none; None where lines hold one each, or
+    another thing is among them."""
+    decoder, found = json.JSONDecoder(object_pairs_hook=_once(path)), list[tuple[str, dict[str, Any]]]()
+    first = text.lstrip().partition("\n")[0].rstrip()
+    try:
+        json.loads(first)
+        return None
+    except ValueError:
+        pass
+    place = len(text) - len(text.lstrip())
+    while place < len(text):
+        try:
+            entry, end = decoder.raw_decode(text, place)
+        except ValueError:
+            return None
+        if not isinstance(entry, dict):
+            return None
+        found.append((f"entry {len(found) + 1}", entry))
+        place = BETWEEN.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing as well
+    return found
+
+
 def _lines(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    found = []
+    found, once = [], _once(path)
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, object_pairs_hook=once if number <= SAMPLE else None)
         except ValueError as error:
             if is_python(line):
                 raise DataError(
