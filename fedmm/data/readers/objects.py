@@ -78,8 +78,8 @@ def _entries(text: str, path: Path) -> tuple[list[tuple[str, dict[str, Any]]], s
     try:
         whole = json.loads(text, object_pairs_hook=_once(path))
     except ValueError:
-        if (entries := _end_to_end(text, path)) is not None:
-            return entries, "JSON objects end to end"
+        if (apart := _end_to_end(text, path)) is not None:
+            return apart, "JSON objects end to end"
         return _lines(text, path), "JSON lines"
     arrays = {name: value for name, value in whole.items() if isinstance(value, list) and value and _rows(value)}
     if len(arrays) == 1:
