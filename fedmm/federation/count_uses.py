@@ -11,7 +11,7 @@ from fedmm.data.types import Ragged
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
 from fedmm.models.kinship import Kinship
-from fedmm.models.succession import Succession
+from fedmm.models.succession import Succession, is_sparse
 
 
 def count_sums(config: ExperimentConfig, train: Ragged, num_items: int) -> CountSums:
@@ -58,7 +58,6 @@ def count_notes(given: ExperimentConfig, config: ExperimentConfig, sums: CountSu
         yield sums.note
     weight = config.model.succession
     if weight and given.model.succession is None:
-        yield (
-            f"what followed recent items is added to the scores at weight {weight:g}: histories are short "
-            f"for {sums.num_items:,} items (model.succession)"
-        )
+        short = is_sparse(sums.train, sums.num_items)
+        why = f"histories are short for {sums.num_items:,} items" if short else f"there are {sums.num_items:,} items"
+        yield f"what followed recent items is added to the scores at weight {weight:g}: {why} (model.succession)"

@@ -27,7 +27,9 @@ DECAY = 0.8  # weight of each beside the one after it
 SOFTENING = 0.1  # A_0 as a share of K's mean entry
 SHORT_HISTORY = 20  # items; where the median training history is no longer and items are many, scores are added
 MANY_ITEMS = 5000
-WEIGHT = 6.0  # by default
+WEIGHT = 6.0  # there, by default
+SOME_ITEMS = 1000  # and more: counts then know what a model trained for long does not
+LESSER_WEIGHT = 3.0  # there, by default, where histories are longer or items fewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +63,10 @@ class Succession:
 
 def default_weight(train: Ragged, num_items: int) -> float:
     """w where none is set: ``WEIGHT`` where items are many and training histories short, so that counts know more than
-    a model learns from them, else 0."""
-    return WEIGHT if is_sparse(train, num_items) else 0.0
+    a model learns from them; ``LESSER_WEIGHT`` from ``SOME_ITEMS`` items on; else 0."""
+    if is_sparse(train, num_items):
+        return WEIGHT
+    return LESSER_WEIGHT if num_items >= SOME_ITEMS else 0.0
 
 
 def is_sparse(train: Ragged, num_items: int) -> bool:

@@ -76,7 +76,8 @@ def measure_references(
 def num_rows(experiment: Experiment) -> int:
     """How many evaluations a report takes: the model and what stands beside it on validation and on test, and where
     there are cold items the model, its parts and popularity on these."""
-    parts = 1 + len(experiment.recommender.experts) if experiment.recommender.experts else 0
+    beside = len(experiment.recommender.experts) + len(experiment.additions)
+    parts = 1 + beside if beside else 0
     cold = 2 + parts if experiment.split.cold is not None else 0
     asked = experiment.config.evaluation.pooled_yardsticks
     pooled = len(POOLED) if pooled_wanted(asked, experiment.split.num_items) else 0

@@ -17,7 +17,15 @@ from fedmm.errors import ConfigError
 from fedmm.evaluation.model_scorer import addition_scorer, with_additions
 from fedmm.experiment import Experiment
 from fedmm.federation.ledger import counts_message_bytes
-from fedmm.models.succession import MANY_ITEMS, SHORT_HISTORY, WEIGHT, Succession, default_weight
+from fedmm.models.succession import (
+    LESSER_WEIGHT,
+    MANY_ITEMS,
+    SHORT_HISTORY,
+    SOME_ITEMS,
+    WEIGHT,
+    Succession,
+    default_weight,
+)
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.leakage import write_histories
 
@@ -77,17 +85,17 @@ def test_the_sum_lies_between_the_model_and_the_counts() -> None:
     ("num_items", "length", "expected"),
     [
         (MANY_ITEMS + 1, SHORT_HISTORY, WEIGHT),
-        (MANY_ITEMS, SHORT_HISTORY, 0.0),
-        (MANY_ITEMS + 1, SHORT_HISTORY + 1, 0.0),
+        (MANY_ITEMS, SHORT_HISTORY, LESSER_WEIGHT),
+        (MANY_ITEMS + 1, SHORT_HISTORY + 1, LESSER_WEIGHT),
+        (SOME_ITEMS, SHORT_HISTORY, LESSER_WEIGHT),
+        (SOME_ITEMS - 1, SHORT_HISTORY, 0.0),
     ],
 )
-def test_it_is_on_by_default_where_items_are_many_and_histories_short(
-    num_items: int, length: int, expected: float
-) -> None:
+def test_by_default_the_weight_goes_by_items_and_histories(num_items: int, length: int, expected: float) -> None:
     assert (
         default_weight(Ragged.from_rows([np.arange(1, length + 1)] * 3 + [np.arange(1, 2000)]), num_items) == expected
     )
-    assert default_weight(Ragged.from_rows([[], []]), num_items) == 0.0
+    assert default_weight(Ragged.from_rows([[], []]), num_items) == min(expected, LESSER_WEIGHT)
 
 
 def tree(path: Path, **model: Any) -> ExperimentConfig:
