@@ -65,7 +65,7 @@ class ModelConfig(Section):
     succession: Weight | None = Field(
         None,
         description="weight of what followed the recent items by all clients' counts, added when the model scores and "
-        "unknown to training (unset: 6 beyond 5,000 items where the median history has at most 20, else 3 from 1,000 "
+        "unknown to training (unset: 6 beyond 5,000 items where the median history has at most 20, else 2 from 1,000 "
         "items on, else 0)",
     )
     kinship: Weight | None = Field(

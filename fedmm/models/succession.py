@@ -29,7 +29,7 @@ SHORT_HISTORY = 20  # items; where the median training history is no longer and 
 MANY_ITEMS = 5000
 WEIGHT = 6.0  # there, by default
 SOME_ITEMS = 1000  # and more: counts then know what a model trained for long does not
-LESSER_WEIGHT = 3.0  # there, by default, where histories are longer or items fewer
+LESSER_WEIGHT = 2.0  # there, by default, where histories are longer or items fewer
 
 
 @dataclass(frozen=True, eq=False)

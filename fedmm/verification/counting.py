@@ -92,7 +92,7 @@ def succession(subject: Subject) -> Finding:
     short, long = Ragged.from_rows([[1] * 20, [1] * 20, [1] * 40]), Ragged.from_rows([[1] * 21, [1] * 21, [1] * 2])
     worlds = [(short, 5001), (short, 5000), (long, 5001), (long, 1000), (short, 999)]
     weights = [rule(*world) for world in worlds for rule in (default_weight, _weight_of_a_run)]
-    expected = [6.0, 6.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 0.0, 0.0]
+    expected = [6.0, 6.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0]
     gaps.append((f"default weights {weights}", 0.0 if weights == expected else math.inf))
     value, label = worst(gaps)
     return at_most(value, 1e-9, f"three histories, the whole catalogue; largest: {label}")

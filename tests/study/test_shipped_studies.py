@@ -16,7 +16,7 @@ from fedmm.study import Changes, Study, dump_study, list_studies, load_study, re
 from fedmm.study.shipped import studies_folder
 
 ROOT = Path(__file__).parents[2]
-COUNTS_OFF = {"model.succession": 0.0}  # the default that all of them were measured under
+COUNTS_OFF = {"model.succession": 0.0}  # the default that all of these were measured under
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
 MEASURED = ["benchmarks", "claims", "claims_large", "films", "frugal", "privacy", "quality", "replication"]
 VALIDATED = ["counts", "defaults", "defaults_ml100k", "parts"]

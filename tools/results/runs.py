@@ -18,6 +18,7 @@ from fedmm.runs.folder import CONFIG_FILE, RESULT_FILE
 from fedmm.utils.files import read_rounds
 
 SPLITS = ("validation", "test")
+CHOSEN = ("model.succession",)  # what was done before the data's shape chose it is told, too
 METRICS = ("full/hr_at_10", "full/ndcg_at_10", "full/hr_at_50", "uniform100/hr_at_10", "uniform100/ndcg_at_10")
 BESIDE = ("round_0", "transition_counts", "popularity", "backbone", "visual", "semantic", "transition")
 BESIDE += ("ease", "item_knn", "succession", "kinship")
@@ -121,7 +122,7 @@ def settings_of(folder: Path) -> list[str]:
     return [
         f"{key}={_typed(own[key])}"
         for key in decisive
-        if own[key] != defaults[key] and own[key] not in LATER.get(key, ())
+        if own[key] != defaults[key] and (own[key] not in LATER.get(key, ()) or key in CHOSEN)
     ]
 
 
