@@ -12,7 +12,7 @@ What a user's own history gave to the sum lies on pairs of its training items, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
@@ -53,6 +53,16 @@ class Succession:
         kernel = (diags(_power(totals, -SOURCE_POWER)) @ both @ diags(_power(totals, -TARGET_POWER))).tocsr()
         typical = float(kernel.data.mean()) if kernel.nnz else 1.0
         return cls(kernel / (SOFTENING * typical), weight)
+
+    def strongest(self, number: int) -> Succession:
+        """With the largest ``number`` entries of the kernel alone, and those as large as the least of them."""
+        if number >= self.kernel.nnz:
+            return self
+        least = np.partition(self.kernel.data, -number)[-number]
+        kept = self.kernel.copy()
+        kept.data[kept.data < least] = 0.0
+        kept.eliminate_zeros()
+        return replace(self, kernel=kept)
 
     def scores(self, histories: Ragged) -> csr_matrix:
         """s [n, V] after each of the ``histories``; what is not stored is 0."""

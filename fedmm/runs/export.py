@@ -38,6 +38,11 @@ SCRIPT = Path(graphs.__file__).parent / "on_device.py"
 LEFT_OUT = (
     "Users' personal parameters are not in it: lists are those of recommend --history. A user's own model: --user ID."
 )
+COUNTS_AN_ITEM = 20  # in a bundle, which is to be small
+CUT = (
+    f"Of the counts of what followed recent items the {COUNTS_AN_ITEM} largest an item are in it, so lists differ from "
+    "those of recommend; --format onnx keeps all."
+)
 Tell = Callable[[str], None]
 
 
@@ -81,6 +86,7 @@ def export_model(
     """Writes ``model`` in one of ``FORMATS`` to ``path``, a folder for mlflow and the bundle, else a file.
 
     ``weights`` are float32, bfloat16 or int8 (by default float32, in the bundle bfloat16); arithmetic is float32.
+    A bundle keeps the ``COUNTS_AN_ITEM`` largest counts an item of those that are added to the scores.
     ``user`` exports that user's model, with its personal parameters; else they are left out and a note says so.
     ``top`` makes an onnx or torch graph return the best items that are not in the history, not all scores. Files of
     graphs get item ids and titles beside them, ``<name>.items.json``. Raises ConfigError for what cannot be, or needs
@@ -94,7 +100,8 @@ def export_model(
     """
     require_exportable(format, path, weights, top)
     chosen = weights or ("bfloat16" if format == "bundle" else "float32")
-    portable = portable_of(model.experiment, model.snapshot, chosen, user)
+    most = COUNTS_AN_ITEM if format == "bundle" else None
+    portable = portable_of(model.experiment, model.snapshot, chosen, user, most)
     if tell is not None:
         tell(f"writing {format}")
     try:
@@ -102,9 +109,18 @@ def export_model(
         written = _write(portable, format, path, top)
     except OSError as error:
         raise storage_error(path, error) from error
-    note = LEFT_OUT if user is None and has_personal(model.snapshot) else None
+    note = _note(model, format, user)
     files = {str(one): one.stat().st_size for one in written}
     return Exported(format, str(path), files, chosen, *_signature(portable, format, top), _opset(format), note)
+
+
+def _note(model: TrainedModel, format: str, user: str | None) -> str | None:
+    """What is not in it."""
+    left = [LEFT_OUT] if user is None and has_personal(model.snapshot) else []
+    counts, size = model.experiment.succession, model.experiment.split.num_items
+    if format == "bundle" and counts is not None and counts.kernel.nnz > COUNTS_AN_ITEM * size:
+        left.append(CUT)
+    return " ".join(left) or None
 
 
 def require_exportable(format: str, path: Path | None, weights: str | None, top: int | None) -> None:

@@ -21,10 +21,15 @@ from fedmm.utils.params import Params
 
 
 def portable_of(
-    experiment: Experiment, snapshot: Snapshot, weights: str = "float32", user: str | None = None
+    experiment: Experiment,
+    snapshot: Snapshot,
+    weights: str = "float32",
+    user: str | None = None,
+    counts_an_item: int | None = None,
 ) -> Portable:
     """The model that all users share, with item ids and titles; ``weights`` are float32, bfloat16 or int8. With a
-    ``user`` it is that user's own, by the personal parameters that the run keeps.
+    ``user`` it is that user's own, by the personal parameters that the run keeps. ``counts_an_item`` keeps so many of the
+    largest counts of what followed recent items, on average over items; None keeps all.
 
     Items held out as cold are not recommended. Raises ConfigError for experts that are no built-in ones and for a
     ``user`` where nobody has parameters of its own, DataError for a user that the data do not have.
@@ -37,6 +42,8 @@ def portable_of(
     """
     dataset, candidates = experiment.dataset, experiment.split.candidates
     succession, kinship = (experiment.additions.get(name) for name in ("succession", "kinship"))
+    if isinstance(succession, Succession) and counts_an_item is not None:
+        succession = succession.strongest(counts_an_item * experiment.split.num_items)
     own = {} if user is None else _personal(experiment, snapshot, user)
     model = take_apart(
         experiment.recommender,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.transitions import sum_transition_counts
@@ -60,6 +61,18 @@ def test_scores_equal_their_definition(world: tuple[Ragged, int], weight: float)
     for row, history in enumerate(train):
         expected = [by_hand(train, num_items, history, t, weight) for t in range(num_items + 1)]
         np.testing.assert_allclose(found[row], expected, rtol=1e-9, atol=1e-12)
+
+
+@given(st.integers(1, 40), st.integers(0, 5))
+def test_the_strongest_entries_stay_as_they_are(number: int, seed: int) -> None:
+    dense = np.random.default_rng(seed).random((6, 6)) * (np.random.default_rng(seed + 9).random((6, 6)) < 0.6)
+    whole = Succession(csr_matrix(dense), 2.0)
+    kept = whole.strongest(number).kernel
+    values = np.sort(whole.kernel.data)[::-1]
+    assert np.array_equal(np.sort(kept.data)[::-1], values[:number])
+    assert np.array_equal(kept.toarray()[kept.toarray() > 0], dense[kept.toarray() > 0])
+    assert whole.strongest(number).weight == 2.0
+    assert np.array_equal(np.sort(whole.kernel.data)[::-1], values)
 
 
 def test_the_sum_lies_between_the_model_and_the_counts() -> None:

@@ -15,9 +15,13 @@ import onnxruntime
 import pytest
 import torch
 
+from fedmm.data.types import Ragged
 from fedmm.errors import ConfigError, DataError
+from fedmm.evaluation.model_scorer import model_scorer, with_additions
 from fedmm.portable import graphs
+from fedmm.portable.files import Portable
 from fedmm.portable.ranker import Ranker
+from fedmm.runs import export
 from fedmm.runs.export import FORMATS, export_model
 from fedmm.runs.model import Run, TrainedModel
 from fedmm.runs.train import run_training
@@ -171,6 +175,38 @@ def test_fewer_bytes_give_nearly_the_same_lists(weights: str, least: float, made
     shared = [len({one.item_id for one in own} & {one.item_id for one in best}) / len(best)
               for own, best in zip(found, model.recommend(histories=asked), strict=True)]  # fmt: skip
     assert float(np.mean(shared)) >= least
+
+
+def test_a_bundle_keeps_the_largest_counts_alone_and_says_so(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Portable] = []
+
+    def keep(portable: Portable, format: str, path: Path, top: int | None) -> list[Path]:
+        written.append(portable)
+        return []
+
+    model = made("counts")
+    experiment, most = model.experiment, 2 * model.experiment.split.num_items
+    whole = experiment.succession
+    assert whole is not None
+    assert whole.kernel.nnz > most
+    monkeypatch.setattr(export, "_write", keep)
+    monkeypatch.setattr(export, "COUNTS_AN_ITEM", 2)
+    notes = [export_model(model, kind, tmp_path / kind).note for kind in ("bundle", "onnx")]
+    assert "largest" in str(notes[0])
+    assert notes[1] is None
+    asked = histories(model, 20)
+    scorer = model_scorer(
+        experiment.recommender, model.snapshot.params, experiment.device, experts=True, clients=model.snapshot.clients
+    )
+    rows = Ragged.from_rows(asked)
+    for portable, counts in zip(written, (whole.strongest(most), whole), strict=True):
+        wanted = with_additions(scorer, [counts])(np.arange(len(asked)), rows)
+        for row, own in zip(asked, wanted, strict=True):
+            found = portable.model(torch.tensor([row]))[0]
+            close = 0.1 if counts is not whole else 1e-5  # a bundle is of bfloat16
+            np.testing.assert_allclose(found[1:], own[1:], rtol=0, atol=close)
 
 
 def test_the_bundle_needs_no_fedmm(made: Made, bundle: Path) -> None:
