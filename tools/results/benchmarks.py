@@ -57,20 +57,23 @@ def benchmarks_table(found: Results) -> str:
     measured = [variant for variant in MODELS if variant in found.variants(BENCHMARKS)]
     if not measured:
         return UNMEASURED
-    rows = [*_beside(found, measured[0]), *_published(), *(_own(found, variant) for variant in measured)]
+    rows = [*_beside(found, measured), *_published(), *(_own(found, variant) for variant in measured)]
     rows.sort(key=lambda row: float(row[3].split()[0]))
     command = f"fedmm sweep --study {BENCHMARKS} --data interactions.txt --attributes item_attributes.json"
     return "\n\n".join([under(command, markdown(HEAD, rows, NOTE)), _tests(found, measured)])
 
 
-def _beside(found: Results, variant: str) -> Iterator[Sequence[str]]:
-    """The yardsticks, as they were measured beside the runs of one variant; no seed changes most of them."""
+def _beside(found: Results, variants: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The yardsticks, as they were measured beside the runs of the first variant that has them; no seed changes most of
+    them."""
     for name, called in YARDSTICKS.items():
-        values = [found.column(BENCHMARKS, variant, f"test/{name}/{metric}") for metric in (HR, NDCG)]
-        if not values[0]:
-            continue
-        seeds = found.seeds(BENCHMARKS, variant) if len(set(values[1])) > 1 else ""
-        yield called, "counted" if name != "round_0" else "none", *(_mean(each) for each in values), seeds, "", ""
+        for variant in variants:
+            values = [found.column(BENCHMARKS, variant, f"test/{name}/{metric}") for metric in (HR, NDCG)]
+            if not values[0]:
+                continue
+            seeds = found.seeds(BENCHMARKS, variant) if len(set(values[1])) > 1 else ""
+            yield called, "counted" if name != "round_0" else "none", *(_mean(each) for each in values), seeds, "", ""
+            break
 
 
 def _published() -> Iterator[Sequence[str]]:
