@@ -28,8 +28,8 @@ def portable_of(
     counts_an_item: int | None = None,
 ) -> Portable:
     """The model that all users share, with item ids and titles; ``weights`` are float32, bfloat16 or int8. With a
-    ``user`` it is that user's own, by the personal parameters that the run keeps. ``counts_an_item`` keeps so many of the
-    largest counts of what followed recent items, on average over items; None keeps all.
+    ``user`` it is that user's own, by the personal parameters that the run keeps. ``counts_an_item`` keeps so many of
+    the largest counts of what followed recent items, on average over items; None keeps all.
 
     Items held out as cold are not recommended. Raises ConfigError for experts that are no built-in ones and for a
     ``user`` where nobody has parameters of its own, DataError for a user that the data do not have.
