@@ -33,7 +33,7 @@ SPARSE: Mapping[str, Any] = {
 }  # fmt: skip
 STANDARD: Mapping[str, Any] = {
     "federation.recipe": "standard", "federation.local_steps": None, "federation.num_negatives": None,
-    "federation.server_learning_rate": None, "federation.server_epsilon": None, "model.succession": 0.0,
+    "federation.server_learning_rate": None, "federation.server_epsilon": None, "model.succession": 2.0,
 }  # fmt: skip
 # What is given, the histories, the items and what must come of it.
 CASES: Sequence[tuple[Mapping[str, Any], Ragged, int, Mapping[str, Any]]] = (
@@ -44,7 +44,7 @@ CASES: Sequence[tuple[Mapping[str, Any], Ragged, int, Mapping[str, Any]]] = (
     ({}, SHORT, MANY, {"evaluation.every": 5}),
     ({"evaluation.every": 3}, SHORT, MANY, {"evaluation.every": 3}),
     ({"federation.recipe": "standard"}, SHORT, SOME, {**STANDARD, "model.succession": 6.0}),
-    ({"federation.recipe": "sparse"}, LONG, FEW, {**SPARSE, "model.succession": 0.0}),
+    ({"federation.recipe": "sparse"}, LONG, FEW, {**SPARSE, "model.succession": 2.0}),
     ({"federation.local_epochs": 2}, SHORT, SOME, {**SPARSE, "federation.local_steps": None}),
     ({"federation.local_steps": 4}, SHORT, SOME, {**SPARSE, "federation.local_steps": 4}),
     ({"federation.num_negatives": 7}, SHORT, SOME, {**SPARSE, "federation.num_negatives": 7}),
@@ -61,9 +61,10 @@ CASES: Sequence[tuple[Mapping[str, Any], Ragged, int, Mapping[str, Any]]] = (
     ({}, SHORT, 3, {"model.gate_start": "given"}),
     ({}, SHORT, 4, {"model.gate_start": "validation"}),
     ({"model.gating_init": 0.1}, SHORT, 4, {"model.gate_start": "given"}),
-    ({"model.succession": 2.0}, LONG, FEW, {**STANDARD, "model.succession": 2.0}),
+    ({"model.succession": 3.0}, LONG, FEW, {**STANDARD, "model.succession": 3.0}),
     ({"federation.spectral_sketch_size": 8}, SHORT, SOME, {"model.succession": 0.0}),
-    ({"federation.spectral_start": False}, LONG, FEW, {"federation.count_sums": "auto"}),
+    ({"federation.spectral_start": False}, LONG, FEW, {"federation.count_sums": "dense"}),
+    ({"federation.spectral_start": False}, LONG, 999, {"federation.count_sums": "auto", "model.succession": 0.0}),
     ({"federation.spectral_start": False}, SHORT, SOME, {"federation.count_sums": "grouped"}),
     ({"federation.spectral_start": False, "model.transition": True}, LONG, FEW, {"federation.count_sums": "dense"}),
     ({"federation.count_sums": "open"}, LONG, FEW, {"federation.count_sums": "open"}),
