@@ -59,11 +59,16 @@ threads = 1
 """
 
 
+def write_data(folder: Path) -> None:
+    """``own.csv``."""
+    write_events(folder, NUM_USERS, NUM_ITEMS, np.random.default_rng(3))
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with interactions."""
     folder = tmp_path_factory.mktemp("interactions")
-    write_events(folder, NUM_USERS, NUM_ITEMS, np.random.default_rng(3))
+    write_data(folder)
     return folder
 
 
