@@ -65,7 +65,6 @@ SYNONYMS = {
     "out": "runtime.output",
     "outputdir": "runtime.output",
     "outdir": "runtime.output",
-    "workers": "runtime.threads",
     "mlflow": "tracking.enabled",
     "earlystopping": "evaluation.patience",
     "k": "evaluation.cutoffs",

@@ -63,7 +63,7 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
         (FederationConfig, "local_optimizer", LOCAL_OPTIMIZERS),
         (FederationConfig, "local_optimizer", TORCH_OPTIMIZERS),
         (FederationConfig, "loss", LOSSES),
-        (RuntimeConfig, "engine", ENGINES),
+        (RuntimeConfig, "engine", {*ENGINES, "cluster"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
