@@ -40,7 +40,10 @@ def test_the_lower_bound_of_a_gaussian_release_is_below_its_epsilon_and_not_far(
         {"epsilon": 8.0},
         {"epsilon": 8.0, "cohorts": "all"},
         {"epsilon": 4.0, "cohorts": "fixed", "update_clip_by": "part"},
-        {"epsilon": 8.0, "cohorts": "all", "update_transforms": ("clip", "rotate", "round", "noise", "mask")},
+        pytest.param(
+            {"epsilon": 8.0, "cohorts": "all", "update_transforms": ("clip", "rotate", "round", "noise", "mask")},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

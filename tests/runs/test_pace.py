@@ -74,9 +74,7 @@ def test_a_run_counts_its_evaluations_and_announces_its_bytes(
     monkeypatch.undo()
     experiment = Experiment.prepare(config)
     assert sum(calls) == num_rows(experiment)  # validations between rounds have no intervals
-    tried = (
-        experiment.config.model.gate_start == "validation"
-    )  # the gate, once: there are too few questions to choose by
+    tried = "model.fusion" not in settings  # a gate, once: there are too few questions to choose by
     assert len(calls) == num_rows(experiment) + ROUNDS + tried
     assert all(left > 0 for left in watcher.left)  # evaluation is still to come after the last round
     assert vars(expected_traffic(experiment)) == result["communication"]
