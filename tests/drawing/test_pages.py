@@ -78,7 +78,7 @@ def test_a_drawing_has_the_pages_colours_and_no_others_of_its_palette():
         assert style.count(f"--{variable}:") >= 1, variable
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("number", [1, 3, 4, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_sheet_has_rows_of_three_and_the_same_bytes_each_time(tmp_path: Path, number: int):
     panels = [panel("p", height=2.0)] * number
     first = write_png(panels, tmp_path / "a.png").read_bytes()

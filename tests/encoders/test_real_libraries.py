@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -25,12 +24,12 @@ CLIP = {
 }
 
 
-def missing(name: str) -> bool:
-    """Whether a library is not there, or does not fit the torch that is."""
+def require(name: str) -> None:
+    """Skips the test where a library is not there, or does not fit the torch that is."""
     try:
-        return find_spec(name) is None or importlib.import_module(name) is None
-    except Exception:
-        return True
+        importlib.import_module(name)
+    except Exception as error:
+        pytest.skip(f"{name} is not installed, or does not fit ({type(error).__name__})")
 
 
 pytestmark = [
@@ -50,8 +49,8 @@ def checked(setting, reads, contents) -> np.ndarray:
     return vectors
 
 
-@pytest.mark.skipif(missing("timm"), reason="timm is not installed, or torchvision does not fit")
 def test_timm(tmp_path):
+    require("timm")
     timm = importlib.import_module("timm")
     importlib.import_module("timm.models._hub").save_for_hf(timm.create_model("test_vit"), tmp_path / "model")
     assert checked(f"timm:{tmp_path / 'model'}", "images", PICTURES).shape == (3, 64)
@@ -63,8 +62,8 @@ def test_timm(tmp_path):
         ChosenEncoder(f"timm:{tmp_path / 'model'}", "images").load()
 
 
-@pytest.mark.skipif(missing("open_clip"), reason="open_clip is not installed, or torchvision does not fit")
 def test_open_clip(tmp_path):
+    require("open_clip")
     open_clip = importlib.import_module("open_clip")
     config = {"model_cfg": CLIP, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.3] * 3}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
@@ -79,8 +78,8 @@ def test_open_clip(tmp_path):
             ChosenEncoder(setting, "images").load()
 
 
-@pytest.mark.skipif(missing("sentence_transformers"), reason="sentence-transformers is not installed")
 def test_sentence_transformers(tmp_path):
+    require("sentence_transformers")
     transformers = importlib.import_module("transformers")
     library = importlib.import_module("sentence_transformers")
     modules = importlib.import_module("sentence_transformers.models")

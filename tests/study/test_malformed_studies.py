@@ -224,7 +224,9 @@ MALFORMED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "too many" in name else name for name in MALFORMED]
+)
 def test_a_malformed_study_is_one_line_with_value_and_remedy(name: str) -> None:
     text, words, remedy = MALFORMED[name]
     with pytest.raises(ConfigError) as caught:
