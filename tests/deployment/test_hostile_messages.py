@@ -22,7 +22,8 @@ SETTINGS = {"spectral_start": False, "protocols": ("full",), "fusion": "backbone
 def fuzzed(data, number):
     stream = np.random.default_rng(number)
     changed = bytearray(data)
-    for place in stream.integers(len(data), size=1 + number * 7):
+    # Among the headers: a number of the sums that changes within its bounds is a lie that nobody can find.
+    for place in stream.integers(min(len(data), 400), size=1 + number * 7):
         changed[place] = int(stream.integers(256))
     return SEAL.close(bytes(changed))
 
