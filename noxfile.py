@@ -19,7 +19,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """Long and statistical laws."""
-    session.install(*CONSTRAINTS, ".[test,encoders,images]")
+    session.install(*CONSTRAINTS, ".[test,encoders]")
     session.run("pytest", "-n", "0", "-m", "slow", *session.posargs)
 
 
@@ -74,6 +74,13 @@ def documents(session: nox.Session) -> None:
     """Everything that the README, the tutorials and the notebook tell a reader to type, with short trainings."""
     session.install(*CONSTRAINTS, ".[test]")
     session.run("pytest", "-n", "0", "-m", "slow or not slow", "tests/docs", *session.posargs)
+
+
+@nox.session
+def encoders(session: nox.Session) -> None:
+    """The adapters over timm, open_clip and sentence-transformers, with tiny random models in local folders."""
+    session.install(*CONSTRAINTS, ".[test,encoders,images]")
+    session.run("pytest", "-n", "0", "tests/oracles/encoder_libraries.py", *session.posargs)
 
 
 @nox.session

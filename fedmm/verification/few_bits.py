@@ -11,16 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.compression import uploaded
 from fedmm.federation.local_training import UpdateBlock
-from fedmm.federation.rounds import ServerState, run_round
+from fedmm.federation.rounds import ServerState
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
 from fedmm.verification.wire import TABLE, messages, size_of
-from fedmm.verification.world import make_federation, make_local
+from fedmm.verification.world import make_federation, make_local, watched_round
 
 UP, DOWN = 3, 4
 ROUNDS: Sequence[Mapping[str, Any]] = (
@@ -65,16 +64,8 @@ def rounds(subject: Subject) -> Finding:
         own = make_federation(local)
         state = ServerState(params, {}, 0)
         for number in (1, 2):
-            before, seen, starts = state, list[UpdateBlock](), list[Params]()
-
-            def watched(*called: Any, seen: list[UpdateBlock] = seen, starts: list[Params] = starts) -> Any:
-                starts.append(called[1])
-                for block in make_federation(called[0]).engine(*called):
-                    seen.append(block)
-                    yield block
-
-            federation = type(own)(own.config, own.local, own.clients, own.cohort_size, watched, own.seed)
-            state, _, told = run_round(before, NO_STATES, federation)
+            before = state
+            state, told, seen, starts = watched_round(own, before)
             up = down = 0
             for block in seen:
                 for place in range(len(block.clients)):

@@ -11,17 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rice import decode, encode
-from fedmm.federation.rounds import ServerState, run_round
+from fedmm.federation.rounds import ServerState
 from fedmm.federation.step_updates import sent_in_steps
-from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
 from fedmm.verification.wire import TABLE, messages, size_of, wanted_rows
-from fedmm.verification.world import make_federation, make_local
+from fedmm.verification.world import make_federation, make_local, watched_round
 
 UP, DOWN = 1.5, 0.4
 ROUNDS: Sequence[Mapping[str, Any]] = (
@@ -60,16 +58,8 @@ def rounds(subject: Subject) -> Finding:
         history: list[dict[str, Numbers]] = []
         there = dict[int, int]()
         for number in (1, 2, 3):
-            before, seen, starts = state, list[UpdateBlock](), list[Params]()
-
-            def watched(*called: Any, seen: list[UpdateBlock] = seen, starts: list[Params] = starts) -> Any:
-                starts.append(called[1])
-                for block in make_federation(called[0]).engine(*called):
-                    seen.append(block)
-                    yield block
-
-            federation = type(own)(own.config, own.local, own.clients, own.cohort_size, watched, own.seed)
-            state, _, told = run_round(before, NO_STATES, federation)
+            before = state
+            state, told, seen, starts = watched_round(own, before)
             label = f"round {number} of {dict(given)}"
             large = [name for name, value in before.params.items() if value.numel() >= WHOLE or name == TABLE]
             for name in large:

@@ -16,7 +16,7 @@ from fedmm.engines import sequential, vectorized
 from fedmm.federation import scaffold
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.rounds import Federation
+from fedmm.federation.rounds import Federation, RoundStatistics, ServerState, run_round
 from fedmm.models.recommender import Recommender
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream, torch_stream
@@ -67,6 +67,22 @@ def make_federation(local: LocalTraining, cohort_size: int = 4, block_size: int 
         return vectorized.train_cohort(local, params, cohort, number, block_size=block_size)
 
     return Federation(local.config, local, local.windows.trainable, cohort_size, engine, 0)
+
+
+def watched_round(
+    federation: Federation, state: ServerState
+) -> tuple[ServerState, RoundStatistics, list[UpdateBlock], list[Params]]:
+    """One round without clients' states, with every block that clients sent and the parameters they began from."""
+    blocks, starts = list[UpdateBlock](), list[Params]()
+
+    def watched(*called: Any) -> Iterator[UpdateBlock]:
+        starts.append(called[1])
+        for block in federation.engine(*called):
+            blocks.append(block)
+            yield block
+
+    after, _, told = run_round(state, NO_STATES, replace(federation, engine=watched))
+    return after, told, blocks, starts
 
 
 def with_states(local: LocalTraining, params: Params, number: int = 1) -> LocalTraining:

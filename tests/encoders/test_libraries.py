@@ -1,5 +1,6 @@
 """Adapters of timm, open_clip and sentence-transformers, over modules that stand in for them: what each is asked, what
-becomes of its answer and of its refusal. ``test_real_libraries.py`` holds them against the libraries themselves."""
+becomes of its answer and of its refusal. ``tests/oracles/encoder_libraries.py`` holds them against the libraries
+themselves."""
 
 from __future__ import annotations
 

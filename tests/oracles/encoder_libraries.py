@@ -1,5 +1,5 @@
 """The adapters over the libraries themselves, with tiny random models of the same classes in local folders (extras
-``encoders`` and ``images``; torchvision must fit torch)."""
+``encoders`` and ``images``; torchvision must fit torch): ``nox -s encoders``."""
 
 from __future__ import annotations
 
@@ -23,19 +23,7 @@ CLIP = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
 }
 
-
-def require(name: str) -> None:
-    """Skips the test where a library is not there, or does not fit the torch that is."""
-    try:
-        importlib.import_module(name)
-    except Exception as error:
-        pytest.skip(f"{name} is not installed, or does not fit ({type(error).__name__})")
-
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),  # of the libraries, not of fedmm
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, not of fedmm
 
 
 def checked(setting, reads, contents) -> np.ndarray:
@@ -50,7 +38,6 @@ def checked(setting, reads, contents) -> np.ndarray:
 
 
 def test_timm(tmp_path):
-    require("timm")
     timm = importlib.import_module("timm")
     importlib.import_module("timm.models._hub").save_for_hf(timm.create_model("test_vit"), tmp_path / "model")
     assert checked(f"timm:{tmp_path / 'model'}", "images", PICTURES).shape == (3, 64)
@@ -63,7 +50,6 @@ def test_timm(tmp_path):
 
 
 def test_open_clip(tmp_path):
-    require("open_clip")
     open_clip = importlib.import_module("open_clip")
     config = {"model_cfg": CLIP, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.3] * 3}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
@@ -79,7 +65,6 @@ def test_open_clip(tmp_path):
 
 
 def test_sentence_transformers(tmp_path):
-    require("sentence_transformers")
     transformers = importlib.import_module("transformers")
     library = importlib.import_module("sentence_transformers")
     modules = importlib.import_module("sentence_transformers.models")
