@@ -17,6 +17,7 @@ from worlds import (
     reading_rule_faults,
     report_faults,
     round_faults,
+    score_faults,
     stage_faults,
 )
 from worlds.planting import Fault
@@ -30,6 +31,7 @@ LATER = (
     *reading_rule_faults.FAULTS,
     *stage_faults.FAULTS,
     *edge_faults.FAULTS,
+    *score_faults.FAULTS,
 )
 FAULTS = (*model_faults.FAULTS, *federation_faults.FAULTS, *honesty_faults.FAULTS, *LATER)
 BY_NAME = {check.name: check for check in CHECKS}

@@ -97,12 +97,11 @@ class _FusedCrossEntropy(torch.autograd.Function):
         for c, rows in enumerate(num_rows):
             own = [None if t is None else _of_client(t, c, place, rows) for place, t in enumerate(flat)]
             into = [None if g is None else g[c] for g in gradients]
-            own_scratch = [s[:rows] for s in scratch]
+            own_scratch, asked = [s[:rows] for s in scratch], _asked_of(questions, c, rows)
             if rounded:
-                client = RoundedClient(_terms(own), own_scratch[0], workspace, _asked_of(questions, c, rows))
-                losses[c] = client.loss(_terms(into))
+                losses[c] = RoundedClient(_terms(own), own_scratch[0], workspace, asked).loss(_terms(into))
             else:
-                losses[c] = _client_loss(_terms(own), _terms(into), own_scratch, questions, c, rows)
+                losses[c] = _client_loss(_terms(own), _terms(into), own_scratch, asked)
         ctx.save_for_backward(*gradients)
         return losses
 
@@ -146,31 +145,23 @@ def _scratch(flat: Sequence[Part], rows: int, workspace: Workspace) -> list[Tens
     return [workspace.take(("scratch", i), (rows, keys.shape[-2]), keys) for i in range(1 + num_kept)]
 
 
-def _client_loss(
-    terms: list[Parts],
-    gradients: list[Parts],
-    scratch: list[Tensor],
-    questions: Questions,
-    client: int,
-    rows: int,
-) -> Tensor:
-    """One client's loss over its first ``rows`` rows; the gradients are written into ``gradients``."""
-    targets = questions.targets[client, :rows].unsqueeze(1)
-    weights = questions.row_weights[client, :rows].unsqueeze(1)
+def _client_loss(terms: list[Parts], gradients: list[Parts], scratch: list[Tensor], asked: AskedOf) -> Tensor:
+    """One client's loss over the rows that are asked; the gradients are written into ``gradients``."""
+    targets, weights, rows = asked.targets, asked.weights, len(asked.weights)
     logits, *products = scratch
     _write_logits(terms, logits, products, rows)
-    if questions.candidate_mask is None:
+    if asked.exists is None:
         logits[:, 0] = -math.inf
     else:
-        logits.masked_fill_(~questions.candidate_mask[client], -math.inf)
-    if questions.exclusions is not None:
-        seen = questions.exclusions.rows[client, :rows]
-        logits.scatter_add_(1, questions.exclusions.index[client].expand(seen.shape), _penalty(seen, logits.dtype))
-    asked, largest = logits.gather(1, targets), logits.amax(1, keepdim=True)
+        logits.masked_fill_(~asked.exists, -math.inf)
+    if asked.index is not None and asked.excluded is not None:
+        penalty = _penalty(asked.excluded, logits.dtype)
+        logits.scatter_add_(1, asked.index.expand(penalty.shape), penalty)
+    taken, largest = logits.gather(1, targets), logits.amax(1, keepdim=True)
     slope = torch.softmax(logits, dim=-1, out=logits)  # row by row, so it may overwrite what it reads
     # The largest probability is 1 / sum exp(logit - largest): no second pass of exponentials for the log-sum.
     log_total = largest - slope.amax(1, keepdim=True).log()
-    loss = ((log_total - asked) * weights).sum()
+    loss = ((log_total - taken) * weights).sum()
     slope.scatter_add_(1, targets, torch.full_like(weights, -1.0))
     kept = iter(products)
     for term, into in zip(terms, gradients, strict=True):
