@@ -94,7 +94,7 @@ def _terms() -> Mapping[str, Plain]:
         constants = quarters(C, R, N) if "dense" in kind or "sparse" in kind else None
         if constants is not None and "sparse" in kind:
             constants[stream.random(constants.shape) < 0.6] = 0.0
-        scale = 2.0 ** stream.integers(-1, 2, (C, N)) if "scaled" in kind else None
+        scale = np.exp2(stream.integers(-1, 2, (C, N)).astype(float)) if "scaled" in kind else None
         keys = quarters(C, N, K) if product else None
         if keys is not None and "shared" in kind:
             keys[:] = keys[0]
