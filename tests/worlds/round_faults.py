@@ -256,15 +256,15 @@ FAULTS = (
     Fault(
         "bytes reported of the round, not so far",
         (WHOLE_BILL, BEST),
-        edited("fedmm.experiment:Experiment._report", "state.ledger.uplink_bytes", "statistics.uplink_bytes"),
+        edited("fedmm.federation.reports:report_of", "state.ledger.uplink_bytes", "statistics.uplink_bytes"),
     ),
     Fault(
         "the gate reported is the newest",
         (IN_RUNS,),
         edited(
-            "fedmm.experiment:Experiment._report",
-            "params, number = state.server.evaluated",
-            "params, number = state.server.params",
+            "fedmm.federation.reports:report_of",
+            "params, number, own = state.server.evaluated",
+            "params, number, own = state.server.params",
         ),
     ),
 )

@@ -7,7 +7,51 @@ from worlds.planting import Fault, edited
 FORMS = "every kind of term has the loss and slopes of its definition, rounded or not"
 LEVELS = "losses know no level of the scores, rounded or not"
 PIECES = "rows whose logits are formed some at a time have the loss of all together"
+MADE = "splits that files make ask about the first event of each file"
+GATES = "where the gate starts is surely better or as given"
+AMONG = "the best of some items are those of all without the others"
+BOUNDS = "clipping bounds follow the share of updates within them"
+DEVICES = "devices take the times that the settings say, and the quickest count"
 FAULTS = (
+    Fault(
+        "test questions of made splits skip an event",
+        (MADE,),
+        edited("fedmm.data.splits:_premade", "places = train, train + validation", "places = train, train + test"),
+    ),
+    Fault(
+        "any better gate is surely better",
+        (GATES,),
+        edited("fedmm.evaluation.gate_start:choose_gate", "SURE * error", "0 * error"),
+    ),
+    Fault(
+        "level items stand by their place in a list",
+        (AMONG,),
+        edited("fedmm.evaluation.ranking:best_among", "order.argsort(dim=1, descending=True)", "order.argsort(dim=1)"),
+    ),
+    Fault(
+        "bounds shrink where fewer are within",
+        (BOUNDS,),
+        edited(
+            "fedmm.federation.transforms.clipping:next_bound",
+            "update_clip_quantile - within",
+            "update_clip_quantile + within",
+        ),
+    ),
+    Fault(
+        "clients beyond the bound say nothing",
+        (BOUNDS,),
+        edited("fedmm.federation.transforms.chain:Layout.pack", ".to(norms) - 0.5)", ".to(norms) - 0.0)"),
+    ),
+    Fault(
+        "a round's conditions are all alike",
+        (DEVICES,),
+        edited("fedmm.federation.availability:visit_times", "number, int(client)", "int(client)"),
+    ),
+    Fault(
+        "the slowest count",
+        (DEVICES,),
+        edited("fedmm.federation.availability:staying", "[size:]", "[:size]"),
+    ),
     Fault(
         "rounded losses forget the totals in their slopes",
         (FORMS,),
