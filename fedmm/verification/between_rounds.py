@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ GATE_QUESTIONS = 400
 
 def made_splits(subject: Subject) -> Finding:
     """A split that files make: everybody trains on the training file; asked is the first event of another file, where
-    the files before it hold any, all of which are known."""
+    the files before it hold any, all of which are known; what else the user met is excluded."""
     del subject
     rows = [[10 * user % 17 + 1 + at for at in range(sum(parts))] for user, parts in enumerate(PARTS)]
     flat = [item for row in rows for item in row]
@@ -43,14 +44,14 @@ def made_splits(subject: Subject) -> Finding:
     times = np.arange(len(flat), dtype=np.float64)
     given = Interactions(users, ids, Ragged.from_rows(rows), times, np.array(PARTS, dtype=np.int64))
     split = make_split(
-        Dataset("files", given, {}, ids, ""), DataConfig(split="files", validation_files=("v",), test_files=("t",))
+        Dataset("files", given, {}, ids, ""),
+        DataConfig(split="files", path=Path("train.csv"), validation=Path("v.csv"), test=Path("t.csv")),
     )
     wanted: dict[str, list[tuple[int, tuple[int, ...], int, frozenset[int]]]] = {"validation": [], "test": []}
     for user, (row, (train, validation, test)) in enumerate(zip(rows, PARTS, strict=True)):
         for name, before, own in (("validation", train, validation), ("test", train + validation, test)):
             if before and own:
-                known = row[:before]
-                wanted[name].append((user, tuple(known), row[before], frozenset(known)))
+                wanted[name].append((user, tuple(row[:before]), row[before], frozenset(row) - {row[before]}))
     gaps = [("training", float([own.tolist() for own in split.train] != [row[: parts[0]] for row, parts in
                                                                         zip(rows, PARTS, strict=True)]))]  # fmt: skip
     gaps += [(name, float(asked(getattr(split, name)) != wanted[name])) for name in wanted]
@@ -106,7 +107,7 @@ def devices(subject: Subject) -> Finding:
     error = 5 / math.sqrt(DEVICES)
     gaps = [("mean", abs(float(logs[0].mean())) / (error * math.sqrt(1.25)))]
     gaps.append(("variance", abs(float(logs[0].var()) - 1.25) / (error * 1.25 * math.sqrt(2))))
-    gaps.append(("of two rounds", abs(float(np.corrcoef(*logs)[0, 1]) - 0.8) / (error * 0.36)))
+    gaps.append(("of two rounds", abs(float(np.corrcoef(logs[0], logs[1])[0, 1]) - 0.8) / (error * 0.36)))
     whole = visit_times(everybody, windows, _whole_epochs(config), 0, 1)
     gaps.append(("all windows are trained", float(np.abs(whole / 3 / np.exp(spread * logs[0]) - 1).max()) / 1e-9))
     there = staying(everybody, windows, config, DEVICES, 0, 1)
