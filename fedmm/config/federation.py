@@ -111,6 +111,12 @@ class FederationConfig(Section):
         description="how clients' transition counts are summed: dense, all pairs of items; grouped, small tables in "
         "secure sums of groups; open, each client's own pairs; auto: dense up to 5,000 items, else grouped",
     )
+    counts_received: Literal["auto", "all", "largest"] = Field(
+        "auto",
+        description="which of the densely summed counts all clients receive, where they receive them: all, or the "
+        "largest, 80 an item (as after other sums); auto: all where model.transition trains with them or items are "
+        "few, else the largest",
+    )
 
     item_table: Literal["trained", "frozen"] | None = Field(
         None,

@@ -88,6 +88,13 @@ def _sums_counts(config: ExperimentConfig) -> bool:
     return _has_cohorts(config) and bool(start or expert)
 
 
+def _receives_dense_counts(config: ExperimentConfig) -> bool:
+    sketched = config.federation.spectral_sketch_size is not None
+    added = config.model.succession or (config.model.succession is None and not sketched and not config.privacy.on)
+    received = _has_experts(config) and bool(config.model.transition or added)
+    return _has_cohorts(config) and received and config.federation.count_sums in ("auto", "dense")
+
+
 def _samples_cohorts(config: ExperimentConfig) -> bool:
     return _has_cohorts(config) and not (config.privacy.on and config.privacy.cohorts == "all")
 
@@ -275,6 +282,11 @@ READERS = (
         ("federation.count_sums",),
         _sums_counts,
         "clients that count: federation.spectral_start without a sketch, model.transition or model.succession",
+    ),
+    _Reader(
+        ("federation.counts_received",),
+        _receives_dense_counts,
+        'clients that receive counts (model.succession or model.transition) which federation.count_sums "dense" sums',
     ),
     _Reader(
         ("federation.heat_cap",),

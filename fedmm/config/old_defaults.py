@@ -9,6 +9,7 @@ from typing import Any
 OLD_DEFAULTS: Mapping[str, Any] = {
     "data.feature_order": "by_kind",
     "federation.count_sums": "dense",
+    "federation.counts_received": "all",
     "federation.recipe": "standard",
     "model.gate_start": "given",
     "model.succession": 0.0,
@@ -19,9 +20,9 @@ def with_old_defaults(stored: Any) -> Any:
     """A tree of stored settings, completed by ``OLD_DEFAULTS`` where it is silent; what is no tree is returned.
 
     >>> with_old_defaults({"federation": {"rounds": 3}})
-    {'federation': {'count_sums': 'dense', 'rounds': 3}}
+    {'federation': {'count_sums': 'dense', 'counts_received': 'all', 'rounds': 3}}
     >>> with_old_defaults({"federation": {"count_sums": "open"}})
-    {'federation': {'count_sums': 'open'}}
+    {'federation': {'counts_received': 'all', 'count_sums': 'open'}}
     """
     if not isinstance(stored, Mapping):
         return stored

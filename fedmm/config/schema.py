@@ -338,6 +338,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.recipe": ("standard", "auto"),
     "federation.cohort_sampler": ("uniform",),
     "federation.count_sums": ("dense", "auto"),
+    "federation.counts_received": ("all", "auto"),
     "model.succession": (0.0, None),
     "data.attributes": (None,),
     "data.images": (None,),

@@ -16,6 +16,7 @@ from fedmm.deployment.building import counts_wanted
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.lead_state import POPULARITY, LeadState
 from fedmm.deployment.messages import Expected, Message, RefusedError
+from fedmm.federation.count_uses import received_counts
 from fedmm.federation.rounds import ServerState
 from fedmm.federation.spectral_sketch import sketched_item_table
 from fedmm.federation.spectral_start import spectral_item_table
@@ -42,7 +43,7 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
         for each in ask(nodes, Message("count", {"what": "counts"}), sums.COUNTED):
             counts = counts + _counts(each, catalogue.num_items)
         if counts_wanted(config):
-            begin |= sums.counts_to_tensors(counts)
+            begin |= sums.counts_to_tensors(received_counts(config, counts))
         if own.spectral_start and counts.nnz and not sketched:
             params[ITEM_TABLE] = spectral_item_table(counts, config.model.hidden_dim, seed)
     if sketched:

@@ -8,7 +8,7 @@
 - ``open``: each client sends its own pairs, a few hundred bytes that the server can read. No secure sum.
 
 Where all clients receive the sum, ``grouped`` and ``open`` send the pairs with the largest counts, at most
-``PAIRS_PER_ITEM`` an item.
+``PAIRS_PER_ITEM`` an item; so does ``dense`` where that is asked for, instead of all counts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from fedmm.federation.pair_tables import FIELDS, PairTable
 from fedmm.utils.seeding import derive, numpy_stream
 
 Protocol = Literal["dense", "grouped", "open"]
+Received = Literal["all", "largest"]
 DENSE_ITEMS = 5000  # where nothing is asked for, larger catalogues are summed in groups
 FEWEST_CLIENTS = 10  # of a group: a client's pairs take at most this part of a table, closest pairs first
 PAIRS_PER_ITEM = 80  # that all clients receive
@@ -42,13 +43,21 @@ class CountSums:
     num_items: int
     protocol: Protocol
     seed: int
+    received: Received = "all"  # of a dense sum; of another one the largest
 
     @classmethod
-    def of(cls, train: Ragged, num_items: int, protocol: Protocol | Literal["auto"], seed: int) -> CountSums:
+    def of(
+        cls,
+        train: Ragged,
+        num_items: int,
+        protocol: Protocol | Literal["auto"],
+        seed: int,
+        received: Received = "all",
+    ) -> CountSums:
         """The sums of the training histories by ``protocol``; "auto" goes by the size of the catalogue."""
         if protocol == "auto":
-            return cls(train, num_items, default_protocol(num_items), seed)
-        return cls(train, num_items, protocol, seed)
+            return cls(train, num_items, default_protocol(num_items), seed, received)
+        return cls(train, num_items, protocol, seed, received)
 
     @property
     def server(self) -> csr_matrix:
@@ -58,7 +67,7 @@ class CountSums:
     @functools.cached_property
     def clients(self) -> csr_matrix:
         """Directed counts [V, V] that all clients receive."""
-        return self.server if self.protocol == "dense" else _largest(self.server, self._most_received, self.seed)
+        return largest_counts(self.server, self.seed) if self._sends_largest else self.server
 
     @property
     def uplink_bytes(self) -> int:
@@ -70,9 +79,14 @@ class CountSums:
         told = _scalar_bytes("num_groups") if self.protocol == "grouped" else 0
         if not counts:
             return told * len(self.train)
-        dense = self.protocol == "dense"
-        sums = counts_message_bytes(self.num_items) if dense else sparse_message_bytes(self.num_items, self.clients.nnz)
-        return (told + sums) * len(self.train)
+        return (told + self.received_message_bytes) * len(self.train)
+
+    @property
+    def received_message_bytes(self) -> int:
+        """Bytes of the sum that each client receives."""
+        if self._sends_largest:
+            return sparse_message_bytes(self.num_items, self.clients.nnz)
+        return counts_message_bytes(self.num_items)
 
     @property
     def note(self) -> str | None:
@@ -90,8 +104,8 @@ class CountSums:
         )
 
     @property
-    def _most_received(self) -> int:
-        return PAIRS_PER_ITEM * self.num_items
+    def _sends_largest(self) -> bool:
+        return self.protocol != "dense" or self.received == "largest"
 
     @functools.cached_property
     def _summed(self) -> tuple[csr_matrix, int]:
@@ -108,6 +122,12 @@ class CountSums:
 def default_protocol(num_items: int) -> Protocol:
     """How counts over ``num_items`` items are summed where nobody asks for a way."""
     return "dense" if num_items <= DENSE_ITEMS else "grouped"
+
+
+def default_received(num_items: int) -> Received:
+    """What clients receive of a dense sum where nobody asks for it: the largest counts where those are fewer bytes."""
+    few = sparse_message_bytes(num_items, PAIRS_PER_ITEM * num_items) < counts_message_bytes(num_items)
+    return "largest" if few else "all"
 
 
 def sum_in_groups(train: Ragged, num_items: int, seed: int) -> tuple[csr_matrix, int]:
@@ -182,9 +202,10 @@ def _scalar_bytes(name: str) -> int:
     return message_bytes({name: torch.empty((), dtype=torch.int32, device="meta")})
 
 
-def _largest(counts: csr_matrix, number: int, seed: int) -> csr_matrix:
-    """The ``number`` pairs with the largest counts, in half precision; ties in a random order."""
-    kept = counts.tocoo()
+def largest_counts(counts: csr_matrix, seed: int) -> csr_matrix:
+    """The pairs [V, V] with the largest ``counts`` [V, V], ``PAIRS_PER_ITEM`` an item, in half precision; ties in a
+    random order."""
+    kept, number = counts.tocoo(), PAIRS_PER_ITEM * (counts.shape[0] - 1)
     if kept.nnz > number:
         order = numpy_stream(seed, "largest counts").permutation(kept.nnz)
         chosen = order[np.argsort(-kept.data[order], kind="stable")[:number]]

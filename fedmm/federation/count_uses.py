@@ -8,16 +8,28 @@ from scipy.sparse import csr_matrix
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
-from fedmm.federation.count_sums import CountSums
-from fedmm.federation.ledger import Ledger, degrees_message_bytes, sketch_message_bytes
+from fedmm.federation.count_sums import PAIRS_PER_ITEM, CountSums, largest_counts
+from fedmm.federation.ledger import Ledger, counts_message_bytes, degrees_message_bytes, sketch_message_bytes
 from fedmm.models.kinship import Kinship
 from fedmm.models.succession import Succession, is_sparse
+from fedmm.utils.text import in_bytes
 
 
 def count_sums(config: ExperimentConfig, train: Ragged, num_items: int) -> CountSums:
     """The sums by the protocol of the settings; pooled data need none."""
-    pooled = config.federation.mode == "centralized"
-    return CountSums.of(train, num_items, "dense" if pooled else config.federation.count_sums, config.runtime.seed)
+    own, seed = config.federation, config.runtime.seed
+    if own.mode == "centralized":
+        return CountSums.of(train, num_items, "dense", seed)
+    return CountSums.of(
+        train, num_items, own.count_sums, seed, "largest" if own.counts_received == "largest" else "all"
+    )
+
+
+def received_counts(config: ExperimentConfig, counts: csr_matrix) -> csr_matrix:
+    """What all clients receive of the summed ``counts`` [V, V], by settled settings."""
+    own = config.federation
+    all_of_them = own.count_sums == "dense" and own.counts_received != "largest"
+    return counts if all_of_them else largest_counts(counts, config.runtime.seed)
 
 
 def added_succession(config: ExperimentConfig, sums: CountSums) -> Succession | None:
@@ -56,6 +68,13 @@ def count_notes(given: ExperimentConfig, config: ExperimentConfig, sums: CountSu
     start = config.federation.spectral_start and config.federation.spectral_sketch_size is None
     if (start or received) and sums.note:
         yield sums.note
+    chosen = config.federation.counts_received
+    if received and chosen == "largest" != given.federation.counts_received:
+        each, every = (in_bytes(own) for own in (sums.received_message_bytes, counts_message_bytes(sums.num_items)))
+        yield (
+            f"clients receive the largest counts, {PAIRS_PER_ITEM} an item: {each} each instead of {every} "
+            "(federation.counts_received)"
+        )
     weight = config.model.succession
     if weight and given.model.succession is None:
         short = is_sparse(sums.train, sums.num_items)

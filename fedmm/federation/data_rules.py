@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from fedmm.config import ExperimentConfig
 from fedmm.config.expert_kinds import EXPERT_TRAITS
 from fedmm.data.types import Ragged
-from fedmm.federation.count_sums import default_protocol
+from fedmm.federation.count_sums import default_protocol, default_received
 from fedmm.models import kinship, succession
 from fedmm.utils.text import counted
 
@@ -105,8 +105,11 @@ def _by_counts(
     """What follows from the weight of the counts."""
     has_experts, own = config.model.fusion != "backbone", config.federation
     starts = own.spectral_start and own.spectral_sketch_size is None
-    summed = own.mode == "federated" and (starts or (has_experts and bool(config.model.transition or weight)))
-    if own.count_sums == "auto" and summed:
-        yield "federation.count_sums", default_protocol(num_items)
+    received = own.mode == "federated" and has_experts and bool(config.model.transition or weight)
+    protocol = default_protocol(num_items) if own.count_sums == "auto" else own.count_sums
+    if own.count_sums == "auto" and (received or (own.mode == "federated" and starts)):
+        yield "federation.count_sums", protocol
+    if own.counts_received == "auto" and received and protocol == "dense":
+        yield "federation.counts_received", "all" if config.model.transition else default_received(num_items)
     if config.model.kinship is None and attributes is not None and has_experts:
         yield "model.kinship", kinship.default_weight(weight)

@@ -39,6 +39,7 @@ STANDARD: Mapping[str, Any] = {
 CASES: Sequence[tuple[Mapping[str, Any], Ragged, int, Mapping[str, Any]]] = (
     ({}, SHORT, SOME, {**SPARSE, "evaluation.every": 1, "federation.count_sums": "grouped"}),
     ({}, SHORT, FEW, {**STANDARD, "evaluation.every": 1, "federation.count_sums": "dense"}),
+    ({}, SHORT, FEW, {"federation.counts_received": "largest"}),
     ({}, LONG, SOME, {**STANDARD, "evaluation.every": 1}),
     ({}, SHORT, MANY - 1, {"evaluation.every": 1}),
     ({}, SHORT, MANY, {"evaluation.every": 5}),
@@ -66,7 +67,8 @@ CASES: Sequence[tuple[Mapping[str, Any], Ragged, int, Mapping[str, Any]]] = (
     ({"federation.spectral_start": False}, LONG, FEW, {"federation.count_sums": "dense"}),
     ({"federation.spectral_start": False}, LONG, 999, {"federation.count_sums": "auto", "model.succession": 0.0}),
     ({"federation.spectral_start": False}, SHORT, SOME, {"federation.count_sums": "grouped"}),
-    ({"federation.spectral_start": False, "model.transition": True}, LONG, FEW, {"federation.count_sums": "dense"}),
+    ({"federation.spectral_start": False, "model.transition": True}, LONG, FEW,
+     {"federation.count_sums": "dense", "federation.counts_received": "all"}),
     ({"federation.count_sums": "open"}, LONG, FEW, {"federation.count_sums": "open"}),
     ({"federation.mode": "centralized"}, SHORT, SOME,
      {"federation.recipe": "auto", "federation.local_steps": None, "federation.count_sums": "auto"}),

@@ -59,21 +59,22 @@ def sums(subject: Subject) -> Finding:
         "grouped": CLIENTS * (_size(num_pairs=scalar) + table),
         "open": sum(opened),
     }
-    for protocol, up in sent.items():
-        found = CountSums.of(train, ITEMS, protocol, 0)  # type: ignore[arg-type]
+    for protocol, kind in ((own, kind) for own in sent for kind in ("all", "largest")):
+        up, whole = sent[protocol], protocol == "dense" and kind == "all"
+        found = CountSums.of(train, ITEMS, protocol, 0, kind)  # type: ignore[arg-type]
         # In groups a client may take up a tenth of a table.
         expected = directed(train, form.capacity // 10 if protocol == "grouped" else math.inf)
         rounding = 2.0**-16 * 10 if protocol == "grouped" else 1e-9
         gaps.append((f"{protocol}: the sum", float(np.abs(found.server.toarray() - expected).max()) / rounding))
         gaps.append((f"{protocol}: sent", float(abs(found.uplink_bytes - up))))
         received = found.clients.toarray()
-        if protocol != "dense":
+        if not whole:
             kept = received[received > 0]
             largest = np.sort(expected[expected > 0])[::-1][: RECEIVED * ITEMS]
             gap = float(np.abs(np.sort(kept)[::-1] - largest).max()) if len(kept) == len(largest) else math.inf
             gaps.append((f"{protocol}: received", gap / (2.0**-10 * largest.max())))
         nnz = int((received > 0).sum())
-        back = triangle if protocol == "dense" else _size(
+        back = triangle if whole else _size(
             offsets=torch.zeros(ITEMS + 2, dtype=torch.int32), columns=torch.zeros(nnz, dtype=torch.uint16),
             counts=torch.zeros(nnz, dtype=torch.float16),
         )  # fmt: skip
@@ -85,14 +86,23 @@ def sums(subject: Subject) -> Finding:
 
 
 def choice(subject: Subject) -> Finding:
-    """Catalogues of up to 5,000 items are summed densely unless told otherwise, larger ones in groups."""
+    """Catalogues of up to 5,000 items are summed densely unless told otherwise, larger ones in groups; of a dense sum
+    clients receive the largest counts where those are fewer bytes, and all where an expert trains with them."""
     del subject
     train = Ragged.from_rows([[1, 2, 3]])
     found: list[str] = [CountSums.of(train, number, "auto", 0).protocol for number in (5000, 5001)]
     found += [settled(ExperimentConfig(), train, number).federation.count_sums for number in (5000, 5001)]
     asked = ExperimentConfig().with_values({"federation.count_sums": "open"})
     found += [settled(asked, train, number).federation.count_sums for number in (5000, 5001)]
-    return at_most(float(found != [*["dense", "grouped"] * 2, "open", "open"]), 0.0, " and ".join(found))
+    for given, few, many in (
+        ({}, 161, 162),
+        ({"model.transition": True}, 161, 162),
+        ({"model.succession": 0.0}, 162, 162),
+    ):
+        config = ExperimentConfig().with_values({"model.succession": 1.0, **given})
+        found += [settled(config, train, number).federation.counts_received for number in (few, many)]
+    expected = [*["dense", "grouped"] * 2, "open", "open", "all", "largest", "all", "all", "auto", "auto"]
+    return at_most(float(found != expected), 0.0, " and ".join(found))
 
 
 CHECKS: Sequence[Check] = (

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fedmm.data.types import Ragged
 from fedmm.experiment import Experiment
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.ledger import Ledger
@@ -116,6 +117,7 @@ STARTS: Sequence[tuple[Mapping[str, Any], str, str]] = (
     ({"federation.spectral_start": True}, "counts", ""),
     ({"federation.spectral_start": True, "model.transition": True}, "counts", "counts"),
     ({"federation.spectral_start": False, "model.transition": True}, "counts", "counts"),
+    ({"model.succession": 2.0, "federation.counts_received": "largest"}, "counts", "largest"),
     ({"federation.spectral_start": False}, "", ""),
     ({"federation.spectral_start": True, "federation.spectral_sketch_size": 7}, "degrees sketch", "degrees"),
     ({"federation.mode": "centralized", "federation.spectral_start": True}, "", ""),
@@ -131,17 +133,27 @@ def start_paid(subject: Subject) -> Finding:
             experiment = Experiment.prepare(config)
         size, clients = experiment.split.num_items, len(experiment.split.train)
         triangle = torch.ones(size, size).triu()
-        tensors = {
-            "counts": triangle[triangle > 0].clone(),
-            "degrees": torch.ones(size),
-            "sketch": torch.ones(size, 7),
-        }
+        pairs = _pairs_that_follow(experiment.split.train)
+        messages = {
+            "counts": {"counts": triangle[triangle > 0].clone()},
+            "degrees": {"degrees": torch.ones(size)},
+            "sketch": {"sketch": torch.ones(size, 7)},
+            "largest": {
+                "offsets": torch.zeros(size + 2, dtype=torch.int32), "columns": torch.zeros(pairs, dtype=torch.uint16),
+                "counts": torch.zeros(pairs, dtype=torch.float16),
+            },
+        }  # fmt: skip
         paid = experiment.initial_state().ledger
         for way, names, found in (("up", sent, paid.uplink_bytes), ("down", received, paid.downlink_bytes)):
-            expected = sum(clients * size_of({name: tensors[name]}) for name in names.split())
+            expected = sum(clients * size_of(messages[name]) for name in names.split())
             gaps.append((f"{way}, {dict(settings)}", float(abs(found - expected))))
     value, label = worst(gaps)
     return at_most(value, 0.0, f"bytes, {len(STARTS)} ways to begin; largest: {label}")
+
+
+def _pairs_that_follow(train: Ragged) -> int:
+    """How many ordered pairs of items follow each other, at most ten places apart, in any history."""
+    return len({(row[at], after) for row in train for at in range(len(row)) for after in row[at + 1 : at + 11]})
 
 
 def bill_adds_up(subject: Subject) -> Finding:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from fedmm.deployment.start import counts_part
+from fedmm.deployment.sums import counts_from_tensors
 from fedmm.experiment import Experiment
 from worlds.silo_world import lead_of, silo_settings, silos_of, write_world
 
@@ -58,6 +60,7 @@ def test_three_silos_learn_what_one_process_learns(world):
     [
         {"local_algorithm": "scaffold", "personal_gate": True, "user_vector": True},
         {"transition": True, "succession": 2.0, "aggregation": "mean"},
+        {"succession": 2.0, "counts_received": "largest"},
         {"spectral_sketch_size": 40, "client_weighting": "positions", "warmup_rounds": 1},
         {"num_negatives": 20, "engine": "vectorized", "ema_decay": 0.0},
         {"experts": "memory", "model__memory__num_prototypes": 3, "num_negatives": 20},
@@ -70,6 +73,17 @@ def test_so_it_is_under_other_settings(world, settings):
     experiment, found = simulated(world, **settings)
     lead, reports = led(world, ["a", "b", "c"], **settings)
     assert_same(lead, reports, experiment, found)
+
+
+def test_silos_receive_the_counts_that_a_simulation_charges(world, monkeypatch):
+    monkeypatch.setattr("fedmm.federation.count_sums.PAIRS_PER_ITEM", 3)
+    settings = {"succession": 2.0, "counts_received": "largest"}
+    lead = lead_of(world, silos_of(world, ["a", "b", "c"], **settings), **settings)
+    lead.begin()
+    received = counts_from_tensors(counts_part(lead.state.begin), lead.catalogue.num_items)
+    experiment = Experiment.prepare(silo_settings(world, **settings))
+    assert received.nnz == 3 * lead.catalogue.num_items < experiment.sums.server.nnz
+    assert sorted(received.data) == sorted(experiment.sums.clients.data), "which of equal ones is another draw"
 
 
 def test_silos_of_one_user_each_are_added_bit_for_bit(tmp_path):

@@ -15,6 +15,7 @@ FOLLOWED = {
     "exclude_seen", "warmup_rounds", "aggregation", "heat_cap", "client_weighting", "server_optimizer",
     "server_learning_rate", "server_beta1", "server_beta2", "server_epsilon", "ema_decay", "spectral_start",
     "spectral_sketch_size", "item_table", "backbone", "trained_size", "upload_bits", "download_bits", "recipe",
+    "count_sums", "counts_received",
 }  # fmt: skip
 REFUSED = {
     "federation.mode": "centralized",
@@ -29,8 +30,8 @@ REFUSED = {
     "data.attributes": "brands.json",
     "runtime.start_from": "runs/x",
 }
-# Of no effect beside what is refused, or on how a silo's sums are made, which are always sums over its users.
-IDLE = {"mode", "trim_fraction", "speed_spread", "count_sums"}
+# Of no effect beside what is refused.
+IDLE = {"mode", "trim_fraction", "speed_spread"}
 
 
 def test_every_setting_of_the_federation_is_followed_or_refused():

@@ -26,9 +26,12 @@ from fedmm.federation.count_sums import (
     sum_in_groups,
     table_message_bytes,
 )
+from fedmm.federation.count_uses import received_counts
+from fedmm.federation.data_rules import settled
 from fedmm.federation.ledger import Ledger, counts_message_bytes
 from fedmm.federation.pair_tables import FIELDS, UNITS, PairTable
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.succession import Succession
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.leakage import write_histories
 
@@ -137,13 +140,44 @@ def test_messages_have_the_length_of_those_that_are_written() -> None:
 
 def test_clients_receive_the_largest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(count_sums, "PAIRS_PER_ITEM", 2)
-    sums = CountSums.of(random_world(40, 90), 40, "open", 0)
+    opened, sums = (CountSums.of(random_world(40, 90), 40, way, 0, "largest") for way in ("open", "dense"))
+    assert (opened.clients != sums.clients).nnz == 0, "whichever way they were summed"
+    assert sums.downlink_bytes(counts=True) == opened.downlink_bytes(counts=True) == 90 * sparse_message_bytes(40, 80)
     assert sums.clients.nnz == 80 < sums.server.nnz
     dropped = sums.server.copy()
     dropped[sums.clients.nonzero()] = 0
     assert sums.clients.data.min() > dropped.max() - 1e-3
     kept = sums.server[sums.clients.nonzero()]
     np.testing.assert_allclose(sums.clients[sums.clients.nonzero()], kept, rtol=1e-3)
+
+
+@pytest.mark.parametrize("num_items", [161, 162, 1849])
+def test_of_a_dense_sum_the_largest_counts_are_received_where_they_are_fewer_bytes(num_items: int) -> None:
+    config = ExperimentConfig().with_values({"model.succession": 2.0})
+    found = settled(config, random_world(30, 9), num_items).federation
+    fewer = sparse_message_bytes(num_items, PAIRS_PER_ITEM * num_items) < counts_message_bytes(num_items)
+    assert (found.count_sums, found.counts_received) == ("dense", "largest" if fewer else "all")
+    for values in ({"model.transition": True}, {"federation.counts_received": "all"}):
+        assert settled(config.with_values(values), random_world(30, 9), num_items).federation.counts_received == "all"
+
+
+def test_what_all_clients_receive_is_what_the_model_adds(history_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(count_sums, "PAIRS_PER_ITEM", 2)
+    given = tree(history_file, "dense", counts_received="largest").with_values({"model.transition": False})
+    kernels, bills = {}, {}
+    for kind in ("all", "largest"):
+        values = {"model.succession": 2.0, "federation.counts_received": kind}
+        experiment = Experiment.prepare(given.with_values(values))
+        succession = experiment.succession
+        assert succession is not None
+        kernels[kind], bills[kind] = succession.kernel.nnz, experiment.initial_state().ledger
+        assert (
+            succession.kernel.nnz
+            == Succession.build(received_counts(experiment.config, experiment.sums.server), 2).kernel.nnz
+        )
+    assert kernels["largest"] < kernels["all"]
+    assert bills["all"] == Ledger(9 * counts_message_bytes(14), 9 * counts_message_bytes(14))
+    assert bills["largest"] == Ledger(9 * counts_message_bytes(14), 9 * sparse_message_bytes(14, 28))
 
 
 def tree(path: Path, protocol: str, **federation: Any) -> ExperimentConfig:

@@ -21,7 +21,7 @@ ATTRIBUTES = csr_matrix(np.eye(4))
 OPEN = (
     "model.succession", "federation.count_sums", "model.kinship", "federation.recipe", "federation.local_steps",
     "federation.num_negatives", "federation.server_learning_rate", "federation.server_epsilon", "evaluation.every",
-    "model.gate_start",
+    "model.gate_start", "federation.counts_received",
 )  # fmt: skip
 LARGE = max(DENSE_ITEMS, MANY_ITEMS) + 1
 
@@ -74,7 +74,7 @@ def test_what_is_given_stays_and_what_is_chosen_is_chosen_once(
 @pytest.mark.parametrize(("num_items", "length"), [(50, 3), (50, 99), (SOME_ITEMS - 1, 99)])
 def test_where_the_data_choose_what_was_done_before_the_digest_is_that_of_before(num_items: int, length: int) -> None:
     found = settled(ExperimentConfig(), histories(length), num_items)
-    later = {"data.feature_order", "model.gate_start"}  # which files and validation decide
+    later = {"data.feature_order", "model.gate_start", "federation.counts_received"}  # files, validation, who receives
     chosen = {key: value for key, value in OLD_DEFAULTS.items() if key not in later}
     assert {key: found.flat()[key] for key in chosen} == chosen
     assert found.digest == ExperimentConfig().digest
