@@ -140,7 +140,6 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.spectral_start": Case(False),
     "federation.spectral_sketch_size": Case(9),
     "federation.count_sums": Case("grouped", {"model.transition": True}),
-    "federation.counts_received": Case("largest", {"model.transition": True}),
     "federation.item_table": Case("frozen"),
     "federation.backbone": Case("frozen"),
     "federation.trained_size": Case(30),

@@ -19,6 +19,7 @@ class Case:
 
 
 MESSAGES = {
+    "federation.counts_received": Case("largest", {"model.transition": True}),
     "federation.update_transforms": Case(("clip",)),
     "federation.update_clip": Case(0.1, CLIPPED),
     "federation.update_clip_by": Case("part", CLIPPED),
