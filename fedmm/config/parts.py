@@ -121,6 +121,22 @@ KINDS: Mapping[str, Kind] = {
             },
         ),
         _kind(
+            "block",
+            "model.block",
+            {
+                "sasrec": "attention and a ReLU layer of width D, each added (SASRec)",
+                "ligr": "attention and SwiGLU of width 4 D, each added through a gate of its own (LiGR, eSASRec)",
+            },
+        ),
+        _kind(
+            "position encoding",
+            "model.positions",
+            {
+                "learned": "a vector for each position of the window",
+                "rotary": "queries and keys turned by their positions: attention sees distances (RoPE)",
+            },
+        ),
+        _kind(
             "fusion",
             "model.fusion",
             {

@@ -50,9 +50,11 @@ class NeighborsConfig(Section):
 
 
 class ModelConfig(Section):
-    """The SASRec backbone, its experts and how they are fused."""
+    """The backbone, its experts and how they are fused."""
 
     hidden_dim: Positive = Field(64, description="width D of item embeddings and encoder")
+    block: Annotated[str, *named("block")] = Field("sasrec", description="kind of the backbone's transformer blocks")
+    positions: Annotated[str, *named("position_encoding")] = Field("learned", description="how it knows order")
     num_blocks: Positive = Field(2, description="transformer blocks")
     num_heads: Positive = Field(2, description="attention heads of the backbone")
     max_length: Annotated[int, Field(ge=2)] = Field(50, description="positions of one window of history")
@@ -115,6 +117,9 @@ class ModelConfig(Section):
     def _consistent(self) -> Self:
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
+        if self.positions == "rotary" and self.hidden_dim // self.num_heads % 2:
+            parts = f"hidden_dim {self.hidden_dim} is not a multiple of twice num_heads {self.num_heads}"
+            raise ValueError(f'positions "rotary" turns pairs of each head\'s numbers, and {parts}')
         kind = EXPERT_TRAITS.get(self.experts)  # None: a user's own, which is asked when the model is built
         fused, remembers = self.fusion != "backbone", kind is not None and kind.reads("model.memory")
         if fused and remembers and self.hidden_dim % self.memory.num_heads:
@@ -339,6 +344,8 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.cohort_sampler": ("uniform",),
     "federation.count_sums": ("dense", "auto"),
     "federation.counts_received": ("all", "auto"),
+    "model.block": ("sasrec",),
+    "model.positions": ("learned",),
     "model.succession": (0.0, None),
     "data.attributes": (None,),
     "data.images": (None,),

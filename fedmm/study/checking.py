@@ -37,6 +37,7 @@ INTERACTING = (
     (
         "model.hidden_dim",
         "model.num_heads",
+        "model.positions",
         "model.memory.num_heads",
         "model.memory.num_prototypes",
         "model.fusion",

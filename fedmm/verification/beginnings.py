@@ -45,17 +45,21 @@ def _beyond(values: Tensor, scale: float) -> float:
     return max(abs(float(values.mean())) / (scale / math.sqrt(n)), abs(spread / scale - 1) * math.sqrt(2 * n)) / SURE
 
 
-def _backbone(params: Params) -> list[tuple[str, float]]:
-    one, D = torch.eye(WIDTH, dtype=DTYPE), WIDTH
+def _backbone(params: Params, block_kind: str = "sasrec") -> list[tuple[str, float]]:
+    one, D, gated = torch.eye(WIDTH, dtype=DTYPE), WIDTH, block_kind == "ligr"
     table = params["backbone.item_embedding"]
     found = [("padding", float(table[0].abs().max()) * 1e9), ("items", _beyond(table[1:], 1 / math.sqrt(D)))]
-    found.append(("positions", _beyond(params["backbone.position_embedding"], 0.02)))
+    found += [] if gated else [("positions", _beyond(params["backbone.position_embedding"], 0.02))]
     for block in range(2):
         name = f"backbone.block{block}"
         around: dict[str, tuple[Tensor | float, float]] = {
             "query": (0.0, 0.5 / math.sqrt(D)), "key": (0.0, 0.5 / math.sqrt(D)), "value": (one, 0.02),
             "output": (0.3 * one, 0.02), "inner": (0.0, 1 / math.sqrt(D)), "outer": (0.0, 0.1 / math.sqrt(D)),
         }  # fmt: skip
+        if gated:  # half of each part passes at first, and the feed-forward part is four times as wide inside
+            around |= {"output": (0.6 * one, 0.02), "swish": around["inner"], "outer": (0.0, 0.2 / math.sqrt(4 * D))}
+            gates = [params[f"{name}.{part}_gate.weight"] for part in ("attention", "feedforward")]
+            found.append((f"{name}: gates", 1e9 * max(float(gate.abs().max()) for gate in gates)))
         for part, (centre, scale) in around.items():
             found.append((f"{name}.{part}", _beyond(params[f"{name}.{part}.weight"] - centre, scale)))
     return found
@@ -66,6 +70,7 @@ def draws(subject: Subject) -> Finding:
     the pooled expert's projection is orthogonal; prototypes are features of items that have them."""
     del subject
     found = _backbone(_fresh({"fusion": "backbone"}))
+    found += _backbone(_fresh({"fusion": "backbone", "block": "ligr", "positions": "rotary"}), "ligr")
     memory = _fresh({"experts": "memory", "memory": {"num_prototypes": 200}})
     for name, asks in (("visual", FEATURES), ("semantic", WIDTH)):
         for part, width in (("query", asks), ("key", FEATURES), ("value", FEATURES), ("output", WIDTH)):

@@ -50,6 +50,10 @@ CASES: Sequence[Case] = (
     ),
     ({"fusion": "backbone", "dropout": 0.2}, {"local_optimizer": "sgd", "num_negatives": 7, "clip_norm": None}),
     ({"fusion": "backbone", "scoring": "cosine"}, {"local_optimizer": "adam"}),
+    (
+        {"fusion": "backbone", "dropout": 0.2, "block": "ligr", "positions": "rotary", "num_blocks": 2},
+        {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True},
+    ),
     ({"experts": "memory"}, {"local_optimizer": "sgd", "num_negatives": 0, "batch_size": 1}),
     ({"experts": "memory", "scoring": "cosine"}, {"local_optimizer": "adamw", "exclude_seen": False}),
     ({"experts": "memory", "fusion": "competitive", "dropout": 0.2}, {"local_optimizer": "adam", "num_negatives": 5}),

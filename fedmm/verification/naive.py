@@ -40,17 +40,18 @@ def naive_scores(
 
 
 def naive_states(params: Mapping[str, Tensor], history: Sequence[int], config: ModelConfig) -> Tensor:
-    """SASRec's states [L, D] before the last norm (Kang & McAuley, 2018; pre-norm blocks, no key bias)."""
-    D = config.hidden_dim
-    table, positions = params["backbone.item_embedding"], params["backbone.position_embedding"]
-    x = torch.stack([table[item] * math.sqrt(D) + positions[place] for place, item in enumerate(history)])
+    """The backbone's states [L, D] before the last norm: SASRec's blocks (Kang & McAuley, 2018; pre-norm, no key bias)
+    or LiGR's, whose parts pass gates that read what comes in (Borisyuk et al., 2025)."""
+    table = params["backbone.item_embedding"]
+    x = torch.stack([table[item] * math.sqrt(config.hidden_dim) for item in history])
+    if config.positions == "learned":
+        x = x + params["backbone.position_embedding"][: len(history)]
     for block in range(config.num_blocks):
         name = f"backbone.block{block}"
-        normed = _norm(x, params, f"{name}.attention_norm")
-        x = x + _attention(normed, params, name, config.num_heads)
-        normed = _norm(x, params, f"{name}.feedforward_norm")
-        inner = torch.relu(normed @ params[f"{name}.inner.weight"].T + params[f"{name}.inner.bias"])
-        x = x + inner @ params[f"{name}.outer.weight"].T + params[f"{name}.outer.bias"]
+        said = _attention(_norm(x, params, f"{name}.attention_norm"), params, name, config)
+        x = x + said * _gate(x, params, f"{name}.attention_gate", config)
+        said = _feedforward(_norm(x, params, f"{name}.feedforward_norm"), params, name, config)
+        x = x + said * _gate(x, params, f"{name}.feedforward_gate", config)
     return x
 
 
@@ -224,19 +225,51 @@ def _surprise(
     return float(loss) / math.log(max(recommender.num_items, 2))
 
 
-def _attention(x: Tensor, params: Mapping[str, Tensor], name: str, num_heads: int) -> Tensor:
+def _gate(x: Tensor, params: Mapping[str, Tensor], name: str, config: ModelConfig) -> Tensor:
+    """1 / (1 + exp(-(W x + b))) of LiGR's blocks, 1 of SASRec's: [L, D]."""
+    if config.block == "sasrec":
+        return torch.ones_like(x)
+    return 1 / (1 + torch.exp(-(x @ params[f"{name}.weight"].T + params[f"{name}.bias"])))
+
+
+def _feedforward(x: Tensor, params: Mapping[str, Tensor], name: str, config: ModelConfig) -> Tensor:
+    """W2 max(W1 x + b1, 0) + b2 of SASRec's blocks, W3 (s W2 x) of LiGR's, s = a / (1 + exp(-a)) of a = W1 x."""
+    inner, outer = params[f"{name}.inner.weight"], params[f"{name}.outer.weight"]
+    if config.block == "sasrec":
+        return (x @ inner.T + params[f"{name}.inner.bias"]).clamp(min=0) @ outer.T + params[f"{name}.outer.bias"]
+    swish = x @ params[f"{name}.swish.weight"].T
+    return (swish / (1 + torch.exp(-swish)) * (x @ inner.T)) @ outer.T
+
+
+def _turned(vector: Tensor, place: int, config: ModelConfig) -> Tensor:
+    """Rotary positions: every pair of numbers of a head turned by its angle (Su et al., 2021, equation 15)."""
+    if config.positions == "learned":
+        return vector
+    parts = []
+    for j in range(len(vector) // 2):
+        angle = place / 10_000 ** (2 * j / len(vector))
+        turn = torch.tensor(
+            [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=vector.dtype
+        )
+        parts.append(turn @ vector[2 * j : 2 * j + 2])
+    return torch.cat(parts)
+
+
+def _attention(x: Tensor, params: Mapping[str, Tensor], name: str, config: ModelConfig) -> Tensor:
     """Each position looks at itself and what came before it, head by head."""
     L, D = x.shape
-    width = D // num_heads
+    width = D // config.num_heads
     query = x @ params[f"{name}.query.weight"].T + params[f"{name}.query.bias"]
     key = x @ params[f"{name}.key.weight"].T
     value = x @ params[f"{name}.value.weight"].T + params[f"{name}.value.bias"]
     rows = []
     for place in range(L):
         parts = []
-        for head in range(num_heads):
+        for head in range(config.num_heads):
             own = slice(head * width, (head + 1) * width)
-            logits = torch.stack([query[place, own] @ key[j, own] for j in range(place + 1)]) / math.sqrt(width)
+            asks = _turned(query[place, own], place, config)
+            logits = torch.stack([asks @ _turned(key[j, own], j, config) for j in range(place + 1)])
+            logits = logits / math.sqrt(width)
             parts.append(torch.softmax(logits, dim=0) @ value[: place + 1, own])
         rows.append(torch.cat(parts))
     return torch.stack(rows) @ params[f"{name}.output.weight"].T + params[f"{name}.output.bias"]

@@ -98,6 +98,9 @@ VARIANTS: tuple[dict[str, str | bool], ...] = (
     {"fusion": "competitive", "experts": "memory", "transition": True},
     {"fusion": "backbone"},
     {"fusion": "backbone", "scoring": "cosine"},
+    {"fusion": "backbone", "block": "ligr"},
+    {"fusion": "backbone", "positions": "rotary"},
+    {"fusion": "residual", "experts": "hybrid", "block": "ligr", "positions": "rotary"},
 )
 SMALL_ITEMS = 40
 
@@ -117,6 +120,7 @@ def own_model(subject: Subject, config: ModelConfig, label: str) -> Model:
 
 def _label(config: ModelConfig) -> str:
     parts: list[str] = [config.fusion] if config.fusion == "backbone" else [config.fusion, config.experts]
+    parts += [own for own in (config.block, config.positions) if own not in ("sasrec", "learned")]
     parts += ["transition"] if config.transition else []
     return " ".join([*parts, config.scoring, "on the configured data"])
 

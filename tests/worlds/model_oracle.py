@@ -114,13 +114,12 @@ class Oracle:
         return self.known[key]
 
     def encode(self, prefix):
-        """SASRec with pre-norm blocks; attention looks back only, and keys have no bias."""
+        """Pre-norm blocks of SASRec or LiGR; attention looks back only, and keys have no bias."""
         config, p = self.config, self.params
         D, L = config.hidden_dim, len(prefix)
-        x = [
-            math.sqrt(D) * self.item[i] + p["backbone.position_embedding"][position]
-            for position, i in enumerate(prefix)
-        ]
+        x = [math.sqrt(D) * self.item[i] for i in prefix]
+        if config.positions == "learned":
+            x = [row + p["backbone.position_embedding"][position] for position, row in enumerate(x)]
         for b in range(config.num_blocks):
             name = f"backbone.block{b}"
             normed = [self.norm(row, f"{name}.attention_norm") for row in x]
@@ -128,13 +127,34 @@ class Oracle:
             for position in range(L):
                 mixed = np.zeros(D)
                 for h in np.split(np.arange(D), config.num_heads):
-                    attention = softmax([q[position][h] @ k[j][h] / math.sqrt(len(h)) for j in range(position + 1)])
+                    logits = [self.match(q[position][h], k[j][h], position - j) for j in range(position + 1)]
+                    attention = softmax(np.array(logits) / math.sqrt(len(h)))
                     mixed[h] = sum(attention[j] * v[j][h] for j in range(position + 1))
-                x[position] = x[position] + self.affine(mixed, f"{name}.output")
+                x[position] = x[position] + self.passed(
+                    x[position], self.affine(mixed, f"{name}.output"), name, "attention"
+                )
             for position in range(L):
-                inner = np.maximum(self.affine(self.norm(x[position], f"{name}.feedforward_norm"), f"{name}.inner"), 0)
-                x[position] = x[position] + self.affine(inner, f"{name}.outer")
+                said = self.feedforward(self.norm(x[position], f"{name}.feedforward_norm"), name)
+                x[position] = x[position] + self.passed(x[position], said, name, "feedforward")
         return x
+
+    def match(self, query, key, distance):
+        """Their product; rotary: as complex numbers, the key's turned back by the distance."""
+        if self.config.positions == "learned":
+            return query @ key
+        angles = distance * 10_000.0 ** (-np.arange(0, len(query), 2) / len(query))
+        query, key = (own[0::2] + 1j * own[1::2] for own in (query, key))
+        return (query * np.exp(1j * angles) @ key.conj()).real
+
+    def feedforward(self, normed, name):
+        if self.config.block == "sasrec":
+            return self.affine(np.maximum(self.affine(normed, f"{name}.inner"), 0), f"{name}.outer")
+        swish, inner = self.affine(normed, f"{name}.swish"), self.affine(normed, f"{name}.inner")
+        return self.affine(swish * inner / (1 + np.exp(-swish)), f"{name}.outer")
+
+    def passed(self, x, said, name, part):
+        """What LiGR's gate lets through; it reads what stood there before the norm."""
+        return said if self.config.block == "sasrec" else said / (1 + np.exp(-self.affine(x, f"{name}.{part}_gate")))
 
     def affine(self, x, name):
         return self.params[f"{name}.weight"] @ x + self.params.get(f"{name}.bias", 0.0)

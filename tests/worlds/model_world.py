@@ -51,6 +51,12 @@ VARIANTS = [
     for scoring in _choices("scoring")
     if _valid(fusion=fusion, experts=experts, scoring=scoring)
 ]
+VARIANTS += [
+    {"fusion": "backbone", "experts": "pooled", "scoring": "dot", "block": block, "positions": positions}
+    for block in _choices("block")
+    for positions in _choices("positions")
+    if (block, positions) != ("sasrec", "learned")
+]
 FUSED = [variant for variant in VARIANTS if variant["fusion"] != "backbone"]
 RESIDUAL = [variant for variant in VARIANTS if variant["fusion"] == "residual"]
 MEMORY = [variant for variant in FUSED if variant["experts"] == "memory"]
