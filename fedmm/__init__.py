@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedmm.api import verify as verify
     from fedmm.config import ExperimentConfig as ExperimentConfig
     from fedmm.config.registering import register_aggregation as register_aggregation
+    from fedmm.config.registering import register_block as register_block
     from fedmm.config.registering import register_cohort_sampler as register_cohort_sampler
     from fedmm.config.registering import register_encoder as register_encoder
     from fedmm.config.registering import register_expert as register_expert
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fedmm.config.registering import register_local_optimizer as register_local_optimizer
     from fedmm.config.registering import register_loss as register_loss
     from fedmm.config.registering import register_metric as register_metric
+    from fedmm.config.registering import register_position_encoding as register_position_encoding
     from fedmm.config.registering import register_schedule as register_schedule
     from fedmm.config.registering import register_server_optimizer as register_server_optimizer
     from fedmm.config.registering import register_update_transform as register_update_transform
@@ -51,9 +53,9 @@ _HOMES = {
     "fedmm.api": ("compare", "evaluate", "load_config", "load_dataset", "load_run", "sweep", "train", "verify"),
     "fedmm.config": ("ExperimentConfig",),
     "fedmm.config.registering": (
-        "register_aggregation", "register_cohort_sampler", "register_encoder", "register_expert",
-        "register_fusion", "register_local_optimizer", "register_loss", "register_metric", "register_schedule",
-        "register_server_optimizer", "register_update_transform",
+        "register_aggregation", "register_block", "register_cohort_sampler", "register_encoder", "register_expert",
+        "register_fusion", "register_local_optimizer", "register_loss", "register_metric",
+        "register_position_encoding", "register_schedule", "register_server_optimizer", "register_update_transform",
     ),
     "fedmm.data.types": ("Dataset",),
     "fedmm.errors": (
@@ -88,6 +90,7 @@ __all__ = [
     "load_dataset",
     "load_run",
     "register_aggregation",
+    "register_block",
     "register_cohort_sampler",
     "register_encoder",
     "register_expert",
@@ -95,6 +98,7 @@ __all__ = [
     "register_local_optimizer",
     "register_loss",
     "register_metric",
+    "register_position_encoding",
     "register_schedule",
     "register_server_optimizer",
     "register_update_transform",

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from fedmm.federation.schedules import Schedule
     from fedmm.federation.server_optimizers import Step
     from fedmm.federation.transforms import UpdateTransform
+    from fedmm.models.blocks import Block
     from fedmm.models.experts import Expert
     from fedmm.models.fusion import Fusion
     from fedmm.models.losses.registry import Loss
+    from fedmm.models.positions import PositionEncoding
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,48 @@ def register_loss(name: str, loss: Loss | Callable[[Tensor, Tensor], Tensor], *,
     """
     from_rows = callable(loss)
     register_part("loss", name, RowLoss(loss, pairwise) if from_rows else loss)  # type: ignore[arg-type]
+
+
+def register_block(name: str, block: Block) -> None:
+    """Makes ``model.block = name`` build the backbone of blocks of one's own.
+
+    A ``fedmm.models.blocks.Block`` gives the parameters of one block (float64, without a client axis) and turns states
+    [C, B, L, D] into states, C clients at once, each with parameters of its own; ``fedmm.models.blocks.attention`` and
+    ``fedmm.models.layers.linear`` take them so. Vaswani et al. (NeurIPS 2017) have the first of the kind.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> from fedmm.models.blocks import Block, attention, init_attention
+    >>> bare = Block(
+    ...     init=lambda config, normal: init_attention(config.hidden_dim, normal, share=0.3),
+    ...     apply=lambda params, name, x, config, dropout: x + dropout(attention(params, name, x, config)),
+    ... )
+    >>> fedmm.register_block("bare", bare)
+    >>> fedmm.load_config(set={"model.block": "bare"}).model.block
+    'bare'
+    """
+    register_part("block", name, block)
+
+
+def register_position_encoding(name: str, encoding: PositionEncoding) -> None:
+    """Makes ``model.positions = name`` tell the backbone the order of a history.
+
+    A ``fedmm.models.positions.PositionEncoding`` may have parameters, adds to the embedded items [C, B, L, D], and may
+    turn every head's queries and keys [N, H, L, K]. Positions count from the start of the window.
+
+    Raises ConfigError for a name that is taken or is no name.
+
+    >>> import fedmm
+    >>> import torch
+    >>> from fedmm.models.positions import PositionEncoding
+    >>> def ramp(params, x):
+    ...     return x + torch.linspace(0.0, 1.0, 50, dtype=x.dtype)[: x.shape[2], None]
+    >>> fedmm.register_position_encoding("ramp", PositionEncoding(lambda config, normal: {}, ramp, lambda heads: heads))
+    >>> fedmm.load_config(set={"model.positions": "ramp"}).model.positions
+    'ramp'
+    """
+    register_part("position_encoding", name, encoding)
 
 
 def register_fusion(name: str, fusion: Fusion) -> None:

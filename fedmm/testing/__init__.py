@@ -10,6 +10,7 @@ Traceback (most recent call last):
 AssertionError: the metric earns more than 1 or less than 0 at a place
 """
 
+from fedmm.testing.backbone_parts import check_block, check_position_encoding
 from fedmm.testing.encoder_parts import check_encoder
 from fedmm.testing.federation_parts import (
     check_aggregation,
@@ -24,6 +25,7 @@ from fedmm.testing.worlds import check_metric, registered, tiny_config, tiny_run
 
 __all__ = [
     "check_aggregation",
+    "check_block",
     "check_cohort_sampler",
     "check_encoder",
     "check_expert",
@@ -31,6 +33,7 @@ __all__ = [
     "check_local_optimizer",
     "check_loss",
     "check_metric",
+    "check_position_encoding",
     "check_schedule",
     "check_server_optimizer",
     "check_update_transform",

@@ -102,7 +102,7 @@ def check_expert(kind: type[Expert]) -> None:
         slopes = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
         require(all_finite(slopes), "the expert has gradients that are not finite")
         for negatives in (0, 6):
-            _check_engines({"experts": UNDER_TEST}, {"num_negatives": negatives}, "the expert")
+            check_engines({"experts": UNDER_TEST}, {"num_negatives": negatives}, "the expert")
 
 
 def check_loss(loss: Loss | Callable[[Tensor, Tensor], Tensor], *, pairwise: bool = False) -> None:
@@ -147,7 +147,7 @@ def check_loss(loss: Loss | Callable[[Tensor, Tensor], Tensor], *, pairwise: boo
         require(exact, "the loss's gradients are not those of finite differences")
         for model in ({"experts": "pooled"}, {"experts": "hybrid"}, {"fusion": "backbone"}):
             for negatives in (0, 5):
-                _check_engines(model, {"loss": UNDER_TEST, "num_negatives": negatives}, "the loss")
+                check_engines(model, {"loss": UNDER_TEST, "num_negatives": negatives}, "the loss")
 
 
 def _routed(fusion: Fusion) -> tuple[Params, Tensor, Tensor]:
@@ -210,7 +210,8 @@ def _check_causal(recommender: Recommender, params: Params, before: Tensor) -> N
     require(close(before[:, earlier], after[:, earlier]), "a score reads items after its position")
 
 
-def _check_engines(model: dict[str, Any], federation: dict[str, Any], what: str) -> None:
+def check_engines(model: dict[str, Any], federation: dict[str, Any], what: str) -> None:
+    """Both engines train alike under these settings; ``what`` names the part under test."""
     local, params = make_local({**model, "dropout": 0.2}, {"local_steps": 2, "clip_norm": 0.5, **federation})
     start, cohort = shaken(params), local.windows.trainable[:4]
     expected, found = (by_client(engine(local, start, cohort, 1)) for engine in ENGINES.values())

@@ -22,10 +22,12 @@ from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS, median
 from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
 from fedmm.federation.transforms import UPDATE_TRANSFORMS
+from fedmm.models.blocks import BLOCKS
 from fedmm.models.experts import EXPERTS, Expert
 from fedmm.models.experts.neighbors import NeighborExpert
 from fedmm.models.fusion import FUSIONS, Fusion, Mixture
 from fedmm.models.losses.registry import LOSSES
+from fedmm.models.positions import POSITION_ENCODINGS, PositionEncoding
 from fedmm.utils.registry import Registry
 from worlds.encoder_world import letters, mean_colour
 
@@ -41,6 +43,8 @@ BATTERIES: list[tuple[Callable[..., None], Registry[Any], dict[str, Any]]] = [
     (kit.check_update_transform, FLOATS, {}),
     (kit.check_update_transform, Registry("update_transform", {"mask": UPDATE_TRANSFORMS["mask"]}), {"integers": True}),
     (kit.check_metric, METRICS, {}),
+    (kit.check_block, BLOCKS, {}),
+    (kit.check_position_encoding, POSITION_ENCODINGS, {}),
     (kit.check_fusion, FUSIONS, {}),
     (kit.check_expert, EXPERTS, {}),
     (kit.check_loss, LOSSES, {}),
@@ -125,6 +129,7 @@ class Loud(NeighborExpert):
         return torch.ones_like(super().present(*given))
 
 
+SASREC = BLOCKS["sasrec"]
 WRONG: list[tuple[str, Callable[[], None], str]] = [
     ("aggregation that reads the order", lambda: kit.check_aggregation(first_client, single_updates=True), "order"),
     ("aggregation that adds a parameter",
@@ -158,6 +163,22 @@ WRONG: list[tuple[str, Callable[[], None], str]] = [
     ("metric that rises", lambda: kit.check_metric(lambda p: np.where(p == 1, 0.0, 1.0)), "worse place"),
     ("metric of its batch",
      lambda: kit.check_metric(lambda p: 1.0 / (1.0 + np.argsort(np.argsort(p)))), "other places"),
+    ("block that sees the future", lambda: kit.check_block(
+        replace(SASREC, apply=lambda p, n, x, c, d: SASREC.apply(p, n, x, c, d) + x.mean(2, keepdim=True))), "after a"),
+    ("block of all clients", lambda: kit.check_block(
+        replace(SASREC, apply=lambda p, n, x, c, d: SASREC.apply(p, n, x, c, d) + x.mean(0))), "mixes clients"),
+    ("block of all windows", lambda: kit.check_block(
+        replace(SASREC, apply=lambda p, n, x, c, d: SASREC.apply(p, n, x, c, d) + x[:, :1])), "mixes windows"),
+    ("block with an idle parameter", lambda: kit.check_block(
+        replace(SASREC, init=lambda c, n: {**SASREC.init(c, n), "idle": torch.ones(3).double()})), "idle does not"),
+    ("block that halves gradients", lambda: kit.check_block(replace(
+        SASREC, apply=lambda p, n, x, c, d: SASREC.apply(p, n, (x + x.detach()) / 2, c, d))), "finite differences"),
+    ("block that drops out often", lambda: kit.check_block(
+        replace(SASREC, apply=lambda p, n, x, c, d: SASREC.apply(p, n, d(x), c, d))), "more than twice"),
+    ("positions that say nothing", lambda: kit.check_position_encoding(
+        PositionEncoding(lambda c, n: {}, lambda p, x: x, lambda heads: heads)), "does not tell orders apart"),
+    ("positions from the end", lambda: kit.check_position_encoding(PositionEncoding(
+        lambda c, n: {}, lambda p, x: x + torch.arange(x.shape[2]).flip(0)[:, None], lambda heads: heads)), "padding"),
     ("fusion that hears the absent", lambda: kit.check_fusion(
         Fusion(False, lambda c: {}, lambda p, w: Mixture(None, tuple(own + 1 for own in w.unbind(-1))))), "lacks"),
     ("fusion that silences", lambda: kit.check_fusion(replace(

@@ -75,7 +75,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "data.cold_item_fraction": Case(0.2),
     "data.cold_item_seed": Case(1, {"data.cold_item_fraction": 0.2}),
     "model.hidden_dim": Case(4),
-    "model.num_blocks": Case(2),
+    **{"model.num_blocks": Case(2), "model.block": Case("ligr"), "model.positions": Case("rotary")},
     "model.num_heads": Case(1),
     "model.max_length": Case(4),
     "model.dropout": Case(0.5),

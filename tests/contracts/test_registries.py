@@ -33,9 +33,11 @@ from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.schedules import SCHEDULES
 from fedmm.federation.server_optimizers import SERVER_OPTIMIZERS
 from fedmm.federation.transforms import UPDATE_TRANSFORMS
+from fedmm.models.blocks import BLOCKS
 from fedmm.models.features import MODALITIES
 from fedmm.models.fusion import FUSIONS
 from fedmm.models.losses.registry import LOSSES
+from fedmm.models.positions import POSITION_ENCODINGS
 from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import PREFIX
 
@@ -55,6 +57,8 @@ def choices(section: type[BaseModel], field: str) -> set[str]:
     ("section", "field", "registry"),
     [
         (ModelConfig, "fusion", {*FUSIONS, "backbone"}),
+        (ModelConfig, "block", BLOCKS),
+        (ModelConfig, "positions", POSITION_ENCODINGS),
         (FederationConfig, "aggregation", {*AGGREGATIONS, *ROBUST_AGGREGATIONS}),
         (FederationConfig, "cohort_sampler", COHORT_SAMPLERS),
         (FederationConfig, "learning_rate_schedule", SCHEDULES),

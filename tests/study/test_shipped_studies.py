@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COUNTS_OFF = {"model.succession": 0.0}  # the default that all of these were measured under
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
 MEASURED = ["benchmarks", "claims", "claims_large", "films", "frugal", "privacy", "quality", "replication"]
-VALIDATED = ["counts", "defaults", "defaults_ml100k", "parts"]
+VALIDATED = ["backbones", "counts", "defaults", "defaults_ml100k", "parts"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
 
 
@@ -177,7 +177,7 @@ def test_they_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch:
     ("name", "words"),
     [
         ("gatings", "Did you mean gating"),
-        ("zzz", "Shipped are benchmarks"),
+        ("zzz", "Shipped are backbones"),
         ("missing.toml", "Give a study's file"),
         ("a\0b.toml", "Give a study's file"),
         (f"{'x' * 300}.toml", "Give a study's file"),

@@ -12,7 +12,7 @@ import torch
 from fedmm.models import features as model_features
 from fedmm.models import fusion, recommender, router, sasrec, scores, surprise
 from fedmm.models.experts import memory, neighbors, pooled
-from worlds.planting import Fault, everywhere
+from worlds.planting import Fault, edited, everywhere
 
 
 def causal_mask_off_by_one(patch: pytest.MonkeyPatch) -> None:
@@ -250,6 +250,12 @@ def gate_without_features(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recommender.Recommender, "init", with_gate)
 
 
+gates_read_the_norm = edited("fedmm.models.blocks:_ligr", '.feedforward_gate", x)', '.feedforward_gate", normed)')
+rotary_turns_by_the_square = edited(
+    "fedmm.models.positions:rotate", "place.unsqueeze(1)", "place.square().unsqueeze(1)"
+)
+
+
 CAUSAL = "causality, evaluation: no later item moves an earlier score"
 TRAINING = "causality, training: no later item moves an earlier score"
 PREFIX = "all positions at once equal one pass a prefix"
@@ -262,6 +268,7 @@ ABSENT = tuple(
     f"absent {name}: {claim}" for name in ("visual", "text", "both") for claim in ("no effect", "no gradient")
 )
 RENORMALISED = tuple(f"absent {name}: weights renormalised" for name in ("visual", "text", "both"))
+SCALES = "parameters begin at their scales"
 NOTHING_LEFT = "all modalities absent: the backbone bit for bit"
 EMPTY = "empty memory: no effect"
 UNTOUCHED = "residual: no router can touch the backbone"
@@ -303,4 +310,14 @@ FAULTS = (
     Fault("positions count from the end", ("padding has no effect", PREFIX), positions_count_from_the_end),
     Fault("windows know their number", (PERMUTED,), windows_know_their_number),
     Fault("candidates meet others' features", (CANDIDATES,), candidates_meet_others_features),
+    Fault("LiGR's gates stand open", (NAIVE,), edited("fedmm.models.blocks:_gate", "torch.sigmoid(", "1.0 + 0.0 * (")),
+    Fault("LiGR's gates read the norm", (NAIVE,), gates_read_the_norm),
+    Fault("LiGR's part is a plain ReLU", (NAIVE,), edited("fedmm.models.blocks:_ligr", "F.silu", "F.relu")),
+    Fault(
+        "LiGR begins as loud as SASRec", (SCALES,), edited("fedmm.models.blocks:_ligr_init", "SHARE / OPEN", "SHARE")
+    ),
+    Fault("rotary positions turn by the square", (NAIVE,), rotary_turns_by_the_square),
+    Fault(
+        "rotary pairs of one speed", (NAIVE,), edited("fedmm.models.positions:rotate", "-2.0 * pairs", "-1.0 * pairs")
+    ),
 )

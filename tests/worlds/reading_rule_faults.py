@@ -70,7 +70,7 @@ FAULTS = (
         edited("fedmm.models.sasrec:init_backbone", "table = normal(num_items + 1, D, scale=1 / math.sqrt(D))",
                "table = normal(num_items + 1, D, scale=1.0)"),
     ),
-    Fault("attention begins whole", (SCALES,), constant("fedmm.models.sasrec", "ATTENTION_SHARE", 1.0)),
+    Fault("attention begins whole", (SCALES,), constant("fedmm.models.blocks", "ATTENTION_SHARE", 1.0)),
     Fault(
         "the router's bias begins on an expert",
         (EXACT,),
