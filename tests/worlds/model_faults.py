@@ -10,7 +10,7 @@ import scipy.sparse as sparse
 import torch
 
 from fedmm.models import features as model_features
-from fedmm.models import fusion, recommender, router, sasrec, scores, surprise
+from fedmm.models import blocks, fusion, recommender, router, sasrec, scores, surprise
 from fedmm.models.experts import memory, neighbors, pooled
 from worlds.planting import Fault, edited, everywhere
 
@@ -23,7 +23,7 @@ def causal_mask_off_by_one(patch: pytest.MonkeyPatch) -> None:
         L = query.shape[-2]
         return plain(query, key, value, attn_mask=torch.ones(L, L, dtype=torch.bool).tril(1))
 
-    patch.setattr(sasrec.F, "scaled_dot_product_attention", attend)
+    patch.setattr(blocks.F, "scaled_dot_product_attention", attend)
 
 
 def memory_of_the_future(patch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def competitive_keeps_half_the_backbone(patch: pytest.MonkeyPatch) -> None:
 
 
 def attention_to_itself_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sasrec.F, "scaled_dot_product_attention", lambda query, key, value, is_causal: value)
+    patch.setattr(blocks.F, "scaled_dot_product_attention", lambda query, key, value, is_causal: value)
 
 
 def windows_know_their_number(patch: pytest.MonkeyPatch) -> None:
