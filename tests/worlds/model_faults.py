@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sparse
 import torch
 
-from fedmm.models import features as model_features
 from fedmm.models import blocks, fusion, recommender, router, sasrec, scores, surprise
+from fedmm.models import features as model_features
 from fedmm.models.experts import memory, neighbors, pooled
 from worlds.planting import Fault, edited, everywhere
 
