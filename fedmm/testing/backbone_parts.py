@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from fedmm.config import ModelConfig
 from fedmm.models.blocks import Block
-from fedmm.models.layers import no_dropout
+from fedmm.models.layers import Dropout, no_dropout
 from fedmm.models.positions import PositionEncoding
 from fedmm.models.sasrec import ITEM_TABLE, PREFIX, encode, init_backbone
 from fedmm.testing.laws import all_finite, close, require, same
@@ -143,7 +141,7 @@ def _encoded(
     config: ModelConfig,
     params: Params,
     items: Tensor | None = None,
-    dropout: Callable[[Tensor], Tensor] = no_dropout,
+    dropout: Dropout = no_dropout,
 ) -> Tensor:
     items = torch.tensor(WINDOWS) if items is None else items
     return encode(params, items.clamp(max=params[ITEM_TABLE].shape[1] - 1), config, dropout)
