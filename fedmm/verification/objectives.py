@@ -20,7 +20,7 @@ from fedmm.models.recommender import Batch
 from fedmm.utils.params import Params, expand_for_clients
 from fedmm.verification.checks import Check, Finding, at_most, none_of, worst
 from fedmm.verification.subject import BACKBONE, Subject, shaken
-from fedmm.verification.world import ENGINES, make_federation, make_local, params_gap
+from fedmm.verification.world import ENGINES, make_federation, make_local, params_gap, watched_round
 
 BALANCE, ALIGNMENT = 0.3, 0.5
 Sums = tuple[float, float, int]  # loss and load balance over predictions, and their number
@@ -89,6 +89,34 @@ def objective(subject: Subject) -> Finding:
     return at_most(value, 1e-9, f"pooled experts, two epochs; largest: {label}")
 
 
+def of_clients(subject: Subject) -> Finding:
+    """One local step of every client in both engines, whole histories at once: minus the rate times the slope of its own
+    mean loss, load balance and alignment, each at its weight."""
+    del subject
+    gaps, rate = [], 0.4
+    model = {"experts": "pooled", "load_balance_weight": BALANCE, "alignment_weight": ALIGNMENT}
+    settings = {"local_optimizer": "sgd", "learning_rate": rate, "clip_norm": None, "weight_decay": 0.0,
+                "exclude_seen": False, "num_negatives": 0, "warmup_rounds": 0, "batch_size": 100, "local_epochs": 1,
+                "aggregation": "mean"}  # fmt: skip
+    local, fresh = make_local(model, settings)
+    params = shaken(fresh)
+    for name, engine in ENGINES.items():
+        federation = replace(make_federation(local), engine=engine)
+        _, _, seen, _ = watched_round(federation, ServerState(params, {}, 0))
+        for block in seen:
+            deltas = block.dense_deltas(local.recommender.num_items)
+            for place, client in enumerate(map(int, block.clients)):
+                leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+                windows = range(int(local.windows.first[client]), int(local.windows.first[client + 1]))
+                loss, _ = _objective(local, leaves, [list(windows)], experts=True)
+                slopes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+                own = zip(leaves, slopes, strict=True)
+                gap = max(float((deltas[key][place] + rate * slope).abs().max()) for key, slope in own if key in deltas)
+                gaps.append((f"client {client}, {name}", gap))
+    value, label = worst(gaps) if gaps else (math.inf, "no update")
+    return at_most(value, 1e-9, f"{len(gaps)} updates; largest: {label}")
+
+
 def _trains(name: str, epoch: int) -> bool:
     return epoch > 1 or name.startswith(BACKBONE)
 
@@ -130,5 +158,6 @@ def _ends(run: Callable[[], object]) -> bool:
 
 CHECKS: Sequence[Check] = (
     Check("federation", "centralised training minimises the whole objective", objective),
+    Check("federation", "a client's step follows its loss, load balance and alignment", of_clients),
     Check("federation", "training that diverges is stopped", divergence),
 )

@@ -12,7 +12,18 @@ GATES = "where the gate starts is surely better or as given"
 AMONG = "the best of some items are those of all without the others"
 BOUNDS = "clipping bounds follow the share of updates within them"
 DEVICES = "devices take the times that the settings say, and the quickest count"
+OBJECTIVE = "a client's step follows its loss, load balance and alignment"
 FAULTS = (
+    Fault(
+        "clients learn to disagree with their features",
+        (OBJECTIVE,),
+        edited("fedmm.models.recommender:Output.penalty", "load_balance_loss + config", "load_balance_loss - config"),
+    ),
+    Fault(
+        "alignment has no weight of its own",
+        (OBJECTIVE,),
+        edited("fedmm.models.recommender:Output.penalty", "config.alignment_weight *", "1.0 *"),
+    ),
     Fault(
         "test questions of made splits skip an event",
         (MADE,),
