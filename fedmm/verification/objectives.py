@@ -90,8 +90,8 @@ def objective(subject: Subject) -> Finding:
 
 
 def of_clients(subject: Subject) -> Finding:
-    """One local step of every client in both engines, whole histories at once: minus the rate times the slope of its own
-    mean loss, load balance and alignment, each at its weight."""
+    """One local step of every client in both engines, whole histories at once: minus the rate times the slope of its
+    own mean loss, load balance and alignment, each at its weight."""
     del subject
     gaps, rate = [], 0.4
     model = {"experts": "pooled", "load_balance_weight": BALANCE, "alignment_weight": ALIGNMENT}
