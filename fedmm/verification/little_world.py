@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,10 +69,24 @@ def write_world(folder: Path, rows: Sequence[Sequence[int]] | None = None) -> No
 
 
 @contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Files are read and filtered anew while the block lasts: what an earlier run kept proves nothing of now."""
+    before = os.environ.get("FEDMM_PREPARED_GB")
+    os.environ["FEDMM_PREPARED_GB"] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["FEDMM_PREPARED_GB"]
+        else:
+            os.environ["FEDMM_PREPARED_GB"] = before
+
+
+@contextmanager
 def little_config(settings: Mapping[str, Any], output: str | None = None) -> Iterator[ExperimentConfig]:
     """The settings of a run over the little world, whose files are there while the block lasts; ``output`` is a folder
     in it."""
-    with tempfile.TemporaryDirectory(prefix="fedmm-verify-") as name:
+    with tempfile.TemporaryDirectory(prefix="fedmm-verify-") as name, nothing_kept():
         folder = Path(name)
         write_world(folder)
         files = {

@@ -15,6 +15,7 @@ from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, Split
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, none_of
+from fedmm.verification.little_world import nothing_kept
 from fedmm.verification.questions import asked
 from fedmm.verification.subject import Subject
 
@@ -69,7 +70,7 @@ def _kept(events: Sequence[Event], settings: dict[str, Any]) -> dict[str, list[t
 
 
 def _loaded(events: Sequence[Event], settings: dict[str, Any]) -> tuple[Dataset, Split]:
-    with tempfile.TemporaryDirectory(prefix="fedmm-verify-") as name:
+    with tempfile.TemporaryDirectory(prefix="fedmm-verify-") as name, nothing_kept():
         path = Path(name) / "ratings.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

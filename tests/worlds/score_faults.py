@@ -13,7 +13,13 @@ AMONG = "the best of some items are those of all without the others"
 BOUNDS = "clipping bounds follow the share of updates within them"
 DEVICES = "devices take the times that the settings say, and the quickest count"
 OBJECTIVE = "a client's step follows its loss, load balance and alignment"
+EVENTS = "events are kept and ordered as the settings say"
 FAULTS = (
+    Fault(
+        "who has too few goes once, not over and over",
+        (EVENTS,),
+        edited("fedmm.data.preparation:_core", "        lost = np.concatenate(found)", "        break"),
+    ),
     Fault(
         "clients learn to disagree with their features",
         (OBJECTIVE,),
