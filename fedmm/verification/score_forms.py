@@ -201,12 +201,12 @@ def _materialised(scores: Scores, questions: Questions) -> Tensor:
 
 
 def _gaps(name: str, plains: Sequence[Plain], questions: Questions, loss: Loss, rounded: bool) -> tuple[str, float]:
-    """The largest share of what may be off, of values and slopes, clients weighted by 1, 2, 3 and all alike."""
+    """The largest share of what may be off, of values and slopes, clients weighted by 2, 3, 4 and all alike."""
     kind = torch.float32 if rounded else torch.float64
     questions = replace(questions, row_weights=questions.row_weights.to(kind))
     wanted, slope = _by_definition(plains, questions)
     largest = 0.0
-    for each in (np.ones(C), np.arange(1.0, C + 1)):
+    for each in (np.ones(C), np.arange(2.0, C + 2)):
         terms = tuple(plain.term(kind) for plain in plains)
         found = loss(Scores(terms, rounded=rounded), questions)
         off = np.abs(found.detach().double().numpy() - wanted).max()
