@@ -59,7 +59,7 @@ def ease_weights(products: FloatMatrix, ridge: float = RIDGE) -> FloatMatrix:
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     weights = inverse.div_(-inverse.diagonal().clone())
     weights.fill_diagonal_(0.0)
-    found: FloatMatrix = weights.numpy()
+    found: FloatMatrix = np.ascontiguousarray(weights.numpy())  # by columns, every product would copy the matrix first
     return found
 
 

@@ -54,6 +54,7 @@ def test_no_item_tells_of_itself(train, ridge):
         assert (weights.diagonal() == 0).all()
         assert np.isfinite(weights).all()
         assert weights.dtype == np.float32
+        assert weights.flags.c_contiguous, "or each block of users copies the whole matrix"
 
 
 @given(histories, st.integers(1, V + 2), st.floats(0.0, 20.0))
