@@ -91,6 +91,18 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def flower(session: nox.Session) -> None:
+    """A SuperLink and three SuperNodes of Flower on this machine, with TLS and keys, one of which is killed: what the
+    sequential engine learns. Its own environment: Flower asks for older packages than constraints.txt has. A quarter of
+    an hour; `-- --benchmark` says what a round takes instead."""
+    session.install("-c", "constraints-flower.txt", ".[flower]", "pytest", "pytest-xdist", "hypothesis")
+    if "--benchmark" in session.posargs:
+        session.run("python", "tests/benchmarks/flower.py")
+    else:
+        session.run("pytest", "-n", "0", "tests/oracles/flower_federation.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Builds the wheel, installs it elsewhere and trains with it outside the checkout."""
     session.install(*CONSTRAINTS, "build")

@@ -91,10 +91,11 @@ def lead(
             sys.stdout.write(f"{address}\n")
             sys.stdout.flush()
 
-    listening = Listening(host, port, keys, no_keys, health_port)
+    listening = Listening(host, port, keys, no_keys)
+    health = None if health_port is None else (host, health_port)
     with make_observer(settings, quiet=quiet, stream=sys.stderr) as observer:
         result = lead_federation(
-            settings, observer, listening, LeadOptions(silos, quorum, deadline), items=catalogue, say=say
+            settings, observer, listening, LeadOptions(silos, quorum, deadline), items=catalogue, health=health, say=say
         )
     print_json(result) if as_json else print_outcome(result)
 
@@ -168,8 +169,8 @@ def keys(
 
     if (server is None) == (node is None):
         raise ConfigError("keys makes one side's keys at a time.", "Give --server HOST or --node NAME.")
+    from fedmm.deployment.greeting import valid_name
     from fedmm.deployment.keys import make_node_keys, make_server_keys
-    from fedmm.deployment.sockets import valid_name
 
     if node is not None and not valid_name(node):
         raise ConfigError(

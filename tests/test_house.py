@@ -46,6 +46,7 @@ HOMES = {
     "mlflow": r"fedmm/(tracking/\w+|portable/pyfunc_script)\.py",
     "optuna": r"fedmm/tuning/\w+\.py",
     "ray": r"fedmm/engines/cluster\.py",
+    "flwr": r"fedmm/deployment/flower\.py",
     "filelock": r"fedmm/utils/locks\.py",
     "matplotlib": r"fedmm/(\w+/\w*figures\w*|drawing/panels)\.py",
 }

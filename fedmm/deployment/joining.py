@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmm.config import ExperimentConfig
+from fedmm.deployment.greeting import valid_name
 from fedmm.deployment.join import Where, join
 from fedmm.deployment.keys import node_identity
 from fedmm.deployment.seals import Checksums
 from fedmm.deployment.silo import Silo
-from fedmm.deployment.sockets import LOOPBACK, valid_name
+from fedmm.deployment.sockets import LOOPBACK
 from fedmm.errors import ConfigError
 from fedmm.runs.running import set_threads
 from fedmm.utils import locks
@@ -40,10 +41,7 @@ def join_federation(
     host, port = address_of(server)
     if config.data.path is None:
         raise ConfigError("A silo needs data of its own.", "Give --data FILE.")
-    own = name if name is not None else config.data.path.name.partition(".")[0]
-    if not valid_name(own):
-        remedy = "Give --name with letters, digits, dots, dashes and underscores, up to 64."
-        raise ConfigError(f"{own!r} is no name of a silo.", remedy)
+    own = silo_name(name, config.data.path)
     if keys is None and host not in LOOPBACK and not without:
         raise ConfigError(
             f"What is sent to {host} could be read on the way.",
@@ -66,6 +64,15 @@ def join_federation(
             join(silo, Where(host, port, identity.tls if identity else None, patience), tell)
         finally:
             lock.release()
+
+
+def silo_name(name: str | None, data: Path) -> str:
+    """What a silo is called: ``name``, else as its ``data`` are. Raises ConfigError where that is no name."""
+    own = name if name is not None else data.name.partition(".")[0]
+    if not valid_name(own):
+        remedy = "Give --name with letters, digits, dots, dashes and underscores, up to 64."
+        raise ConfigError(f"{own!r} is no name of a silo.", remedy)
+    return own
 
 
 def address_of(text: str) -> tuple[str, int]:

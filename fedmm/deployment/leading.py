@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedmm.config import ExperimentConfig
 from fedmm.config.load import dump_toml
@@ -19,8 +19,9 @@ from fedmm.deployment.health import serve_health
 from fedmm.deployment.keys import Identity, server_identity
 from fedmm.deployment.lead import Lead
 from fedmm.deployment.members import LeadOptions
-from fedmm.deployment.seals import Checksums
+from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sockets import LOOPBACK, SocketTransport
+from fedmm.deployment.transport import Transport
 from fedmm.errors import CheckpointError, ConfigError
 from fedmm.runs.observer import Observer
 from fedmm.runs.running import set_threads
@@ -37,6 +38,27 @@ SETTINGS_FILE, STATUS_FILE, RESULT_FILE = "settings.toml", "status.json", "outco
 
 
 @dataclass(frozen=True)
+class Carried:
+    """An open transport, the seal of what it carries, and where silos find it."""
+
+    transport: Transport
+    seal: Seal
+    address: str
+
+
+class Carrier(Protocol):
+    """How messages travel, before anything is opened."""
+
+    def check(self) -> None:
+        """Raises ConfigError where messages could not travel safely."""
+        ...
+
+    def opened(self, events: Events) -> AbstractContextManager[Carried]:
+        """The open transport."""
+        ...
+
+
+@dataclass(frozen=True)
 class Listening:
     """Where the server listens, and whom it lets in."""
 
@@ -44,10 +66,12 @@ class Listening:
     port: int = 8765
     keys: Path | None = None  # folder of keys; None: none, which a loopback address alone may do
     open: bool = False  # without keys and TLS wherever it listens
-    health_port: int | None = None
 
-    def identity(self) -> Identity | None:
-        """Keys and TLS; None where there are none. Raises ConfigError where they are needed and not given."""
+    def check(self) -> None:
+        """Raises ConfigError where keys are needed and not given, or cannot be read."""
+        self._identity()
+
+    def _identity(self) -> Identity | None:
         if self.keys is not None:
             return server_identity(self.keys)
         if self.host not in LOOPBACK and not self.open:
@@ -57,23 +81,33 @@ class Listening:
             )
         return None
 
+    @contextmanager
+    def opened(self, events: Events) -> Iterator[Carried]:
+        """Listens."""
+        identity = self._identity()
+        seal = identity.seal if identity else Checksums()
+        with SocketTransport(self.host, self.port, seal, identity.tls if identity else None, events) as transport:
+            yield Carried(transport, seal, f"{self.host}:{transport.port}")
+
 
 def lead_federation(
     config: ExperimentConfig,
     observer: Observer,
-    listening: Listening,
+    carrier: Carrier,
     options: LeadOptions,
     *,
     items: Path | None = None,
+    health: tuple[str, int] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Leads a federation to its end and gives its result, which is in the folder ``runtime.output`` too; one that was
-    stopped or killed goes on. ``items`` is a table of the catalogue; ``say`` hears the address.
+    stopped or killed goes on. ``items`` is a table of the catalogue, ``health`` the host and port that tell of health;
+    ``say`` hears the address.
 
     Raises ConfigError and CheckpointError where it cannot begin, Interrupted on Ctrl-C and SIGTERM.
     """
     set_threads(config.runtime.threads)
-    identity = listening.identity()
+    carrier.check()
     folder = config.runtime.output or FOLDER
     if (folder / RESULT_FILE).exists():
         raise CheckpointError(f"{folder} holds a federation that has ended.", "Give another --output.")
@@ -88,15 +122,13 @@ def lead_federation(
         observer.stage("reading the catalogue")
         catalogue = catalogue_of(config, items, observer.stage)
         events = Events(folder / EVENTS_FILE)
-        seal = identity.seal if identity else Checksums()
-        transport = stack.enter_context(
-            SocketTransport(listening.host, listening.port, seal, identity.tls if identity else None, events)
-        )
-        lead = Lead(config, catalogue, Conversation(transport, seal, events), options, folder, observer.note)
+        carried = stack.enter_context(carrier.opened(events))
+        conversation = Conversation(carried.transport, carried.seal, events)
+        lead = Lead(config, catalogue, conversation, options, folder, observer.note)
         write_atomically(folder / SETTINGS_FILE, dump_toml(config).encode())
-        if listening.health_port is not None:
-            stack.enter_context(serve_health(listening.host, listening.health_port, lambda: status_of(lead)))
-        say(f"{listening.host}:{transport.port}")
+        if health is not None:
+            stack.enter_context(serve_health(*health, lambda: status_of(lead)))
+        say(carried.address)
         observer.note(f"{catalogue.num_items:,} items; waiting for {options.silos} silos")
         try:
             return _lead(lead, folder, observer)

@@ -24,6 +24,7 @@ from fedmm.deployment.building import build_local, counts_wanted, engine_of, suc
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
 from fedmm.deployment.seals import Checksums, Seal
+from fedmm.deployment.sequences import Sequences
 from fedmm.deployment.silo_data import SiloData, read_silo
 from fedmm.deployment.silo_states import SiloStates, StateStore
 from fedmm.deployment.terms import digest_of, joined_settings, require_supported
@@ -84,11 +85,11 @@ class Silo:
     _offered: Offered | None = None
     _begun: Begun | None = None
     _states: SiloStates = field(default_factory=SiloStates)
-    _session: tuple[str, int] = ("", 0)  # and the last sequence number in it
     _last: tuple[str, Message] | None = None  # the digest of a request, and its answer
 
     def __post_init__(self) -> None:
         """Goes on where an earlier process of this silo was."""
+        self._sequences = Sequences(self.folder)
         for name in (OFFER_FILE, BEGIN_FILE):
             path = None if self.folder is None else self.folder / name
             if path is not None and path.exists():
@@ -105,7 +106,7 @@ class Silo:
         try:
             header = read_header(self.seal.open(data, SERVER))
             request = header.message
-            self._check_sequence(request)
+            self._sequences.take(request)
             found = self._answer(header)
         except RefusedError as error:
             self.tell(f"refused {error}")
@@ -119,12 +120,6 @@ class Silo:
             settings=settings,
         )  # fmt: skip
         return self.seal.close(encode(stamped))
-
-    def _check_sequence(self, request: Message) -> None:
-        session, last = self._session
-        if request.session == session and request.sequence <= last:
-            raise RefusedError(f"request {request.sequence} after request {last}: it is late, or repeated.")
-        self._session = request.session, request.sequence
 
     def _answer(self, header: Header) -> Message:
         kind = header.message.kind
@@ -174,12 +169,11 @@ class Silo:
         if self._offered is None or self._offered.digest != digest:
             config = joined_settings(body.get("terms", {}), self.config)
             require_supported(config)
-            self.tell(f"reading {config.data.path}")
             self._offered = Offered(digest, catalogue, read_silo(config, catalogue))
             self._begun = None
-            for note in self._offered.data.notes:
-                self.tell(note)
             if keep:
+                for note in (f"read {config.data.path}", *self._offered.data.notes):
+                    self.tell(note)
                 self._keep(OFFER_FILE, header, catalogue.to_tensors())
         return self._introduction()
 

@@ -7,9 +7,7 @@ a silo needs no open port. One thread a connection reads answers; whoever speaks
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
-import secrets
 import socket
 import ssl
 import threading
@@ -17,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedmm.deployment import greeting
 from fedmm.deployment.events import Events
 from fedmm.deployment.frames import quiet_close, receive_frame, send_frame
 from fedmm.deployment.messages import RefusedError
@@ -169,18 +168,9 @@ class SocketTransport:
 
     def _greet(self, stream: socket.socket) -> str:
         """The name that whoever connects proves to have. Raises RefusedError."""
-        drawn = secrets.token_hex(32)
-        send_frame(stream, json.dumps({"fedmm": 1, "drawn": drawn}).encode())
-        answer = receive_frame(stream, MOST_GREETING)
-        try:
-            node = json.loads(answer[:-64])["node"]
-        except (ValueError, KeyError, TypeError):
-            raise RefusedError("a greeting that cannot be read.") from None
-        if not isinstance(node, str) or not valid_name(node):
-            raise RefusedError("a greeting without a name.")
-        said = json.loads(self.seal.open(answer, node))
-        if said != {"node": node, "drawn": drawn}:
-            raise RefusedError(f"a greeting of {node!r} that was not made for this connection.")
+        drawn = greeting.draw()
+        send_frame(stream, greeting.question(drawn))
+        node = greeting.proven(receive_frame(stream, MOST_GREETING), drawn, self.seal)
         send_frame(stream, WELCOME)
         return node
 
@@ -200,11 +190,6 @@ class SocketTransport:
         self.events.add("left", node=line.node)
 
 
-def valid_name(name: str) -> bool:
-    """Whether a silo may be called so: 1 to 64 letters, digits, dots, dashes and underscores."""
-    return 0 < len(name) <= 64 and all(own.isalnum() or own in "._-" for own in name) and name.isascii()
-
-
 def connect(
     host: str, port: int, node: str, seal: Seal, tls: ssl.SSLContext | None, seconds: float = GREETING_SECONDS
 ) -> socket.socket:
@@ -215,11 +200,10 @@ def connect(
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if tls is not None:
             stream = tls.wrap_socket(stream, server_hostname=host)
-        greeting = json.loads(receive_frame(stream, MOST_GREETING))
-        if not isinstance(greeting, dict) or greeting.get("fedmm") != 1:
-            raise RefusedError(f"{host}:{port} speaks another version of fedmm's protocol.", "Use one on both sides.")
-        said = json.dumps({"node": node, "drawn": greeting["drawn"]}).encode()
-        send_frame(stream, seal.close(said))
+        asked = receive_frame(stream, MOST_GREETING)
+        if not greeting.is_question(asked):
+            raise RefusedError(f"{host}:{port} is no server of fedmm.", "Give the address that lead prints.")
+        send_frame(stream, greeting.answer(asked, node, seal))
         if receive_frame(stream, MOST_GREETING) != WELCOME:
             remedy = "Its key must be among those that the server knows (nodes/)."
             raise RefusedError(f"{host}:{port} did not let {node!r} in.", remedy)
@@ -229,9 +213,6 @@ def connect(
     except EOFError:
         quiet_close(stream)
         raise ConnectionError(f"{host}:{port} closed the connection") from None
-    except (ValueError, KeyError):
-        quiet_close(stream)
-        raise RefusedError(f"{host}:{port} is no server of fedmm.", "Give the address that lead prints.") from None
     except BaseException:
         quiet_close(stream)
         raise

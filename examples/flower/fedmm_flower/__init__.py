@@ -1,0 +1,1 @@
+"""A federation of fedmm as a Flower app."""
