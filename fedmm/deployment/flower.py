@@ -74,7 +74,7 @@ def unpacked(message: Message) -> bytes | None:
     record = message.content.array_records.get(RECORD)
     if record is None or CONTENT not in record or record[CONTENT].dtype != "uint8":
         return None
-    return record[CONTENT].numpy().tobytes()
+    return bytes(record[CONTENT].numpy().tobytes())
 
 
 @dataclass(frozen=True, eq=False)
