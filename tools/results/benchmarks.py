@@ -22,6 +22,7 @@ YARDSTICKS = {  # row beside a run: what it is called
     "succession": "what followed, counted (`model.succession` alone)",
     "round_0": "fedmm before training",
 }
+TRAINED = {"round_0": "none", "ease": "pooled", "item_knn": "pooled"}  # the others are counted
 OPPONENTS = {"round_0": "before training", "transition_counts": "transition counts", "centralized": "fedmm, central",
              "centralized, attributes": "fedmm, central, with attributes"}  # fmt: skip
 HEAD = ("model", "training", "HR@10", "NDCG@10", "seeds", "MB up, down", "minutes")
@@ -72,7 +73,7 @@ def _beside(found: Results, variants: Sequence[str]) -> Iterator[Sequence[str]]:
             if not values[0]:
                 continue
             seeds = found.seeds(BENCHMARKS, variant) if len(set(values[1])) > 1 else ""
-            yield called, "counted" if name != "round_0" else "none", *(_mean(each) for each in values), seeds, "", ""
+            yield called, TRAINED.get(name, "counted"), *(_mean(each) for each in values), seeds, "", ""
             break
 
 
