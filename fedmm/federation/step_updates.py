@@ -8,6 +8,7 @@ al., IEEE TNNLS 2020). For the open mode: steps of one's own do not add up under
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -99,7 +100,12 @@ def stepped_message(values: Mapping[str, Tensor], lengths: tuple[int, int]) -> d
 
 
 def expected_lengths(values: Mapping[str, Tensor], rows: int | None, share: float) -> tuple[int, int]:
-    """About how many bytes the two codes take, before anything is known of the updates: as of normal numbers."""
+    """About how many bytes the two codes take, before anything is known of the updates: as of normal numbers, of which
+    one in steps of ``share`` times its row's largest takes some log2(1 + 1.4 / share) bits.
+
+    >>> expected_lengths({ITEM_TABLE: torch.empty(400, 32)}, None, 1.0)
+    (2028, 107)
+    """
     numbers = steps = 0
     for name, value in values.items():
         if travels_whole(name, value):
@@ -107,4 +113,5 @@ def expected_lengths(values: Mapping[str, Tensor], rows: int | None, share: floa
         width = value.shape[-1]
         own = rows if name == ITEM_TABLE and rows is not None else value.numel() // max(width, 1)
         numbers, steps = numbers + own * width, steps + own
-    return round(numbers * min(1.2 / share, 4.0) / 8), round(steps * 3 / 8)
+    header = coded_length(np.zeros(0, np.int64))
+    return header + round(numbers * math.log2(1 + 1.4 / share) / 8), header + round(steps * 2 / 8)

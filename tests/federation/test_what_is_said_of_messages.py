@@ -1,0 +1,77 @@
+"""Laws of what is said of messages before they are sent: about how long, of whom, and by which protocol."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fedmm.config import ExperimentConfig, FederationConfig
+from fedmm.data.types import Ragged
+from fedmm.federation.compression import coded, coded_message
+from fedmm.federation.count_sums import CountSums
+from fedmm.federation.count_uses import count_notes
+from fedmm.federation.rice import coded_length
+from fedmm.federation.step_updates import expected_lengths, stepped
+from fedmm.federation.transforms.contract import TransformRound
+from fedmm.federation.versions import expected_length
+from fedmm.models.sasrec import ITEM_TABLE
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 1.0, 3.0])
+@pytest.mark.parametrize("rows", [None, 90])
+def test_codes_are_about_as_long_as_expected(share: float, rows: int | None) -> None:
+    stream = torch.Generator().manual_seed(0)
+    table, layer, small = (torch.randn(size, generator=stream) for size in ((300, 32), (64, 16), (8,)))
+    sent = [table if rows is None else table[:rows], layer]
+    numbers, exponents = zip(*(stepped(v, share, torch.rand(v.shape, generator=stream)) for v in sent), strict=True)
+    found = expected_lengths({ITEM_TABLE: table, "layer": layer, "small": small}, rows, share)
+    real = coded_length(np.concatenate([n.numpy().ravel() for n in numbers])), sum(map(len, exponents)) / 4
+    assert found == pytest.approx(real, rel=0.3)
+
+
+def test_versions_are_about_as_long_as_expected() -> None:
+    stream = torch.Generator().manual_seed(0)
+    table = torch.randn(300, 32, generator=stream)
+    for share in (0.05, 0.2, 1.0):
+        whole = torch.round(table / share).to(torch.int64).numpy().ravel()
+        assert expected_length({ITEM_TABLE: table}, share) == pytest.approx(coded_length(whole), rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [(100, 1), (70, 9), (5, 4, 8), (129,)])
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_messages_of_few_bits_have_the_bytes_of_their_packed_numbers(shape: tuple[int, ...], bits: int) -> None:
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    numbers, steps = coded(value, bits)
+    message = coded_message({"layer": value}, bits)
+    assert message["layer.numbers"].numel() == -(-numbers.numel() * bits // 8)
+    assert message["layer.steps"].numel() == steps.numel()
+
+
+def test_a_step_is_no_larger_than_it_must_be() -> None:
+    """3 / 3 is a number of bfloat16: nothing is rounded upwards."""
+    _, steps = coded(torch.tensor([[0.0, 1.0, -3.0], [0.0, 0.5, 1.5]]), bits=3)
+    assert steps.tolist() == [1.0, 0.5]
+
+
+def test_a_power_of_two_is_its_own_step() -> None:
+    numbers, exponents = stepped(torch.tensor([[2.0, -2.0, 0.0], [0.25, 0.0, -0.25]]), 1.0, torch.tensor(0.0))
+    assert exponents.tolist() == [1, -2]
+    assert numbers.tolist() == [[1, -1, 0], [1, 0, -1]]
+
+
+def test_vectors_that_arrive_are_counted() -> None:
+    turn = TransformRound(FederationConfig(), 0, 1, np.arange(5), ())
+    assert turn.num_present == 5
+    assert TransformRound(FederationConfig(), 0, 1, np.arange(5), (), present=np.array([4, 2])).num_present == 2
+
+
+@pytest.mark.parametrize(("start", "sketch"), [(False, None), (True, None), (True, 8)])
+@pytest.mark.parametrize("received", [False, True])
+def test_a_protocol_is_named_where_counts_are_summed_by_it(start: bool, received: bool, sketch: int | None) -> None:
+    settings = {"federation.spectral_start": start, "federation.spectral_sketch_size": sketch, "model.succession": 0.0}
+    config = ExperimentConfig().with_values(settings)
+    sums = CountSums(Ragged.from_rows([[1, 2, 3]] * 4), 9, "open", 0)
+    assert (sums.note in list(count_notes(config, config, sums, received=received))) == (
+        received or (start and sketch is None)
+    )
