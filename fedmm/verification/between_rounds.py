@@ -160,6 +160,8 @@ def among(subject: Subject) -> Finding:
         scores[0, : some - 2] = -np.inf
         whole = np.full((6, size), -np.inf)
         np.put_along_axis(whole, items, scores, 1)
+        items = np.concatenate([items, [[size], [size + 7]] * 3], 1)  # beyond the catalogue, as ends of stretches are
+        scores = np.concatenate([scores, np.full((6, 1), -np.inf)], 1)
         wanted = best_items(torch.from_numpy(whole), Ragged.from_rows([[]] * 6), None, keep)
         found, values = best_among(torch.from_numpy(scores), torch.from_numpy(items), size, keep)
         gaps.append((f"{some} of {size}", float((found != wanted).sum())))

@@ -379,7 +379,12 @@ def test_the_shipped_claims_are_read_and_broken_ones_are_explained(tmp_path: Pat
         ('[[claims]]\nclaim = "c"\nmetric = "full/hr_at_10"\ngroup = {}\nexpected = [1, 0]', "lower number first"),
         (
             '[[claims]]\nclaim = "c"\nmetric = "full/hr_at_10"\ngroup = {}\nmeasure = "gain"\nexpected = [0, 1]',
-            "baseline",
+            "'gain' and has no baseline",
+        ),
+        (
+            '[[claims]]\nclaim = "c"\nmetric = "full/hr_at_10"\ngroup = {}\nbaseline = 0.5\nmeasure = "value"\n'
+            "expected = [0, 1]",
+            "'value' and has a baseline",
         ),
         ("[[claims", "not TOML"),
     ):

@@ -195,6 +195,20 @@ def test_a_loss_from_its_plain_form_alone_is_the_same(name, world):
             torch.testing.assert_close(left, right, **CLOSE)
 
 
+@EVERY
+@settings(max_examples=5, deadline=None)
+@given(world=worlds())
+def test_without_a_power_it_is_1(name, world):
+    terms, questions = world
+    known = LOSSES[name]
+    single = Loss.from_plain(known.plain, pairwise=known.pairwise, calibrated=known.calibrated)
+    ones = replace(questions, target_power=torch.ones(len(questions.targets), dtype=questions.row_weights.dtype))
+    bare = replace(questions, target_power=None)
+    for loss in (known, single):
+        expected, found = (loss.over_rows(Scores(terms), asked, Workspace()) for asked in (ones, bare))
+        torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)
+
+
 @pytest.mark.parametrize("negatives", [0, 5])
 def test_a_loss_of_ones_own_trains_alike_in_both_engines(negatives):
     def margin(logits, targets, power):
