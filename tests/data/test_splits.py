@@ -1,6 +1,7 @@
 """Laws of the splits, beside a naive oracle that walks each history event by event."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,3 +262,40 @@ def test_moments_are_seconds_or_dates_in_order_and_both():
     beyond = DataConfig(split="temporal", validation_from="1", test_from="2100-01-01")
     with pytest.raises(DataError, match="leaves no test user"):
         make_split(dataset, beyond)
+
+
+PARTS = ((3, 1, 1), (2, 3, 2), (4, 0, 2), (0, 2, 1), (0, 0, 3), (2, 1, 0), (1, 0, 0), (5, 2, 4), (0, 1, 0))
+
+
+def test_a_split_that_files_make_counts_who_is_not_asked_and_what():
+    rows = [[10 * user % 17 + 1 + at for at in range(sum(parts))] for user, parts in enumerate(PARTS)]
+    data = build(rows, [[float(at) for at in range(len(row))] for row in rows])
+    given = dataclasses.replace(data.interactions, parts=np.array(PARTS))
+    files = {name: Path(name) for name in ("path", "validation", "test")}
+    split = make_split(dataclasses.replace(data, interactions=given), DataConfig(split="files", **files))
+    assert split.notes[:5] == (
+        "2 users with validation events and none before them are not asked on validation",
+        "each user is asked about its first validation event; 3 later ones are not asked about",
+        "1 users with test events and none before them are not asked on test",
+        "each user is asked about its first test event; 5 later ones are not asked about",
+        "2 users without test events train and are not asked on test",
+    )
+    with pytest.raises(DataError, match="no split that is made"):
+        make_split(data, DataConfig(split="files", **files))
+
+
+def test_a_split_of_which_nobody_can_be_asked_names_the_longest_history():
+    data = build([[1], [2, 3], [4]], [[0.0], [0.0, 1.0], [0.0]])
+    for config in (LEAVE_ONE_OUT, DataConfig(split="user_ratio")):
+        with pytest.raises(DataError, match="the longest history has 2"):
+            make_split(data, config)
+
+
+def test_who_is_not_asked_is_counted():
+    data = build([[1], [2, 3], [4, 5, 6]], [[0.0], [0.0, 1.0], [0.0, 1.0, 2.0]])
+    assert make_split(data, LEAVE_ONE_OUT).notes[0] == "2 users with fewer than 3 items train but are not asked"
+    ratio = make_split(data, DataConfig(split="user_ratio"))
+    assert ratio.notes[0] == "2 users with too few events train but are not asked"
+    everybody = build([[1, 2, 3]], [[0.0, 1.0, 2.0]])
+    for config in (LEAVE_ONE_OUT, DataConfig(split="user_ratio")):
+        assert not any("not asked" in note for note in make_split(everybody, config).notes)

@@ -35,6 +35,11 @@ def test_what_was_not_chosen_is_not_told() -> None:
     assert gate_notes(0.1, {}, "NDCG@10") == []
 
 
+def test_what_was_chosen_is_told_beside_what_was_not() -> None:
+    (note,) = gate_notes(3.0, {0.1: 0.1, 1.0: 0.2, 3.0: 0.25}, "NDCG@10")
+    assert "starts at 3: untrained, .1, 1 and 3 reach .1000, .2000 and .2500 on validation (NDCG@10" in note
+
+
 def test_who_names_a_start_means_it() -> None:
     for config in (
         load_config(flags={"model.gating_init": 0.1}),
