@@ -8,14 +8,18 @@ import torch
 
 from fedmm.config import ExperimentConfig, FederationConfig
 from fedmm.data.types import Ragged
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.compression import coded, coded_message
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import count_notes
 from fedmm.federation.rice import coded_length
+from fedmm.federation.rounds import ServerState, run_round
 from fedmm.federation.step_updates import expected_lengths, stepped
+from fedmm.federation.traffic import traffic
 from fedmm.federation.transforms.contract import TransformRound
 from fedmm.federation.versions import expected_length
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.verification.world import make_federation, make_local
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 1.0, 3.0])
@@ -75,3 +79,15 @@ def test_a_protocol_is_named_where_counts_are_summed_by_it(start: bool, received
     assert (sums.note in list(count_notes(config, config, sums, received=received))) == (
         received or (start and sketch is None)
     )
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "heat"])
+def test_what_a_client_is_said_to_send_in_steps_is_about_what_it_sends(aggregation: str) -> None:
+    local, params = make_local(
+        {"hidden_dim": 16}, {"upload_step": 0.5, "download_step": 0.4, "aggregation": aggregation}
+    )
+    federation = make_federation(local)
+    up, down = traffic(federation, params, 1)
+    _, _, told = run_round(ServerState(params, {}, 0), NO_STATES, federation)
+    assert up * federation.cohort_size == pytest.approx(told.uplink_bytes, rel=0.3)
+    assert down * federation.cohort_size == pytest.approx(told.downlink_bytes, rel=0.3)
