@@ -23,18 +23,22 @@ class PrivacyConfig(Section):
         None, description="noise of a round over its sensitivity, in place of epsilon; turns privacy on"
     )
     rounds: Positive | None = Field(
-        None, description="rounds that the noise is set for; the run ends after them (unset: federation.rounds)"
+        None,
+        description="rounds that the noise is set for; the run ends after them (unset: federation.rounds, but no more "
+        "than 10 where item table and backbone are frozen)",
     )
     cohorts: Literal["all", "poisson", "fixed"] = Field(
         "poisson",
         description="who takes part in a private round: all clients; each with the cohort's share by itself; or a "
         "cohort of fixed size, for which neighbours differ by one client that is replaced",
     )
-    start_share: Share = Field(
-        0.7, description="share of the budget for the counts before the first round (federation.spectral_start)"
+    start_share: Share | None = Field(
+        None,
+        description="share of the budget for the counts before the first round (federation.spectral_start; unset: "
+        "0.98 where item table and backbone are frozen, else 0.7)",
     )
     gating_init: Finite = Field(
-        1.5,
+        0.3,
         description="initial gating weight of a private run, in place of model.gating_init: little noise is left "
         "to learn it from",
     )

@@ -13,8 +13,10 @@ from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.private_start import CLIP, PrivateStart
 from fedmm.federation.rounds import Federation
 from fedmm.privacy.plan import PrivacyPlan
+from fedmm.utils.text import counted
 
 FEW = 1000  # numbers of a parameter that trains: noise on many is louder than what they learn
+UNTRAINED_SCALE = 0.01  # of an item table that nothing trains with: counts say what it could say
 
 
 def private_federation(own: FederationConfig, config: ExperimentConfig, *, experts: bool) -> FederationConfig:
@@ -38,14 +40,17 @@ def with_plan(
 ) -> tuple[Federation, PrivateStart | None]:
     """The federation with what private rounds need, and the noisy start where there is one; both as they were where
     the run is not private."""
-    plan = PrivacyPlan.of(config, len(federation.clients), federation.cohort_size)
+    planned_for = config.model_copy(update={"federation": federation.config})
+    plan = PrivacyPlan.of(planned_for, len(federation.clients), federation.cohort_size)
     if plan is None:
         return federation, None
     start = None
     if plan.pairs_multiplier:
         bound = CLIP * plan.contributions
         deviations = plan.holders_multiplier * bound, plan.pairs_multiplier * bound
-        start = PrivateStart(train, num_items, *deviations, config.model.hidden_dim, config.runtime.seed)
+        frozen = (federation.config.item_table, federation.config.backbone) == ("frozen", "frozen")
+        scale = UNTRAINED_SCALE if frozen else 1.0
+        start = PrivateStart(train, num_items, *deviations, config.model.hidden_dim, config.runtime.seed, scale)
     holders = np.zeros(num_items + 1) if start is None else start.counts.holders
     private = PrivateRounds(plan, federation.cohort_size, holders)
     return replace(federation, private=private), start
@@ -65,8 +70,9 @@ def promises(plan: PrivacyPlan | None) -> list[str]:
     bound = "" if plan.epsilon is None else f" epsilon {plan.epsilon:g}"
     return [
         f"private: everything that leaves the clients is noisy and accounted for,{bound} at delta {plan.delta:.1e} "
-        f"({plan.neighbouring}; noise {plan.noise_multiplier:.3g} times a round's sensitivity); not covered: the "
-        "figures of evaluation shown here, how many clients there are, and whoever knows the seed"
+        f"({plan.neighbouring}; noise {plan.noise_multiplier:.3g} times a round's sensitivity, for "
+        f"{counted(plan.rounds, 'round')}); not covered: the figures of evaluation shown here, how many clients there "
+        "are, and whoever knows the seed"
     ]
 
 

@@ -1,11 +1,13 @@
 """The start of a private run: noisy counts of who holds an item and of which items go together, made small.
 
 Two noisy sums before the first round. Every client sends which items it holds, then the pairs of items that are near
-each other in its history, among the items that the first sum found most held; each as a vector of bounded norm. What
-the noise drowns is thrown away: of the noisy matrix of pairs only the leading eigenvectors are kept, down to three
-quarters of the largest eigenvalue that noise alone would have (2 s sqrt(K), s the deviation of one entry; Wigner 1958):
-on validation that ranked better than the whole of it. They are the
-item table that the rounds leave as it is, and scores of their own. All of it is made from two accounted releases.
+each other in its history, among the items that the first sum found most held; each as a vector of bounded norm. The
+more noise, the fewer items have their pairs counted: N / z of them, of N clients at noise z times a client's bound.
+
+What stands out of the noise is worth more than the rest: eigenvectors of the noisy matrix of pairs M whose eigenvalues
+are above the largest that noise alone would have (2 s sqrt(K), s the deviation of one entry; Wigner 1958). They are the
+item table that the rounds leave as it is, and their part T of M counts beside M, the more the more noise there is:
+scores read M + z T. All of it is made from two accounted releases.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from fedmm.models.noisy_counts import NoisyCounts
 from fedmm.utils.seeding import numpy_stream
 
 CLIP = 4.0  # bound on the norm of either vector: a client of 16 items says of each of them 1, one of 64 a half
-MOST_HELD = 1000  # items among which pairs are counted
-STANDS_OUT = 1.5  # eigenvalues above this many s sqrt(K) are kept
+MOST_HELD = 1000  # items among which pairs are counted at most
+FEWEST = 50  # and at least, where there are so many
+STANDS_OUT = 2.0  # eigenvalues above this many s sqrt(K) are kept
+SOFTENING = 0.1  # scores tell small sums apart from this share of the mean entry on, and from the noise's size on
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class PrivateStart:
     pairs_deviation: float
     rank: int  # eigenvectors that are kept at most
     seed: int
+    table_scale: float = 1.0  # root mean square norm of the item table's rows
 
     @functools.cached_property
     def counts(self) -> NoisyCounts:
@@ -49,14 +54,28 @@ class PrivateStart:
             self.holders_deviation
         )
         holders[0] = 0.0
-        head = np.sort(np.argsort(-holders[1:], kind="stable")[:MOST_HELD] + 1)
+        head = np.sort(np.argsort(-holders[1:], kind="stable")[: self.head_size] + 1)
         pairs = sum_pairs(self.train, self.num_items, head)
         upper = np.triu_indices(len(head), 1)
         noisy = np.zeros_like(pairs)
         drawn = numpy_stream(self.seed, "noise of pairs").standard_normal(len(upper[0])) * self.pairs_deviation
         noisy[upper] = pairs[upper] + drawn
-        factor = leading_factor(noisy + noisy.T, self.pairs_deviation, self.rank)
-        return NoisyCounts(np.maximum(holders, 0.0), head, factor)
+        noisy = noisy + noisy.T
+        factor = leading_factor(noisy, self.pairs_deviation, self.rank)
+        told = noisy + self.loudness * (factor @ factor.T)
+        softening = max((1 + self.loudness) * self.pairs_deviation, SOFTENING * float(np.abs(told).mean()))
+        return NoisyCounts(np.maximum(holders, 0.0), head, factor, told, softening or 1.0)
+
+    @property
+    def loudness(self) -> float:
+        """z: the noise on a pair over the bound of what one client says of all."""
+        return self.pairs_deviation / CLIP
+
+    @property
+    def head_size(self) -> int:
+        """K: among how many items pairs are counted."""
+        most = min(MOST_HELD, self.num_items)
+        return most if not self.loudness else min(most, max(FEWEST, int(len(self.train) / self.loudness)))
 
     def weighted(self, weight: float) -> NoisyCounts | None:
         """The counts at this weight of their scores; None where it is 0."""
@@ -67,25 +86,25 @@ class PrivateStart:
         table = np.zeros((self.num_items + 1, hidden_dim))
         factor = self.counts.factor[:, :hidden_dim]
         table[self.counts.head, : factor.shape[1]] = factor
-        return finish_item_table(table, numpy_stream(self.seed, "spectral"), 1.0)
+        return finish_item_table(table, numpy_stream(self.seed, "spectral"), self.table_scale)
 
     @property
     def uplink_bytes(self) -> int:
         """What one client sends."""
-        size = min(MOST_HELD, self.num_items)
+        size = self.head_size
         first = message_bytes({"holders": torch.empty(self.num_items + 1, device="meta")})
         return first + message_bytes({"pairs": torch.empty(size * (size - 1) // 2, device="meta")})
 
     @property
     def downlink_bytes(self) -> int:
-        """What one client receives: the head, and then what is left of both sums."""
-        size, rank = min(MOST_HELD, self.num_items), self.counts.factor.shape[1]
+        """What one client receives: the head, and then both noisy sums, of which it makes the rest."""
+        size = self.head_size
         head = message_bytes({"head": torch.empty(size, dtype=torch.int32, device="meta")})
-        kept = {
+        sums = {
             "holders": torch.empty(self.num_items + 1, device="meta"),
-            "factor": torch.empty(size, rank, device="meta"),
+            "pairs": torch.empty(size * (size - 1) // 2, device="meta"),
         }
-        return head + message_bytes(kept)
+        return head + message_bytes(sums)
 
 
 def client_holders(history: IntArray) -> tuple[IntArray, float]:

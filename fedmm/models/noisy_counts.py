@@ -1,7 +1,7 @@
 """What noisy counts say when the model scores: pairs of items that went together, and how many hold an item.
 
-    A(h, t) = max(0, sum_{o=0..9} 0.8^o (F F^T)[h_(last-o), t])       F: what is left of the noisy counts of pairs
-    s(h, t) = w (ln(1 + A / A_0) + 0.3 ln(n_t + n_0))                 A_0: a tenth of F F^T's mean absolute entry
+    A(h, t) = max(0, sum_{o=0..9} 0.8^o P[h_(last-o), t])         P: what is known of the counts of pairs
+    s(h, t) = w (ln(1 + A / A_0) + 0.3 ln(n_t + n_0))             A_0: from where on sums tell items apart
 
 Nothing here trains. n_t is the noisy sum of holders.
 """
@@ -16,7 +16,6 @@ from scipy.sparse import csr_matrix
 from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.models.succession import recency
 
-SOFTENING = 0.1  # A_0 as a share of the mean absolute entry
 HOLDERS_WEIGHT = 0.3  # beside the pairs
 FEW = 5.0  # n_0: differences among items that fewer hold are noise
 
@@ -25,14 +24,17 @@ FEW = 5.0  # n_0: differences among items that fewer hold are noise
 class NoisyCounts:
     """Noisy counts over a catalogue of V items, padding included.
 
-    >>> counts = NoisyCounts(np.array([0.0, 9.0, 4.0, 4.0]), np.array([1, 2, 3]), np.array([[2.0], [2.0], [0.0]]))
+    >>> pairs = np.array([[0.0, 4.0, 0.0], [4.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> counts = NoisyCounts(np.array([0.0, 9.0, 4.0, 4.0]), np.array([1, 2, 3]), np.zeros((3, 0)), pairs, 1.0)
     >>> counts.scores(Ragged.from_rows([[1]])).toarray().argmax()
     2
     """
 
     holders: FloatArray  # [V], at least 0
     head: IntArray  # [K] items whose pairs were counted
-    factor: FloatArray  # F [K, r]
+    factor: FloatArray  # [K, r] what stands out of the noise, the start of the item table
+    pairs: FloatArray  # P [K, K]
+    softening: float  # A_0, above 0
     weight: float = 1.0  # w
 
     def weighted(self, weight: float) -> NoisyCounts:
@@ -41,13 +43,8 @@ class NoisyCounts:
 
     def scores(self, histories: Ragged) -> csr_matrix:
         """s [n, V] after each of the ``histories``."""
-        queries = recency(histories, len(self.holders)).tocsc()[:, self.head] @ self.factor
+        sums = recency(histories, len(self.holders)).tocsc()[:, self.head] @ self.pairs
         near = np.zeros((len(histories), len(self.holders)))
-        near[:, self.head] = np.maximum(np.asarray(queries) @ self.factor.T, 0.0)
-        scores = np.log1p(near / self._softening) + HOLDERS_WEIGHT * np.log(self.holders + FEW)
+        near[:, self.head] = np.maximum(np.asarray(sums), 0.0)
+        scores = np.log1p(near / self.softening) + HOLDERS_WEIGHT * np.log(self.holders + FEW)
         return csr_matrix(self.weight * scores)
-
-    @property
-    def _softening(self) -> float:
-        typical = float(np.abs(self.factor @ self.factor.T).mean()) if self.factor.size else 0.0
-        return SOFTENING * typical or 1.0

@@ -9,7 +9,9 @@ from fedmm.config import ExperimentConfig
 from fedmm.privacy.accountant import Release, default_delta, noise_for, spent
 from fedmm.privacy.renyi import Sampling
 
-HOLDERS_SHARE = 0.07  # of the start's budget for how many clients hold an item; the rest goes to pairs of items
+HOLDERS_SHARE = 0.1  # of the start's budget for how many clients hold an item; the rest goes to pairs of items
+SHARES = {True: 0.98, False: 0.7}  # the start's share of the budget, by whether item table and backbone are frozen
+FEW_ROUNDS = 10  # that teach what little then trains all it learns
 SAMPLING: dict[str, Sampling] = {"all": "none", "poisson": "poisson", "fixed": "fixed"}
 HOLDERS, PAIRS, UPDATES = "holders of each item", "pairs of items", "updates"
 NEIGHBOURING = {"fixed": "one client replaced by another"}
@@ -31,21 +33,24 @@ class PrivacyPlan:
 
     @classmethod
     def of(cls, config: ExperimentConfig, num_clients: int, cohort_size: int) -> PrivacyPlan | None:
-        """The plan of these settings for ``num_clients`` clients; None where the run is not private.
+        """The plan of these settings, what was open in them filled in (``private_federation``), for ``num_clients``
+        clients; None where the run is not private.
 
         With an epsilon the noise is the least that keeps it. The start's share holds for rounds of all clients; where
         cohorts are sampled, rounds cost less than it assumes, and the start has the larger part.
         """
-        privacy = config.privacy
+        privacy, own = config.privacy, config.federation
         if not privacy.on:
             return None
+        frozen = (own.item_table, own.backbone) == ("frozen", "frozen")
         sampling = SAMPLING[privacy.cohorts]
         rate = 1.0 if sampling == "none" else cohort_size / num_clients
-        rounds = privacy.rounds or config.federation.rounds
+        rounds = privacy.rounds or (min(own.rounds, FEW_ROUNDS) if frozen else own.rounds)
+        share = SHARES[frozen] if privacy.start_share is None else privacy.start_share
         delta = default_delta(num_clients) if privacy.delta is None else privacy.delta
 
         def planned(z: float) -> PrivacyPlan:
-            holders, pairs = _start_multipliers(z, rounds * rate**2, config)
+            holders, pairs = _start_multipliers(z, rounds * rate**2, share) if own.spectral_start else (0.0, 0.0)
             return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon)
 
         if privacy.epsilon is None:
@@ -74,10 +79,7 @@ class PrivacyPlan:
         return spent(self.releases(rounds_done), self.delta)
 
 
-def _start_multipliers(z: float, whole_rounds: float, config: ExperimentConfig) -> tuple[float, float]:
-    """Noise of the counts such that they take ``start_share`` of the sum of 1 / z^2."""
-    if not config.federation.spectral_start:
-        return 0.0, 0.0
-    share = config.privacy.start_share
+def _start_multipliers(z: float, whole_rounds: float, share: float) -> tuple[float, float]:
+    """Noise of the counts such that they take ``share`` of the sum of 1 / z^2."""
     inverse = share / (1 - share) * whole_rounds / z**2
     return 1 / math.sqrt(inverse * HOLDERS_SHARE), 1 / math.sqrt(inverse * (1 - HOLDERS_SHARE))

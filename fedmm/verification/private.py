@@ -47,7 +47,9 @@ def _private(config: ExperimentConfig) -> tuple[Federation, PrivateStart | None,
     """A small private federation, and the server's parameters."""
     own = private_federation(config.federation, config, experts=True)
     given = {name: getattr(own, name) for name in ("item_table", "backbone", "update_transforms", "item_rows")}
-    local, params = make_local({"hidden_dim": 8}, {**given, "update_clip": BOUND, "aggregation": "mean"})
+    local, params = make_local(
+        {"hidden_dim": 8}, {**given, "update_clip": BOUND, "aggregation": "mean", "rounds": ROUNDS}
+    )
     whole = len(local.windows.trainable)
     federation, start = with_plan(make_federation(local, cohort_size=whole), config, local.train, SMALL_ITEMS)
     return federation, start, params
@@ -95,17 +97,17 @@ def counts(subject: Subject) -> Finding:
         gaps.append(("holders", float(np.linalg.norm(sum_holders(train, 60) - sum_holders(rest, 60))) / CLIP))
         gaps.append(("pairs", float(np.linalg.norm(sum_pairs(train, 60, head) - sum_pairs(rest, 60, head))) / CLIP))
     config = _settings(noise_multiplier=1.0)
-    _, start, _ = _private(config)
-    plan = PrivacyPlan.of(config, 8, 8)
+    federation, start, _ = _private(config)
+    plan = federation.plan
     if start is None or plan is None:
         return at_most(math.inf, 1.0, "a private run has no noisy start")
     gaps.append(("deviation of holders", plan.holders_multiplier * CLIP / start.holders_deviation))
     gaps.append(("deviation of pairs", plan.pairs_multiplier * CLIP / start.pairs_deviation))
-    nobody = PrivateStart(Ragged.from_rows([[1]] * 2), 400, 3.0, 5.0, 8, 0).counts
+    nobody = PrivateStart(Ragged.from_rows([[1]] * 500), 400, 3.0, 5.0, 8, 0).counts
     positive = nobody.holders[nobody.holders > 0]
     gaps.append(("noise of holders is smaller", 3.0 * math.sqrt(2 / math.pi) / float(positive.mean()) / 1.1))
-    largest = float((nobody.factor[:, :1] ** 2).sum())
-    gaps.append(("noise of pairs is smaller", 2 * 5.0 * math.sqrt(len(nobody.head)) / max(largest, 1e-9) / 1.1))
+    upper = nobody.pairs[np.triu_indices(len(nobody.head), 1)]
+    gaps.append(("noise of pairs is smaller", 5.0 / max(float(upper.std()), 1e-9) / 1.1))
     value, label = worst(gaps)
     return at_most(value, 1.0 + 1e-9, f"shares of what is allowed; largest: {label}")
 
@@ -115,7 +117,7 @@ def account(subject: Subject) -> Finding:
     message that leaves a client, and what is refused."""
     del subject
     gaps = []
-    config = _settings(epsilon=8.0)
+    config = _settings(epsilon=8.0, start_share=0.5)
     federation, start, params = _private(config)
     plan = federation.plan
     if plan is None or start is None:
@@ -150,7 +152,7 @@ def canaries(subject: Subject) -> Finding:
     del subject
     gaps = []
     for cohorts in ("all", "poisson"):
-        federation, _, params = _private(_settings(epsilon=1.0, cohorts=cohorts))
+        federation, _, params = _private(_settings(epsilon=1.0, cohorts=cohorts, start_share=0.5))
         found = audit_canaries(federation, params, ROUNDS, 600)
         said = found.epsilon_accounted or 0.0
         gaps.append((f"{cohorts}: seen over said", found.epsilon_lower / said if said else math.inf))

@@ -58,6 +58,16 @@ FAULTS = (
         edited(f"{NOISY}:leading_factor", "[::-1][:rank]", "[:rank]"),
     ),
     Fault(
+        "what stands out of the noise counts once more whatever the noise",
+        (START,),
+        edited(f"{NOISY}:PrivateStart.counts", "self.loudness * (factor", "1.0 * (factor"),
+    ),
+    Fault(
+        "scores tell apart what is noise",
+        (START,),
+        edited(f"{NOISY}:PrivateStart.counts", "(1 + self.loudness) * self.pairs_deviation", "0.0"),
+    ),
+    Fault(
         "pairs are billed once for two",
         (BILL,),
         edited(f"{NOISY}:PrivateStart.uplink_bytes", "size * (size - 1) // 2", "size * (size - 1) // 4"),
