@@ -150,7 +150,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "privacy.rounds": Case(1, PRIVATE),
     "privacy.cohorts": Case("all", PRIVATE),
     "privacy.start_share": Case(0.2, PRIVATE),
-    "privacy.gating_init": Case(0.3, PRIVATE),
+    "privacy.gating_init": Case(0.7, PRIVATE),
     "privacy.counts_weight": Case(0.5, PRIVATE),
     "evaluation.protocols": Case(("full",)),
     "evaluation.cutoffs": Case((10, 20)),
