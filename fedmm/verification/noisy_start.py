@@ -61,8 +61,8 @@ def _leading(matrix: FloatArray) -> FloatArray:
 
 
 def _said(pairs: FloatArray, least: float, holders: FloatArray, history: Sequence[int], t: int) -> float:
-    """ln(1 + A / A_0) + 0.3 ln(n_t + 5), A over the last ten items with 0.8 to their age; A_0 a tenth of the mean entry,
-    or ``least`` where that is more."""
+    """ln(1 + A / A_0) + 0.3 ln(n_t + 5), A over the last ten items with 0.8 to their age; A_0 a tenth of the mean
+    entry, or ``least`` where that is more."""
     near = sum(0.8**age * pairs[item, t] for age, item in enumerate(list(history)[::-1][:10]))
     typical = max(0.1 * np.abs(pairs[1:, 1:]).mean(), least)
     return float(math.log1p(max(near, 0.0) / typical) + 0.3 * math.log(holders[t] + 5.0))

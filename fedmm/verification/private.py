@@ -16,7 +16,6 @@ from fedmm.federation.private_parts import private_federation, with_plan
 from fedmm.federation.private_start import CLIP, PrivateStart, sum_holders, sum_pairs
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.traffic import traffic
-from fedmm.privacy.plan import PrivacyPlan
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
