@@ -13,7 +13,8 @@ from fedmm_cli.options import Debug, Json, Quiet
 if TYPE_CHECKING:
     from fedmm.audit.result import AuditResult
 
-ATTACKS = ("canaries", "rows", "poisoning")
+ATTACKS = ("canaries", "rows", "membership", "inversion", "poisoning")
+FROZEN = "the item table is frozen: no row of an update tells an item"
 
 
 def audit(
@@ -29,7 +30,7 @@ def audit(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Attack a run: what its releases tell of a client, what asked rows tell, and how far wrong clients bend it."""
+    """Attack a run: what releases, updates and asked rows tell of a client, and how far wrong clients bend it."""
     del debug
     chosen = _chosen(attacks, canaries)
     from fedmm.audit.result import audit as measure
@@ -93,6 +94,7 @@ def lines(found: AuditResult, chosen: tuple[str, ...]) -> list[str]:
             f"of those asked for at all of {leak.visits:.1f} visits {leak.precision:.1%} (chance {leak.chance:.1%}; "
             f"{leak.clients} clients)"
         )
+    told += _of_updates(found, chosen)
     if "poisoning" in chosen and found.poisoning is None:
         told.append("poisoning  the item table is frozen: no client can move an item")
     if found.poisoning is not None:
@@ -107,4 +109,30 @@ def lines(found: AuditResult, chosen: tuple[str, ...]) -> list[str]:
             f"{own.ndcg_at_10:.4f} (without them {own.honest_ndcg_at_10:.4f})"
             for own in attack.outcomes
         ]
+    return told
+
+
+def _of_updates(found: AuditResult, chosen: tuple[str, ...]) -> list[str]:
+    """What one round's updates tell."""
+    told = []
+    if "membership" in chosen:
+        seen = found.membership
+        told.append(
+            f"membership {FROZEN}"
+            if seen is None
+            else f"membership a client's own item has a larger row than another: in its update {seen.auc['bare']:.1%}, "
+            f"in the sum of {seen.cohort_size} {seen.auc['summed']:.1%}, in a clipped sum with noise "
+            f"{seen.noise_multiplier:.3g} {seen.auc['noisy']:.1%}; by popularity alone {seen.popularity_auc:.1%} "
+            f"({seen.clients} clients)"
+        )
+    if "inversion" in chosen:
+        own = found.inversion
+        told.append(
+            f"inversion  {FROZEN}"
+            if own is None
+            else "inversion  of the items guessed are a client's own, and of its own are guessed: by its update "
+            f"{own.precision['bare']:.1%}, {own.recall['bare']:.1%}; by the sum {own.precision['summed']:.1%}, "
+            f"{own.recall['summed']:.1%}; with noise {own.precision['noisy']:.1%}, {own.recall['noisy']:.1%} (chance "
+            f"{own.chance:.1%})"
+        )
     return told

@@ -62,7 +62,7 @@ def audit_canaries(
     accounted = None if plan is None else spent(plan.releases(rounds)[-1:], plan.delta)
     scores = np.array(inside), np.array(outside)
     lower = epsilon_lower_bound(*scores, delta)
-    return CanaryAudit(len(inside) + len(outside), rounds, delta, lower, accounted, _auc(*scores))
+    return CanaryAudit(len(inside) + len(outside), rounds, delta, lower, accounted, auc(*scores))
 
 
 def canary_scores(
@@ -124,8 +124,12 @@ def _blocks(clients: IntArray, places: IntArray, size: float, layout: Layout) ->
         yield UpdateBlock(own, deltas, zeros + 1, zeros, zeros)
 
 
-def _auc(inside: FloatArray, outside: FloatArray) -> float:
-    """Ties count half."""
+def auc(inside: FloatArray, outside: FloatArray) -> float:
+    """How often one of ``inside`` is above one of ``outside``; ties count half.
+
+    >>> auc(np.array([2.0, 1.0]), np.array([1.0, 0.0]))
+    0.875
+    """
     order = np.sort(outside)
     below = np.searchsorted(order, inside, "left") + np.searchsorted(order, inside, "right")
     return float(below.mean() / (2 * len(outside)))

@@ -109,7 +109,7 @@ def start(subject: Subject) -> Finding:
     return at_most(value, 1e-9, f"{len(rows)} clients, {ITEMS} items; largest: {label}")
 
 
-def _by_noise(rows: Sequence[Sequence[int]]) -> list[tuple[str, float]]:
+def _by_noise(rows: list[list[int]]) -> list[tuple[str, float]]:
     """At noise z = 0.1 and 3 times a client's bound: what stands out counts z times more, sums below (1 + z) times the
     noise are not told apart, and N / z items, 50 at least, have their pairs counted."""
     gaps = []

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from fedmm.audit.canaries import audit_canaries
+from fedmm.audit.interactions import audit_inversion, audit_membership, read_round
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.private_parts import private_federation, with_plan
 from fedmm.federation.private_start import CLIP, PrivateStart, sum_holders, sum_pairs
 from fedmm.federation.rounds import Federation, ServerState, run_round
+from fedmm.federation.snapshot import Snapshot
 from fedmm.federation.traffic import traffic
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import numpy_stream
@@ -24,6 +26,7 @@ from fedmm.verification.wire import size_of
 from fedmm.verification.world import by_client, make_federation, make_local
 
 ROUNDS, BOUND = 3, 0.05
+NAMES = ("own items above others", "guessed items that are own", "own items that are guessed")
 CLASHES: Sequence[tuple[str, object]] = (
     ("federation.local_algorithm", "scaffold"),
     ("federation.aggregation", "median"),
@@ -163,9 +166,46 @@ def canaries(subject: Subject) -> Finding:
     return at_most(largest, 1.0, f"shares of what is allowed; largest: {label}")
 
 
+def updates(subject: Subject) -> Finding:
+    """What a round's updates tell of items, each client's rows compared pair by pair and its louder group searched cut
+    by cut: in its update and in the sum."""
+    del subject
+    local, params = make_local({"hidden_dim": 8})
+    federation = make_federation(local, cohort_size=len(local.windows.trainable))
+    evidence = read_round(federation, Snapshot(params, 0))
+    if evidence is None:
+        return at_most(math.inf, 1e-9, "no item table travels")
+    deltas = by_client(federation.engine(local, params, federation.clients, 1))
+    tables = [deltas[int(client)][0]["backbone.item_embedding"] for client in federation.clients]
+    told: dict[str, list[tuple[float, float, float]]] = {"bare": [], "summed": []}
+    for client, table in zip(federation.clients, tables, strict=True):
+        own = set(local.train[int(client)].tolist())
+        for view, rows in (("bare", table), ("summed", torch.stack(tables).sum(0))):
+            sizes = {item: math.sqrt(float((rows[item] ** 2).sum())) for item in range(1, SMALL_ITEMS + 1)}
+            pairs = [(sizes[one], sizes[other]) for one in own for other in sizes if other not in own]
+            area = sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
+            order = sorted((item for item in sizes if sizes[item] > 0), key=lambda item: sizes[item])
+            logs = [math.log(sizes[item]) for item in order]
+            between = [
+                cut * (len(logs) - cut) * (sum(logs[:cut]) / cut - sum(logs[cut:]) / (len(logs) - cut)) ** 2
+                for cut in range(1, len(logs))
+            ]
+            guessed = set(order[1 + between.index(max(between)) :])
+            told[view].append((area, len(guessed & own) / len(guessed), len(guessed & own) / len(own)))
+    membership, inversion = audit_membership(evidence), audit_inversion(evidence)
+    gaps = []
+    for view, rows_told in told.items():
+        said = membership.auc[view], inversion.precision[view], inversion.recall[view]
+        expected = np.mean(rows_told, axis=0)
+        gaps += [(f"{view}: {name}", abs(a - float(b))) for name, a, b in zip(NAMES, said, expected, strict=True)]
+    value, label = worst(gaps)
+    return at_most(value, 1e-9, f"{len(tables)} clients; largest: {label}")
+
+
 CHECKS: Sequence[Check] = (
     Check("federation", "a private round is the clipped sum and noise of the promised size", rounds),
     Check("federation", "no client moves noisy counts by more than their noise goes by", counts),
     Check("federation", "a private run accounts for all that leaves its clients", account),
     Check("federation", "canaries in private rounds show less than the account says", canaries),
+    Check("federation", "what updates tell of a client's items is counted pair by pair", updates),
 )

@@ -107,10 +107,14 @@ def test_wrong_clients_push_an_item_and_a_bound_on_norms_holds_them() -> None:
 
 def test_the_command_tells_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tiny_run().folder)
-    assert main(["audit", folder, "--canaries", "40", "--json", "--quiet", "--attacks", "canaries,rows"]) == 0
+    assert (
+        main(["audit", folder, "--canaries", "40", "--json", "--quiet", "--attacks", "canaries,rows,membership"]) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["poisoning"] is None
     assert found["rows"] is None
+    assert found["inversion"] is None
+    assert 0.5 < found["membership"]["auc"]["bare"] <= 1.0
     assert found["canaries"]["epsilon_lower"] >= 0.0
     assert main(["audit", folder, "--attacks", "telepathy"]) == 2
     assert "telepathy" in capsys.readouterr().err

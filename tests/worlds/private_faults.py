@@ -16,7 +16,19 @@ NOISE = "fedmm.federation.transforms.noise:noise"
 START = "fedmm.federation.private_start"
 BITS = "fedmm.federation.compression"
 CANARIES = "canaries in private rounds show less than the account says"
+UPDATES = "what updates tell of a client's items is counted pair by pair"
+INTERACTIONS = "fedmm.audit.interactions"
 FAULTS = (
+    Fault(
+        "the first of the louder rows is left out",
+        (UPDATES,),
+        edited(f"{INTERACTIONS}:louder", "order[best + 1 :]", "order[best + 2 :]"),
+    ),
+    Fault(
+        "an attack compares own items with all",
+        (UPDATES,),
+        edited(f"{INTERACTIONS}:_membership", "evidence[~inside]", "evidence"),
+    ),
     Fault(
         "a tenth of the noise",
         (CANARIES,),
