@@ -169,7 +169,7 @@ class Silo:
         if self._offered is None or self._offered.digest != digest:
             config = joined_settings(body.get("terms", {}), self.config)
             require_supported(config)
-            self._offered = Offered(digest, catalogue, read_silo(config, catalogue))
+            self._offered = Offered(digest, catalogue, read_silo(config, catalogue, self.folder))
             self._begun = None
             if keep:
                 for note in (f"read {config.data.path}", *self._offered.data.notes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from fedmm.data.sources import read_sources
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, IntArray, Interactions, Queries, Ragged, Split
 from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.kept_data import Found, kept_or_read
 from fedmm.errors import DataError
 
 
@@ -61,11 +63,18 @@ class SiloData:
         return found
 
 
-def read_silo(config: ExperimentConfig, catalogue: Catalogue) -> SiloData:
-    """The data of ``config.data.path``: what names items outside the catalogue is left out.
+def read_silo(config: ExperimentConfig, catalogue: Catalogue, folder: Path | None = None) -> SiloData:
+    """The data of ``config.data.path``: what names items outside the catalogue is left out. ``folder`` keeps what was
+    read for the next process of the silo.
 
     Raises DataError for a file that cannot be understood, or holds nothing of the catalogue.
     """
+    own = config.data.model_copy(update={"min_item_interactions": 1})
+    whole, notes = kept_or_read(folder, config, catalogue, lambda: _read(config, catalogue))
+    return SiloData(whole.user_ids, make_split(Dataset("silo", whole, {}, catalogue.item_ids, ""), own), notes)
+
+
+def _read(config: ExperimentConfig, catalogue: Catalogue) -> Found:
     raw = read_sources(config.data)
     places = {item: place for place, item in enumerate(catalogue.item_ids.tolist()) if place}
     known = np.array([item in places for item in raw.item_ids.tolist()], dtype=np.bool_)
@@ -75,13 +84,11 @@ def read_silo(config: ExperimentConfig, catalogue: Catalogue) -> SiloData:
             "Item ids must be those of the federation's catalogue.",
         )
     raw, notes = _without_unknown(raw, known)
-    own = config.data.model_copy(update={"min_item_interactions": 1})
-    interactions, remarks = prepare(raw, own)
+    interactions, remarks = prepare(raw, config.data.model_copy(update={"min_item_interactions": 1}))
     rows = np.array([0, *(places[item] for item in interactions.item_ids[1:].tolist())], dtype=np.int64)
     histories = Ragged(rows[interactions.histories.values], interactions.histories.offsets)
     whole = Interactions(interactions.user_ids, catalogue.item_ids, histories, interactions.timestamps)
-    split = make_split(Dataset("silo", whole, {}, catalogue.item_ids, ""), own)
-    return SiloData(whole.user_ids, split, (*notes, *remarks))
+    return whole, (*notes, *remarks)
 
 
 def _without_unknown(raw: RawInteractions, known: NDArray[np.bool_]) -> tuple[RawInteractions, list[str]]:

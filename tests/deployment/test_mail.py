@@ -1,8 +1,10 @@
 """Silos behind a post office, as Flower's SuperLink is one: who they are, who comes back, and what is lost."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +15,9 @@ from fedmm.deployment.mail import MailTransport
 from fedmm.deployment.messages import Message, RefusedError
 from fedmm.deployment.seals import Checksums
 from fedmm.deployment.sequences import Sequences
+from fedmm.deployment.silo_data import read_silo
 from fedmm.errors import ConfigError
-from worlds.silo_world import lead_of, silos_of, write_world
+from worlds.silo_world import catalogue, lead_of, silos_of, write_world
 from worlds.silo_world import silo_settings as world_settings
 
 
@@ -197,3 +200,22 @@ def test_what_flower_was_given_wrongly_is_named(given, named):
 def test_what_a_node_was_given_wrongly_is_named(given, named):
     with pytest.raises(ConfigError, match=named):
         silo_settings(given, 1)
+
+
+def test_files_are_read_again_only_when_they_change(tmp_path):
+    write_world(tmp_path, {"a": 3})
+    config, items = world_settings(tmp_path, "a"), catalogue(tmp_path)
+    first = read_silo(config, items, tmp_path / "kept")
+    content = (tmp_path / "a.csv").read_bytes()
+    about = (tmp_path / "a.csv").stat()
+    (tmp_path / "a.csv").write_bytes(b"x" * len(content))  # as large and as old: it is not looked into
+    os.utime(tmp_path / "a.csv", ns=(about.st_atime_ns, about.st_mtime_ns))
+    again = read_silo(config, items, tmp_path / "kept")
+    assert (again.user_ids.tolist(), again.notes) == (first.user_ids.tolist(), first.notes)
+    for own, other in ((again.split.train, first.split.train), (again.queries("test", 0), first.queries("test", 0))):
+        assert repr(own) == repr(other)
+    assert np.array_equal(again.split.train.values, first.split.train.values)
+    (tmp_path / "a.csv").write_bytes(content + b"user-0000,item-0159,1934567890\n")
+    assert len(read_silo(config, items, tmp_path / "kept").split.train.values) == len(first.split.train.values) + 1
+    (next((tmp_path / "kept").rglob("*.safetensors"))).write_bytes(b"damaged")
+    assert len(read_silo(config, items, tmp_path / "kept").split.train.values) == len(first.split.train.values) + 1

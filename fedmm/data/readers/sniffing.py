@@ -62,7 +62,8 @@ def sniff(content: bytes, path: Path, config: DataConfig, separator: str | None 
 
 
 def _layout(lines: Sequence[str], delimiter: str, path: Path, config: DataConfig) -> Layout:
-    rows = [split(line, delimiter, tabs_quoted=_are_quoted(lines)) for line in lines]
+    quoted = delimiter == "\t" and _are_quoted(lines)
+    rows = [split(line, delimiter, tabs_quoted=quoted) for line in lines]
     separated = f"separated by {DELIMITERS.get(delimiter, repr(delimiter))}"
     if config.columns is not None or config.header is False:
         return _as_told(rows, delimiter, separated, config, path)
