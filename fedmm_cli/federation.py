@@ -60,6 +60,7 @@ def lead(
     deadline: Annotated[float, _option("--deadline", "SECONDS", "The longest a round waits for its silos.", ROUNDS)] = (
         600.0
     ),
+    min_users: Annotated[int, _option("--min-users", "INT", "A silo with fewer users is left out.", ROUNDS)] = 1,
     keys: KeysFolder = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Neither keys nor TLS, wherever it listens.", rich_help_panel=KEYS)
@@ -73,9 +74,16 @@ def lead(
     settings = given.load()
     from fedmm.errors import ConfigError
 
-    if silos < 1 or not 0 < quorum <= 1 or not deadline > 0:
-        wrong = f"--silos {silos}" if silos < 1 else f"--quorum {quorum}" if deadline > 0 else f"--deadline {deadline}"
-        raise ConfigError(f"{wrong} cannot be.", "Give silos from 1, a share above 0 and up to 1, seconds above 0.")
+    wrong = {
+        f"--silos {silos}": silos < 1,
+        f"--quorum {quorum}": not 0 < quorum <= 1,
+        f"--deadline {deadline}": not deadline > 0,
+        f"--min-users {min_users}": min_users < 1,
+    }
+    for given_as, is_so in wrong.items():
+        if is_so:
+            remedy = "Give silos and users from 1, a share above 0 and up to 1, seconds above 0."
+            raise ConfigError(f"{given_as} cannot be.", remedy)
     if not all(0 <= own < 2**16 for own in (port, health_port or 0)):
         raise ConfigError(f"--port {port} or --health-port {health_port} is no port.", "Give 0 to 65535.")
     require_files(settings)
@@ -93,10 +101,9 @@ def lead(
 
     listening = Listening(host, port, keys, no_keys)
     health = None if health_port is None else (host, health_port)
+    options = LeadOptions(silos, quorum, deadline, min_users=min_users)
     with make_observer(settings, quiet=quiet, stream=sys.stderr) as observer:
-        result = lead_federation(
-            settings, observer, listening, LeadOptions(silos, quorum, deadline), items=catalogue, health=health, say=say
-        )
+        result = lead_federation(settings, observer, listening, options, items=catalogue, health=health, say=say)
     print_json(result) if as_json else print_outcome(result)
 
 

@@ -37,6 +37,7 @@ class Catalogue:
 
     item_ids: NDArray[np.str_]
     features: Mapping[str, ItemFeatures] = field(default_factory=dict)
+    titles: NDArray[np.str_] | None = None  # [V], which stay with the server; None: it knows none
 
     @property
     def num_items(self) -> int:
@@ -103,7 +104,7 @@ def catalogue_of(
     """
     if items is None:
         dataset = load_dataset(config.data, tell)
-        return Catalogue(dataset.interactions.item_ids, dict(dataset.features))
+        return Catalogue(dataset.interactions.item_ids, dict(dataset.features), dataset.titles)
     found = np.unique(np.array([own.strip() for own in read_item_table(items, "items").ids], dtype=np.str_))
     ids = found[found != ""]
     if len(ids) < 2:

@@ -145,11 +145,9 @@ def server_app() -> ServerApp:
 def lead_over(grid: Grid, given: LeadSettings) -> dict[str, Any]:
     """Leads a federation over a grid. Raises what ``lead_federation`` does."""
     from fedmm.deployment.leading import lead_federation
-    from fedmm.deployment.members import LeadOptions
 
-    options = LeadOptions(given.silos, given.quorum, given.deadline)
     carrier = GridCarrier(grid, given.keys)
-    result = lead_federation(given.config, LogObserver(), carrier, options, items=given.catalogue)
+    result = lead_federation(given.config, LogObserver(), carrier, given.options, items=given.catalogue)
     for split, found in result["metrics"].items():
         LOG.info("%s: %s", split, "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
     LOG.info("kept in %s", result["output"])

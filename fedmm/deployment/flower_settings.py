@@ -21,6 +21,7 @@ from fedmm.data.fetch import cache_folder
 from fedmm.deployment import greeting
 from fedmm.deployment.joining import SILOS, silo_name
 from fedmm.deployment.keys import node_identity
+from fedmm.deployment.members import LeadOptions
 from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.silo import Silo
 from fedmm.errors import ConfigError
@@ -28,7 +29,7 @@ from fedmm.runs.running import set_threads
 from fedmm.utils import locks
 
 Given = Mapping[str, Any]  # as Flower gives them: names with texts, numbers and truth values
-LEAD_KEYS = ("silos", "quorum", "deadline", "config", "set", "catalogue", "keys", "output")
+LEAD_KEYS = ("silos", "quorum", "deadline", "min-users", "config", "set", "catalogue", "keys", "output")
 SILO_KEYS = ("name", "data", "folder", "keys", "config", "set", "partition-id", "num-partitions")
 
 
@@ -37,9 +38,7 @@ class LeadSettings:
     """What the server's app was given."""
 
     config: ExperimentConfig
-    silos: int
-    quorum: float
-    deadline: float
+    options: LeadOptions
     catalogue: Path | None
     keys: Path | None
 
@@ -75,16 +74,19 @@ def lead_settings(given: Given, run: int) -> LeadSettings:
     config = _config(given)
     output = _path(given, "output") or config.runtime.output or demonstration(run) / "server"
     silos, quorum, deadline = given.get("silos", 1), given.get("quorum", 0.5), given.get("deadline", 600.0)
+    users = given.get("min-users", 1)
     for name, value, fits in (
         ("silos", silos, isinstance(silos, int) and silos >= 1),
         ("quorum", quorum, isinstance(quorum, int | float) and 0 < quorum <= 1),
         ("deadline", deadline, isinstance(deadline, int | float) and deadline > 0),
+        ("min-users", users, isinstance(users, int) and users >= 1),
     ):
         if not fits or isinstance(value, bool):
-            remedy = "Give silos from 1, a quorum above 0 and up to 1, a deadline of seconds above 0."
+            remedy = "Give silos and users from 1, a quorum above 0 and up to 1, a deadline of seconds above 0."
             raise ConfigError(f"{name} is {value!r}.", remedy)
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"output": output.absolute()})})
-    return LeadSettings(config, silos, float(quorum), float(deadline), _path(given, "catalogue"), _path(given, "keys"))
+    options = LeadOptions(silos, float(quorum), float(deadline), min_users=users)
+    return LeadSettings(config, options, _path(given, "catalogue"), _path(given, "keys"))
 
 
 def silo_settings(given: Given, run: int) -> SiloSettings:

@@ -35,6 +35,7 @@ from fedmm.federation.compression import downloaded
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.reports import RoundReport
 from fedmm.federation.snapshot import Best, Snapshot
+from fedmm.runs.led import NAME, save_catalogue
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import torch_stream
 
@@ -95,6 +96,7 @@ class Lead:
         found = None if self.folder is None else load_lead(self.folder, torch.device("cpu"))
         if found is not None:
             self._resume(*found)
+            self._keep_catalogue()
             return self.state
         facts = self.members.first()
         users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
@@ -104,9 +106,16 @@ class Lead:
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state
         self._state = replace(state, server=replace(state.server, params=self._first_params(state)))
+        self._keep_catalogue()
         self.members.begin([silo.name for silo in state.silos], self.state)
         self._save()
         return self.state
+
+    def _keep_catalogue(self) -> None:
+        """Writes what the model needs to be opened later, where it is not there yet."""
+        if self.folder is not None and not (self.folder / NAME).exists():
+            own = self.catalogue
+            save_catalogue(self.folder, own.to_tensors(), own.titles, self.state.begin, own.digest)
 
     def _first_params(self, state: LeadState) -> Params:
         params = self.local.recommender.init(torch_stream(self.config.runtime.seed, "parameters"), self.local.dtype)

@@ -13,8 +13,10 @@ from fedmm.deployment.conversation import Accept, Conversation
 from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.terms import Terms, digest_of, terms_of
+from fedmm.utils.text import counted
 
 SAID_EVERY = 60.0  # seconds
+FEW_USERS = 10  # sums over fewer say much of each one
 Facts = dict[str, dict[str, int]]  # by silo: users, trainable, events
 
 
@@ -26,6 +28,7 @@ class LeadOptions:
     quorum: float = 0.5  # share of a round's clients whose sums have to count
     deadline: float = 600.0  # seconds that a round waits for its silos
     wait: float = 0.5  # seconds before a round that lacks its quorum asks again
+    min_users: int = 1  # a silo with fewer is left out
 
 
 @dataclass(eq=False)
@@ -39,6 +42,7 @@ class Members:
     tell: Callable[[str], None]
     config: ExperimentConfig  # as the data settled it
     _ready: dict[str, bool] = field(default_factory=dict)
+    _small: set[str] = field(default_factory=set)  # silos that are left out for having too few users
 
     @cached_property
     def offer_terms(self) -> Terms:
@@ -58,7 +62,7 @@ class Members:
     def first(self) -> Facts:
         """Waits until as many silos are there as are asked for, and makes the offer."""
         while True:
-            there = self.conversation.transport.nodes()
+            there = self._large(self.conversation.transport.nodes())
             facts = self.introductions(there) if len(there) >= self.options.silos else {}
             if facts and len(facts) >= self.options.silos:
                 return facts
@@ -86,17 +90,39 @@ class Members:
             except RefusedError as error:
                 self.conversation.events.add("refused", node=node, why=str(error))
                 continue
+            if self._too_small(node, facts[node]["users"], known=node in bases):
+                del facts[node]
+                continue
             agreed = state is not None and own.body.get("federation") == state.name
             same = own.body.get("begun") == self.digest and own.body.get("base") == bases.get(node)
             self._ready[node] = agreed and same
         return facts
+
+    def _large(self, there: Sequence[str]) -> list[str]:
+        """Those of ``there`` that are not left out for their size. Who leaves and comes back is asked again."""
+        self._small &= set(there)
+        return [node for node in there if node not in self._small]
+
+    def _too_small(self, node: str, users: int, *, known: bool) -> bool:
+        """Whether a silo is left out for its size; one of few users that is not is told of when it is new."""
+        if users < self.options.min_users:
+            why = f"{users} of the {self.options.min_users} users that a silo has to have"
+            self.conversation.events.add("refused", node=node, why=why)
+            self.tell(f"{node} is left out: {why}")
+            self._small.add(node)
+            return True
+        if users < FEW_USERS and not known:
+            self.tell(
+                f"{node} has {counted(users, 'user')}: sums over so few say much of each (--min-users leaves it out)"
+            )
+        return False
 
     def welcome(self, state: LeadState) -> LeadState:
         """Tells silos that came, or came back, what was agreed, and takes new ones in."""
         for node in self.conversation.unready:
             self._ready.pop(node, None)
         self.conversation.unready.clear()
-        there = self.conversation.transport.nodes()
+        there = self._large(self.conversation.transport.nodes())
         for node in [own for own in self._ready if own not in there]:
             del self._ready[node]
         strangers = [node for node in there if not self._ready.get(node)]

@@ -8,6 +8,7 @@ from fedmm import __version__
 from fedmm.config import ExperimentConfig
 from fedmm.runs.cold import cold_items_result
 from fedmm.runs.facts import dataset_facts
+from fedmm.runs.led import require_users
 from fedmm.runs.model import TrainedModel, with_runtime
 from fedmm.runs.observer import Observer
 from fedmm.runs.references import clients_result, groups_result, measure_references, measured, paired_result
@@ -39,6 +40,7 @@ def run_evaluation(
 
     trained = TrainedModel.load(checkpoint, change=settle, tell=observer.stage, data=data)
     experiment, snapshot, config = trained.experiment, trained.snapshot, trained.config
+    require_users(experiment, checkpoint)
     observer.stage(f"evaluating on {split}")
     model = experiment.evaluate(snapshot, split)
     beside = measure_references(experiment, snapshot, split, model)

@@ -306,6 +306,12 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
             f"the data here has {digest}.",
             "Use the same data file and data settings; --data FILE says where the file is now.",
         )
+    return restore_params(params, experiment, path)
+
+
+def restore_params(params: Mapping[str, torch.Tensor], experiment: Experiment, path: Path) -> Params:
+    """Parameters on the experiment's device. Raises CheckpointError where they have other names or shapes than the
+    model's."""
     expected = experiment.initial_shapes()
     found = {name: tuple(value.shape) for name, value in params.items()}
     if found != expected:

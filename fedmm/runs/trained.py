@@ -26,7 +26,15 @@ from fedmm.recommendation.recommend import ItemId, Recommendation
 from fedmm.runs.checkpoint import load_checkpoint
 from fedmm.runs.data_files import find_data
 from fedmm.runs.facts import dataset_facts
-from fedmm.runs.folder import evaluated_params, require_complete, restore, restore_clients, stored_settings
+from fedmm.runs.folder import (
+    evaluated_params,
+    require_complete,
+    restore,
+    restore_clients,
+    restore_params,
+    stored_settings,
+)
+from fedmm.runs.led import is_led, led_experiment, led_settings, require_users
 from fedmm.runs.result import DatasetFacts
 from fedmm.runs.warm import started_from, warm_start
 from fedmm.utils.lists import require_list
@@ -72,7 +80,8 @@ class TrainedModel:
         tell: Tell | None = None,
         data: Path | str | None = None,
     ) -> TrainedModel:
-        """The model of a run folder (its best round), of a checkpoint in it, or of a folder of checkpoints.
+        """The model of a run folder (its best round), of a checkpoint in it, or of a folder of checkpoints; of a
+        federation too, where there are no users.
 
         ``change`` may alter settings that the model does not depend on (device, threads, protocols). ``tell`` hears
         what is being done. ``data`` says where the run's file of interactions is now, if it has moved. Raises
@@ -85,6 +94,11 @@ class TrainedModel:
         """
         path = Path(path)
         tensors, meta = load_checkpoint(path)
+        if is_led(meta):
+            config = led_settings(meta, path)
+            experiment = led_experiment(config if change is None else change(config), path)
+            found = restore_params(evaluated_params(tensors), experiment, path)
+            return cls(experiment, Snapshot(found, int(meta["round"])), path)
         require_complete(meta, path)
         config = stored_settings(meta, path)
         config = config if change is None else change(config)
@@ -168,6 +182,7 @@ class TrainedModel:
         if split not in ("test", "validation"):
             raise ConfigError(f"There is no split {split!r}.", "Take test or validation.")
         experiment = self.experiment
+        require_users(experiment, self.path)
         require_list(protocols, "protocols")
         if protocols is not None:
             config = with_runtime(protocols=tuple(protocols))(self.config)

@@ -43,7 +43,8 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-server, silo = ServerApp(), ClientApp()
+server = ServerApp()
+silo = ClientApp()
 
 
 @silo.query()

@@ -173,7 +173,9 @@ class Links:
             settings = {**settings, "keys": str(self.keys)}
         words = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
         found = self.flwr("run", str(app), "--run-config", words, "--format", "json")
-        return str(json.loads(found[found.index("{") :])["run-id"])
+        told = json.loads(found[found.index("{") :])
+        assert "run-id" in told, told
+        return str(told["run-id"])
 
     def state(self, run: str) -> str:
         """How a run stands, such as "finished:completed"."""

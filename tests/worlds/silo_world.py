@@ -90,11 +90,11 @@ def silos_of(folder: Path, names: list[str], *, keep: bool = False, **settings: 
 
 def lead_of(
     folder: Path, transport: Transport | dict[str, Silo], *, kept: Path | None = None, quorum: float = 1.0,
-    silos: int = 0, **settings: Any,
+    silos: int = 0, min_users: int = 1, **settings: Any,
 ) -> Lead:  # fmt: skip
     """A server of silos in this process, or over a transport."""
     carried = (
         InProcess({name: own.answer for name, own in transport.items()}) if isinstance(transport, dict) else transport
     )
-    options = LeadOptions(silos or len(carried.nodes()), quorum, deadline=60.0, wait=0.01)
+    options = LeadOptions(silos or len(carried.nodes()), quorum, deadline=60.0, wait=0.01, min_users=min_users)
     return Lead(silo_settings(folder, **settings), catalogue(folder), Conversation(carried, grace=0.0), options, kept)
