@@ -72,20 +72,7 @@ def lead(
     """Lead rounds among silos that join, and keep what they learn; the same command goes on after a stop or a kill."""
     del debug
     settings = given.load()
-    from fedmm.errors import ConfigError
-
-    wrong = {
-        f"--silos {silos}": silos < 1,
-        f"--quorum {quorum}": not 0 < quorum <= 1,
-        f"--deadline {deadline}": not deadline > 0,
-        f"--min-users {min_users}": min_users < 1,
-    }
-    for given_as, is_so in wrong.items():
-        if is_so:
-            remedy = "Give silos and users from 1, a share above 0 and up to 1, seconds above 0."
-            raise ConfigError(f"{given_as} cannot be.", remedy)
-    if not all(0 <= own < 2**16 for own in (port, health_port or 0)):
-        raise ConfigError(f"--port {port} or --health-port {health_port} is no port.", "Give 0 to 65535.")
+    _require_possible(silos, quorum, deadline, min_users, (port, health_port or 0))
     require_files(settings)
     from fedmm.deployment.leading import Listening, lead_federation
     from fedmm.deployment.members import LeadOptions
@@ -105,6 +92,24 @@ def lead(
     with make_observer(settings, quiet=quiet, stream=sys.stderr) as observer:
         result = lead_federation(settings, observer, listening, options, items=catalogue, health=health, say=say)
     print_json(result) if as_json else print_outcome(result)
+
+
+def _require_possible(silos: int, quorum: float, deadline: float, min_users: int, ports: tuple[int, int]) -> None:
+    """Raises ConfigError for numbers of ``lead`` that cannot be."""
+    from fedmm.errors import ConfigError
+
+    wrong = {
+        f"--silos {silos}": silos < 1,
+        f"--quorum {quorum}": not 0 < quorum <= 1,
+        f"--deadline {deadline}": not deadline > 0,
+        f"--min-users {min_users}": min_users < 1,
+    }
+    for given_as, is_so in wrong.items():
+        if is_so:
+            remedy = "Give silos and users from 1, a share above 0 and up to 1, seconds above 0."
+            raise ConfigError(f"{given_as} cannot be.", remedy)
+    if not all(0 <= own < 2**16 for own in ports):
+        raise ConfigError(f"--port {ports[0]} or --health-port {ports[1]} is no port.", "Give 0 to 65535.")
 
 
 @app.command("join", cls=SettingsCommand)
