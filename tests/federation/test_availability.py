@@ -91,6 +91,18 @@ def test_who_is_lost_has_received_and_not_sent(rows: dict[str, Any]) -> None:
     assert lost_some
 
 
+def test_who_is_lost_received_the_rows_that_it_asked_for() -> None:
+    bills = []
+    for rate in (0.0, 0.5):
+        config = tiny_config(absence_rate=rate, rounds=1, num_negatives=3, item_rows="touched")
+        experiment = fedmm.Experiment.prepare(config)
+        before = experiment.initial_state()
+        ((after, report),) = experiment.rounds(before)
+        bills.append(after.ledger.downlink_bytes - before.ledger.downlink_bytes)
+        assert ((report.num_lost or 0) > 0) == (rate > 0)
+    assert bills[0] == bills[1]
+
+
 def test_masks_of_lost_clients_are_recovered() -> None:
     chain = {"absence_rate": 0.3, "client_fraction": 0.9, "rounds": 3, "update_clip": 5.0}
     plain, masked = (

@@ -12,8 +12,9 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.compression import coded, coded_message
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import count_notes
+from fedmm.federation.private_start import leading_factor
 from fedmm.federation.rice import coded_length
-from fedmm.federation.rounds import ServerState, run_round
+from fedmm.federation.rounds import ServerState, run_round, smaller_clip
 from fedmm.federation.step_updates import expected_lengths, stepped
 from fedmm.federation.traffic import traffic
 from fedmm.federation.transforms.contract import TransformRound
@@ -91,3 +92,15 @@ def test_what_a_client_is_said_to_send_in_steps_is_about_what_it_sends(aggregati
     _, _, told = run_round(ServerState(params, {}, 0), NO_STATES, federation)
     assert up * federation.cohort_size == pytest.approx(told.uplink_bytes, rel=0.3)
     assert down * federation.cohort_size == pytest.approx(told.downlink_bytes, rel=0.3)
+
+
+def test_the_remedy_for_large_steps_names_what_is_set() -> None:
+    assert smaller_clip(FederationConfig(clip_norm=None)) == "set federation.clip_norm"
+    assert smaller_clip(FederationConfig(clip_norm=2.0)) == "lower federation.clip_norm (now 2.0)"
+
+
+def test_without_noise_everything_stands_out() -> None:
+    exact = np.diag([0.2, 0.1, 0.0])
+    factor = leading_factor(exact, 0.0, 3)
+    np.testing.assert_allclose(factor @ factor.T, exact, atol=1e-12)
+    assert leading_factor(exact, 1.0, 3).shape == (3, 0)
