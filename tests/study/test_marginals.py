@@ -158,3 +158,23 @@ def test_one_trial_a_value_is_told_apart_by_its_seeds() -> None:
     (bare,) = marginals(study, [trial(0, 32, [0.1]), trial(1, 64, [0.2])])
     assert [(row.ci95, row.num_seeds) for row in bare.rows] == [(None, 0), (None, 0)]
     assert bare.p_value is None
+
+
+def test_a_metric_of_nothing_is_0_and_not_the_best() -> None:
+    study = study_of(GRID)
+    values = {0: [0.0, 0.0], 0.1: [0.1, 0.2], 0.5: [0.0, 0.1]}
+    trials = [
+        TrialRecord(number, "complete", {"model.gating_init": gate}, (value,))
+        for number, (gate, value) in enumerate((gate, value) for gate, own in values.items() for value in own)
+    ]
+    (one,) = marginals(study, trials)
+    assert [row.mean for row in one.rows] == pytest.approx([0.0, 0.15, 0.05])
+    assert [row.best for row in one.rows] == [0.0, 0.2, 0.1]
+    assert one.best is one.rows[1]
+
+
+def test_few_trials_of_a_range_are_one_row() -> None:
+    study = study_of('[space."model.dropout"]\nlow = 0\nhigh = 0.9')
+    for number, rows in ((1, 1), (2, 1), (3, 1), (4, 2)):
+        trials = [TrialRecord(at, "complete", {"model.dropout": 0.1 * at}, (0.1,)) for at in range(number)]
+        assert [len(one.rows) for one in marginals(study, trials)] == [rows]
