@@ -365,6 +365,8 @@ def test_a_gain_is_the_difference_as_a_share_of_the_baseline() -> None:
 def test_a_claim_about_nobody_or_several_is_not_measured() -> None:
     comparison = compare([*two_groups(), *(a_run(f"c{s}", s, 0.1, model__dropout=0.5) for s in range(3))])
     several, nobody = judge([claim(expected=[0, 1]), claim(group={"model.hidden_dim": 7}, expected=[0, 1])], comparison)
+    (near,) = judge([claim(group={"model.dropout": 0.49}, expected=[0, 1])], comparison)
+    assert "no group has" in near.reason
     assert (several.verdict, nobody.verdict) == ("not measured", "not measured")
     assert "several groups" in several.reason
     assert "no group has" in nobody.reason
