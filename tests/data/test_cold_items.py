@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmm.config import DataConfig
-from fedmm.data.cold_items import choose_cold_items, without_items
+from fedmm.data.cold_items import choose_cold_items, cold_digest, without_items
 from fedmm.data.negatives import evaluation_negatives
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, Interactions, Queries, Ragged
@@ -142,3 +142,9 @@ def test_histories_that_begin_with_cold_items_leave_nobody_to_ask():
     warm = [item for item in range(1, NUM_ITEMS + 1) if item not in cold]
     with pytest.raises(DataError, match="none of the 4 interactions with cold items"):
         make_split(build([[*cold[:2].tolist(), *warm[:5]], [*cold[2:4].tolist(), *warm[3:9]]]), COLD)
+
+
+def test_a_choice_of_cold_items_is_named_by_eight_digits_of_its_own():
+    names = {cold_digest(np.arange(40) % step == 0) for step in (2, 3, 5, 7)}
+    assert len(names) == 4
+    assert {len(name) for name in names} == {8}

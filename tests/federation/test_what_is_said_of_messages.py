@@ -20,7 +20,7 @@ from fedmm.federation.traffic import traffic
 from fedmm.federation.transforms.contract import TransformRound
 from fedmm.federation.versions import expected_length
 from fedmm.models.sasrec import ITEM_TABLE
-from fedmm.verification.world import make_federation, make_local
+from fedmm.verification.world import make_federation, make_local, watched_round
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 1.0, 3.0])
@@ -104,3 +104,16 @@ def test_without_noise_everything_stands_out() -> None:
     factor = leading_factor(exact, 0.0, 3)
     np.testing.assert_allclose(factor @ factor.T, exact, atol=1e-12)
     assert leading_factor(exact, 1.0, 3).shape == (3, 0)
+
+
+def test_after_the_warm_up_experts_travel_in_steps_like_the_backbone() -> None:
+    settings = {"download_step": 0.4, "upload_step": 1.0, "warmup_rounds": 1, "aggregation": "mean"}
+    local, params = make_local({"hidden_dim": 16}, settings)
+    _, _, _, starts = watched_round(make_federation(local), ServerState(params, {}, 1))
+    large = [name for name in local.trainable(params, 2) if params[name].numel() >= 64 or name == ITEM_TABLE]
+    assert any(not name.startswith("backbone") for name in large)
+    for name in large:
+        size = 0.4 * max(float(params[name].square().mean()) ** 0.5, 0.02)
+        steps = starts[0][name].detach() / size
+        torch.testing.assert_close(steps, steps.round(), rtol=0.0, atol=1e-6)
+        assert not torch.equal(starts[0][name], params[name])
