@@ -15,6 +15,7 @@ from fedmm.config.idle import idle_settings
 from fedmm.data.types import Ragged
 from fedmm.federation.count_sums import DENSE_ITEMS
 from fedmm.federation.data_rules import MANY_SCORES, SELDOM, settled, training_notes
+from fedmm.models.kinship import default_weight
 from fedmm.models.succession import LESSER_WEIGHT, MANY_ITEMS, SHORT_HISTORY, SOME_ITEMS, WEIGHT
 
 ATTRIBUTES = csr_matrix(np.eye(4))
@@ -146,3 +147,11 @@ def test_many_scores_are_formed_seldom() -> None:
     assert [any("evaluation.every" in note for note in notes) for notes in told] == [False, True]
     assert all("federation.recipe" in notes[0] for notes in told)
     assert not list(training_notes(found[1], found[1], 10_001))
+
+
+def test_a_private_run_adds_what_items_have_in_common_without_a_look_at_histories() -> None:
+    private = ExperimentConfig().with_values({"privacy.epsilon": 8.0})
+    assert settled(private, histories(3), 4, ATTRIBUTES).model.kinship == default_weight(0.0) > 0
+    given = private.with_values({"model.kinship": 0.7})
+    assert settled(given, histories(3), 4, ATTRIBUTES).model.kinship == 0.7
+    assert settled(private, histories(3), 4).model.kinship is None
