@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.compression import coded, coded_message
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.count_uses import count_notes
-from fedmm.federation.private_start import leading_factor
+from fedmm.federation.private_rounds import FACT_SHARE, PrivateRounds, layout_of
+from fedmm.federation.private_start import leading_factor, sum_pairs
 from fedmm.federation.rice import coded_length
 from fedmm.federation.rounds import ServerState, run_round, smaller_clip
 from fedmm.federation.step_updates import expected_lengths, stepped
@@ -20,6 +23,7 @@ from fedmm.federation.traffic import traffic
 from fedmm.federation.transforms.contract import TransformRound
 from fedmm.federation.versions import expected_length
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.privacy.plan import PrivacyPlan
 from fedmm.verification.world import make_federation, make_local, watched_round
 
 
@@ -117,3 +121,19 @@ def test_after_the_warm_up_experts_travel_in_steps_like_the_backbone() -> None:
         steps = starts[0][name].detach() / size
         torch.testing.assert_close(steps, steps.round(), rtol=0.0, atol=1e-6)
         assert not torch.equal(starts[0][name], params[name])
+
+
+def test_losses_are_a_share_of_the_bound_beside_the_update() -> None:
+    private = PrivateRounds(cast(PrivacyPlan, None), 3, np.zeros(3))  # of which nothing is read here
+    for bound in (0.5, 2.0):
+        config = FederationConfig(update_transforms=("clip",), update_clip=bound)
+        assert layout_of(config, {}, private).fact_scale == FACT_SHARE * bound
+        assert layout_of(config, {}, None).fact_scale == 0.0
+
+
+def test_items_beyond_the_head_add_no_pairs() -> None:
+    head = np.array([1, 2, 5])
+    assert not sum_pairs(Ragged.from_rows([[3, 4, 6], [4, 3]]), 6, head).any()
+    total = sum_pairs(Ragged.from_rows([[3, 1, 4, 2]]), 6, head)
+    assert total[0, 1] > 0
+    assert np.count_nonzero(total) == 1
