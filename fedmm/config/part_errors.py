@@ -23,6 +23,10 @@ EXPECTED = {
     "update_transform": "transform(turn, bound) returns a fedmm.federation.transforms.Stage",
     "fusion": "a fedmm.models.fusion.Fusion has init(config) and mix(params, weights), which returns a Mixture",
     "expert": "a class made from fedmm.models.experts.Expert has init, and term or constants",
+    "block": "a fedmm.models.blocks.Block has init(config, normal) and apply(params, name, x, config, dropout), which "
+    "returns states [C, B, L, D] like x",
+    "position_encoding": "a fedmm.models.positions.PositionEncoding has init(config, normal), embed(params, x) and "
+    "turn(heads), which return tensors shaped like what they get",
     "metric": "gain(places [n]) returns float64 [n] in 0 to 1",
     "image_encoder": "encode(pictures), a list of n RGB pictures of PIL, returns finite numbers [n, F]",
     "text_encoder": "encode(texts), a list of n texts, returns finite numbers [n, F]",

@@ -14,8 +14,10 @@ from fedmm.config.part_errors import EXPECTED, part_error, suspects
 from fedmm.config.parts import KINDS
 from fedmm.config.registering import OwnEncoder, RowLoss
 from fedmm.errors import PartError
+from fedmm.models.blocks import Block
 from fedmm.models.experts import Expert
 from fedmm.models.fusion import Fusion
+from fedmm.models.positions import PositionEncoding
 from fedmm.testing import registered, tiny_config
 from fedmm_cli.output import run_command
 from worlds.encoder_world import corners, encoded
@@ -49,6 +51,8 @@ def needs_nothing() -> None:
 WRONG: dict[str, Any] = dict.fromkeys(KINDS, broken)
 WRONG["expert"] = BrokenExpert
 WRONG["fusion"] = Fusion(routes_backbone=False, init=lambda config: {}, mix=broken)
+WRONG["block"] = Block(init=lambda config, normal: {}, apply=broken)
+WRONG["position_encoding"] = PositionEncoding(lambda config, normal: {}, broken, lambda heads: heads)
 WRONG["loss"] = RowLoss(broken, pairwise=False)
 WRONG["metric"] = Called()
 WRONG |= dict.fromkeys(("image_encoder", "text_encoder"), OwnEncoder(broken, "mine"))
