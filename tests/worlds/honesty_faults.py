@@ -85,16 +85,15 @@ def discount_off_by_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def diverged_scores_pass(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ranking, "_num_diverged", lambda scores: 0)
+    patch.setattr(ranking, "count_diverged", lambda scores: 0)
 
 
 def seen_items_unmasked(patch: pytest.MonkeyPatch) -> None:
-    def all_items(scores: Any, excluded: Any) -> Any:
-        scores = scores.clone(memory_format=torch.contiguous_format)
+    def all_items(scores: Any, excluded: Any, candidates: Any) -> Any:
         scores[:, 0] = -torch.inf
         return scores
 
-    patch.setattr(ranking, "_only_candidates", all_items)
+    patch.setattr(ranking, "_mask", all_items)
 
 
 def evaluation_negatives_from_the_history(patch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ FAULTS = (
     Fault(
         "sketches are not normalised",
         (SPECTRAL,),
-        edited("fedmm.federation.spectral_sketch:_sketch", "@ counts @ sparse.diags(roots)", "@ counts"),
+        edited("fedmm.federation.spectral_sketch:sketch_of", "@ counts @ sparse.diags(roots)", "@ counts"),
     ),
     Fault(
         "test does not know the validation item",
@@ -191,7 +191,7 @@ FAULTS = (
     Fault(
         "one cut at twice the share",
         (SPLITS,),
-        edited("fedmm.data.splits:_temporal", "ordered[-share]", "ordered[-share - 1]"),
+        edited("fedmm.data.splits:_cuts", "ordered[-share]", "ordered[-share - 1]"),
     ),
     Fault(
         "cold items train",

@@ -35,7 +35,7 @@ FAULTS = (
         "other items of the user are candidates",
         (WORTH,),
         edited(
-            "fedmm.evaluation.ranking:_only_candidates",
+            "fedmm.evaluation.ranking:_mask",
             "_on(excluded.values, scores)] = -torch.inf",
             "_on(excluded.values, scores)] -= 0.0",
         ),
@@ -43,7 +43,7 @@ FAULTS = (
     Fault(
         "cold items are ranked among the others",
         (WORTH,),
-        edited("fedmm.evaluation.ranking:_only_candidates", "if candidates is not None", "if False"),
+        edited("fedmm.evaluation.ranking:_mask", "if candidates is not None", "if False"),
     ),
     Fault(
         "lists show too much of the catalogue",

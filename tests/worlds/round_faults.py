@@ -196,7 +196,7 @@ FAULTS = (
     Fault(
         "the ledger's directions are swapped",
         (BILL,),
-        edited("fedmm.federation.rounds:_traffic_of_all", "return uplink, downlink", "return downlink, uplink"),
+        edited("fedmm.federation.traffic:traffic_of_all", "return uplink, downlink", "return downlink, uplink"),
     ),
     Fault(
         "the run adds its rounds the wrong way round",
@@ -210,17 +210,19 @@ FAULTS = (
     Fault(
         "requests are free",
         (BILL,),
-        edited("fedmm.federation.rounds:traffic", "0 if rows is None else message_bytes(request_message(rows))", "0"),
+        edited("fedmm.federation.traffic:_begun", "0 if rows is None else message_bytes(request_message(rows))", "0"),
     ),
     Fault(
         "control variates are free",
         (BILL,),
-        edited("fedmm.federation.rounds:traffic", "travelling |= scaffold.named(travelling)", "pass"),
+        edited("fedmm.federation.traffic:traffic", "if federation.local.uses_controls else", "if False else"),
     ),
     Fault(
         "prototypes are paid for in warm-up",
         (BILL,),
-        edited("fedmm.federation.rounds:traffic", "if federation.local.warming_up(round_number) else", "if False else"),
+        edited(
+            "fedmm.federation.traffic:traffic", "if federation.local.warming_up(round_number) else", "if False else"
+        ),
     ),
     Fault(
         "holders are eight bytes each",
@@ -234,9 +236,7 @@ FAULTS = (
     Fault(
         "all rows come down to everybody",
         (BILL,),
-        edited(
-            "fedmm.federation.rounds:traffic", "None if federation.local.reads_all_rows(round_number) else rows", "None"
-        ),
+        edited("fedmm.federation.traffic:_begun", "None if local.reads_all_rows(round_number) else rows", "None"),
     ),
     Fault(
         "only trainable clients send counts",
