@@ -108,7 +108,7 @@ def devices(subject: Subject) -> Finding:
     gaps = [("mean", abs(float(logs[0].mean())) / (error * math.sqrt(1.25)))]
     gaps.append(("variance", abs(float(logs[0].var()) - 1.25) / (error * 1.25 * math.sqrt(2))))
     gaps.append(("of two rounds", abs(float(np.corrcoef(logs[0], logs[1])[0, 1]) - 0.8) / (error * 0.36)))
-    whole = visit_times(everybody, windows, _whole_epochs(config), 0, 1)
+    whole = visit_times(everybody, windows, config.model_copy(update={"local_epochs": 1}), 0, 1)
     gaps.append(("all windows are trained", float(np.abs(whole / 3 / np.exp(spread * logs[0]) - 1).max()) / 1e-9))
     there = staying(everybody, windows, config, DEVICES, 0, 1)
     gaps.append(("in time", float((there != (2 * np.exp(spread * logs[0]) <= 4.0)).sum()) * 2))
@@ -121,11 +121,6 @@ def devices(subject: Subject) -> Finding:
     gaps.append(("the quickest", 0.0 if kept.sum() == 100 and slowest else math.inf))
     value, label = worst(gaps)
     return at_most(value, 1.0, f"{DEVICES} devices; shares of five standard errors; largest: {label}")
-
-
-def _whole_epochs(config: FederationConfig) -> FederationConfig:
-    """The same, in whole epochs."""
-    return config.model_copy(update={"local_epochs": 1})
 
 
 def gates(subject: Subject) -> Finding:
