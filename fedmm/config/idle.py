@@ -88,10 +88,14 @@ def _sums_counts(config: ExperimentConfig) -> bool:
     return _has_cohorts(config) and bool(start or expert)
 
 
+def _adds_counts(config: ExperimentConfig) -> bool:
+    weight, sketched = config.model.succession, config.federation.spectral_sketch_size is not None
+    open_to_data = weight is None and not sketched and not config.privacy.on
+    return _has_experts(config) and (bool(weight) or open_to_data)
+
+
 def _receives_dense_counts(config: ExperimentConfig) -> bool:
-    sketched = config.federation.spectral_sketch_size is not None
-    added = config.model.succession or (config.model.succession is None and not sketched and not config.privacy.on)
-    received = _has_experts(config) and bool(config.model.transition or added)
+    received = _adds_counts(config) or (_has_experts(config) and config.model.transition)
     return _has_cohorts(config) and received and config.federation.count_sums in ("auto", "dense")
 
 
@@ -150,6 +154,11 @@ READERS = (
         ),
         _has_experts,
         'experts, which model.fusion "backbone" has none of',
+    ),
+    _Reader(
+        ("model.succession_softening",),
+        _adds_counts,
+        'counts that are added to the scores: model.succession, and another model.fusion than "backbone"',
     ),
     _Reader(
         ("data.image_encoder",),

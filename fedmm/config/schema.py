@@ -70,6 +70,7 @@ class ModelConfig(Section):
         "unknown to training (unset: 6 beyond 5,000 items where the median history has at most 20, else 2 from 1,000 "
         "items on, else 0)",
     )
+    succession_softening: Rate = Field(0.1, description="share of those counts' mean from which on more adds little")
     kinship: Weight | None = Field(
         None,
         description="weight of what items have in common by data.attributes, added when the model scores (unset: twice "
@@ -347,6 +348,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "model.block": ("sasrec",),
     "model.positions": ("learned",),
     "model.succession": (0.0, None),
+    "model.succession_softening": (0.1,),
     "data.attributes": (None,),
     "data.images": (None,),
     "data.texts": (None,),

@@ -14,7 +14,6 @@ from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine
 from fedmm.models.alignment import check_alignment
 from fedmm.models.recommender import Recommender
-from fedmm.models.succession import Succession
 from fedmm.utils.devices import choose_device
 
 
@@ -47,11 +46,3 @@ def counts_wanted(config: ExperimentConfig) -> bool:
     """Whether silos need all clients' transition counts: an expert reads them, or they are added to the scores."""
     fused = config.model.fusion != "backbone"
     return fused and (config.model.transition or bool(config.model.succession))
-
-
-def succession_of(config: ExperimentConfig, counts: csr_matrix | None) -> Succession | None:
-    """What is added when the model scores; None where nothing is."""
-    weight = config.model.succession
-    if counts is None or not weight or config.model.fusion == "backbone":
-        return None
-    return Succession.build(counts, weight)

@@ -20,7 +20,7 @@ from torch import Tensor
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.deployment import sums
-from fedmm.deployment.building import build_local, counts_wanted, engine_of, succession_of
+from fedmm.deployment.building import build_local, counts_wanted, engine_of
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
 from fedmm.deployment.seals import Checksums, Seal
@@ -32,6 +32,7 @@ from fedmm.errors import FedmmError
 from fedmm.evaluation.model_scorer import model_scorer, with_additions
 from fedmm.evaluation.ranking import Scorer
 from fedmm.federation import scaffold
+from fedmm.federation.count_uses import succession_of
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine
 from fedmm.models.recommender import Recommender

@@ -34,8 +34,19 @@ def received_counts(config: ExperimentConfig, counts: csr_matrix) -> csr_matrix:
 
 def added_succession(config: ExperimentConfig, sums: CountSums) -> Succession | None:
     """What is added when the model scores; None where its weight is 0, or the model is to be the backbone alone."""
+    return succession_of(config, sums.clients) if _adds_counts(config) else None
+
+
+def succession_of(config: ExperimentConfig, counts: csr_matrix | None) -> Succession | None:
+    """What is added of the ``counts`` [V, V] that clients received, by settled settings; None where nothing is."""
     weight = config.model.succession
-    return Succession.build(sums.clients, weight) if weight and config.model.fusion != "backbone" else None
+    if counts is None or not weight or not _adds_counts(config):
+        return None
+    return Succession.build(counts, weight, config.model.succession_softening)
+
+
+def _adds_counts(config: ExperimentConfig) -> bool:
+    return bool(config.model.succession) and config.model.fusion != "backbone"
 
 
 def added_kinship(config: ExperimentConfig, attributes: csr_matrix | None) -> Kinship | None:

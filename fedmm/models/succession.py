@@ -2,7 +2,7 @@
 
     K[i, t] = (C[i, t] + 1/4 C[t, i]) / (n_i^0.4 n_t^0.3)      C: directed counts, n_i: sum of row and column i
     A(h, t) = sum_{o=0..9} 0.8^o K[h_(last-o), t]
-    s(h, t) = w ln(1 + A(h, t) / A_0)                          A_0: a tenth of K's mean entry
+    s(h, t) = w ln(1 + A(h, t) / A_0)                          A_0: a share of K's mean entry, by default a tenth
 
 Nothing here trains, and training does not see it: a client's counts hold the very answers it trains on, and logits as
 sharp as these leave the model little to learn from. The model is trained as if it were alone and the scores are added
@@ -24,7 +24,7 @@ SOURCE_POWER = 0.4
 TARGET_POWER = 0.3
 RECENT = 10  # items of a history that are looked back at
 DECAY = 0.8  # weight of each beside the one after it
-SOFTENING = 0.1  # A_0 as a share of K's mean entry
+SOFTENING = 0.1  # A_0 as a share of K's mean entry, by default
 SHORT_HISTORY = 20  # items; where the median training history is no longer and items are many, scores are added
 MANY_ITEMS = 5000
 WEIGHT = 6.0  # there, by default
@@ -46,13 +46,14 @@ class Succession:
     weight: float  # w
 
     @classmethod
-    def build(cls, directed: csr_matrix, weight: float) -> Succession:
-        """From all clients' directed counts [V, V]."""
+    def build(cls, directed: csr_matrix, weight: float, softening: float = SOFTENING) -> Succession:
+        """From all clients' directed counts [V, V]; ``softening`` is A_0 as a share of K's mean entry: as it grows,
+        what was met seldom tells less beside what was met often."""
         totals = np.asarray(directed.sum(axis=0)).ravel() + np.asarray(directed.sum(axis=1)).ravel()
         both = directed + BACKWARD * directed.T
         kernel = (diags(_power(totals, -SOURCE_POWER)) @ both @ diags(_power(totals, -TARGET_POWER))).tocsr()
         typical = float(kernel.data.mean()) if kernel.nnz else 1.0
-        return cls(kernel / (SOFTENING * typical), weight)
+        return cls(kernel / (softening * typical), weight)
 
     def strongest(self, number: int) -> Succession:
         """With the largest ``number`` entries of the kernel alone, and those as large as the least of them."""

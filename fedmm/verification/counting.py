@@ -53,9 +53,9 @@ def yardstick(counts: FloatArray, history: Sequence[int], t: int) -> float:
     return float(found / math.sqrt(total)) if total > 0 else 0.0
 
 
-def kernel(rows: Sequence[Sequence[int]], num_items: int) -> FloatArray:
+def kernel(rows: Sequence[Sequence[int]], num_items: int, softening: float = 0.1) -> FloatArray:
     """K [V, V]: what follows an item up to ten places on, and a quarter of what precedes it, over n_i^.4 n_t^.3, in
-    tenths of its mean entry."""
+    ``softening`` of its mean entry."""
     onward = np.zeros((num_items + 1, num_items + 1))
     for row in rows:
         for at, item in enumerate(row):
@@ -66,7 +66,7 @@ def kernel(rows: Sequence[Sequence[int]], num_items: int) -> FloatArray:
     for i, t in itertools.product(range(num_items + 1), repeat=2):
         if onward[i, t] or onward[t, i]:
             found[i, t] = (onward[i, t] + 0.25 * onward[t, i]) / (total[i] ** 0.4 * total[t] ** 0.3)
-    return np.asarray(found / (0.1 * found[found > 0].mean()))
+    return np.asarray(found / (softening * found[found > 0].mean()))
 
 
 def followed(table: FloatArray, history: Sequence[int], t: int, weight: float) -> float:
@@ -80,15 +80,16 @@ def succession(subject: Subject) -> Finding:
     del subject
     rows = [row.tolist() for row in histories()]
     rows[3] = [*rows[3], rows[3][0]]
-    train, table = Ragged.from_rows(rows), kernel(rows, SMALL_ITEMS)
-    found = (
-        Succession.build(sum_transition_counts(train, SMALL_ITEMS), 0.7).scores(Ragged.from_rows(rows[2:5])).toarray()
-    )
-    gaps = [
-        (f"item {t} after history {place}", abs(float(found[place, t]) - followed(table, row, t, 0.7)))
-        for place, row in enumerate(rows[2:5])
-        for t in range(SMALL_ITEMS + 1)
-    ]
+    train, asked, gaps = Ragged.from_rows(rows), Ragged.from_rows(rows[2:5]), []
+    counts = sum_transition_counts(train, SMALL_ITEMS)
+    for softening, made in ((0.1, Succession.build(counts, 0.7)), (1.5, Succession.build(counts, 0.7, 1.5))):
+        found, table = made.scores(asked).toarray(), kernel(rows, SMALL_ITEMS, softening)
+        gaps += [
+            (f"item {t} after history {place}, softening {softening}", abs(float(found[place, t]) - expected))
+            for place, row in enumerate(rows[2:5])
+            for t in range(SMALL_ITEMS + 1)
+            for expected in (followed(table, row, t, 0.7),)
+        ]
     short, long = Ragged.from_rows([[1] * 20, [1] * 20, [1] * 40]), Ragged.from_rows([[1] * 21, [1] * 21, [1] * 2])
     worlds = [(short, 5001), (short, 5000), (long, 5001), (long, 1000), (short, 999)]
     weights = [rule(*world) for world in worlds for rule in (default_weight, _weight_of_a_run)]

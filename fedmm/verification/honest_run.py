@@ -75,7 +75,8 @@ def ranked(run: LittleRun, score: Score, split: str, protocol: str) -> Values:
 def model_score(run: LittleRun, params: Params, *, only: str | None = None) -> Score:
     """Scores by the oracle, from the last items of the history that fit; ``only``: the backbone or one expert alone."""
     recommender, length = run.experiment.recommender, run.experiment.recommender.config.max_length
-    table, weight = kernel(run.train, run.experiment.split.num_items), float(SETTINGS["model.succession"])
+    weight, softening = float(SETTINGS["model.succession"]), float(SETTINGS["model.succession_softening"])
+    table = kernel(run.train, run.experiment.split.num_items, softening)
 
     formed: dict[tuple[int, ...], dict[int, float]] = {}  # known items -> candidate -> its score: each is formed once
 

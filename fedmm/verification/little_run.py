@@ -31,6 +31,7 @@ SETTINGS: Mapping[str, Any] = {
     "evaluation.negatives_seed": 3,
     "model.gating_init": 0.7,
     "model.succession": 0.3,
+    "model.succession_softening": 0.4,
     "data.cold_item_fraction": 0.2,
 }
 

@@ -82,7 +82,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "model.fusion": Case("competitive"),
     "model.experts": Case("memory"),
     "model.transition": Case(True),
-    "model.succession": Case(4.0),
+    **{"model.succession": Case(4.0), "model.succession_softening": Case(1.0, {"model.succession": 4.0})},
     "data.attributes": Case("attributes.json"),
     "model.kinship": Case(0.5, {"data.attributes": "attributes.json"}),
     "model.scoring": Case("cosine", MEMORY),

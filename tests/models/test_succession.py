@@ -40,7 +40,9 @@ def worlds(draw: st.DrawFn) -> tuple[Ragged, int]:
     return Ragged.from_rows(draw(st.lists(row, min_size=1, max_size=8))), num_items
 
 
-def by_hand(train: Ragged, num_items: int, history: np.ndarray[Any, Any], t: int, weight: float) -> float:
+def by_hand(
+    train: Ragged, num_items: int, history: np.ndarray[Any, Any], t: int, weight: float, softening: float
+) -> float:
     counts = sum_transition_counts(train, num_items).toarray()
     totals = counts.sum(0) + counts.sum(1)
     kernel = np.zeros_like(counts)
@@ -49,17 +51,17 @@ def by_hand(train: Ragged, num_items: int, history: np.ndarray[Any, Any], t: int
     if not kernel.any():
         return 0.0
     total = sum(0.8**age * kernel[item, t] for age, item in enumerate(history[::-1][:10]))
-    return weight * math.log1p(total / (0.1 * kernel[kernel > 0].mean()))
+    return weight * math.log1p(total / (softening * kernel[kernel > 0].mean()))
 
 
 @settings(max_examples=40, deadline=None)
-@given(worlds(), st.floats(0.5, 9.0))
-def test_scores_equal_their_definition(world: tuple[Ragged, int], weight: float) -> None:
+@given(worlds(), st.floats(0.5, 9.0), st.floats(0.05, 3.0))
+def test_scores_equal_their_definition(world: tuple[Ragged, int], weight: float, softening: float) -> None:
     train, num_items = world
-    found = Succession.build(sum_transition_counts(train, num_items), weight).scores(train).toarray()
+    found = Succession.build(sum_transition_counts(train, num_items), weight, softening).scores(train).toarray()
     assert found.shape == (len(train), num_items + 1)
     for row, history in enumerate(train):
-        expected = [by_hand(train, num_items, history, t, weight) for t in range(num_items + 1)]
+        expected = [by_hand(train, num_items, history, t, weight, softening) for t in range(num_items + 1)]
         np.testing.assert_allclose(found[row], expected, rtol=1e-9, atol=1e-12)
 
 

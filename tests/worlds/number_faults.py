@@ -230,6 +230,11 @@ FAULTS = (
         edited("fedmm.models.succession:Succession.scores", "np.log1p(found.data)", "found.data"),
     ),
     Fault(
+        "what followed is softened by a tenth whatever is asked",
+        (SUCCESSION, "a run reports what stands beside its model, and the gain"),
+        edited("fedmm.models.succession:Succession.build", "softening * typical", "SOFTENING * typical"),
+    ),
+    Fault(
         "what preceded counts in full",
         (SUCCESSION, "a run reports what its kept parameters are worth"),
         constant("fedmm.models.succession", "BACKWARD", 1.0),
