@@ -18,7 +18,18 @@ from fedmm.study.shipped import studies_folder
 ROOT = Path(__file__).parents[2]
 COUNTS_OFF = {"model.succession": 0.0}  # the default that all of these were measured under
 SEARCHES = ["default", "capacity", "combined", "gating", "strategies"]
-MEASURED = ["benchmarks", "claims", "claims_large", "films", "frugal", "privacy", "quality", "replication"]
+MEASURED = [
+    "benchmarks",
+    "claims",
+    "claims_large",
+    "films",
+    "frugal",
+    "halves",
+    "privacy",
+    "quality",
+    "replication",
+    "shops",
+]
 VALIDATED = ["backbones", "counts", "defaults", "defaults_ml100k", "parts"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
 
