@@ -69,20 +69,22 @@ def ties(subject: Subject) -> Finding:
 
 
 def blocks(subject: Subject) -> Finding:
-    """So many users that flips and resamples are made a block at a time: p and the interval's ends are a normal's."""
+    """So many users that flips and resamples are made a block at a time, with values of their own each and with values
+    that most share: p and the interval's ends are a normal's."""
     del subject
     stream = numpy_stream(0, "verify blocks")
     values = stream.normal(size=MANY) * 0.2
-    values += 1.6 * 0.2 / math.sqrt(MANY) - values.mean()
-    own = np.stack([values, values])
-    test = paired_test(own, np.zeros((2, MANY)), stream, num_permutations=1300, num_resamples=1300)
-    error = math.sqrt(float((values**2).mean()) / MANY)
-    beyond = math.erfc(float(values.mean()) / error / math.sqrt(2))
-    gaps = [("p", abs(test.p_value - beyond) / math.sqrt(beyond * (1 - beyond) / 1300))]
-    for end, sign in zip(test.ci95, (-1, 1), strict=True):
-        expected = float(values.mean()) + sign * 1.96 * error
-        room = error * math.sqrt(0.025 * 0.975 / 1300) / 0.0584  # of a quantile: the density of a normal there
-        gaps.append((f"end {sign}", abs(end - expected) / room))
+    gaps = []
+    for name, own in (("own", values), ("shared", np.round(values / 0.3) * 0.3)):
+        own = own + 1.6 * 0.2 / math.sqrt(MANY) - own.mean()
+        test = paired_test(np.stack([own, own]), np.zeros((2, MANY)), stream, num_permutations=1300, num_resamples=1300)
+        error = math.sqrt(float((own**2).mean()) / MANY)
+        beyond = math.erfc(float(own.mean()) / error / math.sqrt(2))
+        gaps.append((f"p of {name} values", abs(test.p_value - beyond) / math.sqrt(beyond * (1 - beyond) / 1300)))
+        for end, sign in zip(test.ci95, (-1, 1), strict=True):
+            expected = float(own.mean()) + sign * 1.96 * error
+            room = error * math.sqrt(0.025 * 0.975 / 1300) / 0.0584  # of a quantile: the density of a normal there
+            gaps.append((f"end {sign} of {name} values", abs(end - expected) / room))
     value, label = worst(gaps)
     return at_most(value, 5.0, f"{MANY} users, in standard deviations; largest: {label}")
 

@@ -35,7 +35,10 @@ def test_constants_have_no_width_and_every_metric_sees_the_same_users():
 def test_blocks_change_nothing_and_seeds_do(monkeypatch):
     values = {"m": np.random.default_rng(3).random(40)}
     whole = bootstrap_intervals(values, 101, 5)
+    assert bootstrap_intervals(values, 101, 5) == whole  # from what was kept
     monkeypatch.setattr(intervals, "BLOCK", 300)
+    assert bootstrap_intervals(values, 101, 5) == whole
+    monkeypatch.setattr(intervals, "KEPT", 0)
     assert bootstrap_intervals(values, 101, 5) == whole
     assert bootstrap_intervals(values, 101, 6) != whole
 

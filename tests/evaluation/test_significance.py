@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmm.data.types import FloatArray
+from fedmm.evaluation import significance
 from fedmm.evaluation.significance import ASSUMED_LOG_ODDS_SD, assumed_sd, mean_intervals, paired_test
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.statistics import holm
@@ -172,6 +173,27 @@ def test_a_fixed_baseline_has_one_row() -> None:
 def test_what_is_no_pair_of_measurements_is_refused(a: FloatArray, b: FloatArray) -> None:
     with pytest.raises(ValueError, match=r"users|finite"):
         paired_test(a, b, numpy_stream(0, "test"))
+
+
+@pytest.mark.parametrize("metrics", [1, 2])
+def test_users_of_equal_values_are_drawn_together_as_they_would_be_one_by_one(
+    metrics: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Means and their quantiles under either way, against the exact mean and variance of a resampled mean."""
+    rng = np.random.default_rng(metrics)
+    values = rng.integers(0, 4, size=(600, metrics)) * np.array([0.5, 0.1])[:metrics]
+    found = {}
+    for cost in (32, 10**9):
+        monkeypatch.setattr(significance, "BINOMIAL_COST", cost)
+        found[cost] = significance._resampled_means(values, 4000, numpy_stream(0, "test"))
+    errors = values.std(axis=0) / 600**0.5
+    for means in found.values():
+        assert means.shape == (4000, metrics)
+        assert means.mean(axis=0) == pytest.approx(values.mean(axis=0), abs=4 * float(errors.max()) / 4000**0.5)
+        assert means.std(axis=0) == pytest.approx(errors, rel=0.06)
+    assert not np.array_equal(found[32], found[10**9])
+    together, apart = (np.quantile(means, [0.025, 0.5, 0.975], axis=0) for means in found.values())
+    assert together == pytest.approx(apart, abs=0.15 * float(errors.max()))
 
 
 def test_intervals_of_means_hold_them_and_widen_with_the_seed_effect() -> None:

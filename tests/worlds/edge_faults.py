@@ -29,6 +29,11 @@ FAULTS = (
         edited(f"{TEST}:_resampled_means", "stream.integers(num_users,", "stream.integers(num_users // 2,"),
     ),
     Fault(
+        "users of equal values count once",
+        (BLOCKS,),
+        edited(f"{TEST}:_resampled_means", "holders / num_users", "np.full(len(holders), 1 / len(holders))"),
+    ),
+    Fault(
         "touching contradicts",
         (VERDICTS,),
         edited("fedmm.comparison.claims:_verdict", "ci95[0] > high", "ci95[0] >= high"),

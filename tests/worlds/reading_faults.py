@@ -33,8 +33,8 @@ FAULTS = (
         (UNEVEN,),
         edited(
             "fedmm.evaluation.intervals:bootstrap_intervals",
-            "num_users if sizes is None else",
-            "num_users * len(matrix) / num_users if True else",
+            "len(matrix) if sizes is None else",
+            "len(matrix) if True else",
         ),
     ),
     Fault(
