@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedmm.config import DataConfig, ExperimentConfig
 from fedmm.data.datasets import load_dataset, read_by
-from fedmm.data.negatives import all_negatives, shortage_notes
+from fedmm.data.negatives import DrawnNegatives, Negatives, shortage_notes
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, FloatArray, Queries, Split
 from fedmm.engines.build import build_federation
@@ -82,7 +80,7 @@ class Experiment:
     federation: Federation
     sums: CountSums  # of transition counts, made where something reads them
     private_start: PrivateStart | None  # None: the run is not private, or begins without counts
-    negatives: Mapping[str, Mapping[str, NDArray[np.int32]]]  # "validation" | "test" -> protocol -> [Q, N]
+    negatives: Mapping[str, Negatives]  # "validation" | "test" -> protocol -> [Q, N]
     notes: tuple[str, ...]
     device: torch.device
     dtype: torch.dtype
@@ -130,12 +128,13 @@ class Experiment:
         tell("preparing the evaluation")
         with timer.stage("evaluation negatives"):
             asked = {"validation": split.validation, "test": split.test}
-            negatives = {name: all_negatives(config.evaluation, split, own) for name, own in asked.items()}
+            negatives = DrawnNegatives(config.evaluation, split, asked)
+            short = shortage_notes(asked, split.num_items, config.evaluation.protocols, dataset.interactions.user_ids)
         notes = (
             *dataset.notes,
             *split.notes,
             *expert_notes(config.model, recommender.experts),
-            *shortage_notes(negatives, asked, dataset.interactions.user_ids),
+            *short,
             pooled_note(config.evaluation.pooled_yardsticks, split.num_items),
             *promises(federation.plan),
         )

@@ -8,7 +8,8 @@ depends on who else is asked or on what was held out (beyond never drawing an it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from fedmm.config import EvaluationConfig
 from fedmm.data.splits import training_popularity
-from fedmm.data.types import FloatArray, IntArray, Queries, Split
+from fedmm.data.types import BoolArray, FloatArray, IntArray, Queries, Split
 from fedmm.errors import DataError
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.text import counted
 
+Negatives = Mapping[str, NDArray[np.int32]]  # protocol -> [Q, N]
 SampledProtocol = Literal["uniform100", "popularity100"]
 NUM_NEGATIVES = 100
 SHOWN = 3  # users that a note names
@@ -42,19 +44,12 @@ def evaluation_negatives(
     (``shortage_notes`` says so). Raises ``DataError`` where nobody leaves a candidate.
     """
     barred = np.zeros(0, np.int64) if queries.candidates is None else np.flatnonzero(~queries.candidates)[1:]
-    num_items = split.num_items - len(barred)
-    num_candidates = num_items - queries.excluded.lengths - 1
-    num_drawn = _num_drawn(num_candidates, num_negatives)
-    if num_drawn < 1:
-        raise DataError(
-            f"the users asked have met all {num_items} items, which leaves no candidate for {protocol}.",
-            "Give data with more items, or evaluate with full ranking only (--eval full).",
-        )
+    num_drawn, asked = _shares(queries, split.num_items, protocol, num_negatives)
     popularity = training_popularity(split)
     log_weights = np.full(len(popularity), NEVER_TRAINED)
     np.log(popularity, out=log_weights, where=popularity > 0)
     drawn = np.zeros((len(queries), num_drawn), dtype=np.int32)
-    for q in np.flatnonzero(num_candidates >= num_drawn).tolist():
+    for q in np.flatnonzero(asked).tolist():
         stream = numpy_stream(seed, "negatives", protocol, split.name, int(queries.users[q]), len(queries.histories[q]))
         own = np.concatenate([queries.excluded[q], queries.targets[q : q + 1], barred])
         if protocol == "uniform100":
@@ -63,6 +58,20 @@ def evaluation_negatives(
             drawn[q] = _weighted(stream, own, log_weights, num_drawn)
     drawn.sort(axis=1)
     return drawn
+
+
+def _shares(queries: Queries, num_items: int, protocol: str, num_negatives: int) -> tuple[int, BoolArray]:
+    """How many negatives each query gets that is asked, and which are [Q]. Raises ``DataError`` where none is."""
+    if queries.candidates is not None:
+        num_items = int(queries.candidates[1:].sum())
+    num_candidates = num_items - queries.excluded.lengths - 1
+    num_drawn = _num_drawn(num_candidates, num_negatives)
+    if num_drawn < 1:
+        raise DataError(
+            f"the users asked have met all {num_items} items, which leaves no candidate for {protocol}.",
+            "Give data with more items, or evaluate with full ranking only (--eval full).",
+        )
+    return num_drawn, num_candidates >= num_drawn
 
 
 def _num_drawn(num_candidates: IntArray, num_negatives: int) -> int:
@@ -75,7 +84,7 @@ def _num_drawn(num_candidates: IntArray, num_negatives: int) -> int:
     return int(num_candidates[num_candidates >= max(1.0, median / 2)].min(initial=num_negatives) if median else 0)
 
 
-def negatives_digest(negatives: Mapping[str, NDArray[np.int32]]) -> str:
+def negatives_digest(negatives: Negatives) -> str:
     """Twelve hex digits over all protocols' draws: equal digests mean equal candidates."""
     digest = hashlib.sha256()
     for protocol in sorted(negatives):
@@ -101,7 +110,7 @@ def _weighted(stream: np.random.Generator, own: IntArray, log_weights: FloatArra
     return np.argpartition(times, num_drawn - 1)[:num_drawn]
 
 
-def all_negatives(config: EvaluationConfig, split: Split, queries: Queries) -> Mapping[str, NDArray[np.int32]]:
+def all_negatives(config: EvaluationConfig, split: Split, queries: Queries) -> Negatives:
     """The negatives [Q, N] of every sampled protocol that is measured."""
     return {
         protocol: evaluation_negatives(queries, split, protocol, config.negatives_seed)
@@ -110,25 +119,50 @@ def all_negatives(config: EvaluationConfig, split: Split, queries: Queries) -> M
     }
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnNegatives(Mapping[str, Negatives]):
+    """``all_negatives`` of every split, each drawn when it is first asked for: on many users a draw takes as long as a
+    ranking, and not every command asks of every split."""
+
+    config: EvaluationConfig
+    split: Split
+    queries: Mapping[str, Queries]  # by the split's name
+    _drawn: dict[str, Negatives] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Negatives:
+        if name not in self._drawn:
+            self._drawn[name] = all_negatives(self.config, self.split, self.queries[name])
+        return self._drawn[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.queries)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
 def shortage_notes(
-    drawn: Mapping[str, Mapping[str, NDArray[np.int32]]],
     queries: Mapping[str, Queries],
+    num_items: int,
+    protocols: Sequence[str],
     user_ids: NDArray[np.str_],
     num_negatives: int = NUM_NEGATIVES,
 ) -> list[str]:
-    """What is worth knowing of draws that are short, each once; ``drawn`` and ``queries`` by split. Users are called by
-    their ids."""
+    """What is worth knowing of draws under the sampled ``protocols`` that will be short, each once; ``queries`` by
+    split. Users are called by their ids. Raises ``DataError`` where nobody leaves a candidate."""
     notes: dict[str, None] = {}
-    for split, own in drawn.items():
-        for rows in own.values():
-            size = rows.shape[1]
+    for name, own in queries.items():
+        for protocol in protocols:
+            if protocol == "full":
+                continue
+            size, asked = _shares(own, num_items, protocol, num_negatives)
             if size < num_negatives:
                 notes[f"{size} negatives instead of {num_negatives}: users leave no more candidates"] = None
-            out = queries[split].users[rows[:, 0] == 0] if size else queries[split].users
+            out = own.users[~asked]
             if len(out):
                 names = ", ".join(user_ids[out[:SHOWN]].tolist()) + (", ..." if len(out) > SHOWN else "")
                 notes[
-                    f"{counted(len(out), 'user')} of {len(rows)} asked on {split} met so many items that fewer than "
+                    f"{counted(len(out), 'user')} of {len(own)} asked on {name} met so many items that fewer than "
                     f"{size} negatives are left: not asked among sampled negatives ({names})"
                 ] = None
     return list(notes)

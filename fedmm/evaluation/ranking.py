@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedmm.data.negatives import Negatives
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, IntArray, Queries, Ragged
 from fedmm.errors import DivergenceError
@@ -22,8 +23,6 @@ MANY_COLUMNS = 16_384  # from here on that is the quicker way to the best items
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
 is padding and never read; every other entry must be finite."""
-
-Negatives = Mapping[str, NDArray[np.int32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +95,14 @@ def rank_queries(
                 drawn, own = scores, 1  # the target is level with itself
                 if protocol != "full":
                     drawn, own = scores.gather(1, _on(negatives[protocol][rows].astype(np.int64), scores)), 0
-                better[protocol][rows] = (drawn > target).sum(1).cpu().numpy()
-                tied[protocol][rows] = (drawn == target).sum(1).cpu().numpy() - own
+                above, level = _count_above_and_level(drawn, target)
+                better[protocol][rows], tied[protocol][rows] = above, level - own
             if keep:
                 tops[rows] = _top(scores, _hash_order(scores.shape[1]).to(scores.device), keep).cpu().numpy()
         return num_diverged, scores.shape[1] - 1
 
-    starts = range(0, len(queries), block_size)
-    blocks = [np.arange(start, min(start + block_size, len(queries))) for start in starts]
+    by_length = np.argsort(queries.histories.lengths, kind="stable")  # blocks of like histories pad little
+    blocks = [by_length[start : start + block_size] for start in range(0, len(queries), block_size)]
     found = list(map_blocks(rank_block, blocks, device))
     num_items = found[-1][1] if found else 0
     if queries.candidates is not None:
@@ -143,6 +142,15 @@ def count_diverged(scores: Tensor) -> int:
     if torch.isfinite(real.sum(dim=1)).all():  # NaN and infinities survive a sum, so most blocks need only this pass
         return 0
     return int((~torch.isfinite(real).all(dim=1)).sum())
+
+
+def _count_above_and_level(scores: Tensor, target: Tensor) -> tuple[IntArray, IntArray]:
+    """[n] each: how many of a row's scores [n, V] are above ``target`` [n, 1], and how many are level with it."""
+    if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
+        return (scores > target).sum(1).cpu().numpy(), (scores == target).sum(1).cpu().numpy()
+    own, bar = scores.numpy(), target.numpy()  # a sum of truth values would widen each of them to eight bytes first
+    above, level = ([np.count_nonzero(row) for row in found] for found in (own > bar, own == bar))
+    return np.array(above, dtype=np.int64), np.array(level, dtype=np.int64)
 
 
 def _on(values: IntArray, like: Tensor) -> Tensor:

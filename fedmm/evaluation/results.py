@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedmm.data.negatives import NUM_NEGATIVES
+from fedmm.data.negatives import NUM_NEGATIVES, Negatives
 from fedmm.data.types import IntArray, Queries
 from fedmm.errors import DataError
 from fedmm.evaluation.intervals import bootstrap_intervals
 from fedmm.evaluation.measured import Interval, Metrics, Protocols
 from fedmm.evaluation.metrics import item_coverage, per_query
-from fedmm.evaluation.ranking import CPU, Negatives, RankCounts, Scorer, rank_queries
+from fedmm.evaluation.ranking import CPU, RankCounts, Scorer, rank_queries
 from fedmm.utils.records import Named
 
 

@@ -102,6 +102,8 @@ def _measure(run: Running, best: Snapshot, pace: Pace, known: Mapping[str, Evalu
     experiment = run.experiment
     splits = ("validation", "test") if run.test else ("validation",)
     run.observer.stage(f"evaluating the best round on {' and '.join(splits)}")
+    with run.timer.stage("evaluation negatives"):
+        _ = [experiment.negatives[split] for split in splits]
     with run.timer.stage("final evaluation"):
         found = {split: experiment.evaluate(best, split) for split in splits}
     beside: dict[str, References] = {}

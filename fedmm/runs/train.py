@@ -97,6 +97,8 @@ def run_training(
         begin = config if resumed is None else start_of_stopped(resumed, config)
         warm = warm_start(begin, data, observer.stage)
         experiment = Experiment.prepare(config, observer.stage, timer, data=data, warm=warm)
+        with timer.stage("evaluation negatives"):
+            _ = experiment.negatives["validation"]  # drawn now, so that round 0 takes as long as any validation
         require_trainable(experiment.config, experiment.device)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmm.config import ExperimentConfig
-from fedmm.data.negatives import all_negatives
+from fedmm.data.negatives import DrawnNegatives
 from fedmm.data.new_items import read_new_items
 from fedmm.errors import ConfigError
 from fedmm.evaluation.measured import Protocols
@@ -186,8 +186,7 @@ class TrainedModel:
         require_list(protocols, "protocols")
         if protocols is not None:
             config = with_runtime(protocols=tuple(protocols))(self.config)
-            drawn = {name: all_negatives(config.evaluation, experiment.split, experiment.queries(name))
-                     for name in ("validation", "test")}  # fmt: skip
+            drawn = DrawnNegatives(config.evaluation, experiment.split, {split: experiment.queries(split)})
             experiment = replace(experiment, config=config, negatives=drawn)
         return experiment.evaluate(self.snapshot, split).protocols()
 

@@ -53,7 +53,7 @@ def test_draws_are_distinct_real_and_never_the_users(split, protocol, seed, num_
         assert drawn.dtype == np.int32
         assert drawn.shape == (len(queries), size)
         ids = np.array([f"id {u}" for u in queries.users])
-        notes = shortage_notes({"test": {protocol: drawn}}, {"test": queries}, ids, num_negatives)
+        notes = shortage_notes({"test": queries}, split.num_items, [protocol], ids, num_negatives)
         assert len(notes) == int(size < num_negatives) + int((left < size).any())
         for q, row in enumerate(drawn.tolist()):
             if left[q] < size:
@@ -163,7 +163,7 @@ def test_one_user_who_met_almost_everything_limits_nobody_else(protocol):
     if protocol == "uniform100":  # popularity is another without that user
         np.testing.assert_array_equal(drawn[:20], evaluation_negatives(plain.test, plain, protocol, 0))
     ids = np.array([*(f"u{u}" for u in range(20)), "bot"])
-    (note,) = shortage_notes({"test": {protocol: drawn}}, {"test": split.test}, ids)
+    (note,) = shortage_notes({"test": split.test}, split.num_items, ["full", protocol], ids)
     assert note.startswith("1 user of 21 asked on test")
     assert "(bot)" in note
 
