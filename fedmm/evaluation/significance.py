@@ -44,6 +44,7 @@ LEVEL_DIGITS = 14  # of that mean; the order of users must not show in its last 
 NUM_PERMUTATIONS = 10_000
 NUM_RESAMPLES = 4_000
 BLOCK = 2**22  # flipped or resampled users held at once
+MANY_USERS = 2048  # from here on resamples of single users are worth avoiding
 BINOMIAL_COST = 32  # users drawn one by one in the time of one binomial draw, and somewhat more
 STEPS = 1e12  # of a user's largest difference; what is finer is rounding
 ROUNDING = 1e-9  # two sums of the same numbers in another order are equal
@@ -223,12 +224,12 @@ def _flipped_means(differences: FloatArray, size: int, stream: np.random.Generat
 def _resampled_means(values: FloatArray, size: int, stream: np.random.Generator) -> FloatArray:
     """[size, metrics] means of values [U, metrics] over users drawn with replacement.
 
-    Users of equal values are alike, and a metric of ranks takes few values: where they repeat enough, how often each
-    is drawn is one multinomial draw, which has the distribution of U single ones.
+    Users of equal values are alike, and a metric of ranks takes few values: where there are many users and values
+    repeat enough, how often each is drawn is one multinomial draw, which has the distribution of U single ones.
     """
     num_users = len(values)
     distinct, holders = np.unique(values, axis=0, return_counts=True)
-    alike = len(distinct) * BINOMIAL_COST <= num_users
+    alike = num_users >= MANY_USERS and len(distinct) * BINOMIAL_COST <= num_users
     means = np.empty((size, values.shape[1]))
     block = max(1, BLOCK // (len(distinct) if alike else num_users))
     for start in range(0, size, block):

@@ -183,6 +183,7 @@ def test_users_of_equal_values_are_drawn_together_as_they_would_be_one_by_one(
     rng = np.random.default_rng(metrics)
     values = rng.integers(0, 4, size=(600, metrics)) * np.array([0.5, 0.1])[:metrics]
     found = {}
+    monkeypatch.setattr(significance, "MANY_USERS", 600)
     for cost in (32, 10**9):
         monkeypatch.setattr(significance, "BINOMIAL_COST", cost)
         found[cost] = significance._resampled_means(values, 4000, numpy_stream(0, "test"))
