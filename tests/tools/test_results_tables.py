@@ -34,6 +34,8 @@ from results.tables import (
     parts_table,
     price_table,
 )
+from results.unseen import HEAD, unseen_table
+from results.unseen import STUDIES as UNSEEN
 from worlds.results_world import claims_world, pair, run
 
 WITH_VARIANTS = ("claims", "parts", "quality", "benchmarks")
@@ -247,8 +249,9 @@ def test_every_row_names_a_variant_of_the_shipped_studies() -> None:
     assert set(MODELS) == variants[BENCHMARKS]
     assert {*REFERENCES, *REFERENCES.values()} <= variants["parts"]
     assert set(REFERENCES.values()) <= set(OPPONENTS)
+    assert all(set(variants) == {one.name for one in load_study(study).variants} for study, variants in UNSEEN.items())
     names = {"glance", "headline", "claims", "defaults", "parts", "failsafe", "price", "cold", "groups", "benchmarks"}
-    assert set(TABLES) == names
+    assert set(TABLES) == names | {"unseen"}
 
 
 def test_benchmarks_stand_in_the_order_of_their_figures_and_say_what_was_sent() -> None:
@@ -277,3 +280,24 @@ def test_benchmarks_stand_in_the_order_of_their_figures_and_say_what_was_sent() 
         "3",
     ]
     assert benchmarks_table(Results([], [])) == UNMEASURED
+
+
+def test_unseen_data_stand_beside_what_they_are_tested_against() -> None:
+    beside = {f"test/{name}/{NDCG}": level for name, level in (("transition_counts", 0.04), ("round_0", 0.05))}
+    runs = [run("halves", "half", seed, 0.06, **beside) for seed in (1, 2)]
+    runs += [run("shops", "crisp", 1, 0.06, **beside)]
+    pairs = [
+        pair(study, variant, opponent, NDCG, value, 0.002, p)
+        for study, variant in (("halves", "half"), ("shops", "crisp"), ("shops", "lines"))
+        for opponent, value, p in (("", 0.06, ""), ("round_0", 0.01, 0.01), ("transition_counts", 0.02, 0.2))
+    ]
+    text = unseen_table(Results(runs, pairs[:-1]))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert lines[0] == list(HEAD)
+    assert [line[0] for line in lines[1:]] == ["half of Toys' users", 'made-up shop "crisp"']
+    assert lines[1][1:] == [
+        "0.0400", "0.0500", "0.0600 [0.0580, 0.0620]",
+        "+0.0100 [+0.0080, +0.0120]", "0.0100", "+0.0200 [+0.0180, +0.0220]", "0.2000", "1, 2",
+    ]  # fmt: skip
+    assert "better (p < .05) than round 0 on 3 of 3 and than transition counts on 0 of 2." in text
+    assert unseen_table(Results([], [])) == UNMEASURED

@@ -12,8 +12,8 @@ each once, in the place of trials of the study named by ``--study``.
 
 ``tables`` rewrites what stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` on ``--pages`` (by
 default the README and all of docs/), for each of glance, headline, claims, defaults, parts, failsafe, price, cold,
-groups and benchmarks that a page has markers for, and draws groups.svg beside the CSV files. All figures come from
-these files alone.
+groups, benchmarks and unseen that a page has markers for, and draws groups.svg beside the CSV files. All figures come
+from these files alone.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from .headline import headline_table
 from .pairs import PAIR_COLUMNS, measure_pairs
 from .runs import COLUMNS, Run, find_runs, read_run, row_of
 from .tables import Results, failsafe_table, parts_table, price_table
+from .unseen import unseen_table
 
 PAIRS, GROUPS, PICTURE = "pairs.csv", "groups.csv", "groups.svg"
 TABLES = {
@@ -50,6 +51,7 @@ TABLES = {
     "price": price_table,
     "cold": cold_table,
     "groups": groups_table,
+    "unseen": unseen_table,
 }
 Rows = Sequence[Mapping[str, str]]
 
