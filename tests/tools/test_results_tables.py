@@ -297,7 +297,7 @@ def test_unseen_data_stand_beside_what_they_are_tested_against() -> None:
     assert [line[0] for line in lines[1:]] == ["half of Toys' users", 'made-up shop "crisp"']
     assert lines[1][1:] == [
         "0.0400", "0.0500", "0.0600 [0.0580, 0.0620]",
-        "+0.0100 [+0.0080, +0.0120]", "0.0100", "+0.0200 [+0.0180, +0.0220]", "0.2000", "1, 2",
+        "+0.0100 [+0.0080, +0.0120], p 0.0100", "+0.0200 [+0.0180, +0.0220], p 0.2000", "1, 2",
     ]  # fmt: skip
-    assert "better (p < .05) than round 0 on 3 of 3 and than transition counts on 0 of 2." in text
+    assert "better (p < 0.05) than round 0 on 3 of 3 and than transition counts on 0 of 2." in text
     assert unseen_table(Results([], [])) == UNMEASURED

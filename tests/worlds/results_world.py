@@ -12,6 +12,7 @@ from results.groups import GROUP_COLUMNS, KINDS, ROWS
 from results.pairs import SAMPLED
 from results.runs import COLD, METRICS, OTHERS
 from results.tables import PARTS, QUALITY, Results
+from results.unseen import STUDIES as UNSEEN
 
 Row = dict[str, str]
 CLAIMS = ["residual", "competitive, partial", "competitive, both", "residual, partial", "residual, noise", "backbone"]
@@ -61,7 +62,7 @@ def drawn_world(seed: int) -> Results:
     """Every variant of every shipped study, with everything that can be measured drawn at random."""
     stream = Random(seed)
     runs, pairs, groups = [], [], []
-    for study in ("claims", "claims_large", PARTS, QUALITY, BENCHMARKS, *DEFAULTS_STUDIES):
+    for study in ("claims", "claims_large", PARTS, QUALITY, BENCHMARKS, *DEFAULTS_STUDIES, *UNSEEN):
         names = [variant.name for variant in load_study(study).variants]
         for name in names:
             for number in (0, 1, 2):
