@@ -26,11 +26,10 @@ from fedmm.evaluation.model_scorer import Addition, addition_scorer, model_score
 from fedmm.evaluation.pooled_yardsticks import pooled_note, pooled_scorers
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
-from fedmm.federation import scaffold
+from fedmm.federation import count_uses, scaffold
 from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.count_sums import CountSums
-from fedmm.federation.count_uses import added_kinship, added_succession, count_notes, count_sums, start_ledger
 from fedmm.federation.data_rules import settled, training_notes
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.private_parts import private_model, promises
@@ -117,7 +116,7 @@ class Experiment:
             given, config = config, settled(config, split.train, split.num_items, dataset.attributes)
         tell("building the model")
         with timer.stage("building the model"):
-            sums = count_sums(config, split.train, split.num_items)
+            sums = count_uses.count_sums(config, split.train, split.num_items)
             counts = sums.clients if config.model.transition else None
             model = private_model(config)
             recommender = Recommender.build(model, split.num_items, dataset.features, dtype, device, counts)
@@ -139,7 +138,7 @@ class Experiment:
             *promises(federation.plan),
         )
         made = cls(config, dataset, split, recommender, federation, sums, start, negatives, notes, device, dtype, warm)
-        counted = count_notes(given, config, sums, received=made._receives_counts)
+        counted = count_uses.count_notes(given, config, sums, received=made._receives_counts)
         made = replace(made, notes=(*notes, *counted, *training_notes(given, config, split.num_items)))
         return made._with_gate() if config.model.gate_start == "validation" else made
 
@@ -197,7 +196,7 @@ class Experiment:
             if table is not None:
                 params[ITEM_TABLE] = table.to(self.dtype)
         on_device = {name: value.to(self.device) for name, value in params.items()}
-        ledger = start_ledger(self.config, self.sums, received=self._receives_counts)
+        ledger = count_uses.start_ledger(self.config, self.sums, received=self._receives_counts)
         if self.private_start is not None:
             ledger = Ledger().add(*private_start_bytes(self.private_start, len(self.split.train)))
         return TrainState(ServerState(on_device, {}, 0), ledger, kept_of(self.warm, on_device[ITEM_TABLE]))
@@ -209,7 +208,7 @@ class Experiment:
         >>> import fedmm.testing
         >>> fedmm.testing.tiny_run().model.experiment.succession
         """
-        return None if self.config.privacy.on else added_succession(self.config, self.sums)
+        return None if self.config.privacy.on else count_uses.added_succession(self.config, self.sums)
 
     @functools.cached_property
     def additions(self) -> Mapping[str, Addition]:
@@ -219,9 +218,10 @@ class Experiment:
         >>> list(fedmm.Experiment.prepare(fedmm.testing.tiny_config(succession=4.0)).additions)
         ['succession']
         """
-        kinship = added_kinship(self.config, self.dataset.attributes)
         noisy = None if self.private_start is None else self.private_start.weighted(self.config.privacy.counts_weight)
-        found = {"succession": self.succession, "kinship": kinship, "noisy_counts": noisy}
+        found: dict[str, Addition | None] = {"succession": self.succession}
+        found["regression"] = count_uses.added_regression(self.config, self.sums)
+        found |= {"kinship": count_uses.added_kinship(self.config, self.dataset.attributes), "noisy_counts": noisy}
         return {name: part for name, part in found.items() if part is not None}
 
     @property

@@ -156,7 +156,7 @@ READERS = (
         'experts, which model.fusion "backbone" has none of',
     ),
     _Reader(
-        ("model.succession_softening",),
+        ("model.succession_softening", "model.regression"),
         _adds_counts,
         'counts that are added to the scores: model.succession, and another model.fusion than "backbone"',
     ),

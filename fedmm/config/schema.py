@@ -71,6 +71,7 @@ class ModelConfig(Section):
         "items on, else 0)",
     )
     succession_softening: Rate = Field(0.1, description="share of those counts' mean from which on more adds little")
+    regression: Weight = Field(0.0, description="weight of a ridge regression (EASE) of those counts, added too")
     kinship: Weight | None = Field(
         None,
         description="weight of what items have in common by data.attributes, added when the model scores (unset: twice "
@@ -348,7 +349,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "model.block": ("sasrec",),
     "model.positions": ("learned",),
     "model.succession": (0.0, None),
-    "model.succession_softening": (0.1,),
+    **{"model.succession_softening": (0.1,), "model.regression": (0.0,)},
     "data.attributes": (None,),
     "data.images": (None,),
     "data.texts": (None,),

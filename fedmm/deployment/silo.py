@@ -29,14 +29,13 @@ from fedmm.deployment.silo_data import SiloData, read_silo
 from fedmm.deployment.silo_states import SiloStates, StateStore
 from fedmm.deployment.terms import digest_of, joined_settings, require_supported
 from fedmm.errors import FedmmError
-from fedmm.evaluation.model_scorer import model_scorer, with_additions
+from fedmm.evaluation.model_scorer import Addition, model_scorer, with_additions
 from fedmm.evaluation.ranking import Scorer
 from fedmm.federation import scaffold
-from fedmm.federation.count_uses import succession_of
+from fedmm.federation.count_uses import regression_of, succession_of
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine
 from fedmm.models.recommender import Recommender
-from fedmm.models.succession import Succession
 from fedmm.utils.files import write_atomically
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import torch_stream
@@ -65,7 +64,7 @@ class Begun:
     base: int
     local: LocalTraining
     popularity: IntArray  # [V] of all clients
-    succession: Succession | None
+    additions: tuple[Addition, ...]  # of counts
     shapes: Expected  # of the model's parameters
     store: StateStore
     federation: str  # its name
@@ -215,8 +214,9 @@ class Silo:
         federation = text(body, "federation")
         store = StateStore(self.folder, offered.data.user_ids, base, federation)
         self._states = store.load()
+        added = tuple(one for one in (succession_of(config, counts), regression_of(config, counts)) if one)
         self._begun = Begun(
-            digest, config, base, local, tensors["popularity"].numpy(), succession_of(config, counts),
+            digest, config, base, local, tensors["popularity"].numpy(), added,
             parameter_shapes(local.recommender, local.dtype), store, federation, engine_of(config),
         )  # fmt: skip
         if keep:
@@ -264,7 +264,7 @@ class Silo:
         negatives = self._offered.data.negatives(queries, begun.popularity, begun.config)
         experts = request.round > begun.config.federation.warmup_rounds
         scorer: Scorer = model_scorer(local.recommender, params, local.device, experts=experts, clients=states)
-        scorer = with_additions(scorer, () if begun.succession is None else (begun.succession,))
+        scorer = with_additions(scorer, begun.additions)
         return Message("metrics", tensors=sums.measured(scorer, queries, negatives, begun.config, local.device))
 
     def _chosen(self, places: IntArray, data: SiloData, base: int) -> IntArray:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from fedmm.data.types import IntArray, Ragged, Split
 from fedmm.evaluation.ranking import Scorer
+from fedmm.models import regression
 from fedmm.utils.text import in_bytes
 
 FloatMatrix = NDArray[np.float32]
@@ -55,12 +56,7 @@ def ease_weights(products: FloatMatrix, ridge: float = RIDGE) -> FloatMatrix:
     >>> ease_weights(np.array([[2, 1], [1, 2]], dtype=np.float32), ridge=1.0).round(3).tolist()
     [[0.0, 0.333], [0.333, 0.0]]
     """
-    gram = torch.from_numpy(products + ridge * np.eye(len(products), dtype=np.float32))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    weights = inverse.div_(-inverse.diagonal().clone())
-    weights.fill_diagonal_(0.0)
-    found: FloatMatrix = np.ascontiguousarray(weights.numpy())  # by columns, every product would copy the matrix first
-    return found
+    return regression.ridge_coefficients(products, ridge)
 
 
 def item_knn_weights(products: FloatMatrix, neighbors: int = NEIGHBORS, shrinkage: float = SHRINKAGE) -> FloatMatrix:

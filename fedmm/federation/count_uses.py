@@ -11,6 +11,7 @@ from fedmm.data.types import Ragged
 from fedmm.federation.count_sums import PAIRS_PER_ITEM, CountSums, largest_counts
 from fedmm.federation.ledger import Ledger, counts_message_bytes, degrees_message_bytes, sketch_message_bytes
 from fedmm.models.kinship import Kinship
+from fedmm.models.regression import Regression
 from fedmm.models.succession import Succession, is_sparse
 from fedmm.utils.text import in_bytes
 
@@ -43,6 +44,17 @@ def succession_of(config: ExperimentConfig, counts: csr_matrix | None) -> Succes
     if counts is None or not weight or not _adds_counts(config):
         return None
     return Succession.build(counts, weight, config.model.succession_softening)
+
+
+def added_regression(config: ExperimentConfig, sums: CountSums) -> Regression | None:
+    """A regression that is added when the model scores; None where its weight is 0, or no counts are added."""
+    return regression_of(config, sums.clients) if config.model.regression and _adds_counts(config) else None
+
+
+def regression_of(config: ExperimentConfig, counts: csr_matrix | None) -> Regression | None:
+    """The regression of the ``counts`` [V, V] that clients received, by settled settings; None where none is added."""
+    weight = config.model.regression
+    return Regression.build(counts, weight) if weight and counts is not None and _adds_counts(config) else None
 
 
 def _adds_counts(config: ExperimentConfig) -> bool:

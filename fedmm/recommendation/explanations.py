@@ -10,6 +10,7 @@ SAID = {
     "semantic": "its text",
     "transition": "what usually follows such items",
     "succession": "what has followed recent items",
+    "regression": "what the same people meet",
     "kinship": "attributes in common with recent items",
 }
 NOT_LINEAR = (

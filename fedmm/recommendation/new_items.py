@@ -25,6 +25,7 @@ from fedmm.models.experts import Expert
 from fedmm.models.features import FeatureTable
 from fedmm.models.kinship import Kinship
 from fedmm.models.recommender import Recommender
+from fedmm.models.regression import Regression
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.succession import Succession
 from fedmm.recommendation.diversity import unit
@@ -140,6 +141,8 @@ def _check_shapes(recommender: Recommender, params: Mapping[str, Tensor], dtype:
 def _wider(addition: Addition, number: int) -> Addition:
     if isinstance(addition, Succession):
         return replace(addition, kernel=_resized(addition.kernel, number, both=True))
+    if isinstance(addition, Regression):
+        return replace(addition, coefficients=np.pad(addition.coefficients, (0, number)))
     if isinstance(addition, Kinship):
         return replace(addition, vectors=_resized(addition.vectors, number, both=False))
     raise TypeError(f"{type(addition).__name__} cannot be widened")

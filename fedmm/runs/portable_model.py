@@ -41,6 +41,11 @@ def portable_of(
     torch.Size([2, 31])
     """
     dataset, candidates = experiment.dataset, experiment.split.candidates
+    if "regression" in experiment.additions:
+        raise ConfigError(
+            f"model.regression {experiment.config.model.regression:g} cannot be exported: V^2 numbers for V items.",
+            "Set model.regression 0 for a model to export; serve and recommend read run folders with it.",
+        )
     succession, kinship = (experiment.additions.get(name) for name in ("succession", "kinship"))
     if isinstance(succession, Succession) and counts_an_item is not None:
         succession = succession.strongest(counts_an_item * experiment.split.num_items)

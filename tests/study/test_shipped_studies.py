@@ -30,7 +30,7 @@ MEASURED = [
     "replication",
     "shops",
 ]
-VALIDATED = ["backbones", "counts", "defaults", "defaults_ml100k", "parts"]
+VALIDATED = ["backbones", "counts", "defaults", "defaults_ml100k", "parts", "shapes"]
 NAMES = ["default", *sorted([*SEARCHES[1:], *MEASURED, *VALIDATED])]
 
 

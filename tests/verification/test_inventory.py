@@ -34,10 +34,10 @@ MODULES = (
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__)
     ),
     "fedmm.data.splits", "fedmm.data.negatives", "fedmm.data.transitions", "fedmm.data.cold_items",
-    "fedmm.data.corruption", "fedmm.models.alignment", "fedmm.models.router", "fedmm.models.succession",
-    "fedmm.models.surprise", "fedmm.study.marginals", "fedmm.study.selection", "fedmm.comparison.compare",
-    "fedmm.comparison.grouping", "fedmm.comparison.claims", "fedmm.runs.references", "fedmm.runs.metrics",
-    "fedmm.runs.cold", "fedmm.utils.statistics", "fedmm.experiment",
+    "fedmm.data.corruption", "fedmm.models.alignment", "fedmm.models.regression", "fedmm.models.router",
+    "fedmm.models.succession", "fedmm.models.surprise", "fedmm.study.marginals", "fedmm.study.selection",
+    "fedmm.comparison.compare", "fedmm.comparison.grouping", "fedmm.comparison.claims", "fedmm.runs.references",
+    "fedmm.runs.metrics", "fedmm.runs.cold", "fedmm.utils.statistics", "fedmm.experiment",
 )  # fmt: skip
 REPORTS = (RoundReport, RoundStatistics, Ledger, PairedTest, Group, Pair, RankCounts, Row, Marginal)
 BY_NAME = {check.name: check for check in CHECKS}

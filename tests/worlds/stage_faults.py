@@ -106,7 +106,7 @@ FAULTS = (
         "items recommend themselves",
         (POOLED,),
         edited(
-            "fedmm.evaluation.pooled_yardsticks:ease_weights",
+            "fedmm.models.regression:ridge_coefficients",
             "weights.fill_diagonal_(0.0)",
             "weights.fill_diagonal_(1.0)",
         ),
