@@ -32,8 +32,9 @@ from fedmm.federation.centralized import run_epoch
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.data_rules import settled, training_notes
 from fedmm.federation.ledger import Ledger
+from fedmm.federation.kind_start import NoisyStart
 from fedmm.federation.private_parts import private_model, promises
-from fedmm.federation.private_start import PrivateStart, private_start_bytes
+from fedmm.federation.private_start import private_start_bytes
 from fedmm.federation.reports import RoundReport as RoundReport
 from fedmm.federation.reports import TrainState as TrainState
 from fedmm.federation.reports import report_of
@@ -78,7 +79,7 @@ class Experiment:
     recommender: Recommender
     federation: Federation
     sums: CountSums  # of transition counts, made where something reads them
-    private_start: PrivateStart | None  # None: the run is not private, or begins without counts
+    private_start: NoisyStart | None  # None: the run is not private, or begins without counts
     negatives: Mapping[str, Negatives]  # "validation" | "test" -> protocol -> [Q, N]
     notes: tuple[str, ...]
     device: torch.device

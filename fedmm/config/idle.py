@@ -209,7 +209,7 @@ READERS = (
         'a private run (privacy.epsilon or privacy.noise_multiplier) and model.fusion "residual"',
     ),
     _Reader(
-        ("privacy.start_share", "privacy.counts_weight"),
+        ("privacy.start_share", "privacy.counts_weight", "privacy.kinds"),
         lambda config: _is_private(config) and config.federation.spectral_start,
         "a private run (privacy.epsilon or privacy.noise_multiplier) and federation.spectral_start",
     ),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedmm.config.base import Finite, Positive, Rate, Section, Weight
+from fedmm.config.base import Count, Finite, Positive, Rate, Section, Weight
 
 Delta = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -36,6 +36,11 @@ class PrivacyConfig(Section):
         None,
         description="share of the budget for the counts before the first round (federation.spectral_start; unset: "
         "0.98 where item table and backbone are frozen, else 0.7)",
+    )
+    kinds: Count = Field(
+        0,
+        description="kinds of items, by the features that everybody has, whose pairs the start counts in place of pairs "
+        "of items: for many clients and many items; 0 = pairs of items",
     )
     gating_init: Finite = Field(
         0.3,

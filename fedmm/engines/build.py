@@ -15,14 +15,14 @@ from fedmm.errors import DataError
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_parts import private_federation, with_plan
-from fedmm.federation.private_start import PrivateStart
+from fedmm.federation.kind_start import NoisyStart
 from fedmm.federation.rounds import Engine, Federation
 from fedmm.models.recommender import Recommender
 
 
 def build_federation(
     config: ExperimentConfig, split: Split, recommender: Recommender, dtype: torch.dtype, device: torch.device
-) -> tuple[Federation, PrivateStart | None]:
+) -> tuple[Federation, NoisyStart | None]:
     """The federation of these settings, and the noisy start of a private run. Raises DataError where nobody has
     something to train on, or to be asked about."""
     own = config.federation

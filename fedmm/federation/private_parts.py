@@ -8,11 +8,16 @@ import numpy as np
 
 from fedmm.config import ExperimentConfig, FederationConfig, ModelConfig
 from fedmm.config.private_clashes import CHAIN
-from fedmm.data.types import Ragged
+from fedmm.data.types import IntArray, Ragged
+from fedmm.errors import ConfigError
 from fedmm.federation.private_rounds import PrivateRounds
+from fedmm.federation.item_kinds import item_kinds
+from fedmm.federation.kind_start import KindStart, NoisyStart
 from fedmm.federation.private_start import CLIP, PrivateStart
 from fedmm.federation.rounds import Federation
+from fedmm.models.recommender import Recommender
 from fedmm.privacy.plan import PrivacyPlan
+from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.text import counted
 
 FEW = 1000  # numbers of a parameter that trains: noise on many is louder than what they learn
@@ -37,23 +42,39 @@ def private_federation(own: FederationConfig, config: ExperimentConfig, *, exper
 
 def with_plan(
     federation: Federation, config: ExperimentConfig, train: Ragged, num_items: int
-) -> tuple[Federation, PrivateStart | None]:
+) -> tuple[Federation, NoisyStart | None]:
     """The federation with what private rounds need, and the noisy start where there is one; both as they were where
     the run is not private."""
     planned_for = config.model_copy(update={"federation": federation.config})
     plan = PrivacyPlan.of(planned_for, len(federation.clients), federation.cohort_size)
     if plan is None:
         return federation, None
-    start = None
+    start: NoisyStart | None = None
     if plan.pairs_multiplier:
         bound = CLIP * plan.contributions
         deviations = plan.holders_multiplier * bound, plan.pairs_multiplier * bound
         frozen = (federation.config.item_table, federation.config.backbone) == ("frozen", "frozen")
         scale = UNTRAINED_SCALE if frozen else 1.0
-        start = PrivateStart(train, num_items, *deviations, config.model.hidden_dim, config.runtime.seed, scale)
+        rank, seed = config.model.hidden_dim, config.runtime.seed
+        if config.privacy.kinds:
+            kinds = _kinds(federation.local.recommender, config.privacy.kinds, seed)
+            start = KindStart(train, num_items, *deviations, kinds, rank, seed, scale)
+        else:
+            start = PrivateStart(train, num_items, *deviations, rank, seed, scale)
     holders = np.zeros(num_items + 1) if start is None else start.counts.holders
     private = PrivateRounds(plan, federation.cohort_size, holders)
     return replace(federation, private=private), start
+
+
+def _kinds(recommender: Recommender, number: int, seed: int) -> IntArray:
+    """The items' kinds by the features that the model reads. Raises ConfigError where it reads none."""
+    if not recommender.tables:
+        raise ConfigError(
+            f"privacy.kinds {number} sorts items by their features, and this run reads none.",
+            "Give features (data.visual_features, data.text_features), or set privacy.kinds 0.",
+        )
+    features = [table.values.double().cpu().numpy() for table in recommender.tables.values()]
+    return item_kinds(features, number, numpy_stream(seed, "kinds of items"))
 
 
 def private_model(config: ExperimentConfig) -> ModelConfig:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,11 +50,7 @@ class PrivateStart:
     @functools.cached_property
     def counts(self) -> NoisyCounts:
         """What everybody knows afterwards."""
-        holders = sum_holders(self.train, self.num_items)
-        holders = holders + numpy_stream(self.seed, "noise of holders").standard_normal(len(holders)) * (
-            self.holders_deviation
-        )
-        holders[0] = 0.0
+        holders = noised_holders(self.train, self.num_items, self.holders_deviation, self.seed)
         head = np.sort(np.argsort(-holders[1:], kind="stable")[: self.head_size] + 1)
         pairs = sum_pairs(self.train, self.num_items, head)
         upper = np.triu_indices(len(head), 1)
@@ -122,6 +119,14 @@ def sum_holders(train: Ragged, num_items: int) -> FloatArray:
     return total
 
 
+def noised_holders(train: Ragged, num_items: int, deviation: float, seed: int) -> FloatArray:
+    """[V]: the sum of what clients say of the items they hold, with noise of this deviation; padding has none."""
+    holders = sum_holders(train, num_items)
+    holders = holders + numpy_stream(seed, "noise of holders").standard_normal(len(holders)) * deviation
+    holders[0] = 0.0
+    return holders
+
+
 def client_pairs(history: IntArray, place: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
     """One client's counts of pairs of different items of the head, each pair once, smaller place first, of a norm of
     at most ``CLIP``. ``place`` [V] is where an item stands in the head, -1 outside."""
@@ -154,6 +159,16 @@ def leading_factor(noisy: FloatArray, deviation: float, rank: int) -> FloatArray
     return fix_signs(vectors[:, kept]) * np.sqrt(values[kept]) if len(kept) else np.zeros((len(noisy), 0))
 
 
-def private_start_bytes(start: PrivateStart, num_clients: int) -> tuple[int, int]:
+class Billed(Protocol):
+    """A start that says what one client sends and receives."""
+
+    @property
+    def uplink_bytes(self) -> int: ...
+
+    @property
+    def downlink_bytes(self) -> int: ...
+
+
+def private_start_bytes(start: Billed, num_clients: int) -> tuple[int, int]:
     """Bytes up and down, all clients together."""
     return start.uplink_bytes * num_clients, start.downlink_bytes * num_clients

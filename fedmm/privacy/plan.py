@@ -13,7 +13,7 @@ HOLDERS_SHARE = 0.1  # of the start's budget for how many clients hold an item; 
 SHARES = {True: 0.98, False: 0.7}  # the start's share of the budget, by whether item table and backbone are frozen
 FEW_ROUNDS = 10  # that teach what little then trains all it learns
 SAMPLING: dict[str, Sampling] = {"all": "none", "poisson": "poisson", "fixed": "fixed"}
-HOLDERS, PAIRS, UPDATES = "holders of each item", "pairs of items", "updates"
+HOLDERS, PAIRS, KIND_PAIRS, UPDATES = "holders of each item", "pairs of items", "pairs of kinds of items", "updates"
 NEIGHBOURING = {"fixed": "one client replaced by another"}
 ADDED = "one client added or removed"
 
@@ -30,6 +30,7 @@ class PrivacyPlan:
     rate: float  # a cohort's share of the clients
     rounds: int  # that the noise is set for
     epsilon: float | None  # the bound, where one was asked for
+    pairs_name: str = PAIRS
 
     @classmethod
     def of(cls, config: ExperimentConfig, num_clients: int, cohort_size: int) -> PrivacyPlan | None:
@@ -49,9 +50,11 @@ class PrivacyPlan:
         share = SHARES[frozen] if privacy.start_share is None else privacy.start_share
         delta = default_delta(num_clients) if privacy.delta is None else privacy.delta
 
+        pairs_name = KIND_PAIRS if privacy.kinds else PAIRS
+
         def planned(z: float) -> PrivacyPlan:
             holders, pairs = _start_multipliers(z, rounds * rate**2, share) if own.spectral_start else (0.0, 0.0)
-            return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon)
+            return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon, pairs_name)
 
         if privacy.epsilon is None:
             return planned(float(privacy.noise_multiplier or 0.0))
@@ -69,7 +72,7 @@ class PrivacyPlan:
 
     def releases(self, rounds_done: int) -> tuple[Release, ...]:
         """All that has left the clients after ``rounds_done`` rounds."""
-        start = ((HOLDERS, self.holders_multiplier), (PAIRS, self.pairs_multiplier))
+        start = ((HOLDERS, self.holders_multiplier), (self.pairs_name, self.pairs_multiplier))
         counts = tuple(Release(name, z) for name, z in start if z)
         updates = Release(UPDATES, self.noise_multiplier, self.sampling, self.rate, rounds_done)
         return (*counts, updates) if rounds_done else counts

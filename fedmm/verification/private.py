@@ -14,6 +14,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.private_parts import private_federation, with_plan
+from fedmm.federation.kind_start import NoisyStart
 from fedmm.federation.private_start import CLIP, PrivateStart, sum_holders, sum_pairs
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.snapshot import Snapshot
@@ -45,7 +46,7 @@ def _settings(**privacy: object) -> ExperimentConfig:
     return ExperimentConfig().with_values({"federation.rounds": ROUNDS, **values})
 
 
-def _private(config: ExperimentConfig) -> tuple[Federation, PrivateStart | None, Params]:
+def _private(config: ExperimentConfig) -> tuple[Federation, NoisyStart | None, Params]:
     """A small private federation, and the server's parameters."""
     own = private_federation(config.federation, config, experts=True)
     given = {name: getattr(own, name) for name in ("item_table", "backbone", "update_transforms", "item_rows")}
