@@ -31,8 +31,8 @@ from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.count_sums import CountSums
 from fedmm.federation.data_rules import settled, training_notes
-from fedmm.federation.ledger import Ledger
 from fedmm.federation.kind_start import NoisyStart
+from fedmm.federation.ledger import Ledger
 from fedmm.federation.private_parts import private_model, promises
 from fedmm.federation.private_start import private_start_bytes
 from fedmm.federation.reports import RoundReport as RoundReport

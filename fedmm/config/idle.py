@@ -204,6 +204,11 @@ READERS = (
         "a private run (privacy.epsilon or privacy.noise_multiplier)",
     ),
     _Reader(
+        ("privacy.senders_share",),
+        lambda config: _is_private(config) and "noise_share" in config.federation.update_transforms,
+        'a private run whose federation.update_transforms have "noise_share"',
+    ),
+    _Reader(
         ("privacy.gating_init",),
         lambda config: _is_private(config) and _among("fusion", config.model.fusion, ("residual",)),
         'a private run (privacy.epsilon or privacy.noise_multiplier) and model.fusion "residual"',

@@ -117,6 +117,7 @@ KINDS: Mapping[str, Kind] = {
                 "rotate": "spreads it evenly by a random rotation",
                 "round": "rounds it by chance to whole numbers of a few bits",
                 "noise": "adds the noise of a private run",
+                "noise_share": "adds the client's share of that noise, so that nobody sums up without it",
                 "mask": "hides it in a secure sum",
             },
         ),

@@ -32,6 +32,12 @@ class PrivacyConfig(Section):
         description="who takes part in a private round: all clients; each with the cohort's share by itself; or a "
         "cohort of fixed size, for which neighbours differ by one client that is replaced",
     )
+    senders_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None,
+        description='share of the clients that must send, where they add the noise themselves ("noise_share" in '
+        "federation.update_transforms): the account goes by their noise alone, and a round of fewer is not opened "
+        "(unset: 1, or 0.8 where clients may be missing)",
+    )
     start_share: Share | None = Field(
         None,
         description="share of the budget for the counts before the first round (federation.spectral_start; unset: "
@@ -39,8 +45,8 @@ class PrivacyConfig(Section):
     )
     kinds: Count = Field(
         0,
-        description="kinds of items, by the features that everybody has, whose pairs the start counts in place of pairs "
-        "of items: for many clients and many items; 0 = pairs of items",
+        description="kinds of items, by the features that everybody has, whose pairs the start counts in place of "
+        "pairs of items: for many clients and many items; 0 = pairs of items",
     )
     gating_init: Finite = Field(
         0.3,

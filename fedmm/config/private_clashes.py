@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fedmm.config.schema import ExperimentConfig
 
 CHAIN = ("clip", "noise")
+NOISES = ("noise", "noise_share")  # by whoever sums up, or by the clients
+BY_CLIENTS = ("clip", "rotate", "round", "noise_share", "mask")
 
 
 def refuse_unaccounted(config: ExperimentConfig) -> None:
@@ -20,10 +22,10 @@ def refuse_unaccounted(config: ExperimentConfig) -> None:
             raise ValueError(f"a private run (privacy.{_switch(config)}) {sentence}")
     elif config.privacy.rounds is not None:
         raise ValueError("privacy.rounds has no effect without privacy: set privacy.epsilon, or unset privacy.rounds")
-    elif "noise" in config.federation.update_transforms:
+    elif found := [name for name in NOISES if name in config.federation.update_transforms]:
         raise ValueError(
-            'federation.update_transforms has "noise", whose size privacy decides: set privacy.epsilon or '
-            'privacy.noise_multiplier, or leave "noise" out'
+            f'federation.update_transforms has "{found[0]}", whose size privacy decides: set privacy.epsilon or '
+            "privacy.noise_multiplier, or leave it out"
         )
 
 
@@ -100,9 +102,29 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
         )
     yield from _of_messages(config)
     chain = own.update_transforms
-    if chain and not set(CHAIN) <= set(chain):
+    if "noise_share" in chain:
+        yield from _of_shares(config)
+    elif chain and not set(CHAIN) <= set(chain):
         missing = next(name for name in CHAIN if name not in chain)
         yield f"needs {missing!r} in federation.update_transforms {list(chain)}: add it, or unset update_transforms"
+
+
+def _of_shares(config: ExperimentConfig) -> Iterator[str]:
+    """What clashes where the clients add the noise: then whoever sums up is not trusted, and sees who takes part."""
+    chain = config.federation.update_transforms
+    if "noise" in chain:
+        yield 'has both "noise" and "noise_share" in federation.update_transforms: leave out the one or the other'
+    order = [name for name in chain if name in BY_CLIENTS and name != "rotate"]
+    if order != ["clip", "round", "noise_share", "mask"] or chain[-1] != "mask":
+        yield (
+            f"adds noise at the clients, which hides a client only in a masked sum of whole numbers, and "
+            f"federation.update_transforms is {list(chain)}: set it to {list(BY_CLIENTS)}"
+        )
+    if config.privacy.cohorts != "all":
+        yield (
+            f"adds noise at the clients, so that nobody is trusted who sees who takes part, and privacy.cohorts "
+            f'"{config.privacy.cohorts}" hides a client by not asking it: set privacy.cohorts "all"'
+        )
 
 
 def _of_messages(config: ExperimentConfig) -> Iterator[str]:

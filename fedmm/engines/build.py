@@ -13,9 +13,9 @@ from fedmm.engines import sequential, vectorized
 from fedmm.engines.cluster import ClusterEngine
 from fedmm.errors import DataError
 from fedmm.federation.cohorts import cohort_size
+from fedmm.federation.kind_start import NoisyStart
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_parts import private_federation, with_plan
-from fedmm.federation.kind_start import NoisyStart
 from fedmm.federation.rounds import Engine, Federation
 from fedmm.models.recommender import Recommender
 

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.federation.ledger import message_bytes
-from fedmm.federation.private_start import CLIP, PrivateStart, leading_factor, noised_holders
+from fedmm.federation.private_start import (
+    CLIP,
+    OwnNoise,
+    PrivateStart,
+    leading_factor,
+    noised_holders,
+    start_noise,
+    step_of,
+    whole,
+)
 from fedmm.federation.spectral_start import finish_item_table
 from fedmm.models.noisy_kinds import NoisyKinds
 from fedmm.utils.seeding import numpy_stream
@@ -36,11 +45,14 @@ class KindStart:
     rank: int  # eigenvectors that are kept at most
     seed: int
     table_scale: float = 1.0  # root mean square norm of the item table's rows
+    own_noise: OwnNoise | None = None  # None: whoever sums up adds it
 
     @functools.cached_property
     def counts(self) -> NoisyKinds:
         """What everybody knows afterwards."""
-        holders = np.maximum(noised_holders(self.train, self.num_items, self.holders_deviation, self.seed), 0.0)
+        own = self.own_noise
+        holders = noised_holders(self.train, self.num_items, self.holders_deviation, self.seed, own)
+        holders = np.maximum(holders, 0.0)
         told = np.maximum(self._pairs, 0.0)
         popular = np.bincount(self.kinds[1:], holders[1:] + 1.0, self.num_kinds)
         told = told + ANY * (told.sum(axis=1, keepdims=True) + 1.0) * popular / popular.sum()
@@ -49,8 +61,9 @@ class KindStart:
     @functools.cached_property
     def _pairs(self) -> FloatArray:
         """[G, G] noisy."""
-        drawn = numpy_stream(self.seed, "noise of kinds").standard_normal((self.num_kinds, self.num_kinds))
-        return sum_kind_pairs(self.train, self.kinds, self.num_kinds) + self.pairs_deviation * drawn
+        stream, number, own = numpy_stream(self.seed, "noise of kinds"), self.num_kinds, self.own_noise
+        drawn = start_noise(self.pairs_deviation, number**2, stream, own).reshape(number, number)
+        return sum_kind_pairs(self.train, self.kinds, number, step_of(own)) + drawn
 
     @property
     def num_kinds(self) -> int:
@@ -91,19 +104,21 @@ class KindStart:
 NoisyStart = PrivateStart | KindStart
 
 
-def client_kind_pairs(history: IntArray, kinds: IntArray, number: int) -> tuple[IntArray, FloatArray]:
+def client_kind_pairs(
+    history: IntArray, kinds: IntArray, number: int, step: float = 0.0
+) -> tuple[IntArray, FloatArray]:
     """One client's counts of kinds that came right after one another: places in a table [G * G], each once, and counts
     of a norm of at most ``CLIP``."""
     own = kinds[np.asarray(history, dtype=np.int64)]
     places, counted = np.unique(own[:-1] * number + own[1:], return_counts=True)
     norm = float(np.linalg.norm(counted))
-    return places, np.asarray(counted * (CLIP / max(norm, CLIP)), dtype=np.float64)
+    return places, whole(np.asarray(counted * (CLIP / max(norm, CLIP)), dtype=np.float64), step)
 
 
-def sum_kind_pairs(train: Ragged, kinds: IntArray, number: int) -> FloatArray:
+def sum_kind_pairs(train: Ragged, kinds: IntArray, number: int, step: float = 0.0) -> FloatArray:
     """[G, G]: the sum of the clients' counts: row, then column."""
     total = np.zeros(number * number)
     for history in train:
-        places, values = client_kind_pairs(history, kinds, number)
+        places, values = client_kind_pairs(history, kinds, number, step)
         total[places] += values
     return total.reshape(number, number)

@@ -10,13 +10,14 @@ from fedmm.config import ExperimentConfig, FederationConfig, ModelConfig
 from fedmm.config.private_clashes import CHAIN
 from fedmm.data.types import IntArray, Ragged
 from fedmm.errors import ConfigError
-from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.item_kinds import item_kinds
 from fedmm.federation.kind_start import KindStart, NoisyStart
-from fedmm.federation.private_start import CLIP, PrivateStart
+from fedmm.federation.private_rounds import PrivateRounds
+from fedmm.federation.private_start import CLIP, OwnNoise, PrivateStart
 from fedmm.federation.rounds import Federation
+from fedmm.federation.transforms.noise_share import least_senders
 from fedmm.models.recommender import Recommender
-from fedmm.privacy.plan import PrivacyPlan
+from fedmm.privacy.plan import START_STEPS, PrivacyPlan
 from fedmm.utils.seeding import numpy_stream
 from fedmm.utils.text import counted
 
@@ -55,12 +56,16 @@ def with_plan(
         deviations = plan.holders_multiplier * bound, plan.pairs_multiplier * bound
         frozen = (federation.config.item_table, federation.config.backbone) == ("frozen", "frozen")
         scale = UNTRAINED_SCALE if frozen else 1.0
+        own = None
+        if plan.by_clients:
+            least = least_senders(len(train), plan.senders_share)
+            own = OwnNoise(len(train), least, CLIP / START_STEPS)
         rank, seed = config.model.hidden_dim, config.runtime.seed
         if config.privacy.kinds:
             kinds = _kinds(federation.local.recommender, config.privacy.kinds, seed)
-            start = KindStart(train, num_items, *deviations, kinds, rank, seed, scale)
+            start = KindStart(train, num_items, *deviations, kinds, rank, seed, scale, own)
         else:
-            start = PrivateStart(train, num_items, *deviations, rank, seed, scale)
+            start = PrivateStart(train, num_items, *deviations, rank, seed, scale, own)
     holders = np.zeros(num_items + 1) if start is None else start.counts.holders
     private = PrivateRounds(plan, federation.cohort_size, holders)
     return replace(federation, private=private), start
@@ -89,11 +94,17 @@ def promises(plan: PrivacyPlan | None) -> list[str]:
     if plan is None:
         return []
     bound = "" if plan.epsilon is None else f" epsilon {plan.epsilon:g}"
+    adds = ""
+    if plan.by_clients:
+        adds = (
+            f"; the clients add the noise themselves, enough where {plan.senders_share:.0%} of them send: whoever sums "
+            "up sees masked sums with noise alone"
+        )
     return [
         f"private: everything that leaves the clients is noisy and accounted for,{bound} at delta {plan.delta:.1e} "
         f"({plan.neighbouring}; noise {plan.noise_multiplier:.3g} times a round's sensitivity, for "
         f"{counted(plan.rounds, 'round')}); not covered: the figures of evaluation shown here, how many clients there "
-        "are, and whoever knows the seed"
+        f"are, and whoever knows the seed{adds}"
     ]
 
 

@@ -80,4 +80,9 @@ def turn_of(
     if private is None:
         return turn
     plan = private.plan
-    return replace(turn, noise_multiplier=plan.noise_multiplier, contributions=plan.contributions)
+    return replace(
+        turn,
+        noise_multiplier=plan.noise_multiplier,
+        contributions=plan.contributions,
+        senders_share=plan.senders_share,
+    )

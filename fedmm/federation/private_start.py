@@ -26,6 +26,7 @@ from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.federation.ledger import message_bytes
 from fedmm.federation.spectral_start import finish_item_table, fix_signs
 from fedmm.models.noisy_counts import NoisyCounts
+from fedmm.privacy.noise import skellam_noise
 from fedmm.utils.seeding import numpy_stream
 
 CLIP = 4.0  # bound on the norm of either vector: a client of 16 items says of each of them 1, one of 64 a half
@@ -33,6 +34,21 @@ MOST_HELD = 1000  # items among which pairs are counted at most
 FEWEST = 50  # and at least, where there are so many
 STANDS_OUT = 2.0  # eigenvalues above this many s sqrt(K) are kept
 SOFTENING = 0.1  # scores tell small sums apart from this share of the mean entry on, and from the noise's size on
+
+
+@dataclass(frozen=True)
+class OwnNoise:
+    """Noise that the clients add to their counts, each to whole numbers of steps: shares of Skellam noise, of which
+    the account goes by the first ``least`` of ``number``. Shares add up to such noise, so the sum of all is drawn."""
+
+    number: int  # of the clients
+    least: int  # that must send
+    step: float  # what one whole number stands for
+
+    def drawn(self, deviation: float, size: int, stream: np.random.Generator) -> FloatArray:
+        """The noise [size] of all clients, where that of ``least`` has this deviation."""
+        whole = skellam_noise(deviation / self.step * math.sqrt(self.number / self.least), size, stream)
+        return np.asarray(whole * self.step, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +62,18 @@ class PrivateStart:
     rank: int  # eigenvectors that are kept at most
     seed: int
     table_scale: float = 1.0  # root mean square norm of the item table's rows
+    own_noise: OwnNoise | None = None  # None: whoever sums up adds it
 
     @functools.cached_property
     def counts(self) -> NoisyCounts:
         """What everybody knows afterwards."""
-        holders = noised_holders(self.train, self.num_items, self.holders_deviation, self.seed)
+        holders = noised_holders(self.train, self.num_items, self.holders_deviation, self.seed, self.own_noise)
         head = np.sort(np.argsort(-holders[1:], kind="stable")[: self.head_size] + 1)
-        pairs = sum_pairs(self.train, self.num_items, head)
+        pairs = sum_pairs(self.train, self.num_items, head, step_of(self.own_noise))
         upper = np.triu_indices(len(head), 1)
         noisy = np.zeros_like(pairs)
-        drawn = numpy_stream(self.seed, "noise of pairs").standard_normal(len(upper[0])) * self.pairs_deviation
-        noisy[upper] = pairs[upper] + drawn
+        stream = numpy_stream(self.seed, "noise of pairs")
+        noisy[upper] = pairs[upper] + start_noise(self.pairs_deviation, len(upper[0]), stream, self.own_noise)
         noisy = noisy + noisy.T
         factor = leading_factor(noisy, self.pairs_deviation, self.rank)
         told = noisy + self.loudness * (factor @ factor.T)
@@ -104,30 +121,51 @@ class PrivateStart:
         return head + message_bytes(sums)
 
 
-def client_holders(history: IntArray) -> tuple[IntArray, float]:
+def step_of(own: OwnNoise | None) -> float:
+    """What one whole number stands for; 0 where numbers need not be whole."""
+    return 0.0 if own is None else own.step
+
+
+def start_noise(deviation: float, size: int, stream: np.random.Generator, own: OwnNoise | None) -> FloatArray:
+    """Noise [size] on a sum of counts, by whoever sums up or by the clients."""
+    return stream.standard_normal(size) * deviation if own is None else own.drawn(deviation, size, stream)
+
+
+def whole(values: FloatArray, step: float) -> FloatArray:
+    """``values`` as whole numbers of steps, rounded towards 0 so that no norm grows; as they are where step is 0.
+
+    >>> whole(np.array([0.3, -0.3, 1.0]), 0.25).tolist()
+    [0.25, -0.25, 1.0]
+    """
+    return np.asarray(np.trunc(values / step) * step) if step else values
+
+
+def client_holders(history: IntArray, step: float = 0.0) -> tuple[IntArray, float]:
     """The items that a client holds, and what it says of each of them."""
     items = np.unique(history)
-    return items, min(1.0, CLIP / math.sqrt(max(len(items), 1)))
+    return items, float(whole(np.array(min(1.0, CLIP / math.sqrt(max(len(items), 1)))), step))
 
 
-def sum_holders(train: Ragged, num_items: int) -> FloatArray:
+def sum_holders(train: Ragged, num_items: int, step: float = 0.0) -> FloatArray:
     """[V]: the sum of what clients say of the items they hold; one client's part has a norm of at most ``CLIP``."""
     total = np.zeros(num_items + 1)
     for history in train:
-        items, weight = client_holders(history)
+        items, weight = client_holders(history, step)
         total[items] += weight
     return total
 
 
-def noised_holders(train: Ragged, num_items: int, deviation: float, seed: int) -> FloatArray:
+def noised_holders(
+    train: Ragged, num_items: int, deviation: float, seed: int, own: OwnNoise | None = None
+) -> FloatArray:
     """[V]: the sum of what clients say of the items they hold, with noise of this deviation; padding has none."""
-    holders = sum_holders(train, num_items)
-    holders = holders + numpy_stream(seed, "noise of holders").standard_normal(len(holders)) * deviation
+    holders = sum_holders(train, num_items, step_of(own))
+    holders = holders + start_noise(deviation, len(holders), numpy_stream(seed, "noise of holders"), own)
     holders[0] = 0.0
     return holders
 
 
-def client_pairs(history: IntArray, place: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+def client_pairs(history: IntArray, place: IntArray, step: float = 0.0) -> tuple[IntArray, IntArray, FloatArray]:
     """One client's counts of pairs of different items of the head, each pair once, smaller place first, of a norm of
     at most ``CLIP``. ``place`` [V] is where an item stands in the head, -1 outside."""
     rows, columns, values = client_transition_counts(history)
@@ -138,16 +176,16 @@ def client_pairs(history: IntArray, place: IntArray) -> tuple[IntArray, IntArray
     counted = np.bincount(inverse, values[kept], len(pairs))
     norm = float(np.linalg.norm(counted))
     bounded = np.asarray(counted * (CLIP / max(norm, CLIP)), dtype=np.float64)
-    return pairs // len(place), pairs % len(place), bounded
+    return pairs // len(place), pairs % len(place), whole(bounded, step)
 
 
-def sum_pairs(train: Ragged, num_items: int, head: IntArray) -> FloatArray:
+def sum_pairs(train: Ragged, num_items: int, head: IntArray, step: float = 0.0) -> FloatArray:
     """[K, K], upper triangle: the sum of the clients' counts of pairs."""
     place = np.full(num_items + 1, -1, dtype=np.int64)
     place[head] = np.arange(len(head))
     total = np.zeros((len(head), len(head)))
     for history in train:
-        rows, columns, values = client_pairs(history, place)
+        rows, columns, values = client_pairs(history, place, step)
         total[rows, columns] += values
     return total
 
@@ -163,10 +201,14 @@ class Billed(Protocol):
     """A start that says what one client sends and receives."""
 
     @property
-    def uplink_bytes(self) -> int: ...
+    def uplink_bytes(self) -> int:
+        """Up."""
+        ...
 
     @property
-    def downlink_bytes(self) -> int: ...
+    def downlink_bytes(self) -> int:
+        """Down."""
+        ...
 
 
 def private_start_bytes(start: Billed, num_clients: int) -> tuple[int, int]:

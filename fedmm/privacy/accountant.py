@@ -32,10 +32,15 @@ class Release:
     sampling: Sampling = "none"  # how the clients behind it were drawn
     rate: float = 1.0  # their share of the population
     times: int = 1
+    units: float | None = None  # the sensitivity in whole numbers, at least, under Skellam noise; None: Gaussian noise
 
     def curve(self) -> FloatArray:
         """The Rényi curve [orders] of all the times together."""
-        if self.sampling == "poisson":
+        if self.units is not None:
+            if self.sampling != "none":
+                raise ValueError(f"{self.name}: no curve of Skellam noise on sampled clients is known")
+            once = renyi.skellam(self.noise_multiplier, self.units, self.units**2)
+        elif self.sampling == "poisson":
             once = renyi.poisson_sampled(self.noise_multiplier, self.rate)
         elif self.sampling == "fixed":
             once = renyi.sampled_without_replacement(self.noise_multiplier, self.rate)

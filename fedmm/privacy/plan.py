@@ -15,6 +15,9 @@ FEW_ROUNDS = 10  # that teach what little then trains all it learns
 SAMPLING: dict[str, Sampling] = {"all": "none", "poisson": "poisson", "fixed": "fixed"}
 HOLDERS, PAIRS, KIND_PAIRS, UPDATES = "holders of each item", "pairs of items", "pairs of kinds of items", "updates"
 NEIGHBOURING = {"fixed": "one client replaced by another"}
+SHARES_OF_NOISE = "noise_share"  # the stage by which clients add the noise
+START_STEPS = 1024  # whole numbers that a client's bound on its counts is cut into, where clients add the noise
+MOST_SENDERS = 0.8  # of the clients must send where some may be missing, unless privacy.senders_share says otherwise
 ADDED = "one client added or removed"
 
 
@@ -31,6 +34,13 @@ class PrivacyPlan:
     rounds: int  # that the noise is set for
     epsilon: float | None  # the bound, where one was asked for
     pairs_name: str = PAIRS
+    senders_share: float = 1.0  # of the clients, whose noise is accounted for where clients add it
+    update_units: float | None = None  # a round's sensitivity in whole numbers, at least, where clients add the noise
+
+    @property
+    def by_clients(self) -> bool:
+        """Whether the clients add the noise, and not whoever sums up."""
+        return self.update_units is not None
 
     @classmethod
     def of(cls, config: ExperimentConfig, num_clients: int, cohort_size: int) -> PrivacyPlan | None:
@@ -50,11 +60,13 @@ class PrivacyPlan:
         share = SHARES[frozen] if privacy.start_share is None else privacy.start_share
         delta = default_delta(num_clients) if privacy.delta is None else privacy.delta
 
+        units = float(2 ** (own.update_bits - 1) - 1) if SHARES_OF_NOISE in own.update_transforms else None
+        senders = _senders_share(config) if units is not None else 1.0
         pairs_name = KIND_PAIRS if privacy.kinds else PAIRS
 
         def planned(z: float) -> PrivacyPlan:
             holders, pairs = _start_multipliers(z, rounds * rate**2, share) if own.spectral_start else (0.0, 0.0)
-            return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon, pairs_name)
+            return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon, pairs_name, senders, units)
 
         if privacy.epsilon is None:
             return planned(float(privacy.noise_multiplier or 0.0))
@@ -73,13 +85,21 @@ class PrivacyPlan:
     def releases(self, rounds_done: int) -> tuple[Release, ...]:
         """All that has left the clients after ``rounds_done`` rounds."""
         start = ((HOLDERS, self.holders_multiplier), (self.pairs_name, self.pairs_multiplier))
-        counts = tuple(Release(name, z) for name, z in start if z)
-        updates = Release(UPDATES, self.noise_multiplier, self.sampling, self.rate, rounds_done)
+        steps = float(START_STEPS) if self.by_clients else None
+        counts = tuple(Release(name, z, units=steps) for name, z in start if z)
+        updates = Release(UPDATES, self.noise_multiplier, self.sampling, self.rate, rounds_done, self.update_units)
         return (*counts, updates) if rounds_done else counts
 
     def spent(self, rounds_done: int) -> float:
         """The epsilon of all that after ``rounds_done`` rounds."""
         return spent(self.releases(rounds_done), self.delta)
+
+
+def _senders_share(config: ExperimentConfig) -> float:
+    own = config.federation
+    if config.privacy.senders_share is not None:
+        return config.privacy.senders_share
+    return MOST_SENDERS if own.absence_rate > 0 or own.deadline is not None else 1.0
 
 
 def _start_multipliers(z: float, whole_rounds: float, share: float) -> tuple[float, float]:

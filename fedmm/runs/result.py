@@ -123,6 +123,7 @@ class ReleaseFacts(Record):
     sampling: Literal["none", "poisson", "fixed"]
     rate: float  # share of the clients behind each
     times: int
+    units: float | None = None  # the sensitivity in whole numbers, at least, under the clients' Skellam noise
 
 
 class PrivacyResult(Record):

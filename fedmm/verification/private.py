@@ -13,8 +13,8 @@ from fedmm.audit.interactions import audit_inversion, audit_membership, read_rou
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Ragged
 from fedmm.federation.client_states import NO_STATES
-from fedmm.federation.private_parts import private_federation, with_plan
 from fedmm.federation.kind_start import NoisyStart
+from fedmm.federation.private_parts import private_federation, with_plan
 from fedmm.federation.private_start import CLIP, PrivateStart, sum_holders, sum_pairs
 from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.federation.snapshot import Snapshot

@@ -17,6 +17,7 @@ from fedmm.federation.traffic import traffic
 from fedmm.federation.transforms.chain import Layout, chained_sum, final_bound
 from fedmm.federation.transforms.contract import Bound, Stage, TransformRound
 from fedmm.federation.transforms.registry import UPDATE_TRANSFORMS
+from fedmm.privacy.secure_sum import SecureSumError
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.checks import Check, Finding, at_most, worst
 from fedmm.verification.subject import SMALL_ITEMS, Subject
@@ -25,7 +26,7 @@ from fedmm.verification.world import by_client, make_federation, make_local
 
 Gaps = list[tuple[str, float]]
 CLIENTS = np.arange(600)
-KNOWN_STAGES = ("clip", "rotate", "round", "noise", "mask")
+KNOWN_STAGES = ("clip", "rotate", "round", "noise", "noise_share", "mask")
 CHAINS: Sequence[tuple[str, ...]] = ((), ("clip",), ("clip", "rotate", "round", "mask"), ("clip", "round"))
 
 
@@ -176,11 +177,40 @@ def _noises() -> Gaps:
     return gaps
 
 
+def _shares() -> Gaps:
+    """Each client's noise has the m-th part of the variance that the account goes by, m the fewest that must send; no
+    two shares are one, and a sum of fewer is not opened."""
+    gaps = []
+    turn = _turn(noise=1.5, contributions=2, clients=8)
+    for share, least in ((1.0, 8), (0.7, 6)):
+        for number in (1, 2):
+            own = replace(turn, number=number, senders_share=share, present=CLIENTS[:least])
+            stage = UPDATE_TRANSFORMS["noise_share"](own, Bound(4000, norm=4.0, integers=True))
+            found = (_sent(stage, torch.full((8, 4000), 7)) - 7).double()
+            size = float((found**2).mean().sqrt()) / (12.0 / math.sqrt(least))
+            gaps.append((f"size of shares of {share}", max(0.0, abs(size - 1) * math.sqrt(2 * 8 * 4000) - 5)))
+            among = np.corrcoef(np.concatenate([found.numpy(), np.roll(found.numpy(), 1, axis=0)]))[:8, 8:]
+            between = np.abs(among[np.arange(8), np.arange(8)]).max() * math.sqrt(4000)
+            gaps.append((f"shares of {share} alike", max(0.0, float(between) - 6)))
+            assert stage.on_sum is not None
+            gaps.append((f"sum of {share}", _far(stage.on_sum(found.sum(0)), found.sum(0))))
+        few = UPDATE_TRANSFORMS["noise_share"](replace(own, present=CLIENTS[: least - 1]), stage.bound)
+        assert few.on_sum is not None
+        try:
+            few.on_sum(found.sum(0))
+            gaps.append((f"{least - 1} of 8 are opened at {share}", math.inf))
+        except SecureSumError:
+            gaps.append((f"{least - 1} of 8 at {share}", 0.0))
+    return gaps
+
+
 def _refuses() -> Gaps:
     """Stages whose need nobody met."""
     cases: Sequence[tuple[str, str, Bound, dict[str, Any]]] = (
         ("noise without a bound", "noise", Bound(5), {}),
         ("rounding without a bound", "round", Bound(5), {}),
+        ("shares without a bound", "noise_share", Bound(5, integers=True), {}),
+        ("shares of numbers that are not whole", "noise_share", Bound(5, norm=1.0), {}),
         ("masks of numbers that are not whole", "mask", Bound(5, norm=1.0), {}),
         ("masks of more than 32 bits", "mask", Bound(5, norm=1.0, integers=True, largest=2.0**30), {}),
     )
@@ -200,7 +230,7 @@ def stages(subject: Subject) -> Finding:
     """Every stage by itself."""
     del subject
     unknown = [name for name in UPDATE_TRANSFORMS.built_in if name not in KNOWN_STAGES]
-    parts: Sequence[Callable[[], Gaps]] = (_clips, _rotates, _rounds, _masks, _noises, _refuses)
+    parts: Sequence[Callable[[], Gaps]] = (_clips, _rotates, _rounds, _masks, _noises, _shares, _refuses)
     gaps = [gap for part in parts for gap in part()]
     value, label = worst([*gaps, (f"no definition of {unknown}", math.inf if unknown else 0.0)])
     return at_most(value, 1e-9, f"{len(gaps)} properties of {len(KNOWN_STAGES)} stages; largest: {label}")

@@ -104,7 +104,9 @@ def write(folder: Path, num_users: int, num_items: int, seed: int) -> dict[str, 
     return found
 
 
-def measure(num_users: int, num_items: int, seed: int, epsilon: float | None, changes: dict[str, Any]) -> dict[str, Any]:
+def measure(
+    num_users: int, num_items: int, seed: int, epsilon: float | None, changes: dict[str, Any]
+) -> dict[str, Any]:
     """One run: NDCG@10 on test of the model, of the model before any round and of popularity; seconds and memory."""
     began = time.process_time()
     private = {**PRIVATE, "privacy.epsilon": epsilon, "privacy.kinds": 2 * num_groups(num_items)}
@@ -118,8 +120,7 @@ def measure(num_users: int, num_items: int, seed: int, epsilon: float | None, ch
     state = experiment.initial_state()
     scorers = asked.baselines()
     found = {name: _ndcg(asked, scorers[name]) for name in ("popularity", "transition_counts", "round_0")}
-    for state, _ in experiment.rounds(state):  # noqa: B007 - the last one counts
-        pass
+    *_, (state, _) = [(state, None), *experiment.rounds(state)]
     model = asked.scorer(Snapshot(state.server.evaluated, state.server.round, state.clients))
     plan = experiment.federation.plan
     return {

@@ -33,7 +33,7 @@ from worlds.data_settings import (
     rows_stand_in_the_order_told,
     titles_are_read,
 )
-from worlds.federation_settings import MESSAGES, Case
+from worlds.federation_settings import MESSAGES, PRIVACY, Case
 from worlds.precision_world import precision_rounds_scores
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
@@ -45,7 +45,6 @@ POOLED = {"model.experts": "pooled"}
 NEIGHBORS = {"model.experts": "neighbors", "model.neighbors.count": 5}
 COMPETITIVE = {"model.fusion": "competitive"}
 LONGER = {"federation.rounds": 5}
-PRIVATE = {"privacy.noise_multiplier": 1.0}
 
 
 NUMBERS = {  # settings whose change must show in the numbers of a run
@@ -144,14 +143,7 @@ NUMBERS = {  # settings whose change must show in the numbers of a run
     "federation.backbone": Case("frozen"),
     "federation.trained_size": Case(30),
     **MESSAGES,
-    "privacy.epsilon": Case(8.0),
-    "privacy.delta": Case(0.01, PRIVATE),
-    "privacy.noise_multiplier": Case(2.0),
-    "privacy.rounds": Case(1, PRIVATE),
-    "privacy.cohorts": Case("all", PRIVATE),
-    "privacy.start_share": Case(0.2, PRIVATE),
-    "privacy.gating_init": Case(0.7, PRIVATE),
-    "privacy.counts_weight": Case(0.5, PRIVATE),
+    **PRIVACY,
     "evaluation.protocols": Case(("full",)),
     "evaluation.cutoffs": Case((10, 20)),
     "evaluation.extra_metrics": Case(("top_heavy",)),

@@ -41,6 +41,8 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "privacy.delta": [{}],
     "privacy.cohorts": [{}],
     "privacy.start_share": [{}, {**PRIVATE, "federation.spectral_start": False}],
+    "privacy.kinds": [{}, {**PRIVATE, "federation.spectral_start": False}],
+    "privacy.senders_share": [{}, PRIVATE],
     "privacy.gating_init": [{}, {**PRIVATE, **COMPETITIVE}],
     "privacy.counts_weight": [{}, {**PRIVATE, "federation.spectral_start": False}],
     "federation.speed_spread": [{}, {"federation.absence_rate": 0.5}],

@@ -1,4 +1,4 @@
-"""Settings of what clients send and of when they are there, with a value that changes a run's numbers."""
+"""Settings of what clients send, of what is private about it, and of when they are there, with a value that changes a run's numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Any
 
 from worlds.config_world import Given
 
+PRIVATE: Given = {"privacy.noise_multiplier": 1.0}
+BY_CLIENTS: Given = {
+    **PRIVATE,
+    "privacy.cohorts": "all",
+    "federation.update_transforms": ["clip", "round", "noise_share", "mask"],
+}
 CLIPPED: Given = {"federation.update_transforms": ("clip",)}
 
 
@@ -34,4 +40,16 @@ MESSAGES = {
     "federation.deadline": Case(0.5),
     "federation.speed_spread": Case(0.0, {"federation.deadline": 0.7}),
     "federation.day_rounds": Case(2),
+}
+PRIVACY = {
+    "privacy.epsilon": Case(8.0),
+    "privacy.delta": Case(0.01, PRIVATE),
+    "privacy.noise_multiplier": Case(2.0),
+    "privacy.rounds": Case(1, PRIVATE),
+    "privacy.cohorts": Case("all", PRIVATE),
+    "privacy.start_share": Case(0.2, PRIVATE),
+    "privacy.kinds": Case(3, PRIVATE),
+    "privacy.senders_share": Case(0.5, BY_CLIENTS),
+    "privacy.gating_init": Case(0.7, PRIVATE),
+    "privacy.counts_weight": Case(0.5, PRIVATE),
 }

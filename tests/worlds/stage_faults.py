@@ -7,6 +7,8 @@ from worlds.planting import Fault, constant, edited
 STAGES = "each stage does to a vector and to sums what it says"
 CHAIN = "a chain of stages gives back the sum of clipped updates, at its bytes"
 START = "a noisy start is, without its noise, what was counted"
+KINDS = "a start over kinds is, without its noise, what was counted"
+KIND_NOISE = "the noise of a start over kinds is of its size, by server or clients"
 KEPT = "of noisy pairs that is kept which stands out of the noise"
 BILL = "the bill of a noisy start equals its messages"
 SPLITS = "splits by shares and by given moments ask what they say"
@@ -40,6 +42,38 @@ FAULTS = (
         "bytes of a stage before it packs",
         (CHAIN,),
         edited("fedmm.federation.transforms.chain:vector_bytes", "bound.width * bound.bits", "bound.width * 32"),
+    ),
+    Fault(
+        "clients send without their noise",
+        (STAGES,),
+        edited(
+            "fedmm.federation.transforms.noise_share:noise_share", "* bound.norm * turn", "* 0.0 * bound.norm * turn"
+        ),
+    ),
+    Fault(
+        "shares of noise as if all had to send",
+        (STAGES,),
+        edited("fedmm.federation.transforms.noise_share:noise_share", "turn.senders_share)\n    dev", "1.0)\n    dev"),
+    ),
+    Fault(
+        "a sum of too little noise is opened",
+        (STAGES,),
+        edited("fedmm.federation.transforms.noise_share:noise_share", "turn.num_present < least", "False"),
+    ),
+    Fault(
+        "clients share one noise",
+        (STAGES,),
+        edited("fedmm.federation.transforms.noise_share:noise_share", "turn.number, int(client)", "turn.number, 0"),
+    ),
+    Fault(
+        "kinds that follow are counted without a bound",
+        (KINDS,),
+        edited("fedmm.federation.kind_start:client_kind_pairs", "CLIP / max(norm, CLIP)", "1.0"),
+    ),
+    Fault(
+        "the clients' noise on counts is that of all where some suffice",
+        (KIND_NOISE,),
+        edited(f"{NOISY}:OwnNoise.drawn", "math.sqrt(self.number / self.least)", "1.0"),
     ),
     Fault("a client says all of every item", (START,), constant(NOISY, "CLIP", 100.0)),
     Fault(

@@ -44,6 +44,7 @@ class TransformRound:
     parts: tuple[int, ...]  # lengths of the parameters that make up the vector
     noise_multiplier: float = 0.0  # 0: the run is not private
     contributions: int = 1  # how many vectors of one client neighbours differ by
+    senders_share: float = 1.0  # of the cohort, whose shares of the noise are all that is accounted for
     present: IntArray | None = None  # those of ``clients`` whose vectors arrive; None: all
 
     @property

@@ -27,7 +27,7 @@ def mask(turn: TransformRound, bound: Bound) -> Stage:
             "The stage mask hides whole numbers, and nothing before it rounds.",
             'Put "round" before "mask" in federation.update_transforms.',
         )
-    deviation = turn.noise_multiplier * bound.norm * turn.contributions
+    deviation = turn.noise_multiplier * bound.norm * turn.contributions / math.sqrt(turn.senders_share)
     most = max(len(turn.clients), 1) * bound.largest + ROOM * deviation
     bits = math.ceil(math.log2(2 * most + 2))
     if bits > MOST_BITS:

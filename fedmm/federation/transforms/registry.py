@@ -6,10 +6,18 @@ from fedmm.federation.transforms.clipping import clip
 from fedmm.federation.transforms.contract import UpdateTransform
 from fedmm.federation.transforms.masks import mask
 from fedmm.federation.transforms.noise import noise
+from fedmm.federation.transforms.noise_share import noise_share
 from fedmm.federation.transforms.rounding import rotate, stochastic_rounding
 from fedmm.utils.registry import Registry
 
 UPDATE_TRANSFORMS: Registry[UpdateTransform] = Registry(
     "update_transform",
-    {"clip": clip, "rotate": rotate, "round": stochastic_rounding, "noise": noise, "mask": mask},
+    {
+        "clip": clip,
+        "rotate": rotate,
+        "round": stochastic_rounding,
+        "noise": noise,
+        "noise_share": noise_share,
+        "mask": mask,
+    },
 )
