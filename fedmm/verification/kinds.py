@@ -40,9 +40,8 @@ def start(subject: Subject) -> Finding:
     del subject
     train, gaps = Ragged.from_rows(ROWS), []
     for step in (0.0, 0.25):
-        gaps.append(
-            (f"pairs in steps of {step}", float(np.abs(sum_kind_pairs(train, KINDS, 3, step) - _counted(step)).max()))
-        )
+        far = float(np.abs(sum_kind_pairs(train, KINDS, 3, step) - _counted(step)).max())
+        gaps += [(f"pairs in steps of {step}", far)]
     for row in ROWS:
         places, values = client_kind_pairs(np.array(row), KINDS, 3)
         gaps.append(("a client's bound", max(0.0, float(np.linalg.norm(values)) - BOUND)))

@@ -1,4 +1,5 @@
-"""Settings of what clients send, of what is private about it, and of when they are there, with a value that changes a run's numbers."""
+"""Settings of what clients send, of what is private about it, and of when they are there, with values that change a
+run's numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ PRIVATE: Given = {"privacy.noise_multiplier": 1.0}
 BY_CLIENTS: Given = {
     **PRIVATE,
     "privacy.cohorts": "all",
-    "federation.update_transforms": ["clip", "round", "noise_share", "mask"],
+    "federation.update_transforms": ("clip", "round", "noise_share", "mask"),
 }
 CLIPPED: Given = {"federation.update_transforms": ("clip",)}
 

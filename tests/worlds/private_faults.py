@@ -77,7 +77,7 @@ FAULTS = (
     Fault(
         "one round is accounted for",
         (ACCOUNT,),
-        edited("fedmm.privacy.plan:PrivacyPlan.releases", "self.rate, rounds_done)", "self.rate, 1)"),
+        edited("fedmm.privacy.plan:PrivacyPlan.releases", "self.rate, rounds_done,", "self.rate, 1,"),
     ),
     Fault(
         "control variates leave unaccounted",

@@ -8,6 +8,7 @@ STAGES = "each stage does to a vector and to sums what it says"
 CHAIN = "a chain of stages gives back the sum of clipped updates, at its bytes"
 START = "a noisy start is, without its noise, what was counted"
 KINDS = "a start over kinds is, without its noise, what was counted"
+ALIKE = "items of one kind have features alike"
 KIND_NOISE = "the noise of a start over kinds is of its size, by server or clients"
 KEPT = "of noisy pairs that is kept which stands out of the noise"
 BILL = "the bill of a noisy start equals its messages"
@@ -74,6 +75,11 @@ FAULTS = (
         "the clients' noise on counts is that of all where some suffice",
         (KIND_NOISE,),
         edited(f"{NOISY}:OwnNoise.drawn", "math.sqrt(self.number / self.least)", "1.0"),
+    ),
+    Fault(
+        "items are of the kind that is farthest",
+        (ALIKE,),
+        edited("fedmm.federation.item_kinds:_nearest", ".argmax(", ".argmin("),
     ),
     Fault("a client says all of every item", (START,), constant(NOISY, "CLIP", 100.0)),
     Fault(
