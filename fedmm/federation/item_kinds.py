@@ -42,7 +42,7 @@ def _far_apart(rows: FloatArray, number: int, stream: np.random.Generator) -> Fl
         sums = np.cumsum(distances)
         drawn.append(min(int(np.searchsorted(sums, stream.random() * sums[-1], side="right")), len(rows) - 1))
         distances = np.minimum(distances, ((rows - rows[drawn[-1]]) ** 2).sum(axis=1))
-    return rows[drawn].copy()
+    return np.asarray(rows[drawn], dtype=np.float64)
 
 
 def _nearest(rows: FloatArray, centres: FloatArray) -> IntArray:
