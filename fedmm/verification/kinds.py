@@ -114,7 +114,7 @@ def sorting(subject: Subject) -> Finding:
         faces[modality][1:] = near * stream.uniform(0.5, 9.0, (200, 1))
     offences = 0
     for seed in range(5):
-        kinds = item_kinds(faces, 6, np.random.default_rng(seed))[1:]
+        kinds = item_kinds(faces, 6, numpy_stream(seed, "verify centres"))[1:]
         pairs = {(int(a), int(b)) for a, b in zip(cloud, kinds, strict=True)}
         offences += len(pairs) != 6
     return at_most(float(offences), 1.0, "five draws of centres over six clouds of 200 items")
