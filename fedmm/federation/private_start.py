@@ -73,7 +73,8 @@ class PrivateStart:
         upper = np.triu_indices(len(head), 1)
         noisy = np.zeros_like(pairs)
         stream = numpy_stream(self.seed, "noise of pairs")
-        noisy[upper] = pairs[upper] + start_noise(self.pairs_deviation, len(upper[0]), stream, self.own_noise)
+        drawn = start_noise(self.pairs_deviation, len(upper[0]), stream, self.own_noise)
+        noisy[upper] = pairs[upper] + drawn
         noisy = noisy + noisy.T
         factor = leading_factor(noisy, self.pairs_deviation, self.rank)
         told = noisy + self.loudness * (factor @ factor.T)

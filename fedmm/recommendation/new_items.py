@@ -24,6 +24,8 @@ from fedmm.federation.snapshot import Snapshot
 from fedmm.models.experts import Expert
 from fedmm.models.features import FeatureTable
 from fedmm.models.kinship import Kinship
+from fedmm.models.noisy_counts import NoisyCounts
+from fedmm.models.noisy_kinds import NoisyKinds
 from fedmm.models.recommender import Recommender
 from fedmm.models.regression import Regression
 from fedmm.models.sasrec import ITEM_TABLE
@@ -145,6 +147,13 @@ def _wider(addition: Addition, number: int) -> Addition:
         return replace(addition, coefficients=np.pad(addition.coefficients, (0, number)))
     if isinstance(addition, Kinship):
         return replace(addition, vectors=_resized(addition.vectors, number, both=False))
+    if isinstance(addition, NoisyCounts):  # nobody holds them, and no pair of them was counted
+        return replace(addition, holders=np.pad(addition.holders, (0, number)))
+    if isinstance(addition, NoisyKinds):
+        raise ConfigError(
+            "New items cannot be added: the kinds of this run's items (privacy.kinds) were made without them.",
+            "Train the model again with them in the data.",
+        )
     raise TypeError(f"{type(addition).__name__} cannot be widened")
 
 

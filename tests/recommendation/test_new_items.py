@@ -87,6 +87,17 @@ def test_scores_of_what_trained_stay_and_twins_are_met_as_they_are(kind: str, ma
     assert wide.snapshot.params[ITEM_TABLE].shape[0] == model.snapshot.params[ITEM_TABLE].shape[0] + 2
 
 
+def test_a_private_runs_counts_know_nothing_of_new_items(tmp_path: Path) -> None:
+    private = {"privacy.epsilon": 8.0, "model.experts": "pooled", "federation.rounds": 1}
+    train = trainer(tmp_path, {"pairs": private, "kinds": {**private, "privacy.kinds": 4}})
+    model = TrainedModel.load(train("pairs"))
+    wide = twins(model, tmp_path / "new.npz", [3])
+    np.testing.assert_allclose(wide.score(HISTORY)[:, :NUM_ITEMS], model.score(HISTORY), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(wide.score(HISTORY)).all()
+    with pytest.raises(ConfigError, match=r"privacy\.kinds"):
+        twins(TrainedModel.load(train("kinds")), tmp_path / "new.npz", [3])
+
+
 def test_features_of_the_file_are_found_again(tmp_path: Path) -> None:
     stream = np.random.default_rng(1)
     raw = 1e3 * stream.normal(size=(9, 4)) + 70
