@@ -128,9 +128,9 @@ def _usage(error: Exception, as_json: bool) -> int:
 
         message = f"No such option: {name}. {suggestion(nearest_option(name, context.command))}".strip()
     elif context is not None:
-        from fedmm_cli.unknown_words import remedy_for
+        from fedmm_cli.unknown_words import misread_value, remedy_for
 
-        remedy = remedy_for(message, context)
+        message, remedy = misread_value(error) or (message, remedy_for(message, context))
     stop = "" if message.endswith((".", ")", "?")) else "."
     return fail("usage", f"{message}{stop}", remedy or f"See {command} --help", USAGE, as_json)
 

@@ -1,4 +1,4 @@
-"""What was probably meant by a word that no command knows, or where a word is missing."""
+"""What was probably meant by a word that no command knows, where a word is missing, or where a value is none."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ COMMANDS = {
     "tune": "sweep",
     "version": "--version",
 }
+KINDS = {  # pydantic's name of an error -> what the option takes
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+}
 RUNS = ("RUN", "CHECKPOINT", "FOLDER")
 
 
@@ -53,3 +58,16 @@ def remedy_for(message: str, context: Any) -> str:
     if missing and missing[1] in RUNS:
         return "Give a run's folder; fedmm runs list shows them."
     return ""
+
+
+def misread_value(error: Exception) -> tuple[str, str] | None:
+    """Message and remedy for a value that an option could not read, in the words of the settings; None for anything
+    else. The parser's own message is pydantic's and leaves the value out."""
+    name = getattr(getattr(error, "param", None), "opts", [""])[0]
+    details = getattr(error.__cause__, "errors", None)
+    if not name or details is None:
+        return None
+    (first, *_) = details()
+    if first["type"] not in KINDS:
+        return None
+    return f"{name} cannot be {first['input']!r}", f"{name} takes {KINDS[first['type']]}."

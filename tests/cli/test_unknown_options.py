@@ -115,3 +115,24 @@ def test_commands_of_other_tools_lead_to_commands_that_are_there() -> None:
                 assert word in names | {"--help"}
             elif hasattr(command, "commands"):
                 command = command.commands[word]
+
+
+@pytest.mark.parametrize(
+    ("words", "takes"),
+    [
+        (("ui", "--port", "x"), "a whole number"),
+        (("ui", "--port", "1.5"), "a whole number"),
+        (("sweep", "--trials", "many"), "a whole number"),
+        (("sweep", "--timeout", "soon"), "a number"),
+        (("recommend", "a-run", "--top", "all"), "a whole number"),
+    ],
+)
+def test_a_value_that_is_no_number_is_named(
+    words: tuple[str, ...], takes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(list(words)) == 2
+    option, value = words[-2:]
+    assert capsys.readouterr().err.split("\n")[:2] == [
+        f"error: {option} cannot be '{value}'.",
+        f"  remedy: {option} takes {takes}.",
+    ]
