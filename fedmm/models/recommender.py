@@ -340,9 +340,12 @@ class Recommender:
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:
         """Each entry's loss under the backbone, over the whole catalogue."""
         with torch.no_grad():
-            queries = sasrec.final_norm(params, hidden[:, :, :-1]).flatten(1, 2)
-            logits = self._backbone_scores(queries, params[sasrec.ITEM_TABLE]).materialise()
-            return surprise(logits, items, self.trained)
+            queries, table = sasrec.final_norm(params, hidden[:, :, :-1]), params[sasrec.ITEM_TABLE]
+
+            def score(some: Tensor) -> Tensor:
+                return self._backbone_scores(some, table).materialise()
+
+            return surprise(score, queries, items, self.num_items, self.trained)
 
 
 def check_kind(config: ModelConfig, kind: type[Expert]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+LOGITS_AT_ONCE = 2**18  # 1 MB in float32
 
 
 def surprise_of_history(log_probabilities: Tensor, num_items: int) -> Tensor:
@@ -16,16 +19,25 @@ def surprise_of_history(log_probabilities: Tensor, num_items: int) -> Tensor:
     return F.pad(scaled, (1, 0), value=1.0)
 
 
-def surprise(logits: Tensor, items: Tensor, trained: Tensor | None) -> Tensor:
-    """[C, B, L] of histories ``items`` [C, B, L], from the backbone's ``logits`` [C, B * (L - 1), V] over the whole
-    catalogue, which are overwritten. Items that training does not know (``trained`` [V]) are no candidates."""
-    C, B, L = items.shape
-    num_items = logits.shape[-1] - 1
+def surprise(
+    score: Callable[[Tensor], Tensor], queries: Tensor, items: Tensor, num_items: int, trained: Tensor | None
+) -> Tensor:
+    """[C, B, L] of histories ``items`` [C, B, L], from the backbone's ``queries`` [C, B, L - 1, D] at all positions but
+    the last; ``score`` gives the logits [C, R, V] of queries [C, R, D] over the whole catalogue, which are overwritten.
+    Items that training does not know (``trained`` [V]) are no candidates. Some positions at once, so that their logits
+    stay in cache."""
+    flat, asked = queries.flatten(1, 2), items[:, :, 1:].flatten(1)
+    height = max(1, LOGITS_AT_ONCE // (len(items) * (num_items + 1)))
+    pieces = zip(flat.split(height, 1), asked.split(height, 1), strict=True)
+    found = torch.cat([_log_probabilities(score(some), own, trained) for some, own in pieces], 1)
+    return surprise_of_history(found.view(queries.shape[:-1]), num_items)
+
+
+def _log_probabilities(logits: Tensor, items: Tensor, trained: Tensor | None) -> Tensor:
+    """[C, R]: ln p of ``items`` [C, R] by ``logits`` [C, R, V], which are overwritten; 0 for padding."""
     logits[..., 0] = -math.inf
     if trained is not None:
         logits = logits.masked_fill(~trained, -math.inf)
-    log_probabilities = torch.log_softmax(logits, dim=-1).view(C, B, L - 1, num_items + 1)
-    taken = log_probabilities.gather(-1, items[:, :, 1:].unsqueeze(-1)).squeeze(-1)
+    taken = torch.log_softmax(logits, dim=-1).gather(-1, items.unsqueeze(-1)).squeeze(-1)
     # Padding has probability 0; it is never kept, and must not bring infinities into the sort.
-    taken = taken.masked_fill(items[:, :, 1:] == 0, 0.0)
-    return surprise_of_history(taken, num_items)
+    return taken.masked_fill(items == 0, 0.0)

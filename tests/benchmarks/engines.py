@@ -1,10 +1,11 @@
 """Engines against each other and a plain PyTorch loop: the same clients, windows and local steps, outputs checked equal
 first.
 
-    python tests/benchmarks/engines.py [--clients 188] [--repeats 3] [--threads N] [--data NAME] [--json FILE]
+    python tests/benchmarks/engines.py [--clients 188] [--repeats 3] [--threads N] [--data NAME] [--memory] [--json F]
 
 Two models: the backbone alone without dropout, which the plain loop has too, and the residual fusion (two pooled
-experts, dropout). Prints ratios measured in one run, and how much of a tall-skinny matrix product's rate is used.
+experts, dropout); with ``--memory`` two memory experts as well. Prints ratios measured in one run, and how much of a
+tall-skinny matrix product's rate is used.
 """
 
 import argparse
@@ -136,7 +137,8 @@ def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray
     experts = model.experts if name != "backbone" else "none"
     print(
         f"{name}: D = {model.hidden_dim}, experts {experts}, "
-        f"dropout {model.dropout}, {local.config.steps_per_round} local steps, full softmax, {len(clients)} clients"
+        f"dropout {model.dropout}, {local.config.steps_per_round} local steps, "
+        f"{f'{local.num_negatives} negatives' if local.num_negatives else 'full softmax'}, {len(clients)} clients"
     )
     milliseconds = {way: 1000 * statistics.median(values) / len(clients) for way, values in seconds.items()}
     for way, value in milliseconds.items():
@@ -165,6 +167,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--data", default="ml-100k", help="ml-100k (fedmm data fetch ml-100k) or movielens-small")
+    parser.add_argument("--memory", action="store_true", help="memory experts, too, against the pooled ones")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -178,6 +181,9 @@ def main() -> None:
         "backbone": (ModelConfig(fusion="backbone", dropout=0.0), FederationConfig(local_steps=5, exclude_seen=False)),
         "residual": (ModelConfig(experts="pooled"), FederationConfig(local_steps=5)),
     }
+    if arguments.memory:
+        models["memory"] = (ModelConfig(experts="memory"), FederationConfig(local_steps=5))
+    times: dict[str, float] = {}
     for name, (model, federation) in models.items():
         recommender = Recommender.build(model, split.num_items, data.features)
         server = recommender.init(torch_stream(0, "benchmark"))
@@ -186,6 +192,7 @@ def main() -> None:
         if name == "backbone":
             check_equal(local, server, clients[-1:])
         found[name] = milliseconds = compare(name, local, server, clients, arguments.repeats)
+        times[name] = milliseconds["vectorized"]
         if name == "backbone":
             rate = useful_flops(local, clients) / (milliseconds["vectorized"] * len(clients) / 1000)
             limit = tall_skinny_rate()
@@ -194,6 +201,8 @@ def main() -> None:
             print(
                 f"  useful {rate / 1e9:.0f} of {limit / 1e9:.0f} GFLOP/s of a tall-skinny product: {rate / limit:.0%}"
             )
+    if arguments.memory:
+        print(f"memory / pooled, vectorized = {times['memory'] / times['residual']:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

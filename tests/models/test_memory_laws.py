@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fedmm.config import MemoryConfig
 from fedmm.models.experts.memory import select_entries
-from fedmm.models.surprise import surprise_of_history
+from fedmm.models.experts.memory_reading import NOBODY, Entries, read
+from fedmm.models.surprise import surprise, surprise_of_history
 from worlds.model_world import MEMORY, NUM_ITEMS, batch_of, build, name_of, score, shaken, tiny_config
 
 WEIGHTS = st.sampled_from([0.0, 0.5, 1.0, 2.0])
@@ -103,3 +104,52 @@ def test_order_within_the_memory_does_not_matter(variant):
             params[name] = torch.zeros_like(value)
     forth, back = (score(recommender, params, batch_of([[own]]))[:, :, -1] for own in ([7, 1, 2, 9], [2, 7, 1, 9]))
     torch.testing.assert_close(forth, back, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("prototypes", [0, 2])
+def test_entries_shared_by_positions_are_read_as_each_positions_own(prototypes):
+    """Five positions of one window read the same of entries that all share, as of copies of their own; attention sums
+    to 1 by head where there is anything to read, and nobody reads itself."""
+    generator = torch.Generator().manual_seed(prototypes)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    params = {f"m.{part}.weight": draw(2, 6, width) for part, width in
+              (("query", 4), ("key", 5), ("value", 5), ("output", 6))}  # fmt: skip
+    params |= {"m.norm.weight": draw(2, 6), "m.norm.bias": draw(2, 6)}
+    items, features, inputs = torch.tensor([[3, 1, 3, 2, 4], [2, 5, 1, 0, 0]]), draw(2, 5, 5), draw(2, 6, 4)
+    places = torch.tensor([[[0, 1, 2], [3, 1, 4], [4, 0, 2], [2, 3, 1], [0, 3, 4]]]).expand(2, -1, -1)
+    kept = torch.rand(2, 5, 3, generator=generator) < 0.7
+    common = None if not prototypes else torch.tensor([[True, False], [True, True]])
+    behind, nobody = draw(2, prototypes, 5), torch.full((2, prototypes), NOBODY)
+    candidates = torch.arange(6).unsqueeze(0)
+    flat = places.flatten(1)
+    copies = features.gather(1, flat.unsqueeze(2).expand(-1, -1, 5))
+    shared = Entries(torch.cat([features, behind], 1), torch.cat([items, nobody], 1), kept, places, common)
+    own = Entries(torch.cat([copies, behind], 1), torch.cat([items.gather(1, flat), nobody], 1), kept, None, common)
+    one, other = (read(params, "m", entries, inputs, candidates, 2) for entries in (shared, own))
+    keys = draw(2, 6, 6)
+    torch.testing.assert_close(one.dot(keys), other.dot(keys), rtol=0, atol=1e-12)
+    (basis, spread), (again, spread_again) = one.span(), other.span()
+    torch.testing.assert_close(basis.mT @ spread, again.mT @ spread_again, rtol=0, atol=1e-12)
+    torch.testing.assert_close(one.dot(keys), ((basis.mT @ spread) * keys.mT.unsqueeze(1)).sum(2), rtol=0, atol=1e-12)
+    by_head = one.attention.unflatten(2, (2, -1)).sum(3)
+    torch.testing.assert_close(by_head, one.anything.unsqueeze(2).expand(by_head.shape), rtol=0, atol=1e-12)
+    alone = Entries(features[:, :1], items[:, :1], kept.new_ones(2, 1, 1), None, None)
+    assert read(params, "m", alone, inputs, candidates, 2).anything[0, 0].tolist() == [1, 1, 1, 0, 1, 1]
+
+
+def test_surprise_is_the_same_some_positions_at_once(monkeypatch):
+    """Whatever number of positions is asked at once, and for histories of one item."""
+    logits, items = torch.randn(2, 8, 7, dtype=torch.float64), torch.tensor([[[3, 1, 4], [2, 5, 0]]]).expand(2, -1, -1)
+    queries = torch.eye(4, dtype=torch.float64).view(1, 2, 2, 4).expand(2, -1, -1, -1)
+
+    def asked():
+        return surprise(lambda some: some @ logits[:, :4], queries, items, 6, None)
+
+    whole = asked()
+    monkeypatch.setattr("fedmm.models.surprise.LOGITS_AT_ONCE", 1)
+    torch.testing.assert_close(asked(), whole, rtol=0, atol=1e-14)
+    lone = surprise(lambda some: some @ logits[:, :4], queries[:, :, :0], items[:, :, :1], 6, None)
+    assert lone.tolist() == [[[1.0], [1.0]]] * 2

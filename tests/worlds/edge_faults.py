@@ -116,6 +116,6 @@ FAULTS = (
     Fault(
         "cold items are surprising",
         (SURPRISE,),
-        edited("fedmm.models.surprise:surprise", "masked_fill(~trained", "masked_fill(trained"),
+        edited("fedmm.models.surprise:_log_probabilities", "masked_fill(~trained", "masked_fill(trained"),
     ),
 )

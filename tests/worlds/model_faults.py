@@ -11,7 +11,7 @@ import torch
 
 from fedmm.models import blocks, fusion, recommender, router, sasrec, scores, surprise
 from fedmm.models import features as model_features
-from fedmm.models.experts import memory, neighbors, pooled
+from fedmm.models.experts import memory, memory_reading, neighbors, pooled
 from worlds.planting import Fault, edited, everywhere
 
 
@@ -61,12 +61,12 @@ def neighbors_of_one_history_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_with_the_target(patch: pytest.MonkeyPatch) -> None:
-    represent = memory.memory_representation
+    read = memory.read
 
-    def blind(params: Any, name: Any, table: Any, entries: Any, inputs: Any, items: Any, heads: Any) -> Any:
-        return represent(params, name, table, entries, inputs, torch.full_like(items, -1), heads)
+    def blind(params: Any, name: Any, entries: Any, inputs: Any, items: Any, heads: Any) -> Any:
+        return read(params, name, entries, inputs, torch.full_like(items, -2), heads)
 
-    patch.setattr(memory, "memory_representation", blind)
+    patch.setattr(memory, "read", blind)
 
 
 def memory_forgets_surprise(patch: pytest.MonkeyPatch) -> None:
@@ -76,14 +76,13 @@ def memory_forgets_surprise(patch: pytest.MonkeyPatch) -> None:
 
 
 def norm_of_an_empty_memory(patch: pytest.MonkeyPatch) -> None:
-    normalise = memory._normalised
-    patch.setattr(
-        memory,
-        "_normalised",
-        lambda params, name, basis, attention, anything: normalise(
-            params, name, basis, attention, torch.ones_like(anything)
-        ),
-    )
+    normalise = memory_reading._normalised
+
+    def everything(*given: Any) -> Any:
+        found = normalise(*given)
+        return replace(found, anything=torch.ones_like(found.anything))
+
+    patch.setattr(memory_reading, "_normalised", everything)
 
 
 def norm_of_an_empty_pool(patch: pytest.MonkeyPatch) -> None:
@@ -233,12 +232,12 @@ def candidates_meet_others_features(patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_without_content(patch: pytest.MonkeyPatch) -> None:
-    normalise = memory._normalised
+    normalise = memory_reading._normalised
 
-    def empty(params: Any, name: str, basis: Any, attention: Any, anything: Any) -> Any:
-        return normalise(params, name, basis * 0.0, attention, anything)
+    def empty(params: Any, name: str, entries: Any, basis: Any, weights: Any) -> Any:
+        return normalise(params, name, entries, basis * 0.0, weights)
 
-    patch.setattr(memory, "_normalised", empty)
+    patch.setattr(memory_reading, "_normalised", empty)
 
 
 def gate_without_features(patch: pytest.MonkeyPatch) -> None:
