@@ -28,7 +28,7 @@ def surprise(
     stay in cache."""
     flat, asked = queries.flatten(1, 2), items[:, :, 1:].flatten(1)
     height = max(1, LOGITS_AT_ONCE // (len(items) * (num_items + 1)))
-    pieces = zip(flat.split(height, 1), asked.split(height, 1), strict=True)
+    pieces = zip(torch.split(flat, height, 1), torch.split(asked, height, 1), strict=True)
     found = torch.cat([_log_probabilities(score(some), own, trained) for some, own in pieces], 1)
     return surprise_of_history(found.view(queries.shape[:-1]), num_items)
 

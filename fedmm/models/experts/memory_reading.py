@@ -61,7 +61,7 @@ class Entries:
         own, rest = x[:, :, : self.num_own], x[:, :, self.num_own :]
         C, R, K = self.kept.shape
         if self.places is None:
-            found = own.unflatten(2, (R, K)).sum(3)
+            found = own.reshape(C, -1, R, K, x.shape[3]).sum(3)
         else:
             chosen = x.new_zeros(C, R, self.num_own).scatter_add_(2, self.places, self.kept.to(x.dtype))
             found = torch.matmul(chosen.unsqueeze(1), own)
@@ -72,7 +72,7 @@ class Entries:
         C, h, total, N = x.shape
         R, K = self.kept.shape[1:]
         if self.places is None and self.common is None:
-            return x.unflatten(2, (R, K)).transpose(1, 2).flatten(2, 3)
+            return x.reshape(C, h, R, K, N).transpose(1, 2).flatten(2, 3)
         nothing = C * h * total  # a row of zeros, for places that keep nothing
         starts = torch.arange(C * h, device=x.device).view(C, 1, h, 1) * total
         own = torch.arange(R * K, device=x.device).view(1, R, K) if self.places is None else self.places
@@ -128,14 +128,19 @@ def read(
     """
     C = len(entries.features)
     inputs = candidate_inputs.expand(C, *candidate_inputs.shape[-2:])
-    queries = linear(inputs, params[f"{name}.query.weight"]).unflatten(2, (heads, -1))  # [C, N, h, D / h]
-    keys = linear(entries.features, params[f"{name}.key.weight"]).unflatten(2, (heads, -1))
-    values = linear(entries.features, params[f"{name}.value.weight"]).unflatten(2, (heads, -1))
-    output = params[f"{name}.output.weight"].unflatten(2, (heads, -1))  # [C, D, h, D / h]
+    queries = _by_head(linear(inputs, params[f"{name}.query.weight"]), heads)  # [C, N, h, D / h]
+    keys = _by_head(linear(entries.features, params[f"{name}.key.weight"]), heads)
+    values = _by_head(linear(entries.features, params[f"{name}.value.weight"]), heads)
+    output = _by_head(params[f"{name}.output.weight"], heads)  # [C, D, h, D / h]
     logits = torch.matmul(keys.transpose(1, 2), queries.permute(0, 2, 3, 1) / math.sqrt(queries.shape[-1]))
     weights = _exponentials(logits, entries.readable(candidates).unsqueeze(1))
     basis = torch.matmul(values.transpose(1, 2), output.permute(0, 2, 3, 1))  # [C, h, E + P, D]
     return _normalised(params, name, entries, basis, weights)
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """[C, n, h, D / h] of x [C, n, D]."""
+    return x.reshape(*x.shape[:2], heads, -1)
 
 
 def _exponentials(logits: Tensor, readable: Tensor) -> Tensor:
@@ -155,7 +160,8 @@ def _normalised(
     inverse_total = (total + empty).reciprocal()
     repeated = inverse_total.transpose(1, 2).unsqueeze(3)  # [C, R, h, 1, N]
     heads = weights.shape[1]
-    attention = (entries.each(weights).unflatten(2, (heads, -1)) * repeated).flatten(2, 3)
+    attention = entries.each(weights)  # [C, R, S, N]
+    attention = (attention.view(*attention.shape[:2], heads, -1, attention.shape[3]) * repeated).flatten(2, 3)
     own = entries.each(values)
     gram = torch.matmul(own, own.mT)
     variance = cast(Tensor, _Quadratic.apply(gram, attention)).clamp(min=0.0) / basis.shape[-1]  # type: ignore[no-untyped-call]
