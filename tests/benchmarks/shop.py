@@ -9,8 +9,8 @@ both ways, there are many kinds in many dimensions, and what led on may lie some
 fixed turn of the space takes the last item, so that order tells much and items alike have companions alike. Users and
 items with fewer than five events are dropped until none has.
 
-The shares were set by yardsticks that do not train, so that by most of them Amazon Toys lies between the two (NDCG@10 on
-validation; "counts, added" is ``models.succession`` alone). No trained model was looked at.
+The shares were set by yardsticks that do not train, so that by most of them Amazon Toys lies between the two (NDCG@10
+on validation; "counts, added" is ``models.succession`` alone). No trained model was looked at.
 
 | | popularity | transition counts | EASE | item-kNN | counts, added |
 |---|---|---|---|---|---|
