@@ -61,7 +61,10 @@ def _own_parts_are_forgotten() -> Iterator[None]:
             own_parts(store).clear()
 
 
-@pytest.mark.parametrize("name", WITH_EXAMPLES)
+LONG = {"sweep"}  # whole studies: ``nox -s slow``
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in WITH_EXAMPLES])
 def test_the_example_runs(name: str) -> None:
     test = WITH_EXAMPLES[name]
     told: list[str] = []

@@ -255,6 +255,7 @@ def test_the_tutorials_run(name: str, tmp_path: Path) -> None:
     assert shell >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_reader")
 def test_the_notebook_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]

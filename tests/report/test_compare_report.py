@@ -52,7 +52,7 @@ def test_users_text_stays_text():
     assert text.count(NASTY) >= 5
 
 
-@pytest.mark.parametrize("num_groups", [1, 2, 3, 12, 30])
+@pytest.mark.parametrize("num_groups", [1, 3, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 30))])
 def test_any_number_of_groups_and_runs_without_rounds_or_baselines(num_groups: int):
     full = comparison_of([(f"g={n}", 0.12 - 0.001 * n, {"model.dropout": n / 100}) for n in range(num_groups)],
                          num_seeds=1, num_rounds=2, metrics=METRICS[:1])  # fmt: skip

@@ -77,7 +77,7 @@ FATES = (
 )
 
 
-LARGE = {"combined", "default"}
+LARGE = {"combined", "default", "pareto"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in STUDIES])

@@ -137,7 +137,13 @@ def test_the_result_is_written_last_and_nothing_is_left_over(
     assert load_checkpoint(folder)[1]["round"] == result["best_round"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no font"), DataError("no line"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no font"),
+        *(pytest.param(e, marks=pytest.mark.slow) for e in (DataError("no line"), MemoryError())),
+    ],
+)
 def test_a_curve_that_cannot_be_drawn_costs_a_warning(
     error: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
