@@ -283,10 +283,8 @@ def test_named_datasets(case: str, run, tmp_path: Path, monkeypatch: pytest.Monk
     assert held(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=pytest.mark.slow) for case in ("text as rating", "cohort larger than the population")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["text as rating", "cohort larger than the population"])
 def test_a_process_of_its_own_leaves_nothing(case: str, tmp_path: Path) -> None:
     """With tracking on, as users have it: neither a database nor a run folder comes of a run that cannot begin."""
     bad = FILES[case]
