@@ -56,7 +56,7 @@ def _resamples(num_users: int, num_samples: int, seed: int) -> Iterator[FloatArr
 
 @lru_cache(maxsize=1)
 def _kept(num_users: int, num_samples: int, seed: int) -> NDArray[np.unsignedinteger[Any]]:
-    """The resamples of before in as few bytes as they need: every row of a report asks for the same ones."""
+    """[n, U], all of them, in as few bytes as they need: every row of a report asks for the same resamples."""
     drawn = list(_drawn(num_users, num_samples, seed))
     kind = np.min_scalar_type(max((int(times.max()) for times in drawn), default=0))
     return np.concatenate([times.astype(kind) for times in drawn])
