@@ -67,15 +67,30 @@ class PrivateStart:
     @functools.cached_property
     def counts(self) -> NoisyCounts:
         """What everybody knows afterwards."""
-        holders = noised_holders(self.train, self.num_items, self.holders_deviation, self.seed, self.own_noise)
-        head = np.sort(np.argsort(-holders[1:], kind="stable")[: self.head_size] + 1)
-        pairs = sum_pairs(self.train, self.num_items, head, step_of(self.own_noise))
+        step = step_of(self.own_noise)
+        holders = self.noised_holders(sum_holders(self.train, self.num_items, step))
+        head = self.head(holders)
+        return self.noised_pairs(holders, head, sum_pairs(self.train, self.num_items, head, step))
+
+    def noised_holders(self, total: FloatArray) -> FloatArray:
+        """[V]: the clients' sum ``total`` with its noise."""
+        return with_noise(total, self.holders_deviation, self.seed, self.own_noise)
+
+    def head(self, holders: FloatArray) -> IntArray:
+        """[K]: the items whose pairs are counted, ascending, by the noisy sum of ``holders`` [V]."""
+        return np.sort(np.argsort(-holders[1:], kind="stable")[: self.head_size] + 1)
+
+    def noised_pairs(self, holders: FloatArray, head: IntArray, pairs: FloatArray) -> NoisyCounts:
+        """What everybody knows after the second sum, ``pairs`` [K, K] of the ``head``."""
         upper = np.triu_indices(len(head), 1)
         noisy = np.zeros_like(pairs)
         stream = numpy_stream(self.seed, "noise of pairs")
         drawn = start_noise(self.pairs_deviation, len(upper[0]), stream, self.own_noise)
         noisy[upper] = pairs[upper] + drawn
-        noisy = noisy + noisy.T
+        return self.told(holders, head, noisy + noisy.T)
+
+    def told(self, holders: FloatArray, head: IntArray, noisy: FloatArray) -> NoisyCounts:
+        """What is made of the two noisy sums: ``holders`` [V], and ``noisy`` [K, K] of the pairs of the ``head``."""
         factor = leading_factor(noisy, self.pairs_deviation, self.rank)
         told = noisy + self.loudness * (factor @ factor.T)
         softening = max((1 + self.loudness) * self.pairs_deviation, SOFTENING * float(np.abs(told).mean()))
@@ -160,8 +175,12 @@ def noised_holders(
     train: Ragged, num_items: int, deviation: float, seed: int, own: OwnNoise | None = None
 ) -> FloatArray:
     """[V]: the sum of what clients say of the items they hold, with noise of this deviation; padding has none."""
-    holders = sum_holders(train, num_items, step_of(own))
-    holders = holders + start_noise(deviation, len(holders), numpy_stream(seed, "noise of holders"), own)
+    return with_noise(sum_holders(train, num_items, step_of(own)), deviation, seed, own)
+
+
+def with_noise(total: FloatArray, deviation: float, seed: int, own: OwnNoise | None = None) -> FloatArray:
+    """[V]: a sum ``total`` of holders with noise of this deviation; padding has none."""
+    holders = total + start_noise(deviation, len(total), numpy_stream(seed, "noise of holders"), own)
     holders[0] = 0.0
     return holders
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,9 +85,26 @@ def chained_sum(
     bound less those beyond, as the chain lets them through; the sums of what travels beside the vector; and what each
     stage cost. A cohort without clients sums to nothing, and its noise."""
     stages = stages_of(turn.config.update_transforms, turn)
-    last = stages[-1][1].bound if stages else Bound(sum(turn.parts))
-    summed = torch.zeros(last.width, dtype=torch.int64 if last.integers else local.dtype, device=local.device)
     seconds = dict.fromkeys(turn.config.update_transforms, 0.0)
+    summed, beside = sent_sum(updates, layout, stages, local, seconds, timer)
+    deltas, facts, within = opened_sum(summed, layout, stages, local, seconds, timer)
+    costs = {name: StageCost(vector_bytes(stage.bound), seconds[name]) for name, stage in stages}
+    open_sums = sum_updates(beside, local.train, local.recommender.num_items) if beside and facts is None else None
+    return deltas, facts, within, open_sums, costs
+
+
+def sent_sum(
+    updates: Iterable[UpdateBlock],
+    layout: Layout,
+    stages: Sequence[tuple[str, Stage]],
+    local: LocalTraining,
+    seconds: dict[str, float],
+    timer: Timer = OFF,
+) -> tuple[Tensor, list[UpdateBlock]]:
+    """The sum [P] of what clients send of their ``updates``, and the updates without what is in it. ``seconds`` has the
+    time of each stage, and grows."""
+    last = stages[-1][1].bound if stages else Bound(sum(layout.parts))
+    summed = torch.zeros(last.width, dtype=torch.int64 if last.integers else local.dtype, device=local.device)
     beside: list[UpdateBlock] = []
     for block in updates:
         vectors = layout.pack(block, local.recommender.num_items)
@@ -97,6 +114,18 @@ def chained_sum(
                     vectors = stage.send(vectors, block.clients)
         summed = summed + vectors.sum(0)
         beside.append(replace(block, deltas={}, touched=None))
+    return summed, beside
+
+
+def opened_sum(
+    summed: Tensor,
+    layout: Layout,
+    stages: Sequence[tuple[str, Stage]],
+    local: LocalTraining,
+    seconds: dict[str, float],
+    timer: Timer = OFF,
+) -> tuple[Params, Tensor | None, Tensor | None]:
+    """The deltas, losses and norms within the bound less those beyond, of a sum [P] of what clients sent."""
     for name, stage in stages:
         if stage.on_sum is not None:
             with _timed(name, seconds, timer):
@@ -105,10 +134,7 @@ def chained_sum(
         if stage.receive is not None:
             with _timed(name, seconds, timer):
                 summed = stage.receive(summed)
-    deltas, facts, within = layout.unpack(summed.to(local.dtype))
-    costs = {name: StageCost(vector_bytes(stage.bound), seconds[name]) for name, stage in stages}
-    open_sums = sum_updates(beside, local.train, local.recommender.num_items) if beside and facts is None else None
-    return deltas, facts, within, open_sums, costs
+    return layout.unpack(summed.to(local.dtype))
 
 
 @contextlib.contextmanager

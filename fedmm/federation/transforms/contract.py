@@ -46,11 +46,17 @@ class TransformRound:
     contributions: int = 1  # how many vectors of one client neighbours differ by
     senders_share: float = 1.0  # of the cohort, whose shares of the noise are all that is accounted for
     present: IntArray | None = None  # those of ``clients`` whose vectors arrive; None: all
+    secret: int | None = None  # seed of the noise where others know ``seed``; None: the same
 
     @property
     def num_present(self) -> int:
         """How many vectors arrive."""
         return len(self.clients if self.present is None else self.present)
+
+    @property
+    def noise_seed(self) -> int:
+        """Of what nobody may draw again."""
+        return self.seed if self.secret is None else self.secret
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ def noise(turn: TransformRound, bound: Bound) -> Stage:
     deviation = turn.noise_multiplier * bound.norm * turn.contributions
 
     def on_sum(total: Tensor) -> Tensor:
-        stream = numpy_stream(turn.seed, "privacy noise", turn.number)
+        stream = numpy_stream(turn.noise_seed, "privacy noise", turn.number)
         draw = discrete_gaussian_noise if bound.integers else gaussian_noise
         return total + torch.from_numpy(draw(deviation, total.numel(), stream)).to(total).view(total.shape)
 
