@@ -272,7 +272,7 @@ class Experiment:
         """
         require_trainable(self.config, self.device)
         while state.server.round < self.last_round and not state.exhausted(self.config.evaluation.patience):
-            started = time.perf_counter()
+            own, started = self.federation, time.perf_counter()
             if self.centralized:
                 (server, statistics), clients = run_epoch(state.server, self.federation, timer), state.clients
             else:
@@ -286,7 +286,7 @@ class Experiment:
                 validation = self.validate(state.snapshot) if self._validates(server.round) else None
             if validation is not None:
                 state = self._keep_best(state, validation)
-            yield state, report_of(state, statistics, self.federation, validation, time.perf_counter() - started)
+            yield state, report_of(state, statistics, own.local, own.plan, validation, time.perf_counter() - started)
 
     def validate(self, snapshot: Snapshot) -> dict[str, float]:
         """Validation metrics, ``"full/ndcg_at_10" -> value``, without intervals.

@@ -33,6 +33,8 @@ def print_outcome(result: Mapping[str, Any]) -> None:
     up, down = (result[f"{way}_bytes"] / 1e6 for way in ("uplink", "downlink"))
     refused = counted(result["refused"], "message")
     console.print(f"{up:,.1f} MB came from silos, {down:,.1f} MB went to them; {refused} refused")
+    if result["privacy"] is not None:
+        console.print(f"epsilon {result['privacy']['epsilon']:.4g} at delta {result['privacy']['delta']:.1e}")
     console.print(f"kept in {result['output']}")
 
 

@@ -6,14 +6,18 @@ import torch
 from scipy.sparse import csr_matrix
 
 from fedmm.config import ExperimentConfig
-from fedmm.data.types import Ragged
+from fedmm.data.types import FloatArray, Ragged
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.engines import build
 from fedmm.engines.precision import require_trainable, rounding, with_precision
+from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.private_parts import private_federation, private_model
+from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.rounds import Engine
 from fedmm.models.alignment import check_alignment
 from fedmm.models.recommender import Recommender
+from fedmm.privacy.plan import PrivacyPlan
 from fedmm.utils.devices import choose_device
 
 
@@ -24,11 +28,13 @@ def build_local(
     model has an expert that reads them. Raises ConfigError where settings and features do not fit."""
     device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
     used = counts if config.model.transition else None
-    recommender = Recommender.build(config.model, catalogue.num_items, catalogue.features, dtype, device, used)
+    model = private_model(config)
+    recommender = Recommender.build(model, catalogue.num_items, catalogue.features, dtype, device, used)
     check_alignment(config.model, recommender.tables)
     own = config.federation
     if config.data.repeats == "keep":
         own = own.model_copy(update={"exclude_seen": False})
+    own = private_federation(own, config, experts=bool(recommender.experts))
     return LocalTraining.build(recommender, own, train, config.runtime.seed, dtype, device)
 
 
@@ -42,7 +48,19 @@ def engine_of(config: ExperimentConfig) -> Engine:
     return rounding(engine) if config.runtime.precision == "bfloat16" else engine
 
 
+def private_rounds(
+    config: ExperimentConfig, local: LocalTraining, num_clients: int, holders: FloatArray
+) -> PrivateRounds | None:
+    """What private rounds of ``num_clients`` clients need; None where they are not private. ``holders`` [V] are noisy;
+    the server alone reads them."""
+    own = local.config
+    everyone = config.privacy.cohorts == "all"
+    size = num_clients if everyone else cohort_size(own, num_clients)
+    plan = PrivacyPlan.of(config.model_copy(update={"federation": own}), num_clients, size)
+    return None if plan is None else PrivateRounds(plan, size, holders)
+
+
 def counts_wanted(config: ExperimentConfig) -> bool:
     """Whether silos need all clients' transition counts: an expert reads them, or they are added to the scores."""
-    fused = config.model.fusion != "backbone"
+    fused = config.model.fusion != "backbone" and not config.privacy.on
     return fused and (config.model.transition or bool(config.model.succession))

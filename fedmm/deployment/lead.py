@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ExperimentConfig
-from fedmm.data.types import Ragged
-from fedmm.deployment import start, sums
-from fedmm.deployment.building import build_local, counts_wanted
+from fedmm.data.types import IntArray, Ragged
+from fedmm.deployment import noisy_start, start, sums
+from fedmm.deployment.building import build_local, counts_wanted, private_rounds
 from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.chained import Chain
 from fedmm.deployment.conversation import Conversation
+from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
-from fedmm.deployment.members import LeadOptions, Members, accept_ready
+from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
-from fedmm.deployment.server_step import SiloSums, StepStatistics, require_plausible, step
+from fedmm.deployment.server_step import SiloSums, require_plausible, step
 from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
 from fedmm.errors import CheckpointError, DataError
@@ -33,8 +35,11 @@ from fedmm.federation import scaffold
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
 from fedmm.federation.compression import downloaded
 from fedmm.federation.local_training import LocalTraining
-from fedmm.federation.reports import RoundReport
+from fedmm.federation.private_rounds import PrivateRounds, draw_poisson
+from fedmm.federation.reports import RoundReport, report_of
+from fedmm.federation.rounds import RoundStatistics
 from fedmm.federation.snapshot import Best, Snapshot
+from fedmm.privacy.plan import PrivacyPlan
 from fedmm.runs.led import NAME, save_catalogue
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import torch_stream
@@ -53,6 +58,7 @@ class Lead:
     folder: Path | None = None
     tell: Tell = lambda _: None
     on_save: Callable[[LeadState], LeadState] = lambda state: state
+    secret: int | None = None  # seed of the noise and of private cohorts; None: drawn, and kept in the folder
     _state: LeadState | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +94,26 @@ class Lead:
             counts = sums.counts_from_tensors(start.counts_part(self.state.begin), self.catalogue.num_items)
         return build_local(self.config, self.catalogue, nobody, counts)
 
+    @cached_property
+    def private(self) -> PrivateRounds | None:
+        """What private rounds need; None where they are not private."""
+        if not self.config.privacy.on:
+            return None
+        counts = noisy_start.told_counts(self.state.begin)
+        holders = np.zeros(self.catalogue.num_items + 1) if counts is None else counts.holders
+        return private_rounds(self.config, self.local, self.state.num_trainable, holders)
+
+    @property
+    def plan(self) -> PrivacyPlan | None:
+        """What is released, and with how much noise; None where rounds are not private."""
+        return None if self.private is None else self.private.plan
+
+    @property
+    def last_round(self) -> int:
+        """The last round that was asked for, and that the privacy budget pays."""
+        rounds = self.config.federation.rounds
+        return rounds if self.plan is None else min(rounds, self.plan.rounds)
+
     # Beginning ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> LeadState:
@@ -101,7 +127,10 @@ class Lead:
         facts = self.members.first()
         users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
         self.members.config = settled_terms(self.given, self.catalogue.num_items, users, events)
-        state = start.first_state(self.config, self.catalogue, self._sums, sorted(facts))
+        if self.config.privacy.on:
+            state = self._private_state(facts, users)
+        else:
+            state = start.first_state(self.config, self.catalogue, self._sums, sorted(facts))
         for name, own in sorted(facts.items()):
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state
@@ -110,6 +139,19 @@ class Lead:
         self.members.begin([silo.name for silo in state.silos], self.state)
         self._save()
         return self.state
+
+    def _private_state(self, facts: Facts, users: int) -> LeadState:
+        self._draw_secret(new=True)
+        nobody = np.zeros(self.catalogue.num_items + 1)
+        trainable = sum(own["trainable"] for own in facts.values())
+        private = private_rounds(self.config, self.local, trainable, nobody)
+        assert private is not None, "privacy is on"
+        assert self.secret is not None, "it was drawn"
+        return start.private_state(self.config, self.local, private, users, self.secret, self._sums, sorted(facts))
+
+    def _draw_secret(self, *, new: bool) -> None:
+        if self.config.privacy.on and self.secret is None:
+            self.secret = hidden_seed(self.folder, new=new)
 
     def _keep_catalogue(self) -> None:
         """Writes what the model needs to be opened later, where it is not there yet."""
@@ -130,8 +172,15 @@ class Lead:
                 f"{self.folder} holds a federation of other settings or another catalogue.",
                 "Give those it began with, or another --folder.",
             )
+        before, after = meta["terms"]["federation"]["rounds"], self.given.federation.rounds
+        if self.given.privacy.on and self.given.privacy.rounds is None and before != after:
+            raise CheckpointError(
+                f"{self.folder} cannot go on to {after} rounds: its noise was set for {before}.",
+                f"Give --rounds {before}, or begin anew in another folder.",
+            )
         self.members.config = joined_settings(terms, self.given)
         self._state = state
+        self._draw_secret(new=False)
         self.tell(f"going on after round {state.server.round}")
 
     def _sums(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
@@ -152,8 +201,7 @@ class Lead:
 
     def rounds(self) -> Iterator[RoundReport]:
         """Leads rounds until the last one, or until patience runs out."""
-        own = self.config
-        while self.state.server.round < own.federation.rounds and not self._exhausted:
+        while self.state.server.round < self.last_round and not self._exhausted:
             yield self.one_round()
 
     @property
@@ -172,7 +220,7 @@ class Lead:
         ledger = self.state.ledger.add(conversation.received_bytes - received, conversation.sent_bytes - sent)
         seconds = time.perf_counter() - began
         self._state = replace(self.state, ledger=ledger, seconds=self.state.seconds + seconds)
-        report = self._report(statistics, validation, seconds)
+        report = report_of(self.state, statistics, self.local, self.plan, validation, seconds)
         self._save()
         self.conversation.events.add(
             "round", round=report.round, clients=report.num_clients, loss=report.loss, seconds=round(seconds, 3),
@@ -180,11 +228,14 @@ class Lead:
         )  # fmt: skip
         return report
 
-    def _train(self) -> StepStatistics:
+    def _train(self) -> RoundStatistics:
         """The round's training, until enough of its clients counted."""
         state, local = self.state, self.local
         number = state.server.round + 1
         chosen = self._chosen(number)
+        cohort = sum(map(len, chosen.values()))
+        chain = self._chain(number, cohort)
+        about = {} if chain is None else {"cohort": cohort, "clip": state.server.clip}
         received = downloaded(
             state.server.params, local.trainable(state.server.params, number), local.config.download_bits
         )
@@ -195,47 +246,61 @@ class Lead:
         silos = {silo.name: silo for silo in state.silos}
         requests = {
             name: Message(
-                "train", {"counted": silos[name].counted}, {**sent, "clients": torch.from_numpy(places)},
+                "train", {"counted": silos[name].counted, **about}, {**sent, "clients": torch.from_numpy(places)},
                 round=number, settings=self.members.digest,
             )
             for name, places in chosen.items()
         }  # fmt: skip
-        expected = sums.expected_sums(local, state.server.params, number)
+        expected = sums.expected_sums(local, state.server.params, number, chain)
 
         def accept(node: str, header: Header) -> Message:
             require(header, "sums", self.members.digest)
             found = header.with_tensors(expected)
             if header.message.round != number or found.body.get("clients") != len(chosen[node]):
                 raise RefusedError(f"sums of round {header.message.round} over {found.body.get('clients')} clients.")
-            require_plausible(found.tensors, len(chosen[node]), local, number)
+            require_plausible(found.tensors, len(chosen[node]), local, number, chain)
             return found
-
-        cohort = sum(map(len, chosen.values()))
 
         def enough(answered: set[str]) -> bool:
             return bool(answered) and sum(len(chosen[node]) for node in answered) >= self.options.quorum * cohort
 
-        answers = self.members.gather(requests, accept, enough, self._welcome)
+        answers = self.members.gather(requests, accept, enough, self._welcome) if requests else {}
         counted = [
             SiloSums(answers[silo.name].tensors, len(chosen[silo.name])) for silo in state.silos if silo.name in answers
         ]
-        server, statistics = step(state.server, counted, local, state.num_trainable)
+        server, statistics = step(state.server, counted, local, state.num_trainable, chain)
         facts = tuple(replace(silo, counted=number) if silo.name in answers else silo for silo in self.state.silos)
         self._state = replace(self.state, server=server, silos=facts)
         return statistics
 
-    def _chosen(self, number: int) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    def _chosen(self, number: int) -> dict[str, IntArray]:
         """The round's clients by silo, as places among its trainable users, ascending; silos without any are left
         out."""
-        config, total = self.local.config, self.state.num_trainable
-        sample = COHORT_SAMPLERS[config.cohort_sampler]
-        everyone = np.arange(total, dtype=np.int64)
-        cohort = sample(everyone, cohort_size(config, total), self.config.runtime.seed, number)
+        everyone = np.arange(self.state.num_trainable, dtype=np.int64)
+        cohort = self._cohort(everyone, number)
         own = {
             silo.name: cohort[(cohort >= silo.first) & (cohort < silo.first + silo.trainable)] - silo.first
             for silo in self.state.silos
         }
         return {name: places for name, places in own.items() if len(places)}
+
+    def _cohort(self, everyone: IntArray, number: int) -> IntArray:
+        """The round's clients. Of a private one nobody else may draw them again, since it hides who was there."""
+        config, private = self.local.config, self.private
+        sample = COHORT_SAMPLERS[config.cohort_sampler]
+        if private is None:
+            return sample(everyone, cohort_size(config, len(everyone)), self.config.runtime.seed, number)
+        assert self.secret is not None, "it was drawn as the federation began"
+        if private.plan.sampling == "poisson":
+            return draw_poisson(everyone, private.plan.rate, self.secret, number)
+        return sample(everyone, private.num_clients, self.secret, number)
+
+    def _chain(self, number: int, cohort: int) -> Chain | None:
+        """What the round's updates go through; None where they are sent as they are."""
+        if not self.local.config.update_transforms:
+            return None
+        server = self.state.server
+        return Chain.of(self.local, server.params, number, cohort, server.clip, self.private, self.secret)
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
@@ -271,7 +336,7 @@ class Lead:
         """The validation of this round where it is due; the best round is kept."""
         state, own = self.state, self.config.evaluation
         number = state.server.round
-        if number % own.interval and number != self.config.federation.rounds:
+        if number % own.interval and number != self.last_round:
             return None
         snapshot = Snapshot(state.server.evaluated, number)
         found = self.evaluate(snapshot, "validation")
@@ -281,7 +346,7 @@ class Lead:
                 f"No user of any silo could be asked for {own.selection_metric}.",
                 "Silos need users who leave 100 items they have not met, or --eval full.",
             )
-        if state.best is not None and value <= state.best.value:
+        if state.best is not None and value <= state.best.value and not self.config.privacy.on:  # else: the last
             self._state = replace(state, stale=state.stale + 1)
         else:
             self._state = replace(state, best=Best(snapshot, value), stale=0)
@@ -309,26 +374,6 @@ class Lead:
                 "catalogue": self.catalogue.digest,
             }
             save_lead(self.folder, self.state, about)
-
-    def _report(self, statistics: StepStatistics, validation: dict[str, float] | None, seconds: float) -> RoundReport:
-        state, model = self.state, self.local.recommender
-        params, number = state.server.evaluated, state.server.round
-        return RoundReport(
-            round=number,
-            rounds=self.config.federation.rounds,
-            loss=statistics.loss,
-            validation=validation,
-            gating_weight=model.gating_weight(params),
-            expert_weights=model.expert_weights(params),
-            load_balance_loss=statistics.load_balance_loss,
-            update_norm=statistics.update_norm,
-            uplink_bytes=state.ledger.uplink_bytes,
-            downlink_bytes=state.ledger.downlink_bytes,
-            num_clients=statistics.num_clients,
-            seconds=seconds,
-            is_best=state.best is not None and state.best.snapshot.round == number,
-            warmup=number <= self.config.federation.warmup_rounds,
-        )
 
 
 def _without_rounds(terms: Mapping[str, Any]) -> dict[str, Any]:

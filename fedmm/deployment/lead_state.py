@@ -87,6 +87,7 @@ def save_lead(folder: Path, state: LeadState, about: Mapping[str, Any]) -> None:
         "best_round": 0 if best is None else best.snapshot.round,
         "best_value": 0.0 if best is None else best.value,
         "stale": state.stale,
+        "clip": server.clip,
         "ledger": vars(state.ledger),
         "seconds": state.seconds,
         "run_id": state.run_id,
@@ -117,6 +118,7 @@ def load_lead(folder: Path, device: torch.device) -> tuple[LeadState, Mapping[st
         int(meta["round"]),
         scaffold.unnamed(placed),
         _part(placed, "average"),
+        clip=meta.get("clip"),
     )
     best = None
     if meta["best_round"]:

@@ -23,6 +23,8 @@ from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sockets import LOOPBACK, SocketTransport
 from fedmm.deployment.transport import Transport
 from fedmm.errors import CheckpointError, ConfigError
+from fedmm.federation.private_parts import promises, spend
+from fedmm.runs.facts import privacy_of
 from fedmm.runs.observer import Observer
 from fedmm.runs.running import set_threads
 from fedmm.runs.state import LOCK_FILE
@@ -148,6 +150,8 @@ def _lead(lead: Lead, folder: Path, observer: Observer) -> dict[str, Any]:
         tracker.log_params(config.flat())
         users = sum(silo.users for silo in state.silos)
         observer.note(f"{len(state.silos)} silos with {users:,} users")
+        for promise in promises(lead.plan, seed_is_known=False):
+            observer.note(promise)
         _write_status(lead, folder, "running")
         for report in lead.rounds():
             tracker.log_round(round_metrics(report), report.round)
@@ -155,6 +159,8 @@ def _lead(lead: Lead, folder: Path, observer: Observer) -> dict[str, Any]:
             spent = (time.perf_counter() - began) / max(report.round - state.server.round, 1)
             observer.round_done(report, spent * (report.rounds - report.round))
         metrics = lead.finish()
+        if lead.plan is not None:
+            observer.note(spend(lead.plan, lead.state.server.round))
         result = result_of(lead, metrics, folder)
         flat = {f"{split}/{name}": value for split, own in metrics.items() for name, value in own.items()}
         tracker.log_summary({f"final/{name}": value for name, value in flat.items()})
@@ -169,7 +175,7 @@ def result_of(lead: Lead, metrics: Mapping[str, Mapping[str, float]], folder: Pa
     """What a federation came to, as JSON has it."""
     from fedmm import __version__
 
-    best = lead.state.best
+    best, plan = lead.state.best, lead.plan
     return {
         "version": __version__,
         "status": "finished",
@@ -183,6 +189,7 @@ def result_of(lead: Lead, metrics: Mapping[str, Mapping[str, float]], folder: Pa
         "downlink_bytes": lead.state.ledger.downlink_bytes,
         "train_seconds": round(lead.state.seconds, 3),
         "refused": lead.conversation.events.number["refused"],
+        "privacy": None if plan is None else privacy_of(plan, lead.state.server.round),
     }
 
 
@@ -202,7 +209,7 @@ def status_of(lead: Lead) -> dict[str, Any]:
     best = None if state is None else state.best
     return {
         "round": 0 if state is None else state.server.round,
-        "rounds": lead.config.federation.rounds,
+        "rounds": lead.config.federation.rounds if state is None else lead.last_round,
         "best_round": None if best is None else best.snapshot.round,
         "best_value": None if best is None else best.value,
         "selection_metric": lead.config.evaluation.selection_metric,

@@ -42,7 +42,7 @@ class Members:
     tell: Callable[[str], None]
     config: ExperimentConfig  # as the data settled it
     _ready: dict[str, bool] = field(default_factory=dict)
-    _small: set[str] = field(default_factory=set)  # silos that are left out for having too few users
+    _small: set[str] = field(default_factory=set)  # silos that are left out, until they come again
 
     @cached_property
     def offer_terms(self) -> Terms:
@@ -99,23 +99,25 @@ class Members:
         return facts
 
     def _large(self, there: Sequence[str]) -> list[str]:
-        """Those of ``there`` that are not left out for their size. Who leaves and comes back is asked again."""
+        """Those of ``there`` that are not left out. Who leaves and comes back is asked again."""
         self._small &= set(there)
         return [node for node in there if node not in self._small]
 
     def _too_small(self, node: str, users: int, *, known: bool) -> bool:
         """Whether a silo is left out for its size; one of few users that is not is told of when it is new."""
         if users < self.options.min_users:
-            why = f"{users} of the {self.options.min_users} users that a silo has to have"
-            self.conversation.events.add("refused", node=node, why=why)
-            self.tell(f"{node} is left out: {why}")
-            self._small.add(node)
+            self._leave_out(node, f"{users} of the {self.options.min_users} users that a silo has to have")
             return True
         if users < FEW_USERS and not known:
             self.tell(
                 f"{node} has {counted(users, 'user')}: sums over so few say much of each (--min-users leaves it out)"
             )
         return False
+
+    def _leave_out(self, node: str, why: str) -> None:
+        self.conversation.events.add("refused", node=node, why=why)
+        self.tell(f"{node} is left out: {why}")
+        self._small.add(node)
 
     def welcome(self, state: LeadState) -> LeadState:
         """Tells silos that came, or came back, what was agreed, and takes new ones in."""
@@ -130,6 +132,10 @@ class Members:
             return state
         for node, own in sorted(self.introductions(strangers, state).items()):
             silo = next((known for known in state.silos if known.name == node), None)
+            if silo is None and self.config.privacy.on:
+                self._leave_out(node, "the account is that of the users who were there as it began")
+                self._ready[node] = False
+                continue
             if silo is None:
                 state = state.joined(node, own["users"], own["trainable"], own["events"])
                 self.conversation.events.add("joined", node=node, users=own["users"])
@@ -151,7 +157,7 @@ class Members:
         asked = {
             node: Message(
                 "begin",
-                {"terms": terms, "base": bases[node], "federation": state.name},
+                {"terms": terms, "base": bases[node], "federation": state.name, "trainable": state.num_trainable},
                 state.begin,
                 settings=self.digest,
             )

@@ -9,30 +9,20 @@ import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
+from fedmm.deployment.chained import HOLDERS, SCALARS, SLACK, Chain
 from fedmm.deployment.messages import RefusedError
-from fedmm.deployment.sums import DELTA, MEMORY, SCALARS
+from fedmm.deployment.sums import DELTA, MEMORY
 from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, require_aggregate
 from fedmm.federation.averaging import averaged
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.prototypes import move_prototypes
-from fedmm.federation.rounds import ServerState, smaller_clip
+from fedmm.federation.rounds import RoundStatistics, ServerState, smaller_clip
 from fedmm.federation.schedules import scheduled
 from fedmm.federation.server_optimizers import apply_pseudo_gradient
+from fedmm.federation.transforms.clipping import next_bound
 from fedmm.utils.params import Params, negate, norm
-
-SLACK = 1e-3  # of a bound: sums are rounded
-
-
-@dataclass(frozen=True)
-class StepStatistics:
-    """What a round tells."""
-
-    num_clients: int
-    loss: float
-    load_balance_loss: float
-    update_norm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +33,18 @@ class SiloSums:
     num_clients: int
 
 
-def require_plausible(tensors: Mapping[str, Tensor], num_clients: int, local: LocalTraining, number: int) -> None:
+def require_plausible(
+    tensors: Mapping[str, Tensor], num_clients: int, local: LocalTraining, number: int, chain: Chain | None = None
+) -> None:
     """Raises RefusedError where sums over ``num_clients`` cannot be what such clients add up to."""
+    if chain is not None:
+        chain.require_plausible(tensors, num_clients)
+        if chain.private is not None:
+            return
     weight = float(tensors["weight"])
     if not weight > 0 or (local.config.client_weighting == "uniform" and weight != num_clients):
         raise RefusedError(f"a weight of {weight:g} for {num_clients} clients.")
-    holders = tensors.get("holders")
+    holders = tensors.get(HOLDERS)
     if holders is not None and (float(holders.min()) < 0 or float(holders.max()) > weight * (1 + SLACK)):
         raise RefusedError(f"items held by up to {float(holders.max()):g} of a weight of {weight:g}.")
     most = most_moved(local.config, number)
@@ -70,27 +66,29 @@ def most_moved(config: FederationConfig, number: int) -> float | None:
     return own.learning_rate * own.steps_per_round * own.clip_norm
 
 
-def joined(found: Sequence[SiloSums], num_items: int) -> tuple[UpdateSum, Params, Params]:
+def joined(found: Sequence[SiloSums], num_items: int, chain: Chain | None = None) -> tuple[UpdateSum, Params, Params]:
     """The sums of all silos, added in the order given: updates, changes of control variates, memories."""
-    total: dict[str, Tensor] = {}
+    total: dict[str, Tensor] = {} if chain is None or found else chain.nothing()
     for own in found:
         for name, value in own.tensors.items():
             total[name] = total[name] + value if name in total else value
     deltas = {name.removeprefix(DELTA): value for name, value in total.items() if name.startswith(DELTA)}
     memories = {name.removeprefix(MEMORY): value for name, value in total.items() if name.startswith(MEMORY)}
-    holders = total.get("holders", torch.zeros(num_items + 1).to(total["weight"]))
+    if chain is not None:
+        return chain.opened(total, sum(own.num_clients for own in found)), scaffold.unnamed(total), memories
+    holders = total.get(HOLDERS, torch.zeros(num_items + 1).to(total["weight"]))
     weight, loss, balance = (total[name] for name in SCALARS)
     update = UpdateSum(deltas, weight, holders, loss, balance, sum(own.num_clients for own in found))
     return update, scaffold.unnamed(total), memories
 
 
 def step(
-    state: ServerState, found: Sequence[SiloSums], local: LocalTraining, num_clients: int
-) -> tuple[ServerState, StepStatistics]:
-    """The server's state after a round of these sums; ``num_clients`` are all that could have been drawn. Raises
-    DivergenceError where the update is not finite."""
+    state: ServerState, found: Sequence[SiloSums], local: LocalTraining, num_clients: int, chain: Chain | None = None
+) -> tuple[ServerState, RoundStatistics]:
+    """The server's state after a round of these sums; ``num_clients`` are all that could have been drawn, ``chain``
+    what the updates went through. Raises DivergenceError where the update is not finite."""
     config, number = local.config, state.round + 1
-    total, changes, memories = joined(found, local.recommender.num_items)
+    total, changes, memories = joined(found, local.recommender.num_items, chain)
     aggregate = AGGREGATIONS[config.aggregation](total, config)
     require_aggregate(aggregate, total, config.aggregation)
     update_norm = float(norm(aggregate))
@@ -102,13 +100,16 @@ def step(
         )
     params, optimizer = apply_pseudo_gradient(state.params, negate(aggregate), state.optimizer, config)
     control = scaffold.moved(state.control, changes, num_clients)
-    after = ServerState(move_prototypes(params, memories), optimizer, number, control)
+    clip = next_bound(state.clip, total.within, config)
+    after = ServerState(move_prototypes(params, memories), optimizer, number, control, clip=clip)
     if config.ema_decay:
         after = averaged(after, state, config)
-    statistics = StepStatistics(
+    statistics = RoundStatistics(
         total.num_clients,
         float(total.loss / total.weight),
         float(total.load_balance_loss / total.weight),
         update_norm,
+        uplink_bytes=0,  # what was sent is counted where it is sent
+        downlink_bytes=0,
     )
     return after, statistics

@@ -7,6 +7,7 @@ answered in the same way, so that what was lost on the way can be asked for agai
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
-from fedmm.deployment import sums
-from fedmm.deployment.building import build_local, counts_wanted, engine_of
+from fedmm.deployment import noisy_start, sums
+from fedmm.deployment.building import build_local, counts_wanted, engine_of, private_rounds
 from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.chained import Chain, is_masked
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
 from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sequences import Sequences
@@ -34,6 +36,7 @@ from fedmm.evaluation.ranking import Scorer
 from fedmm.federation import scaffold
 from fedmm.federation.count_uses import regression_of, succession_of
 from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.rounds import Engine
 from fedmm.models.recommender import Recommender
 from fedmm.utils.files import write_atomically
@@ -51,6 +54,7 @@ class Offered:
     """What a silo knows once it was told terms and catalogue."""
 
     digest: str
+    config: ExperimentConfig
     catalogue: Catalogue
     data: SiloData
 
@@ -69,6 +73,7 @@ class Begun:
     store: StateStore
     federation: str  # its name
     engine: Engine
+    private: PrivateRounds | None  # None: rounds are not private
 
 
 @dataclass(eq=False)
@@ -169,7 +174,7 @@ class Silo:
         if self._offered is None or self._offered.digest != digest:
             config = joined_settings(body.get("terms", {}), self.config)
             require_supported(config)
-            self._offered = Offered(digest, catalogue, read_silo(config, catalogue, self.folder))
+            self._offered = Offered(digest, config, catalogue, read_silo(config, catalogue, self.folder))
             self._begun = None
             if keep:
                 for note in (f"read {config.data.path}", *self._offered.data.notes):
@@ -181,6 +186,8 @@ class Silo:
         """The sums of the rounds before the first."""
         offered = self._require_offer()
         split, what = offered.data.split, text(header.message.body, "what")
+        if offered.config.privacy.on:
+            return self._count_noisily(header, offered, what)
         if what == "counts":
             return Message("sums", tensors=sums.counted(split))
         if what == "popularity":
@@ -194,6 +201,21 @@ class Silo:
             return Message("sums", tensors={"sketch": torch.from_numpy(sums.sketched(split, degrees, size, seed))})
         raise RefusedError(f"a request for {what[:40]!r}, which this silo does not count.")
 
+    def _count_noisily(self, header: Header, offered: Offered, what: str) -> Message:
+        """The two sums of a private start: bounded, and with the noise of the silo's users where users add it."""
+        split, config = offered.data.split, offered.config
+        if what not in ("holders", "pairs") or not config.federation.spectral_start:
+            raise RefusedError(f"a request for {what[:40]!r}, which no noise covers.", "Ask whoever leads it.")
+        whole_numbers = is_masked(config.federation)
+        if what == "holders":
+            found = noisy_start.silo_holders(split.train, split.num_items, whole=whole_numbers)
+        else:
+            head = header.with_tensors({"head": (torch.int64, (None,))}).tensors["head"].numpy()
+            if not len(head) or head[0] < 1 or head[-1] > split.num_items or (np.diff(head) <= 0).any():
+                raise RefusedError(f"{len(head)} items that are not among the {split.num_items} of the catalogue.")
+            found = noisy_start.silo_pairs(split.train, split.num_items, head, whole=whole_numbers)
+        return Message("sums", tensors={"sum": found})
+
     def _begin(self, header: Header, *, keep: bool = True) -> Message:
         offered = self._require_offer()
         body = header.message.body
@@ -205,6 +227,8 @@ class Silo:
         expected: dict[str, Any] = {"popularity": (torch.int64, (offered.catalogue.num_items + 1,))}
         if counts_wanted(config):
             expected |= sums.COUNTED
+        if config.privacy.on and config.federation.spectral_start:
+            expected |= noisy_start.expected_counts(offered.catalogue.num_items)
         tensors = header.with_tensors(expected).tensors
         base = whole(body, "base", 2**40)
         counts = None
@@ -214,10 +238,14 @@ class Silo:
         federation = text(body, "federation")
         store = StateStore(self.folder, offered.data.user_ids, base, federation)
         self._states = store.load()
-        added = tuple(one for one in (succession_of(config, counts), regression_of(config, counts)) if one)
+        noisy = noisy_start.noisy_addition(config, noisy_start.told_counts(tensors))
+        of_counts = (succession_of(config, counts), regression_of(config, counts)) if not config.privacy.on else ()
+        added = tuple(one for one in (*of_counts, noisy) if one)
+        nobody = np.zeros(offered.catalogue.num_items + 1)
+        private = private_rounds(config, local, whole(body, "trainable", 2**40), nobody) if config.privacy.on else None
         self._begun = Begun(
             digest, config, base, local, tensors["popularity"].numpy(), added,
-            parameter_shapes(local.recommender, local.dtype), store, federation, engine_of(config),
+            parameter_shapes(local.recommender, local.dtype), store, federation, engine_of(config), private,
         )  # fmt: skip
         if keep:
             self._keep(BEGIN_FILE, header, tensors)
@@ -237,13 +265,24 @@ class Silo:
         states = self._states.before(request.round, whole(request.body, "counted"))
         params = _on_device(_part(tensors, PARAMS), local)
         control = _on_device(scaffold.unnamed(tensors), local)
-        found = sums.trained_sums(local, begun.engine, params, clients, request.round, states.settled, control)
+        chain = self._chain(request, params, begun)
+        found = sums.trained_sums(local, begun.engine, params, clients, request.round, states.settled, control, chain)
         self._states = states.after(request.round, found.kept)
         begun.store.save(self._states)  # before anyone hears of it
         self.tell(f"round {request.round}: trained {len(clients)} of {len(self._offered.data.user_ids)} users")
         answer = Message("sums", {"clients": len(clients)}, found.tensors)
         self._last = key, answer
         return answer
+
+    def _chain(self, request: Message, params: Params, begun: Begun) -> Chain | None:
+        """What the round's updates go through; None where they are sent as they are."""
+        if not begun.local.config.update_transforms:
+            return None
+        clip = request.body.get("clip")
+        if clip is not None and not (isinstance(clip, float) and 0 < clip < math.inf):
+            raise RefusedError(f"a bound on updates of {str(clip)[:40]!r}.")
+        cohort = whole(request.body, "cohort", 2**40)
+        return Chain.of(begun.local, params, request.round, cohort, clip, begun.private)
 
     def _evaluate(self, header: Header, begun: Begun) -> Message:
         request, local = header.message, begun.local
@@ -308,5 +347,6 @@ def _on_device(params: Params, local: LocalTraining) -> Params:
 def _key(header: Header) -> str:
     """What makes two requests for a round's training the same."""
     found = hashlib.blake2b(header.content, digest_size=16)
-    found.update(f"{header.message.round} {header.message.body.get('counted')}".encode())
+    body = header.message.body
+    found.update(f"{header.message.round} {[body.get(name) for name in ('counted', 'cohort', 'clip')]}".encode())
     return found.hexdigest()

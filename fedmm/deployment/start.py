@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +12,20 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fedmm.config import ExperimentConfig
-from fedmm.deployment import sums
+from fedmm.data.types import FloatArray
+from fedmm.deployment import noisy_start, sums
 from fedmm.deployment.building import counts_wanted
 from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.chained import is_masked
 from fedmm.deployment.lead_state import POPULARITY, LeadState
 from fedmm.deployment.messages import Expected, Message, RefusedError
 from fedmm.federation.count_uses import received_counts
+from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.rounds import ServerState
 from fedmm.federation.spectral_sketch import sketched_item_table
 from fedmm.federation.spectral_start import spectral_item_table
+from fedmm.models.noisy_counts import PREFIX
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
 
@@ -53,9 +59,47 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
     return LeadState(ServerState(params, {}, 0), (), begin, name=secrets.token_hex(8))
 
 
+def private_state(
+    config: ExperimentConfig, local: LocalTraining, private: PrivateRounds, num_users: int, seed: int, ask: Ask,
+    nodes: list[str],
+) -> LeadState:  # fmt: skip
+    """As ``first_state`` for a private federation of ``num_users`` users: two noisy sums, where there is a start.
+    ``seed`` is that of their noise."""
+    num_items = local.recommender.num_items
+    begin: Params = {POPULARITY: torch.zeros(num_items + 1, dtype=torch.int64)}
+    start = noisy_start.start_of(config, local, private, num_users, seed)
+    params: Params = {}
+    if start is not None:
+        whole = is_masked(local.config)
+        kind, step = (torch.int64, noisy_start.STEP) if whole else (torch.float64, 1.0)
+
+        def total(body: dict[str, Any], tensors: Params, width: int) -> FloatArray:
+            found = ask(nodes, Message("count", body, tensors), {"sum": (kind, (width,))})
+            return np.asarray(torch.stack([own["sum"] for own in found]).sum(0).numpy() * step, dtype=np.float64)
+
+        own_noise = start.own_noise
+        told = {} if own_noise is None else {"number": own_noise.number, "least": own_noise.least}
+        holders = total({"what": "holders", "deviation": start.holders_deviation, **told}, {}, num_items + 1)
+        holders = start.noised_holders(holders) if own_noise is None else np.append(0.0, holders[1:])
+        head = start.head(holders)
+        number = len(head)
+        body = {"what": "pairs", "deviation": start.pairs_deviation, **told}
+        pairs = noisy_start.square(total(body, {"head": torch.from_numpy(head)}, number * (number - 1) // 2), number)
+        counts = (
+            start.noised_pairs(holders, head, pairs)
+            if own_noise is None
+            else start.told(holders, head, pairs + pairs.T)
+        )
+        vars(start)["counts"] = counts
+        begin |= counts.to_tensors()
+        begin[POPULARITY][1:] = torch.from_numpy(np.rint(counts.holders[1:]).astype(np.int64))
+        params[ITEM_TABLE] = start.item_table(config.model.hidden_dim)
+    return LeadState(ServerState(params, {}, 0), (), begin, name=secrets.token_hex(8))
+
+
 def counts_part(begin: Params) -> Params:
     """The counts among what silos are told as they begin."""
-    return {name: value for name, value in begin.items() if name != POPULARITY}
+    return {name: value for name, value in begin.items() if name != POPULARITY and not name.startswith(PREFIX)}
 
 
 def _sketched(config: ExperimentConfig, size: int, ask: Ask, nodes: list[str], columns: int) -> Tensor | None:

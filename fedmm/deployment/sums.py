@@ -17,6 +17,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.splits import training_popularity
 from fedmm.data.transitions import sum_transition_counts, symmetrise
 from fedmm.data.types import FloatArray, IntArray, Queries, Split
+from fedmm.deployment.chained import HOLDERS, SCALARS, Chain
 from fedmm.deployment.messages import Expected, RefusedError
 from fedmm.evaluation.metrics import METRICS, per_query
 from fedmm.evaluation.ranking import Scorer, rank_queries
@@ -32,7 +33,6 @@ from fedmm.models.prototypes import CENTRES, COUNTS
 from fedmm.utils.params import Params
 
 DELTA, MEMORY = "delta/", "prototypes/"
-SCALARS = ("weight", "loss", "load_balance_loss")
 COUNTED: Expected = {
     "rows": (torch.int32, (None,)),
     "columns": (torch.int32, (None,)),
@@ -56,8 +56,10 @@ def trained_sums(
     number: int,
     states: ClientStates,
     control: Params,
+    chain: Chain | None = None,
 ) -> Trained:
-    """Trains ``clients`` in round ``number`` from what was ``received``, and adds their updates up."""
+    """Trains ``clients`` in round ``number`` from what was ``received``, and adds their updates up; through a
+    ``chain`` where there is one."""
     local = replace(local, clients=states, control=control)
     num_items, config = local.recommender.num_items, local.config
     kept: list[Kept] = []
@@ -71,23 +73,29 @@ def trained_sums(
                 changes[name] = changes[name] + value.sum(0) if name in changes else value.sum(0)
             yield replace(block, states={}, control_deltas={})
 
-    total = sum_updates(watched(), local.train, num_items)
-    tensors = {f"{DELTA}{name}": value for name, value in total.deltas.items()}
-    tensors |= {name: getattr(total, name) for name in SCALARS}
-    if config.aggregation != "mean":
-        tensors["holders"] = total.holders
-    memories = prototype_sums(local, received, clients, number)
+    if chain is not None:
+        tensors = chain.summed(watched())
+    else:
+        total = sum_updates(watched(), local.train, num_items)
+        tensors = {f"{DELTA}{name}": value for name, value in total.deltas.items()}
+        tensors |= {name: getattr(total, name) for name in SCALARS}
+        if config.aggregation != "mean":
+            tensors[HOLDERS] = total.holders
+    memories = prototype_sums(local, received, clients, number) if len(clients) else {}
     tensors |= scaffold.named(changes) | {f"{MEMORY}{name}": value for name, value in memories.items()}
     return Trained(tensors, kept)
 
 
-def expected_sums(local: LocalTraining, params: Params, number: int) -> Expected:
+def expected_sums(local: LocalTraining, params: Params, number: int, chain: Chain | None = None) -> Expected:
     """What the message of ``trained_sums`` holds."""
     names, dtype = local.trainable(params, number), local.dtype
-    found = {f"{DELTA}{name}": (dtype, tuple(params[name].shape)) for name in names}
-    found |= dict.fromkeys(SCALARS, (dtype, ()))
-    if local.config.aggregation != "mean":
-        found["holders"] = (dtype, (local.recommender.num_items + 1,))
+    if chain is not None:
+        found = chain.expected()
+    else:
+        found = {f"{DELTA}{name}": (dtype, tuple(params[name].shape)) for name in names}
+        found |= dict.fromkeys(SCALARS, (dtype, ()))
+        if local.config.aggregation != "mean":
+            found[HOLDERS] = (dtype, (local.recommender.num_items + 1,))
     if local.uses_controls:
         found |= {f"{scaffold.PREFIX}{name}": (dtype, tuple(params[name].shape)) for name in names}
     for name in () if local.warming_up(number) else local.recommender.tables:

@@ -77,6 +77,31 @@ def joined_settings(terms: Terms, own: ExperimentConfig) -> ExperimentConfig:
         raise RefusedError(f"terms that this fedmm cannot read ({what}).", "Use one version on both sides.") from None
 
 
+def _of_chains(config: ExperimentConfig) -> dict[str, bool]:
+    """What is refused of masks and of noise, and whether it is so."""
+    own, chain = config.federation, config.federation.update_transforms
+    masked, private = "mask" in chain, config.privacy.on
+    at = chain.index("mask") if masked else len(chain)
+    return {
+        f"federation.update_transforms {list(chain)} need masks between silos, which are not there yet": masked,
+        f"federation.update_transforms {list(chain)} change what is masked already": bool(
+            set(chain[at + 1 :]) - {"noise"}
+        ),
+        f"federation.update_transforms {list(chain)} with federation.local_algorithm {own.local_algorithm!r}, whose "
+        "changes of control variates no mask hides": masked and own.local_algorithm == "scaffold",
+        f"federation.update_transforms {list(chain)} with model.memory.num_prototypes "
+        f"{config.model.memory.num_prototypes}, whose sums no mask hides": masked
+        and bool(config.model.memory.num_prototypes),
+        f"federation.update_transforms {list(chain)} with federation.spectral_sketch_size, whose sums no mask hides":
+        masked and own.spectral_sketch_size is not None,
+        f"privacy.kinds {config.privacy.kinds} are not counted by silos yet": private and bool(config.privacy.kinds),
+        "evaluation.protocols with popularity100 would tell all silos how often each item was met, and without "
+        "federation.spectral_start there are no noisy counts of it": private
+        and not own.spectral_start
+        and "popularity100" in config.evaluation.protocols,
+    }  # fmt: skip
+
+
 def require_supported(config: ExperimentConfig) -> None:
     """Raises ConfigError for settings that silos on machines of their own cannot follow."""
     own, data = config.federation, config.data
@@ -84,9 +109,7 @@ def require_supported(config: ExperimentConfig) -> None:
         f'federation.mode "{own.mode}" has no silos': own.mode != "federated",
         f"federation.aggregation {own.aggregation!r} looks at single updates, and silos send sums": own.aggregation
         not in AGGREGATIONS,
-        f"federation.update_transforms {list(own.update_transforms)} need secure sums between machines, which are "
-        "not there yet": bool(own.update_transforms),
-        "privacy needs noise that silos add, which is not there yet": config.privacy.on,
+        **_of_chains(config),
         f'data.split "{data.split}" needs all data in one place': data.split == "files"
         or (data.split == "temporal" and data.validation_from is None),
         f"data.cold_item_fraction {data.cold_item_fraction:g} holds items out of all silos": bool(

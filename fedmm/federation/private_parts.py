@@ -50,25 +50,36 @@ def with_plan(
     plan = PrivacyPlan.of(planned_for, len(federation.clients), federation.cohort_size)
     if plan is None:
         return federation, None
-    start: NoisyStart | None = None
-    if plan.pairs_multiplier:
-        bound = CLIP * plan.contributions
-        deviations = plan.holders_multiplier * bound, plan.pairs_multiplier * bound
-        frozen = (federation.config.item_table, federation.config.backbone) == ("frozen", "frozen")
-        scale = UNTRAINED_SCALE if frozen else 1.0
-        own = None
-        if plan.by_clients:
-            least = least_senders(len(train), plan.senders_share)
-            own = OwnNoise(len(train), least, CLIP / START_STEPS)
-        rank, seed = config.model.hidden_dim, config.runtime.seed
-        if config.privacy.kinds:
-            kinds = _kinds(federation.local.recommender, config.privacy.kinds, seed)
-            start = KindStart(train, num_items, *deviations, kinds, rank, seed, scale, own)
-        else:
-            start = PrivateStart(train, num_items, *deviations, rank, seed, scale, own)
+    recommender, seed = federation.local.recommender, config.runtime.seed
+    start = noisy_start(plan, federation.config, config, train, recommender, seed)
     holders = np.zeros(num_items + 1) if start is None else start.counts.holders
     private = PrivateRounds(plan, federation.cohort_size, holders)
     return replace(federation, private=private), start
+
+
+def noisy_start(
+    plan: PrivacyPlan,
+    own: FederationConfig,
+    config: ExperimentConfig,
+    train: Ragged,
+    recommender: Recommender,
+    seed: int,
+) -> NoisyStart | None:
+    """The two noisy sums before the first round, over the histories ``train``; None where the plan has none. ``seed``
+    is that of their noise."""
+    if not plan.pairs_multiplier:
+        return None
+    bound, num_items = CLIP * plan.contributions, recommender.num_items
+    deviations = plan.holders_multiplier * bound, plan.pairs_multiplier * bound
+    scale = UNTRAINED_SCALE if (own.item_table, own.backbone) == ("frozen", "frozen") else 1.0
+    noise = None
+    if plan.by_clients:
+        noise = OwnNoise(len(train), least_senders(len(train), plan.senders_share), CLIP / START_STEPS)
+    rank = config.model.hidden_dim
+    if config.privacy.kinds:
+        kinds = _kinds(recommender, config.privacy.kinds, seed)
+        return KindStart(train, num_items, *deviations, kinds, rank, seed, scale, noise)
+    return PrivateStart(train, num_items, *deviations, rank, seed, scale, noise)
 
 
 def _kinds(recommender: Recommender, number: int, seed: int) -> IntArray:
@@ -89,8 +100,9 @@ def private_model(config: ExperimentConfig) -> ModelConfig:
     return config.model.model_copy(update={"gating_init": config.privacy.gating_init})
 
 
-def promises(plan: PrivacyPlan | None) -> list[str]:
-    """One sentence on what a private run protects, and what it does not; none where the run is not private."""
+def promises(plan: PrivacyPlan | None, *, seed_is_known: bool = True) -> list[str]:
+    """One sentence on what a private run protects, and what it does not; none where the run is not private.
+    ``seed_is_known``: whether its noise can be drawn again by whoever has the settings."""
     if plan is None:
         return []
     bound = "" if plan.epsilon is None else f" epsilon {plan.epsilon:g}"
@@ -104,7 +116,7 @@ def promises(plan: PrivacyPlan | None) -> list[str]:
         f"private: everything that leaves the clients is noisy and accounted for,{bound} at delta {plan.delta:.1e} "
         f"({plan.neighbouring}; noise {plan.noise_multiplier:.3g} times a round's sensitivity, for "
         f"{counted(plan.rounds, 'round')}); not covered: the figures of evaluation shown here, how many clients there "
-        f"are, and whoever knows the seed{adds}"
+        f"are{', and whoever knows the seed' if seed_is_known else ''}{adds}"
     ]
 
 

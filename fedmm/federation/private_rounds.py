@@ -51,13 +51,20 @@ def transformed_sums(
     layout = layout_of(config, {name: params[name].shape for name in local.trainable(params, turn.number)}, private)
     deltas, facts, more, beside, costs = chained_sum(updates, layout, replace(turn, parts=layout.parts), local, timer)
     if private is not None and facts is not None:
-        weight = torch.tensor(float(private.num_clients)).to(facts)
-        holders = torch.from_numpy(private.holders).to(facts) * private.plan.rate
-        within = share_within(more, private.num_clients)
-        return UpdateSum(deltas, weight, holders, facts[0], facts[1], turn.num_present, within), costs
+        return noisy_sums(deltas, facts, more, private, turn.num_present), costs
     if beside is None:
         raise ValueError("an empty cohort has no update")
     return replace(beside, deltas=deltas, within=share_within(more, turn.num_present)), costs
+
+
+def noisy_sums(
+    deltas: Params, facts: torch.Tensor, more: torch.Tensor | None, private: PrivateRounds, num_present: int
+) -> UpdateSum:
+    """A private round's sums as the rule reads them: by its planned number of clients, whoever was there."""
+    weight = torch.tensor(float(private.num_clients)).to(facts)
+    holders = torch.from_numpy(private.holders).to(facts) * private.plan.rate
+    within = share_within(more, private.num_clients)
+    return UpdateSum(deltas, weight, holders, facts[0], facts[1], num_present, within)
 
 
 def share_within(more: torch.Tensor | None, number: int) -> float | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.ledger import Ledger
-from fedmm.federation.rounds import Federation, RoundStatistics, ServerState
+from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.rounds import RoundStatistics, ServerState
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.federation.transforms.contract import StageCost
+from fedmm.privacy.plan import PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,36 @@ class TrainState:
         return patience > 0 and self.stale >= patience
 
 
+class Reached(Protocol):
+    """What a report reads of a state, wherever clients are."""
+
+    @property
+    def server(self) -> ServerState:
+        """After the round."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Bytes so far."""
+        ...
+
+    @property
+    def best(self) -> Best | None:
+        """The best validation so far."""
+        ...
+
+
 def report_of(
-    state: TrainState,
+    state: Reached,
     statistics: RoundStatistics,
-    federation: Federation,
+    local: LocalTraining,
+    plan: PrivacyPlan | None,
     validation: Mapping[str, float] | None,
     seconds: float,
 ) -> RoundReport:
     """What is told of the round that ``state`` has just reached; gate and router's weights are of what is evaluated."""
-    params, number, own = state.server.evaluated, state.server.round, federation.config
-    recommender = federation.local.recommender
+    params, number, own = state.server.evaluated, state.server.round, local.config
+    recommender = local.recommender
     return RoundReport(
         round=number,
         rounds=own.rounds,
@@ -88,7 +111,7 @@ def report_of(
         seconds=seconds,
         is_best=state.best is not None and state.best.snapshot.round == number,
         warmup=number <= own.warmup_rounds,
-        epsilon=None if federation.plan is None else federation.plan.spent(number),
+        epsilon=None if plan is None else plan.spent(number),
         transforms=statistics.transforms,
         num_lost=statistics.num_lost,
         update_clip=state.server.clip,

@@ -8,14 +8,19 @@ Nothing here trains. n_t is the noisy sum of holders.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
+from torch import Tensor
 
 from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.models.succession import recency
 
+PREFIX = "noisy/"  # of the names of its tensors
 HOLDERS_WEIGHT = 0.3  # beside the pairs
 FEW = 5.0  # n_0: differences among items that fewer hold are noise
 
@@ -40,6 +45,25 @@ class NoisyCounts:
     def weighted(self, weight: float) -> NoisyCounts:
         """The same counts at another weight."""
         return replace(self, weight=weight)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """As files and messages hold them, the weight aside."""
+        parts = {"holders": self.holders, "head": self.head, "factor": self.factor, "pairs": self.pairs}
+        found = {f"{PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(own)) for name, own in parts.items()}
+        return {**found, f"{PREFIX}softening": torch.tensor(self.softening, dtype=torch.float64)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> NoisyCounts | None:
+        """What ``to_tensors`` made; None where it is not there. Raises ValueError where parts do not fit."""
+        if f"{PREFIX}head" not in tensors:
+            return None
+        names = ("holders", "head", "factor", "pairs")
+        holders, head, factor, pairs = (tensors[f"{PREFIX}{name}"].numpy() for name in names)
+        softening, size = float(tensors[f"{PREFIX}softening"]), len(head)
+        fits = pairs.shape == (size, size) and len(factor) == size and 0 < softening < math.inf
+        if not fits or (size and (head.min() < 1 or head.max() >= len(holders) or (np.diff(head) <= 0).any())):
+            raise ValueError("noisy counts that do not fit together")
+        return cls(np.maximum(holders, 0.0), head, factor, pairs, softening)
 
     def scores(self, histories: Ragged) -> csr_matrix:
         """s [n, V] after each of the ``histories``."""

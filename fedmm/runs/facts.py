@@ -12,6 +12,7 @@ from fedmm.federation.availability import loses_clients
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.traffic import traffic
 from fedmm.privacy.accountant import ACCOUNTANT
+from fedmm.privacy.plan import PrivacyPlan
 from fedmm.runs.result import DatasetFacts, ModelFacts, PrivacyResult, ReleaseFacts
 from fedmm.utils.params import num_parameters
 from fedmm.utils.text import in_bytes
@@ -45,8 +46,11 @@ def model_facts(experiment: Experiment, state: TrainState) -> ModelFacts:
 def privacy_result(experiment: Experiment, rounds_done: int) -> PrivacyResult | None:
     """What a private run has spent, and on what; None where the run is not private."""
     plan = experiment.federation.plan
-    if plan is None:
-        return None
+    return None if plan is None else privacy_of(plan, rounds_done)
+
+
+def privacy_of(plan: PrivacyPlan, rounds_done: int) -> PrivacyResult:
+    """What the rounds of a plan have spent, and on what."""
     return PrivacyResult(
         epsilon=plan.spent(rounds_done),
         delta=plan.delta,

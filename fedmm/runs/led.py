@@ -25,8 +25,10 @@ from fedmm.errors import CheckpointError, ConfigError
 from fedmm.experiment import Experiment
 from fedmm.federation.count_uses import added_succession, count_sums
 from fedmm.federation.local_training import LocalTraining
+from fedmm.federation.private_parts import private_federation, private_model
 from fedmm.federation.rounds import Federation
 from fedmm.models.features import MODALITIES
+from fedmm.models.noisy_counts import NoisyCounts
 from fedmm.models.recommender import Recommender
 from fedmm.runs.checkpoint import load_checkpoint, save_checkpoint
 from fedmm.utils.devices import choose_device
@@ -76,12 +78,16 @@ def led_experiment(config: ExperimentConfig, path: Path) -> Experiment:
     sums = count_sums(config, nobody, size - 1)
     vars(sums)["clients"] = _counts(tensors, size)
     counts = sums.clients if config.model.transition else None
-    recommender = Recommender.build(config.model, size - 1, dataset.features, dtype, device, counts)
-    local = LocalTraining.build(recommender, config.federation, nobody, config.runtime.seed, dtype, device)
-    federation = Federation(config.federation, local, none, 0, build.engine_of(config), config.runtime.seed)
+    recommender = Recommender.build(private_model(config), size - 1, dataset.features, dtype, device, counts)
+    own = private_federation(config.federation, config, experts=bool(recommender.experts))
+    local = LocalTraining.build(recommender, own, nobody, config.runtime.seed, dtype, device)
+    federation = Federation(own, local, none, 0, build.engine_of(config), config.runtime.seed)
     negatives: dict[str, dict[str, NDArray[np.int32]]] = {"validation": {}, "test": {}}
     made = Experiment(config, dataset, split, recommender, federation, sums, None, negatives, (), device, dtype)
-    vars(made)["succession"] = added_succession(config, sums)
+    if config.privacy.on:
+        vars(made)["additions"] = _noisy_counts(config, tensors)
+    else:
+        vars(made)["succession"] = added_succession(config, sums)
     return made
 
 
@@ -116,6 +122,13 @@ def _dataset(tensors: Mapping[str, torch.Tensor], digest: str) -> Dataset:
     }
     whole = Interactions(np.zeros(0, dtype=np.str_), ids, nobody, np.zeros(0))
     return Dataset("federation", whole, features, np.array(["", *titles], dtype=np.str_), digest)
+
+
+def _noisy_counts(config: ExperimentConfig, tensors: Mapping[str, torch.Tensor]) -> dict[str, NoisyCounts]:
+    """The noisy counts that all silos were told, at the weight of the settings."""
+    told = {name.removeprefix(BEGIN): value for name, value in tensors.items() if name.startswith(BEGIN)}
+    found, weight = NoisyCounts.from_tensors(told), config.privacy.counts_weight
+    return {"noisy_counts": found.weighted(weight)} if found is not None and weight else {}
 
 
 def _counts(tensors: Mapping[str, torch.Tensor], size: int) -> csr_matrix:

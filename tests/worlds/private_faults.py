@@ -67,7 +67,7 @@ FAULTS = (
     Fault(
         "noise of counts as if one number",
         (COUNTS,),
-        edited("fedmm.federation.private_parts:with_plan", "CLIP * plan.contributions", "1.0 * plan.contributions"),
+        edited("fedmm.federation.private_parts:noisy_start", "CLIP * plan.contributions", "1.0 * plan.contributions"),
     ),
     Fault(
         "the start is not accounted for",

@@ -37,7 +37,7 @@ FAULTS = (
     Fault(
         "the sum of a chain is a mean",
         (CHAIN,),
-        edited("fedmm.federation.transforms.chain:chained_sum", "summed + vectors.sum(0)", "summed + vectors.mean(0)"),
+        edited("fedmm.federation.transforms.chain:sent_sum", "summed + vectors.sum(0)", "summed + vectors.mean(0)"),
     ),
     Fault(
         "bytes of a stage before it packs",
@@ -100,12 +100,12 @@ FAULTS = (
     Fault(
         "what stands out of the noise counts once more whatever the noise",
         (START,),
-        edited(f"{NOISY}:PrivateStart.counts", "self.loudness * (factor", "1.0 * (factor"),
+        edited(f"{NOISY}:PrivateStart.told", "self.loudness * (factor", "1.0 * (factor"),
     ),
     Fault(
         "scores tell apart what is noise",
         (START,),
-        edited(f"{NOISY}:PrivateStart.counts", "(1 + self.loudness) * self.pairs_deviation", "0.0"),
+        edited(f"{NOISY}:PrivateStart.told", "(1 + self.loudness) * self.pairs_deviation", "0.0"),
     ),
     Fault(
         "pairs are billed once for two",

@@ -34,7 +34,9 @@ def noise_share(turn: TransformRound, bound: Bound) -> Stage:
 
     def send(vectors: Tensor, clients: IntArray) -> Tensor:
         shares = [
-            skellam_noise(deviation, vectors.shape[1], numpy_stream(turn.noise_seed, "noise share", turn.number, int(client)))
+            skellam_noise(
+                deviation, vectors.shape[1], numpy_stream(turn.noise_seed, "noise share", turn.number, int(client))
+            )
             for client in clients
         ]
         return vectors + torch.from_numpy(np.stack(shares)) if shares else vectors

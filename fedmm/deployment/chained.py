@@ -1,0 +1,137 @@
+"""Updates that go through a chain (``federation.update_transforms``) between silos and the server.
+
+A silo clips, rotates and rounds each client's vector as a simulation does, and sends the sum; the server adds the sums,
+adds noise where it is its own, and undoes the chain. Masks are over silos here (``masks.py``), not over clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmm.config import FederationConfig
+from fedmm.deployment.messages import RefusedError
+from fedmm.federation.aggregation import UpdateSum, sum_updates
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.private_rounds import PrivateRounds, layout_of, noisy_sums, share_within, turn_of
+from fedmm.federation.transforms.chain import Layout, final_bound, opened_sum, sent_sum, stages_of
+from fedmm.federation.transforms.contract import Bound, Stage, TransformRound
+from fedmm.utils.params import Params
+
+VECTOR, HOLDERS, MASK = "vector", "holders", "mask"
+SCALARS = ("weight", "loss", "load_balance_loss")
+SLACK = 1e-3  # of a bound: sums are rounded
+
+
+def is_masked(config: FederationConfig) -> bool:
+    """Whether silos hide their sums from the server."""
+    return MASK in config.update_transforms
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """One round's chain, as both sides know it; the noise is of whoever adds it."""
+
+    turn: TransformRound
+    layout: Layout
+    local: LocalTraining
+    private: PrivateRounds | None
+
+    @classmethod
+    def of(
+        cls,
+        local: LocalTraining,
+        params: Params,
+        number: int,
+        cohort: int,
+        clip: float | None,
+        private: PrivateRounds | None,
+        secret: int | None = None,
+    ) -> Chain:
+        """Of round ``number`` with ``cohort`` clients. ``clip`` is the bound on a norm where it has moved, ``secret``
+        the seed of the noise that this side adds. Raises ConfigError for a chain that cannot be."""
+        config = local.config if clip is None else local.config.model_copy(update={"update_clip": clip})
+        shapes = {name: params[name].shape for name in local.trainable(params, number)}
+        layout = layout_of(config, shapes, private)
+        turn = turn_of(config, local.seed, number, np.arange(cohort), private)
+        turn = replace(turn, parts=layout.parts, secret=secret)
+        final_bound(turn)
+        return cls(turn, layout, local, private)
+
+    @property
+    def stages(self) -> list[tuple[str, Stage]]:
+        """All stages but masks."""
+        return stages_of([name for name in self.turn.config.update_transforms if name != MASK], self.turn)
+
+    @property
+    def bound(self) -> Bound:
+        """What is known of one client's vector before masks."""
+        stages = self.stages
+        return stages[-1][1].bound if stages else Bound(sum(self.layout.parts))
+
+    @property
+    def sends_holders(self) -> bool:
+        """Whether the holders of each item are summed beside the vector."""
+        return self.private is None and self.turn.config.aggregation != "mean"
+
+    def summed(self, updates: Iterable[UpdateBlock]) -> Params:
+        """A silo's side: the sums over its clients, as a message has them."""
+        stages, local = self.stages, self.local
+        total, beside = sent_sum(updates, self.layout, stages, local, {name: 0.0 for name, _ in stages})
+        found = {VECTOR: total}
+        if self.private is not None:
+            return found
+        if not beside:
+            zeros = {name: torch.zeros(own[1], dtype=own[0]) for name, own in self.expected().items() if name != VECTOR}
+            return {**found, **{name: value.to(total.device) for name, value in zeros.items()}}
+        other = sum_updates(beside, local.train, local.recommender.num_items)
+        found |= {name: getattr(other, name) for name in SCALARS}
+        return {**found, HOLDERS: other.holders} if self.sends_holders else found
+
+    def expected(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """What the message of ``summed`` holds."""
+        bound, dtype = self.bound, self.local.dtype
+        found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            VECTOR: (torch.int64 if bound.integers else dtype, (bound.width,))
+        }
+        if self.private is None:
+            found |= dict.fromkeys(SCALARS, (dtype, ()))
+        if self.sends_holders:
+            found[HOLDERS] = (dtype, (self.local.recommender.num_items + 1,))
+        return found
+
+    def require_plausible(self, tensors: Mapping[str, Tensor], num_clients: int) -> None:
+        """Raises RefusedError where no ``num_clients`` clients can have sent this sum."""
+        bound = self.bound
+        if "noise_share" in self.turn.config.update_transforms:
+            return
+        length = float(torch.linalg.vector_norm(tensors[VECTOR].to(torch.float64)))
+        most = bound.norm * num_clients
+        if length > most * (1 + SLACK):
+            raise RefusedError(f"vectors of norm {length:.3g}, where {num_clients} clients send {most:.3g} at most.")
+
+    def opened(self, total: Mapping[str, Tensor], num_clients: int) -> UpdateSum:
+        """The server's side: the cohort's sums, of what ``num_clients`` clients of all silos sent, with their noise.
+        Raises SecureSumError where too few sent for the noise that they add."""
+        stages = self.stages_with(num_clients)
+        deltas, facts, more = opened_sum(
+            total[VECTOR], self.layout, stages, self.local, {name: 0.0 for name, _ in stages}
+        )
+        if self.private is not None and facts is not None:
+            return noisy_sums(deltas, facts, more, self.private, num_clients)
+        weight, loss, balance = (total[name] for name in SCALARS)
+        held = total.get(HOLDERS, torch.zeros(self.local.recommender.num_items + 1).to(weight))
+        within = share_within(more, max(num_clients, 1))
+        return UpdateSum(deltas, weight, held, loss, balance, num_clients, within)
+
+    def stages_with(self, num_clients: int) -> list[tuple[str, Stage]]:
+        """The stages as they are where ``num_clients`` of the cohort sent."""
+        return replace(self, turn=replace(self.turn, present=np.arange(num_clients))).stages
+
+    def nothing(self) -> dict[str, Tensor]:
+        """The sum over nobody."""
+        return {name: torch.zeros(shape, dtype=dtype) for name, (dtype, shape) in self.expected().items()}
