@@ -59,7 +59,7 @@ def audit_canaries(
         own, others = canary_scores(federation, params, rounds, number - len(inside), derive(seed, "canaries", trial))
         inside, outside, trial = inside + own.tolist(), outside + others.tolist(), trial + 1
     delta = default_delta(len(federation.clients)) if plan is None else plan.delta
-    accounted = None if plan is None else spent(plan.releases(rounds)[-1:], plan.delta)
+    accounted = None if plan is None else spent(plan.releases(rounds)[-1:], plan.delta, plan.accountant)
     scores = np.array(inside), np.array(outside)
     lower = epsilon_lower_bound(*scores, delta)
     return CanaryAudit(len(inside) + len(outside), rounds, delta, lower, accounted, auc(*scores))

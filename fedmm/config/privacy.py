@@ -38,6 +38,11 @@ class PrivacyConfig(Section):
         "federation.update_transforms): the account goes by their noise alone, and a round of fewer is not opened "
         "(unset: 1, or 0.8 where clients may be missing)",
     )
+    accountant: Literal["rdp", "pld"] = Field(
+        "rdp",
+        description="who says what the releases come to: Rényi differential privacy by hand, or privacy loss "
+        'distributions by dp-accounting (pip install "fedmm[pld]"), by which less noise is enough',
+    )
     start_share: Share | None = Field(
         None,
         description="share of the budget for the counts before the first round (federation.spectral_start; unset: "

@@ -101,6 +101,8 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             'set federation.backbone "trained", or warmup_rounds 0'
         )
     yield from _of_messages(config)
+    if config.privacy.accountant == "pld":
+        yield from _of_losses(config)
     chain = own.update_transforms
     if "noise_share" in chain:
         yield from _of_shares(config)
@@ -124,6 +126,20 @@ def _of_shares(config: ExperimentConfig) -> Iterator[str]:
         yield (
             f"adds noise at the clients, so that nobody is trusted who sees who takes part, and privacy.cohorts "
             f'"{config.privacy.cohorts}" hides a client by not asking it: set privacy.cohorts "all"'
+        )
+
+
+def _of_losses(config: ExperimentConfig) -> Iterator[str]:
+    """What has no privacy loss distribution that is known."""
+    if config.privacy.cohorts == "fixed":
+        yield (
+            'has no account by privacy.accountant "pld" for privacy.cohorts "fixed": set privacy.cohorts "poisson" or '
+            '"all", or privacy.accountant "rdp"'
+        )
+    if "round" in config.federation.update_transforms:
+        yield (
+            'adds noise of whole numbers after "round" in federation.update_transforms, of which privacy.accountant '
+            '"pld" has no account: leave out "round", or set privacy.accountant "rdp"'
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedmm.config import ExperimentConfig
-from fedmm.privacy.accountant import Release, default_delta, noise_for, spent
+from fedmm.privacy.accountant import Accountant, Release, default_delta, noise_for, spent
+from fedmm.privacy.losses import library
 from fedmm.privacy.renyi import Sampling
 
 HOLDERS_SHARE = 0.1  # of the start's budget for how many clients hold an item; the rest goes to pairs of items
@@ -36,6 +37,7 @@ class PrivacyPlan:
     pairs_name: str = PAIRS
     senders_share: float = 1.0  # of the clients, whose noise is accounted for where clients add it
     update_units: float | None = None  # a round's sensitivity in whole numbers, at least, where clients add the noise
+    accountant: Accountant = "rdp"  # who says what it comes to
 
     @property
     def by_clients(self) -> bool:
@@ -48,11 +50,14 @@ class PrivacyPlan:
         clients; None where the run is not private.
 
         With an epsilon the noise is the least that keeps it. The start's share holds for rounds of all clients; where
-        cohorts are sampled, rounds cost less than it assumes, and the start has the larger part.
+        cohorts are sampled, rounds cost less than it assumes, and the start has the larger part. Raises ConfigError
+        where the accountant's package is not installed.
         """
         privacy, own = config.privacy, config.federation
         if not privacy.on:
             return None
+        if privacy.accountant == "pld":
+            library()
         frozen = (own.item_table, own.backbone) == ("frozen", "frozen")
         sampling = SAMPLING[privacy.cohorts]
         rate = 1.0 if sampling == "none" else cohort_size / num_clients
@@ -66,11 +71,12 @@ class PrivacyPlan:
 
         def planned(z: float) -> PrivacyPlan:
             holders, pairs = _start_multipliers(z, rounds * rate**2, share) if own.spectral_start else (0.0, 0.0)
-            return cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon, pairs_name, senders, units)
+            found = cls(delta, z, holders, pairs, sampling, rate, rounds, privacy.epsilon, pairs_name, senders, units)
+            return replace(found, accountant=privacy.accountant)
 
         if privacy.epsilon is None:
             return planned(float(privacy.noise_multiplier or 0.0))
-        return planned(noise_for(privacy.epsilon, delta, lambda z: planned(z).releases(rounds)))
+        return planned(noise_for(privacy.epsilon, delta, lambda z: planned(z).releases(rounds), privacy.accountant))
 
     @property
     def contributions(self) -> int:
@@ -92,7 +98,7 @@ class PrivacyPlan:
 
     def spent(self, rounds_done: int) -> float:
         """The epsilon of all that after ``rounds_done`` rounds."""
-        return spent(self.releases(rounds_done), self.delta)
+        return spent(self.releases(rounds_done), self.delta, self.accountant)
 
 
 def _senders_share(config: ExperimentConfig) -> float:

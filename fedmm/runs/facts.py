@@ -11,7 +11,7 @@ from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.availability import loses_clients
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.traffic import traffic
-from fedmm.privacy.accountant import ACCOUNTANT
+from fedmm.privacy.accountant import NAMES
 from fedmm.privacy.plan import PrivacyPlan
 from fedmm.runs.result import DatasetFacts, ModelFacts, PrivacyResult, ReleaseFacts
 from fedmm.utils.params import num_parameters
@@ -55,7 +55,7 @@ def privacy_of(plan: PrivacyPlan, rounds_done: int) -> PrivacyResult:
         epsilon=plan.spent(rounds_done),
         delta=plan.delta,
         noise_multiplier=plan.noise_multiplier,
-        accountant=ACCOUNTANT,
+        accountant=NAMES[plan.accountant],
         neighbouring=plan.neighbouring,
         releases=tuple(ReleaseFacts(**vars(release)) for release in plan.releases(rounds_done)),
     )

@@ -34,6 +34,7 @@ from worlds.data_settings import (
     titles_are_read,
 )
 from worlds.federation_settings import MESSAGES, PRIVACY, Case
+from worlds.loss_accountant import accountant_sets_the_noise
 from worlds.precision_world import precision_rounds_scores
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
@@ -318,6 +319,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "runtime.threads": threads_reach_torch,
     "runtime.engine": engine_decides_who_trains_together,
     "runtime.precision": precision_rounds_scores,
+    "privacy.accountant": accountant_sets_the_noise,
     "runtime.workers": reaches_the_cluster("workers", 3),
     "runtime.ray_address": reaches_the_cluster("ray_address", "10.0.0.1:6379"),
     "runtime.block_size": block_size_bounds_the_blocks,

@@ -1,0 +1,77 @@
+"""The account by privacy loss distributions: what it needs, whose figure is told, and what it refuses. Its numbers are
+compared with closed forms where its package is: ``nox -s privacy``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import fedmm
+from fedmm.privacy import losses
+from fedmm.privacy.accountant import Release, noise_for, spent
+from fedmm.testing import tiny_config
+from worlds.loss_accountant import TIGHTER, stand_in
+
+UPDATES = Release("updates", 1.5, "poisson", 0.2, 10)
+
+
+def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    for given in ({"epsilon": 8.0}, {"noise_multiplier": 1.0}):
+        with pytest.raises(fedmm.ConfigError, match="dp-accounting") as found:
+            fedmm.Experiment.prepare(tiny_config(accountant="pld", **given))
+        assert 'pip install "fedmm[pld]"' in found.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"cohorts": "fixed"}, "cohorts"), ({"update_transforms": ("clip", "rotate", "round", "noise")}, "round")],
+)
+def test_what_has_no_distribution_is_refused(given: dict[str, object], named: str) -> None:
+    with pytest.raises(fedmm.ConfigError, match=f'{named}.*privacy.accountant "?rdp'):
+        tiny_config(accountant="pld", epsilon=8.0, **given)
+
+
+@pytest.mark.parametrize("release", [Release("u", 1.0, "fixed", 0.2), Release("u", 1.0, units=50.0)])
+def test_a_release_without_a_distribution_is_refused(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Accountant:
+        def __init__(self, **given: object) -> None:
+            pass
+
+    own = type("library", (), {"pld": type("pld", (), {"PLDAccountant": Accountant})})
+    monkeypatch.setattr(losses, "library", lambda: own)
+    with pytest.raises(ValueError, match="not known"):
+        losses.epsilon_of_losses((release,), 1e-4)
+
+
+def test_the_noise_is_the_least_by_this_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+
+    def planned(z: float) -> list[Release]:
+        return [Release("start", 5.0 * z), Release("updates", z, "poisson", 0.2, 10)]
+
+    z = noise_for(4.0, 1e-4, planned, "pld")
+    assert z == pytest.approx(noise_for(4.0 / TIGHTER, 1e-4, planned), rel=3e-6)
+    assert spent(planned(z), 1e-4, "pld") <= 4.0
+
+
+def test_no_release_and_no_noise_need_no_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    assert spent([], 1e-3, "pld") == 0.0
+    assert spent([Release("u", 0.0)], 1e-3, "pld") == float("inf")
+
+
+def test_a_run_tells_who_accounted_and_resumes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    config = tiny_config(tmp_path / "run", epsilon=8.0, accountant="pld", rounds=2, privacy__rounds=3)
+    folder = Path(fedmm.train(config, quiet=True).folder)
+    first = json.loads((folder / "result.json").read_text())["privacy"]
+    more = config.with_values({"federation.rounds": 3, "runtime.output": str(folder)})
+    fedmm.train(more, resume=True, quiet=True)
+    second = json.loads((folder / "result.json").read_text())["privacy"]
+    assert first["accountant"] == second["accountant"] == "PLD"
+    assert first["noise_multiplier"] == second["noise_multiplier"]
+    assert first["epsilon"] < second["epsilon"] == pytest.approx(8.0, rel=1e-5)
