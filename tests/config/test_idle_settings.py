@@ -89,6 +89,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "federation.server_epsilon": [server("sgd"), server("momentum")],
     "evaluation.negatives_seed": [{"evaluation.protocols": ("full",)}],
 }
+ALONE = ("data.name", "model.gate_start", "privacy.accountant")  # with tests of their own
 NAMED = {
     "data.user_column": "other_user",
     "data.item_column": "other_item",
@@ -159,8 +160,13 @@ def test_defaults_are_never_told_and_every_reader_is_tried() -> None:
     assert idle_settings(ExperimentConfig()) == []
     told = {key for reader in READERS for key in reader.keys}
     silenced = {key for key in NUMBERS if key.startswith(tuple(EVERYWHERE))}
-    assert told <= IDLE.keys() | silenced | NAMED.keys() | MADE.keys() | {"data.name", "model.gate_start"}
+    assert told <= IDLE.keys() | silenced | NAMED.keys() | MADE.keys() | set(ALONE)
     assert IDLE.keys() <= told
+
+
+def test_an_accountant_without_privacy_is_told(world: Path) -> None:
+    assert is_told("privacy.accountant", settings_of(world, {"privacy.accountant": "pld"}))
+    assert not is_told("privacy.accountant", settings_of(world, {**PRIVATE, "privacy.accountant": "pld"}))
 
 
 @pytest.mark.parametrize("key", MADE)
