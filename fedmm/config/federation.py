@@ -179,6 +179,11 @@ class FederationConfig(Section):
     over_selection: Annotated[float, Field(ge=1.0, le=10.0)] = Field(
         1.0, description="clients that a round asks over those it waits for; the first to answer count"
     )
+    late_updates: Literal["lost", "buffered"] = Field(
+        "lost",
+        description="what becomes of updates that a round did not wait for (over_selection above 1): lost, or they "
+        "join the next rounds, counting 1 / sqrt(1 + rounds that they are behind) (FedBuff)",
+    )
     deadline: Rate | None = Field(
         None,
         description="time after which a round waits no longer, in windows on a device of median speed (unset: none)",

@@ -233,6 +233,11 @@ READERS = (
         'federation.mode "federated"',
     ),
     _Reader(
+        ("federation.late_updates",),
+        lambda config: _has_cohorts(config) and config.federation.over_selection > 1.0,
+        "federation.over_selection above 1",
+    ),
+    _Reader(
         ("federation.speed_spread",),
         _times_visits,
         "a round that does not wait for all: federation.deadline, or federation.over_selection above 1",

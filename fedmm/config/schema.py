@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedmm.config.base import Count, Finite, Fraction, Positive, Rate, Section, Weight
+from fedmm.config.buffer_clashes import refuse_unbuffered
 from fedmm.config.data import DataConfig as DataConfig
 from fedmm.config.data import moment as moment
 from fedmm.config.expert_kinds import EXPERT_TRAITS, kinds_that
@@ -244,6 +245,7 @@ class ExperimentConfig(Section):
     def _private_is_accounted(self) -> Self:
         refuse_unaccounted(self)
         refuse_nothing_to_train(self)
+        refuse_unbuffered(self)
         return self
 
     @model_validator(mode="after")
@@ -384,12 +386,10 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.update_clip_by": ("whole",),
     "federation.update_bits": (8,),
     "federation.update_clip_quantile": (None,),
-    "federation.upload_bits": (None,),
-    "federation.download_bits": (None,),
-    "federation.upload_step": (None,),
-    "federation.download_step": (None,),
+    **{f"federation.{way}_{how}": (None,) for way in ("upload", "download") for how in ("bits", "step")},
     "federation.absence_rate": (0.0,),
     "federation.over_selection": (1.0,),
+    "federation.late_updates": ("lost",),
     "federation.deadline": (None,),
     "federation.speed_spread": (0.5,),
     "federation.day_rounds": (None,),

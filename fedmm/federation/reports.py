@@ -44,6 +44,7 @@ class RoundReport:
     transforms: Mapping[str, StageCost] = field(default_factory=dict)  # what each stage of the chain cost
     update_clip: float | None = None  # the next round's bound on an update's norm; None where it stays
     num_lost: int | None = None  # clients whose update did not arrive; None where all updates arrive
+    staleness: float | None = None  # mean number of rounds that updates are behind; None where late ones are lost
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,5 +115,6 @@ def report_of(
         epsilon=None if plan is None else plan.spent(number),
         transforms=statistics.transforms,
         num_lost=statistics.num_lost,
+        staleness=statistics.staleness,
         update_clip=state.server.clip,
     )

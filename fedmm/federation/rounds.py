@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
+import numpy as np
 import torch
 
 from fedmm.config import FederationConfig
@@ -13,6 +15,7 @@ from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
 from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, require_aggregate, sum_updates
 from fedmm.federation.availability import asked, awake, loses_clients, staying
+from fedmm.federation.buffered import NOBODY, AtWork, Visits, discounted, fill_buffer, staleness_of
 from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.compression import downloaded, uploaded
@@ -44,6 +47,7 @@ class ServerState:
     average: Params = field(default_factory=dict)  # of the parameters over rounds; absent: none yet, or not wanted
     versions: Versions | None = None  # what clients have received, where downloads are changes
     clip: float | None = None  # the bound on an update's norm, where it follows the norms; None: as it is set
+    at_work: AtWork | None = None  # who is still at work, where late updates join later rounds
 
     @property
     def evaluated(self) -> Params:
@@ -63,6 +67,7 @@ class RoundStatistics:
     downlink_bytes: int
     transforms: Mapping[str, StageCost] = field(default_factory=dict)  # by stage of the chain
     num_lost: int | None = None  # clients beside them whose update did not arrive; None where all updates arrive
+    staleness: float | None = None  # mean number of rounds that updates are behind; None where none can be
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +96,11 @@ def run_round(
     number = state.round + 1
     local = replace(federation.local, clients=clients, control=state.control)
     config = federation.config
-    drawn = draw_cohort(federation, number)
-    cohort, lost = split_by_arrival(federation, drawn, number)
+    visits, drawn, lost, at_work = _visits(state, federation, number)
+    cohort = visits[0].clients if at_work is None else np.sort(np.concatenate([own.clients for own in visits]))
     seen = _Seen()
     received, versions = _sent_down(state, federation, number)
-    updates = _watch(federation.engine(local, received, cohort, number), seen, timer)
-    updates = _sent_up(updates, federation, number, seen)
+    updates = chain.from_iterable(_updates_of(own, received, local, federation, number, seen, timer) for own in visits)
     with timer.stage("aggregation"):
         if config.update_transforms:
             clipped = config if state.clip is None else config.model_copy(update={"update_clip": state.clip})
@@ -131,20 +135,25 @@ def run_round(
         downlink_bytes=downlink,
         transforms=costs,
         num_lost=len(lost) if loses_clients(config) else None,
+        staleness=None if at_work is None else staleness_of(visits, number),
     )
     clip = next_bound(state.clip, total.within, config)
-    state = ServerState(params, optimizer, number, control, versions=versions, clip=clip)
+    state = ServerState(params, optimizer, number, control, versions=versions, clip=clip, at_work=at_work)
     return state, clients.after(seen.kept), statistics
 
 
-def draw_cohort(federation: Federation, number: int) -> IntArray:
-    """The clients that round ``number`` begins with."""
+def draw_cohort(federation: Federation, number: int, busy: IntArray = NOBODY) -> IntArray:
+    """The clients that round ``number`` begins with. None of them is ``busy``, of whom there are no more than a round
+    asks, and with whom they are as many."""
     private, config, seed = federation.private, federation.config, federation.seed
     available = awake(federation.clients, config, seed, number)
     if private is not None and private.plan.sampling == "poisson":
         return draw_poisson(available, private.plan.rate, seed, number)
     available = available if len(available) else federation.clients
     size = asked(federation.cohort_size, config, len(available))
+    if len(busy):
+        available = np.setdiff1d(available, busy)
+        size = min(max(asked(federation.cohort_size, config, len(federation.clients)) - len(busy), 0), len(available))
     return COHORT_SAMPLERS[config.cohort_sampler](available, size, seed, number)
 
 
@@ -156,6 +165,41 @@ def split_by_arrival(federation: Federation, drawn: IntArray, number: int) -> tu
     if federation.private is None and not there.any():
         there[0] = True
     return drawn[there], drawn[~there]
+
+
+def _visits(
+    state: ServerState, federation: Federation, number: int
+) -> tuple[list[Visits], IntArray, IntArray, AtWork | None]:
+    """Whose updates round ``number`` joins, who the round's vectors are of, who of those asked is lost, and who is at
+    work afterwards; None where late updates are lost."""
+    config = federation.config
+    if config.late_updates == "lost":
+        drawn = draw_cohort(federation, number)
+        cohort, lost = split_by_arrival(federation, drawn, number)
+        return [Visits(cohort, number, state.params, 1.0)], drawn, lost, None
+    busy = NOBODY if state.at_work is None else state.at_work.clients
+    drawn, windows, size = draw_cohort(federation, number, busy), federation.local.windows, federation.cohort_size
+    visits, lost, after = fill_buffer(
+        state.at_work, state.params, drawn, windows, config, size, federation.seed, number
+    )
+    return visits, np.sort(np.concatenate([own.clients for own in visits])), lost, after
+
+
+def _updates_of(
+    visits: Visits,
+    received: Params,
+    local: LocalTraining,
+    federation: Federation,
+    number: int,
+    seen: _Seen,
+    timer: Timer,
+) -> Iterator[UpdateBlock]:
+    """The updates of clients of one version, as the server receives them; ``received`` is round ``number``'s."""
+    if visits.started != number:
+        names, bits = local.trainable(visits.params, visits.started), federation.config.download_bits
+        received = downloaded(visits.params, names, bits)
+    updates = _watch(federation.engine(local, received, visits.clients, visits.started), seen, timer)
+    return discounted(_sent_up(updates, federation, visits.started, seen), visits.discount)
 
 
 def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tuple[Params, UpdateSum]:

@@ -17,6 +17,7 @@ from fedmm.config import DataConfig, ExperimentConfig, with_old_defaults
 from fedmm.errors import CheckpointError, ConfigError, StorageError
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation import scaffold
+from fedmm.federation.buffered import AtWork
 from fedmm.federation.client_states import CLIENTS, ClientStates
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.rounds import ServerState
@@ -177,6 +178,8 @@ def save_state(folder: Path, experiment: Experiment, state: TrainState, progress
         tensors["clip"] = torch.tensor(state.server.clip, dtype=torch.float64)
     if state.server.versions is not None:
         tensors |= {f"versions/{name}": value for name, value in state.server.versions.tensors().items()}
+    if state.server.at_work is not None:
+        tensors |= {f"at_work/{name}": value for name, value in state.server.at_work.tensors().items()}
     tensors |= {f"clients/{name}": value for name, value in state.clients.to_tensors().items()}
     best = None if state.best is None else state.best.snapshot
     if best is not None and best.round != state.server.round:
@@ -220,6 +223,7 @@ def load_state(folder: Path, experiment: Experiment, warn: Callable[[str], None]
         _restored_average(tensors, meta, experiment, path),
         Versions.restored(_part(tensors, "versions"), place),
         float(tensors["clip"]) if "clip" in tensors else None,
+        AtWork.restored(_part(tensors, "at_work"), place),
     )
     state = TrainState(server, Ledger(**meta["ledger"]), clients, stale=int(meta["stale"]))
     state = replace(state, best=_restored_best(tensors, meta, state, experiment, path))

@@ -263,6 +263,8 @@ def round_metrics(report: RoundReport) -> dict[str, float]:
         metrics["federation/update_clip"] = report.update_clip
     if report.num_lost is not None:
         metrics["federation/num_lost"] = float(report.num_lost)
+    if report.staleness is not None:
+        metrics["federation/staleness"] = report.staleness
     if report.epsilon is not None:
         metrics["privacy/epsilon"] = report.epsilon
     if report.gating_weight is not None:

@@ -59,6 +59,7 @@ INTERACTING = (
         "federation.upload_step",
         "federation.download_step",
         "federation.over_selection",
+        "federation.late_updates",
         "federation.day_rounds",
         "federation.local_algorithm",
         "federation.local_optimizer",

@@ -45,6 +45,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "privacy.senders_share": [{}, PRIVATE],
     "privacy.gating_init": [{}, {**PRIVATE, **COMPETITIVE}],
     "privacy.counts_weight": [{}, {**PRIVATE, "federation.spectral_start": False}],
+    "federation.late_updates": [{}],
     "federation.speed_spread": [{}, {"federation.absence_rate": 0.5}],
     "federation.update_clip": [{}],
     "federation.update_clip_by": [{}],

@@ -39,6 +39,7 @@ MESSAGES = {
     "federation.absence_rate": Case(0.5),
     "federation.over_selection": Case(2.0),
     "federation.deadline": Case(0.5),
+    "federation.late_updates": Case("buffered", {"federation.over_selection": 2.0}),
     "federation.speed_spread": Case(0.0, {"federation.deadline": 0.7}),
     "federation.day_rounds": Case(2),
 }
