@@ -73,7 +73,7 @@ def verify(
     unknown = [group for group in only or () if group not in GROUPS]
     if unknown:
         raise ConfigError(f"--only cannot be {unknown[0]!r}.", f"--only takes one of {', '.join(GROUPS)}.")
-    from fedmm.runs.running import set_threads
+    from fedmm.utils.parallel import set_threads
     from fedmm.verification.catalogue import CHECKS
     from fedmm.verification.checks import choose, summary
     from fedmm.verification.loading import subject_of_checkpoint, subject_of_config

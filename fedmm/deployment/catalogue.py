@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmm.config import ExperimentConfig
-from fedmm.data.datasets import load_dataset
 from fedmm.data.features import load_features
-from fedmm.data.item_tables import read_item_table
 from fedmm.data.preparation import id_order
 from fedmm.data.types import ItemFeatures
 from fedmm.deployment.messages import Expected, RefusedError
@@ -102,6 +100,9 @@ def catalogue_of(
 
     Raises DataError for files that cannot be read or hold no items.
     """
+    from fedmm.data.datasets import load_dataset  # late: a silo needs neither
+    from fedmm.data.item_tables import read_item_table
+
     if items is None:
         dataset = load_dataset(config.data, tell)
         return Catalogue(dataset.interactions.item_ids, dict(dataset.features), dataset.titles)

@@ -25,8 +25,8 @@ from fedmm.deployment.members import LeadOptions
 from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.silo import Silo
 from fedmm.errors import ConfigError
-from fedmm.runs.running import set_threads
 from fedmm.utils import locks
+from fedmm.utils.parallel import set_threads
 
 Given = Mapping[str, Any]  # as Flower gives them: names with texts, numbers and truth values
 LEAD_KEYS = ("silos", "quorum", "deadline", "min-users", "config", "set", "catalogue", "keys", "output")

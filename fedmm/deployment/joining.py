@@ -13,10 +13,10 @@ from fedmm.deployment.seals import Checksums
 from fedmm.deployment.silo import Silo
 from fedmm.deployment.sockets import LOOPBACK
 from fedmm.errors import ConfigError
-from fedmm.runs.running import set_threads
 from fedmm.utils import locks
 from fedmm.utils.files import storage_error
 from fedmm.utils.interrupts import Interrupts
+from fedmm.utils.parallel import set_threads
 
 SILOS = Path("silos")
 DEFAULT_PORT = 8765

@@ -26,13 +26,13 @@ from fedmm.errors import CheckpointError, ConfigError
 from fedmm.federation.private_parts import promises, spend
 from fedmm.runs.facts import privacy_of
 from fedmm.runs.observer import Observer
-from fedmm.runs.running import set_threads
 from fedmm.runs.state import LOCK_FILE
 from fedmm.runs.train import round_metrics
 from fedmm.tracking import mlflow_run
 from fedmm.utils import locks
 from fedmm.utils.files import truncate_rounds, write_atomically
 from fedmm.utils.interrupts import Interrupted, Interrupts, Stop
+from fedmm.utils.parallel import set_threads
 from fedmm.utils.trees import plain
 
 FOLDER = Path("federation")

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fedmm.config import ExperimentConfig
 from fedmm.data.negatives import NUM_NEGATIVES, evaluation_negatives
 from fedmm.data.preparation import RawInteractions, prepare
-from fedmm.data.sources import read_sources
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, IntArray, Interactions, Queries, Ragged, Split
 from fedmm.deployment.catalogue import Catalogue
@@ -75,6 +74,8 @@ def read_silo(config: ExperimentConfig, catalogue: Catalogue, folder: Path | Non
 
 
 def _read(config: ExperimentConfig, catalogue: Catalogue) -> Found:
+    from fedmm.data.sources import read_sources  # late: what is kept needs no reader
+
     raw = read_sources(config.data)
     places = {item: place for place, item in enumerate(catalogue.item_ids.tolist()) if place}
     known = np.array([item in places for item in raw.item_ids.tolist()], dtype=np.bool_)

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 import scipy.sparse as sparse
-import scipy.sparse.linalg as linalg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,6 +27,8 @@ def spectral_item_table(counts: sparse.csr_matrix, hidden_dim: int, seed: int, s
     Rows have a root mean square norm of ``scale``; row 0 (padding) and items nobody counted are zero. Columns beyond
     the rank are filled with small noise, so that every dimension can learn.
     """
+    import scipy.sparse.linalg as linalg  # late: slow to load, and a silo needs none
+
     information = positive_pmi(counts)
     num_rows = information.shape[0]
     stream = numpy_stream(seed, "spectral")

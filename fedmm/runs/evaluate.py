@@ -13,7 +13,7 @@ from fedmm.runs.model import TrainedModel, with_runtime
 from fedmm.runs.observer import Observer
 from fedmm.runs.references import clients_result, groups_result, measure_references, measured, paired_result
 from fedmm.runs.result import ClientSpread, EvaluateResult, Group, PairedTests, Splits, rows_by_name
-from fedmm.runs.running import set_threads
+from fedmm.utils.parallel import set_threads
 from fedmm.utils.records import Named
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
@@ -35,9 +32,3 @@ class Running:
     def config(self) -> ExperimentConfig:
         """The run's settings."""
         return self.experiment.config
-
-
-def set_threads(threads: int) -> None:
-    """Sets torch's CPU threads; 0 takes as many as this process may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or available)

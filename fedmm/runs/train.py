@@ -48,7 +48,7 @@ from fedmm.runs.references import (
 )
 from fedmm.runs.reporting import report
 from fedmm.runs.result import ProfileResult, TrainResult
-from fedmm.runs.running import Running, set_threads
+from fedmm.runs.running import Running
 from fedmm.runs.state import noting_a_crash, run_state
 from fedmm.runs.warm import files_of_start, start_of_stopped, warm_start
 from fedmm.tracking import mlflow_run
@@ -56,6 +56,7 @@ from fedmm.tracking.mlflow_run import Tracker
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils.files import METRICS_FILE, truncate_rounds, write_atomically
 from fedmm.utils.interrupts import Interrupted, Interrupts, Stop, StoppedEarly
+from fedmm.utils.parallel import set_threads
 from fedmm.utils.text import in_time, metric_words, share
 from fedmm.utils.timing import OFF, START_UP, StageTimer, Timer
 

@@ -25,9 +25,9 @@ from fedmm.runs.folder import RESULT_FILE, VALIDATION_COUNTS_FILE
 from fedmm.runs.model import TrainedModel
 from fedmm.runs.references import measure_references
 from fedmm.runs.result import read_result
-from fedmm.runs.running import set_threads
 from fedmm.study import Study
 from fedmm.study.records import RunRecord, TrialRecord
+from fedmm.utils.parallel import set_threads
 from fedmm.utils.seeding import numpy_stream
 
 ENOUGH_FOR_IMPORTANCE = 4  # complete trials

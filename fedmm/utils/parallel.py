@@ -7,6 +7,7 @@ there are.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,12 @@ import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def set_threads(threads: int) -> None:
+    """Sets torch's CPU threads; 0 takes as many as this process may use."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or available)
 
 
 def map_blocks(work: Callable[[Job], Result], jobs: Sequence[Job], device: torch.device) -> Iterator[Result]:
