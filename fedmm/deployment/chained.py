@@ -20,9 +20,13 @@ from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.private_rounds import PrivateRounds, layout_of, noisy_sums, share_within, turn_of
 from fedmm.federation.transforms.chain import Layout, final_bound, opened_sum, sent_sum, stages_of
 from fedmm.federation.transforms.contract import Bound, Stage, TransformRound
+from fedmm.federation.transforms.noise_share import least_senders
+from fedmm.privacy.plan import SHARES_OF_NOISE
+from fedmm.privacy.secure_sum import Words
 from fedmm.utils.params import Params
 
 VECTOR, HOLDERS, MASK = "vector", "holders", "mask"
+MOST_LOSS, WORD = 64.0, 0xFFFFFFFF  # a client's loss, where it is masked; 32 bits
 SCALARS = ("weight", "loss", "load_balance_loss")
 SLACK = 1e-3  # of a bound: sums are rounded
 
@@ -72,6 +76,12 @@ class Chain:
         """What is known of one client's vector before masks."""
         stages = self.stages
         return stages[-1][1].bound if stages else Bound(sum(self.layout.parts))
+
+    @property
+    def least_senders(self) -> int:
+        """Clients that must send where they add the noise; 0 where they do not."""
+        by_clients = SHARES_OF_NOISE in self.turn.config.update_transforms
+        return least_senders(len(self.turn.clients), self.turn.senders_share) if by_clients else 0
 
     @property
     def sends_holders(self) -> bool:
@@ -131,6 +141,41 @@ class Chain:
     def stages_with(self, num_clients: int) -> list[tuple[str, Stage]]:
         """The stages as they are where ``num_clients`` of the cohort sent."""
         return replace(self, turn=replace(self.turn, present=np.arange(num_clients))).stages
+
+    def words(self, tensors: Mapping[str, Tensor]) -> Words:
+        """Sums as the numbers that are masked, modulo 2^32: the vector, holders, losses in small whole steps. How many
+        clients there are is known."""
+        parts = [tensors[VECTOR].cpu().numpy()]
+        if self.sends_holders:
+            parts.append(tensors[HOLDERS].cpu().numpy())
+        if self.private is None:
+            losses = np.array([float(tensors[name]) for name in SCALARS[1:]])
+            most = MOST_LOSS * max(float(tensors[SCALARS[0]]), 1.0)
+            parts.append(np.rint(losses.clip(-most, most) * self._loss_steps))
+        return (np.concatenate([own.astype(np.int64) for own in parts]) & WORD).astype(np.uint32)
+
+    def from_words(self, words: Words, num_clients: int) -> dict[str, Tensor]:
+        """The sums of ``num_clients`` clients whose ``words`` these are."""
+        found = torch.from_numpy(words.view(np.int32).astype(np.int64))
+        sums = {VECTOR: found[: self.bound.width]}
+        rest, dtype = found[self.bound.width :], self.local.dtype
+        if self.sends_holders:
+            sums[HOLDERS], rest = rest[: len(rest) - len(SCALARS) + 1].to(dtype), rest[len(rest) - len(SCALARS) + 1 :]
+        if self.private is None:
+            values = [torch.tensor(float(num_clients)), *(rest.double() / self._loss_steps)]
+            sums |= {name: value.to(dtype) for name, value in zip(SCALARS, values, strict=True)}
+        return sums
+
+    @property
+    def num_words(self) -> int:
+        """How many numbers are masked."""
+        held = self.local.recommender.num_items + 1 if self.sends_holders else 0
+        return self.bound.width + held + (0 if self.private is not None else len(SCALARS) - 1)
+
+    @property
+    def _loss_steps(self) -> float:
+        """In one: so many that the cohort's sum fits."""
+        return float(2 ** max(24 - max(len(self.turn.clients) - 1, 0).bit_length(), 0))
 
     def nothing(self) -> dict[str, Tensor]:
         """The sum over nobody."""

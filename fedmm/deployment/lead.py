@@ -21,16 +21,18 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.deployment import noisy_start, start, sums
 from fedmm.deployment.building import build_local, counts_wanted, private_rounds
 from fedmm.deployment.catalogue import Catalogue
-from fedmm.deployment.chained import Chain
+from fedmm.deployment.chained import Chain, is_masked
 from fedmm.deployment.conversation import Conversation
+from fedmm.deployment.evaluating import evaluated
 from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
+from fedmm.deployment.masked_sums import FEWEST, Enough, MaskedSums
 from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, require_plausible, step
 from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
-from fedmm.errors import CheckpointError, DataError
+from fedmm.errors import CheckpointError, ConfigError, DataError
 from fedmm.federation import scaffold
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
 from fedmm.federation.compression import downloaded
@@ -63,6 +65,10 @@ class Lead:
 
     def __post_init__(self) -> None:
         require_supported(self.given)
+        if is_masked(self.given.federation) and self.options.silos < FEWEST:
+            raise ConfigError(
+                f"A masked sum of {self.options.silos} silo hides nothing.", f"Give --silos {FEWEST} or more."
+            )
 
     @cached_property
     def members(self) -> Members:
@@ -186,6 +192,9 @@ class Lead:
     def _sums(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
         """What all ``nodes`` answer to a request for sums, in their order."""
 
+        if is_masked(self.config.federation):
+            return [self._masked.whole(dict.fromkeys(nodes, request), expected)]
+
         def accept(node: str, header: Header) -> Message:
             del node
             require(header, "sums")
@@ -193,6 +202,10 @@ class Lead:
 
         found = self.members.gather(dict.fromkeys(nodes, request), accept, lambda answered: len(answered) == len(nodes))
         return [found[node].tensors for node in nodes]
+
+    @cached_property
+    def _masked(self) -> MaskedSums:
+        return MaskedSums(self.members)
 
     def _welcome(self) -> None:
         self._state = self.members.welcome(self.state)
@@ -261,16 +274,39 @@ class Lead:
             require_plausible(found.tensors, len(chosen[node]), local, number, chain)
             return found
 
-        def enough(answered: set[str]) -> bool:
-            return bool(answered) and sum(len(chosen[node]) for node in answered) >= self.options.quorum * cohort
+        least = max(self.options.quorum * cohort, 0 if chain is None else chain.least_senders)
 
+        def enough(answered: set[str]) -> bool:
+            return bool(answered) and sum(len(chosen[node]) for node in answered) >= least
+
+        if chain is not None and is_masked(local.config):
+            counted, answered = self._hidden_sums(requests, chosen, chain, enough)
+            return self._step(counted, answered, chain)
         answers = self.members.gather(requests, accept, enough, self._welcome) if requests else {}
         counted = [
             SiloSums(answers[silo.name].tensors, len(chosen[silo.name])) for silo in state.silos if silo.name in answers
         ]
-        server, statistics = step(state.server, counted, local, state.num_trainable, chain)
-        facts = tuple(replace(silo, counted=number) if silo.name in answers else silo for silo in self.state.silos)
-        self._state = replace(self.state, server=server, silos=facts)
+        return self._step(counted, set(answers), chain)
+
+    def _hidden_sums(
+        self, requests: Mapping[str, Message], chosen: Mapping[str, IntArray], chain: Chain, enough: Enough
+    ) -> tuple[list[SiloSums], set[str]]:
+        """The sum of the silos that counted, and which those are."""
+
+        def check(node: str, own: Message) -> None:
+            if own.settings != self.members.digest or own.body.get("clients") != len(chosen[node]):
+                raise RefusedError(f"masked sums over {own.body.get('clients')} clients.")
+
+        opened = self._masked.total(requests, chain.num_words, check, enough, self._welcome)
+        number = sum(len(chosen[node]) for node in opened.sent)
+        return [SiloSums(chain.from_words(opened.words, number), number)], set(opened.sent)
+
+    def _step(self, counted: list[SiloSums], answered: set[str], chain: Chain | None) -> RoundStatistics:
+        """The server's step with the sums of those who ``answered``."""
+        state, number = self.state, self.state.server.round + 1
+        server, statistics = step(state.server, counted, self.local, state.num_trainable, chain)
+        facts = tuple(replace(silo, counted=number) if silo.name in answered else silo for silo in state.silos)
+        self._state = replace(state, server=server, silos=facts)
         return statistics
 
     def _chosen(self, number: int) -> dict[str, IntArray]:
@@ -282,7 +318,8 @@ class Lead:
             silo.name: cohort[(cohort >= silo.first) & (cohort < silo.first + silo.trainable)] - silo.first
             for silo in self.state.silos
         }
-        return {name: places for name, places in own.items() if len(places)}
+        # A masked sum takes those without clients, too: what only one silo sends is not hidden.
+        return {name: places for name, places in own.items() if len(places) or is_masked(self.local.config)}
 
     def _cohort(self, everyone: IntArray, number: int) -> IntArray:
         """The round's clients. Of a private one nobody else may draw them again, since it hides who was there."""
@@ -306,31 +343,7 @@ class Lead:
 
     def evaluate(self, snapshot: Snapshot, split: str, *, of_best: bool = False) -> dict[str, float]:
         """Metrics of ``split`` over the users of all silos that answer."""
-        best = 0 if self.state.best is None else self.state.best.snapshot.round
-        tensors = {f"{PARAMS}{name}": value for name, value in snapshot.params.items()}
-        requests = {
-            silo.name: Message(
-                "evaluate", {"split": split, "counted": silo.counted, "best": best, "of_best": of_best}, tensors,
-                round=snapshot.round, settings=self.members.digest,
-            )
-            for silo in self.state.silos
-        }  # fmt: skip
-        expected = sums.expected_metrics(self.config)
-
-        def accept(node: str, header: Header) -> Message:
-            require(header, "metrics", self.members.digest)
-            found = header.with_tensors(expected)
-            most = next(silo.users for silo in self.state.silos if silo.name == node)
-            sums.require_possible(found.tensors, most, self.config)
-            return found
-
-        answers = self.members.gather(requests, accept, self._enough_users, self._welcome)
-        ordered = [answers[silo.name].tensors for silo in self.state.silos if silo.name in answers]
-        return sums.means(ordered, self.config)
-
-    def _enough_users(self, answered: set[str]) -> bool:
-        there = sum(silo.users for silo in self.state.silos if silo.name in answered)
-        return bool(answered) and there >= self.options.quorum * sum(silo.users for silo in self.state.silos)
+        return evaluated(self.members, self.state, snapshot, split, self._welcome, of_best=of_best)
 
     def _validate(self) -> dict[str, float] | None:
         """The validation of this round where it is due; the best round is kept."""

@@ -41,6 +41,7 @@ class Members:
     options: LeadOptions
     tell: Callable[[str], None]
     config: ExperimentConfig  # as the data settled it
+    _said: float = float("-inf")
     _ready: dict[str, bool] = field(default_factory=dict)
     _small: set[str] = field(default_factory=set)  # silos that are left out, until they come again
 
@@ -166,6 +167,18 @@ class Members:
         for node in self.conversation.ask(asked, accept_ready, self.options.deadline):
             self._ready[node] = True
 
+    def tell_seldom(self, sentence: str) -> bool:
+        """Tells it, unless something was told so within the last minute; gives whether it did."""
+        if time.monotonic() - self._said <= SAID_EVERY:
+            return False
+        self.tell(sentence)
+        self._said = time.monotonic()
+        return True
+
+    def pause(self) -> None:
+        """Waits before silos are asked again."""
+        time.sleep(self.options.wait)
+
     def gather(
         self,
         requests: Mapping[str, Message],
@@ -175,17 +188,14 @@ class Members:
     ) -> dict[str, Message]:
         """Answers until they are enough; ``again`` is done before who is missing is asked again."""
         found: dict[str, Message] = {}
-        said = 0.0
         while True:
             missing = {node: own for node, own in requests.items() if node not in found}
             found |= self.conversation.ask(missing, accept, self.options.deadline)
             if enough(set(found)):
                 return found
-            if time.monotonic() - said > SAID_EVERY:
+            if self.tell_seldom(f"{len(found)} of {len(requests)} silos have answered: waiting for more"):
                 self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
-                self.tell(f"{len(found)} of {len(requests)} silos have answered: waiting for more")
-                said = time.monotonic()
-            time.sleep(self.options.wait)
+            self.pause()
             again()
 
 

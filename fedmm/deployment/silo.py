@@ -20,10 +20,12 @@ from torch import Tensor
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
-from fedmm.deployment import noisy_start, sums
+from fedmm.deployment import masked_answers, noisy_start, sums
 from fedmm.deployment.building import build_local, counts_wanted, engine_of, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, is_masked
+from fedmm.deployment.hidden import hidden_seed
+from fedmm.deployment.masks import SiloMasks
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
 from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sequences import Sequences
@@ -41,7 +43,7 @@ from fedmm.federation.rounds import Engine
 from fedmm.models.recommender import Recommender
 from fedmm.utils.files import write_atomically
 from fedmm.utils.params import Params
-from fedmm.utils.seeding import torch_stream
+from fedmm.utils.seeding import derive, torch_stream
 
 SERVER = "server"
 PARAMS = "params/"
@@ -87,6 +89,8 @@ class Silo:
     tell: Tell = lambda _: None
     failure: FedmmError | None = None
     finished: bool = False
+    secret: int | None = None  # seed of the noise that its users add; None: drawn, and kept in the folder
+    _hidden_seed: int | None = None
     _offered: Offered | None = None
     _begun: Begun | None = None
     _states: SiloStates = field(default_factory=SiloStates)
@@ -95,6 +99,7 @@ class Silo:
     def __post_init__(self) -> None:
         """Goes on where an earlier process of this silo was."""
         self._sequences = Sequences(self.folder)
+        self._masks = SiloMasks(self.name, self.folder)
         for name in (OFFER_FILE, BEGIN_FILE):
             path = None if self.folder is None else self.folder / name
             if path is not None and path.exists():
@@ -136,6 +141,8 @@ class Silo:
             return self._count(header)
         if kind == "begin":
             return self._begin(header)
+        if kind in ("keys", "roster", "open"):
+            return masked_answers.answer(self._masks, header.message)
         if self._begun is None:
             return Message("unready")
         require(header, kind, self._begun.digest)
@@ -186,8 +193,9 @@ class Silo:
         """The sums of the rounds before the first."""
         offered = self._require_offer()
         split, what = offered.data.split, text(header.message.body, "what")
-        if offered.config.privacy.on:
-            return self._count_noisily(header, offered, what)
+        if offered.config.privacy.on or is_masked(offered.config.federation):
+            answer, words = masked_answers.counted(header, offered.config, split, what, self._own_noise)
+            return answer if words is None else masked_answers.hidden(self._masks, header, answer, words)
         if what == "counts":
             return Message("sums", tensors=sums.counted(split))
         if what == "popularity":
@@ -200,21 +208,6 @@ class Silo:
             degrees = header.with_tensors(expected).tensors["degrees"].numpy()
             return Message("sums", tensors={"sketch": torch.from_numpy(sums.sketched(split, degrees, size, seed))})
         raise RefusedError(f"a request for {what[:40]!r}, which this silo does not count.")
-
-    def _count_noisily(self, header: Header, offered: Offered, what: str) -> Message:
-        """The two sums of a private start: bounded, and with the noise of the silo's users where users add it."""
-        split, config = offered.data.split, offered.config
-        if what not in ("holders", "pairs") or not config.federation.spectral_start:
-            raise RefusedError(f"a request for {what[:40]!r}, which no noise covers.", "Ask whoever leads it.")
-        whole_numbers = is_masked(config.federation)
-        if what == "holders":
-            found = noisy_start.silo_holders(split.train, split.num_items, whole=whole_numbers)
-        else:
-            head = header.with_tensors({"head": (torch.int64, (None,))}).tensors["head"].numpy()
-            if not len(head) or head[0] < 1 or head[-1] > split.num_items or (np.diff(head) <= 0).any():
-                raise RefusedError(f"{len(head)} items that are not among the {split.num_items} of the catalogue.")
-            found = noisy_start.silo_pairs(split.train, split.num_items, head, whole=whole_numbers)
-        return Message("sums", tensors={"sum": found})
 
     def _begin(self, header: Header, *, keep: bool = True) -> Message:
         offered = self._require_offer()
@@ -252,9 +245,6 @@ class Silo:
         return Message("ready")
 
     def _train(self, header: Header, begun: Begun) -> Message:
-        key = _key(header)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
         request, local = header.message, begun.local
         expected: dict[str, Any] = {"clients": (torch.int64, (None,)), **begun.shapes}
         if local.uses_controls:
@@ -262,17 +252,25 @@ class Silo:
         tensors = header.with_tensors(expected).tensors
         assert self._offered is not None
         clients = self._chosen(tensors["clients"].numpy(), self._offered.data, begun.base)
-        states = self._states.before(request.round, whole(request.body, "counted"))
         params = _on_device(_part(tensors, PARAMS), local)
+        key, chain = _key(header), self._chain(request, params, begun)
+        if self._last is not None and self._last[0] == key:
+            return self._hidden(header, self._last[1], chain)
+        states = self._states.before(request.round, whole(request.body, "counted"))
         control = _on_device(scaffold.unnamed(tensors), local)
-        chain = self._chain(request, params, begun)
         found = sums.trained_sums(local, begun.engine, params, clients, request.round, states.settled, control, chain)
         self._states = states.after(request.round, found.kept)
         begun.store.save(self._states)  # before anyone hears of it
         self.tell(f"round {request.round}: trained {len(clients)} of {len(self._offered.data.user_ids)} users")
         answer = Message("sums", {"clients": len(clients)}, found.tensors)
         self._last = key, answer
-        return answer
+        return self._hidden(header, answer, chain)
+
+    def _hidden(self, header: Header, answer: Message, chain: Chain | None) -> Message:
+        """The answer as it is sent: with masks where there are any."""
+        if chain is None or not is_masked(chain.turn.config):
+            return answer
+        return masked_answers.hidden(self._masks, header, answer, chain.words(answer.tensors))
 
     def _chain(self, request: Message, params: Params, begun: Begun) -> Chain | None:
         """What the round's updates go through; None where they are sent as they are."""
@@ -282,7 +280,16 @@ class Silo:
         if clip is not None and not (isinstance(clip, float) and 0 < clip < math.inf):
             raise RefusedError(f"a bound on updates of {str(clip)[:40]!r}.")
         cohort = whole(request.body, "cohort", 2**40)
-        return Chain.of(begun.local, params, request.round, cohort, clip, begun.private)
+        secret = self._own_noise if begun.private is not None else None
+        return Chain.of(begun.local, params, request.round, cohort, clip, begun.private, secret)
+
+    @property
+    def _own_noise(self) -> int:
+        """The seed of the noise that this silo's users add."""
+        if self.secret is not None:
+            return self.secret
+        self._hidden_seed = self._hidden_seed or hidden_seed(self.folder, new=True)
+        return derive(self._hidden_seed, self._begun.federation if self._begun is not None else "")
 
     def _evaluate(self, header: Header, begun: Begun) -> Message:
         request, local = header.message, begun.local
@@ -309,6 +316,9 @@ class Silo:
     def _chosen(self, places: IntArray, data: SiloData, base: int) -> IntArray:
         """The clients at these places among the trainable ones, ascending."""
         trainable = data.trainable
+        nobody = not len(places) and self._begun is not None and is_masked(self._begun.local.config)
+        if nobody:  # of a masked sum, which takes more than one silo
+            return trainable[:0]
         if not len(places) or places.min() < 0 or places.max() >= len(trainable) or (np.diff(places) <= 0).any():
             raise RefusedError(f"{len(places)} clients that are not among the {len(trainable)} of this silo.")
         return trainable[places] + base

@@ -36,18 +36,21 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
     """The state before the first round, without silos: of its parameters the item table alone, where there is a start.
     ``ask`` asks all ``nodes`` for sums."""
     size = catalogue.num_items + 1
+    own, seed, masked = config.federation, config.runtime.seed, is_masked(config.federation)
     begin: Params = {POPULARITY: torch.zeros(size, dtype=torch.int64)}
     if "popularity100" in config.evaluation.protocols:
-        expected: Expected = {"popularity": (torch.int64, (size,))}
-        found = ask(nodes, Message("count", {"what": "popularity"}), expected)
-        begin[POPULARITY] = torch.stack([own["popularity"] for own in found]).sum(0)
-    own, seed = config.federation, config.runtime.seed
+        name = "sum" if masked else "popularity"
+        found = ask(nodes, Message("count", {"what": "popularity"}), {name: (torch.int64, (size,))})
+        begin[POPULARITY] = torch.stack([own[name] for own in found]).sum(0)
     sketched = own.spectral_start and own.spectral_sketch_size is not None
     params: Params = {}
     if counts_wanted(config) or (own.spectral_start and not sketched):
         counts = csr_matrix((size, size))
-        for each in ask(nodes, Message("count", {"what": "counts"}), sums.COUNTED):
+        for each in [] if masked else ask(nodes, Message("count", {"what": "counts"}), sums.COUNTED):
             counts = counts + _counts(each, catalogue.num_items)
+        if masked:
+            total = ask(nodes, Message("count", {"what": "counts"}), {"sum": (torch.int64, (size * size,))})[0]["sum"]
+            counts = sums.dense_counts(total, catalogue.num_items)
         if counts_wanted(config):
             begin |= sums.counts_to_tensors(received_counts(config, counts))
         if own.spectral_start and counts.nnz and not sketched:

@@ -32,6 +32,7 @@ from fedmm.federation.spectral_sketch import ColumnHash, sketch_of
 from fedmm.models.prototypes import CENTRES, COUNTS
 from fedmm.utils.params import Params
 
+COUNT_STEPS = 4096.0  # in one, of counts that are masked
 DELTA, MEMORY = "delta/", "prototypes/"
 COUNTED: Expected = {
     "rows": (torch.int32, (None,)),
@@ -66,7 +67,7 @@ def trained_sums(
     changes: Params = {}
 
     def watched() -> Iterator[UpdateBlock]:
-        blocks = engine(local, received, clients, number)
+        blocks = engine(local, received, clients, number) if len(clients) else iter(())
         for block in uploaded(blocks, config.upload_bits, num_items, local.seed, number):
             kept.append((block.clients, block.states))
             for name, value in block.control_deltas.items():
@@ -109,6 +110,17 @@ def expected_sums(local: LocalTraining, params: Params, number: int, chain: Chai
 def counted(split: Split) -> dict[str, Tensor]:
     """The silo's directed transition counts, added up: rows, columns and counts of the pairs that are there."""
     return counts_to_tensors(sum_transition_counts(split.train, split.num_items))
+
+
+def counted_densely(split: Split) -> Tensor:
+    """[V * V]: the silo's directed transition counts in whole steps of 2^-12, row by row."""
+    counts = sum_transition_counts(split.train, split.num_items).toarray()
+    return torch.from_numpy(np.rint(counts * COUNT_STEPS).astype(np.int64).ravel())
+
+
+def dense_counts(total: Tensor, num_items: int) -> csr_matrix:
+    """The counts [V, V] that ``counted_densely`` of all silos add up to."""
+    return csr_matrix(total.numpy().reshape(num_items + 1, num_items + 1) / COUNT_STEPS)
 
 
 def counts_to_tensors(counts: csr_matrix) -> dict[str, Tensor]:

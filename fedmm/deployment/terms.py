@@ -83,7 +83,6 @@ def _of_chains(config: ExperimentConfig) -> dict[str, bool]:
     masked, private = "mask" in chain, config.privacy.on
     at = chain.index("mask") if masked else len(chain)
     return {
-        f"federation.update_transforms {list(chain)} need masks between silos, which are not there yet": masked,
         f"federation.update_transforms {list(chain)} change what is masked already": bool(
             set(chain[at + 1 :]) - {"noise"}
         ),

@@ -14,8 +14,9 @@ is secret.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from fedmm.utils.seeding import numpy_stream
 Words = NDArray[np.uint32]
 NEIGHBOURS = 20
 KEY_BYTES = 32
+Member = TypeVar("Member", int, str)
 
 
 class SecureSumError(FedmmError):
@@ -62,11 +64,7 @@ class SecureSum:
     def neighbours(self) -> Mapping[int, tuple[int, ...]]:
         """Whom each client shares masks with: those next to it on a circle in random order, equally many a side."""
         order = numpy_stream(self.seed, "secure sum order", self.occasion).permutation(np.array(self.clients)).tolist()
-        reach = min(self.num_neighbours // 2, (len(order) - 1) // 2)
-        offsets = [step for step in range(-reach, reach + 1) if step]
-        if len(order) - 1 <= self.num_neighbours:
-            offsets = list(range(1, len(order)))
-        return {own: tuple(order[(place + step) % len(order)] for step in offsets) for place, own in enumerate(order)}
+        return circle(order, self.num_neighbours)
 
     @property
     def threshold(self) -> int:
@@ -75,9 +73,9 @@ class SecureSum:
 
     def mask(self, client: int, vector: Words) -> Words:
         """What ``client`` sends of its ``vector``: numbers that look like any others."""
-        total = vector + self._stream(self._own_secret(client), len(vector))
+        total = vector + key_stream(self._own_secret(client), len(vector))
         for other in self.neighbours[client]:
-            total = _signed(total, self._shared_stream(self._key(client), client, other, len(vector)), client < other)
+            total = signed(total, self._shared_stream(self._key(client), client, other, len(vector)), client < other)
         return np.asarray(total & np.uint32(self.modulus_mask), dtype=np.uint32)
 
     def open(self, masked: Mapping[int, Words]) -> Words:
@@ -98,11 +96,11 @@ class SecureSum:
         keys = {client: self._recovered(client, there, "key") for client in affected}
         opened = total.astype(np.uint32)  # a copy, which is opened in place
         for secret in secrets.values():
-            opened = _signed(opened, self._stream(secret, size), False)
+            opened = signed(opened, key_stream(secret, size), False)
         for client, key in keys.items():
             for other in self.neighbours[client]:
                 if other in there:  # the mask that ``other`` added for the one that is gone
-                    opened = _signed(opened, self._shared_stream(key, client, other, size), client < other)
+                    opened = signed(opened, self._shared_stream(key, client, other, size), client < other)
         return np.asarray(opened & np.uint32(self.modulus_mask), dtype=np.uint32)
 
     def shares(self, client: int, what: str) -> dict[int, int]:
@@ -141,29 +139,54 @@ class SecureSum:
 
     def _shared_stream(self, key: bytes, client: int, other: int, size: int) -> Words:
         """The numbers that the two have in common, made from the key of one and the public key of the other."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-        public = X25519PublicKey.from_public_bytes(self._public(other))
-        shared = X25519PrivateKey.from_private_bytes(key).exchange(public)
         low, high = sorted((client, other))
         info = f"fedmm mask {self.occasion} {low} {high}".encode()
-        return self._stream(HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(shared), size)
+        return key_stream(agreed_key(key, self._public(other), info), size)
 
     def _public(self, client: int) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
         if client not in self._keys:
-            self._keys[client] = X25519PrivateKey.from_private_bytes(self._key(client)).public_key().public_bytes_raw()
+            self._keys[client] = public_key(self._key(client))
         return self._keys[client]
 
-    def _stream(self, key: bytes, size: int) -> Words:
-        """As many numbers of 32 bits as asked for, by AES in counter mode."""
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-        stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-        return np.frombuffer(stream.update(_zeros(4 * size)), dtype="<u4")
+def circle(order: Sequence[Member], num_neighbours: int) -> dict[Member, tuple[Member, ...]]:
+    """The neighbours of each of ``order``, which stand on a circle: equally many a side, or all others where those are
+    no more.
+
+    >>> circle("abcde", 2)["a"], circle("abc", 20)["a"]
+    (('e', 'b'), ('b', 'c'))
+    """
+    reach = min(num_neighbours // 2, (len(order) - 1) // 2)
+    offsets = [step for step in range(-reach, reach + 1) if step]
+    if len(order) - 1 <= num_neighbours:
+        offsets = list(range(1, len(order)))
+    return {own: tuple(order[(place + step) % len(order)] for step in offsets) for place, own in enumerate(order)}
+
+
+def public_key(private: bytes) -> bytes:
+    """The public half [32 bytes] of an X25519 key."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def agreed_key(private: bytes, public: bytes, info: bytes) -> bytes:
+    """The key [32 bytes] that two have in common for what ``info`` says (X25519, HKDF). Raises ValueError for a public
+    key that gives everybody the same."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+    return HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(shared)
+
+
+def key_stream(key: bytes, size: int) -> Words:
+    """As many numbers of 32 bits as asked for, by AES in counter mode."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    return np.frombuffer(stream.update(_zeros(4 * size)), dtype="<u4")
 
 
 @functools.lru_cache(maxsize=2)
@@ -171,6 +194,6 @@ def _zeros(size: int) -> bytes:
     return bytes(size)
 
 
-def _signed(total: Words, stream: Words, plus: bool) -> Words:
+def signed(total: Words, stream: Words, plus: bool) -> Words:
     """``total`` with the stream added or subtracted, in place."""
     return np.add(total, stream, out=total) if plus else np.subtract(total, stream, out=total)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from typing import Protocol
 
 PRIME = 2**521 - 1
 _BYTES = 72  # drawn for a coefficient: far more than the prime's, so that the remainder is even
 
 
-def split(secret: int, places: Sequence[int], threshold: int, stream: np.random.Generator) -> dict[int, int]:
+class Draws(Protocol):
+    """Random bytes; a generator of NumPy has them."""
+
+    def bytes(self, length: int) -> bytes:
+        """As many as asked for."""
+        ...
+
+
+def split(secret: int, places: Sequence[int], threshold: int, stream: Draws) -> dict[int, int]:
     """One share for each of the ``places`` (different, above 0): a polynomial of degree ``threshold`` - 1 there, whose
     value at 0 is the secret. Raises ValueError where there are fewer places than the threshold, or the secret is too
     large.
 
+    >>> import numpy as np
     >>> shares = split(12345, [1, 2, 3], 2, np.random.default_rng(0))
     >>> join({1: shares[1], 3: shares[3]}, 2)
     12345

@@ -1,0 +1,206 @@
+"""A silo's part in a masked sum: the server sees sums of all silos, and of no single one.
+
+Bonawitz et al., *Practical Secure Aggregation* (CCS 2017), on the sparse graph of Bell et al. (CCS 2020), among silos;
+the arithmetic is that of ``fedmm.privacy.secure_sum``, the keys are real. For each sum a silo draws new keys from the
+operating system, shares its secrets among its neighbours and itself, adds its masks, and in the end hands out shares of
+the own masks of who sent and of the keys of who did not: never both for one, and never for two lists. What it has
+promised stands in a file that its owner alone can read, so that a silo that was killed goes on and cannot be asked to
+break it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmm.deployment.hidden import write_secret
+from fedmm.deployment.messages import RefusedError
+from fedmm.privacy import shamir
+from fedmm.privacy.secure_sum import KEY_BYTES, Words, agreed_key, key_stream, public_key, signed
+
+FILE = "masks.json"
+SHARE_BYTES = 66  # of a number below 2^521
+NONCE_BYTES = 12
+MOST_NEIGHBOURS = 100
+Shares = Mapping[str, str]  # hex by silo
+
+
+class SystemDraws:
+    """Bytes of the operating system."""
+
+    def bytes(self, length: int) -> bytes:
+        """As many as asked for."""
+        return os.urandom(length)
+
+
+def threshold_of(holders: int) -> int:
+    """How many of a secret's ``holders``, a silo and its neighbours, must be there: more than half.
+
+    >>> threshold_of(2), threshold_of(3), threshold_of(21)
+    (2, 2, 11)
+    """
+    return holders // 2 + 1
+
+
+def mask_info(attempt: str, one: str, other: str) -> bytes:
+    """What the mask of two silos is for."""
+    low, high = sorted((one, other))
+    return f"fedmm silo mask {attempt} {low} {high}".encode()
+
+
+@dataclass(eq=False)
+class SiloMasks:
+    """The masked sum that silo ``name`` takes part in, one at a time: who begins another forgets the one before."""
+
+    name: str
+    folder: Path | None = None
+    _kept: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        path = None if self.folder is None else self.folder / FILE
+        if path is not None and path.exists():
+            try:
+                found = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                found = {}
+            self._kept = found if isinstance(found, dict) else {}
+
+    def keys(self, attempt: str) -> dict[str, str]:
+        """Public keys of the sum ``attempt``, which begins: for masks, and for shares."""
+        if self._kept.get("attempt") != attempt:
+            names = ("mask_key", "share_key", "own")
+            self._keep({"attempt": attempt, **{name: secrets.token_bytes(KEY_BYTES).hex() for name in names}})
+        return {
+            "mask": public_key(self._secret("mask_key")).hex(),
+            "share": public_key(self._secret("share_key")).hex(),
+        }
+
+    def shares(self, attempt: str, roster: Mapping[str, Any]) -> dict[str, str]:
+        """For each neighbour of the ``roster`` (public keys by name) its shares of this silo's secrets, which it alone
+        can read. Raises RefusedError where the roster is none, or another than before."""
+        self._require(attempt)
+        public = {name: _public_keys(name, own) for name, own in roster.items()}
+        if not public or len(public) > MOST_NEIGHBOURS or self.name in public:
+            raise RefusedError(f"a masked sum with {len(public)} neighbours.", "One silo alone hides nothing.")
+        listed = {name: [own.hex() for own in keys] for name, keys in sorted(public.items())}
+        if "roster" not in self._kept:
+            holders = sorted([*public, self.name])
+            drawn = {what: self._split(what, holders) for what in ("own", "mask_key")}
+            given = {name: drawn["own"][name] + drawn["mask_key"][name] for name in holders}
+            sealed = {name: self._seal(attempt, name, public[name][1], given[name]) for name in public}
+            self._keep({**self._kept, "roster": listed, "given": sealed, "share": given[self.name].hex()})
+        if self._kept["roster"] != listed:
+            raise RefusedError("a second list of neighbours for one masked sum.")
+        return dict(self._kept["given"])
+
+    def masked(self, attempt: str, what: str, shares: Shares, words: Words) -> Words:
+        """``words`` (of the request ``what``) with the masks of those neighbours whose ``shares`` came. Raises
+        RefusedError where others came before, or too few, or the masks have hidden something else."""
+        self._require(attempt, "roster")
+        if not set(shares) <= set(self._kept["roster"]):
+            raise RefusedError("shares of silos that are no neighbours.")
+        if len(shares) + 1 < threshold_of(len(self._kept["roster"]) + 1):
+            raise RefusedError(f"a masked sum with {len(shares)} of {len(self._kept['roster'])} neighbours.")
+        opened = {name: self._unseal(attempt, name, sealed).hex() for name, sealed in sorted(shares.items())}
+        if "hides" not in self._kept:
+            self._keep({**self._kept, "hides": what, "held": opened})
+        if (self._kept["hides"], self._kept["held"]) != (what, opened):
+            raise RefusedError("a second request under one mask.", "What two differ by would be no secret.")
+        total = words + key_stream(self._secret("own"), len(words))
+        for other in opened:
+            key = self._agreed(other, 0, mask_info(attempt, self.name, other))
+            total = signed(total, key_stream(key, len(words)), self.name < other)
+        return np.asarray(total, dtype=np.uint32)
+
+    def opening(self, attempt: str, sent: list[str]) -> dict[str, str]:
+        """Shares, by silo, of the own masks of those who ``sent`` and of the keys of those who did not. Raises
+        RefusedError where too few sent, or another list was answered."""
+        self._require(attempt, "hides")
+        known = {*self._kept["held"], self.name}
+        if not set(sent) <= known or len(set(sent)) < len(sent) or self.name not in sent:
+            raise RefusedError("a list of silos that sent which cannot be.")
+        needed = threshold_of(len(self._kept["roster"]) + 1)
+        if len(sent) < needed:
+            raise RefusedError(f"{len(sent)} silos sent, and {needed} are needed to open a masked sum.")
+        if self._kept.setdefault("sent", sorted(sent)) != sorted(sent):
+            raise RefusedError("a second list of silos that sent.", "Both would open the sum of one.")
+        self._keep(self._kept)
+        held = {**self._kept["held"], self.name: self._kept["share"]}
+        size = 2 * SHARE_BYTES  # hex digits of one share
+        return {name: own[:size] if name in sent else own[size:] for name, own in held.items()}
+
+    def _require(self, attempt: str, reached: str = "attempt") -> None:
+        if self._kept.get("attempt") != attempt or reached not in self._kept:
+            raise RefusedError("a masked sum that this silo has not begun, or has left.", "Begin another.")
+
+    def _secret(self, name: str) -> bytes:
+        return bytes.fromhex(self._kept[name])
+
+    def _split(self, what: str, holders: list[str]) -> dict[str, bytes]:
+        """This silo's secret in shares, one for each of the ``holders``."""
+        places = {name: place + 1 for place, name in enumerate(holders)}
+        number = int.from_bytes(self._secret(what), "little")
+        found = shamir.split(number, list(places.values()), threshold_of(len(holders)), SystemDraws())
+        return {name: found[place].to_bytes(SHARE_BYTES, "little") for name, place in places.items()}
+
+    def _agreed(self, other: str, which: int, info: bytes) -> bytes:
+        private = self._secret(("mask_key", "share_key")[which])
+        return _agreed(private, bytes.fromhex(self._kept["roster"][other][which]), info)
+
+    def _seal(self, attempt: str, other: str, public: bytes, content: bytes) -> str:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        info = f"fedmm silo shares {attempt} {self.name} {other}".encode()
+        nonce = os.urandom(NONCE_BYTES)
+        return (nonce + AESGCM(_agreed(self._secret("share_key"), public, info)).encrypt(nonce, content, info)).hex()
+
+    def _unseal(self, attempt: str, other: str, sealed: str) -> bytes:
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        info = f"fedmm silo shares {attempt} {other} {self.name}".encode()
+        key = self._agreed(other, 1, info)
+        try:
+            data = bytes.fromhex(sealed)
+            found = AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], info)
+        except (InvalidTag, ValueError, TypeError):
+            found = b""
+        if len(found) != 2 * SHARE_BYTES:
+            raise RefusedError(f"shares of {other[:64]!r} that it did not seal for this silo.")
+        return found
+
+    def _keep(self, state: dict[str, Any]) -> None:
+        """On disk before anybody hears of it."""
+        self._kept = state
+        if self.folder is not None:
+            write_secret(self.folder / FILE, json.dumps(state).encode())
+
+
+def digest_of_request(*parts: object) -> str:
+    """What makes two requests under a mask the same."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _agreed(private: bytes, public: bytes, info: bytes) -> bytes:
+    try:
+        return agreed_key(private, public, info)
+    except ValueError:
+        raise RefusedError("a public key that would agree with everybody on the same.") from None
+
+
+def _public_keys(name: str, given: Any) -> tuple[bytes, bytes]:
+    try:
+        one, other = (bytes.fromhex(own) for own in given)
+    except (ValueError, TypeError):
+        one = other = b""
+    if len(one) != KEY_BYTES or len(other) != KEY_BYTES:
+        raise RefusedError(f"public keys of {str(name)[:64]!r} that are none.")
+    return one, other
