@@ -145,6 +145,9 @@ class FederationConfig(Section):
         description="share of the updates that the bound lets through whole: it follows their norms, from update_clip "
         "on, by a bit that each client adds to its update (unset: the bound stays)",
     )
+    update_rank: Positive = Field(
+        16, description="random directions of the item table's columns in which low_rank sends an update"
+    )
     update_bits: Annotated[int, Field(ge=2, le=16)] = Field(
         8, description="bits of each number of an update that is rounded"
     )

@@ -219,6 +219,11 @@ READERS = (
         "a private run (privacy.epsilon or privacy.noise_multiplier) and federation.spectral_start",
     ),
     _Reader(
+        ("federation.update_rank",),
+        lambda config: _has_cohorts(config) and "low_rank" in config.federation.update_transforms,
+        '"low_rank" in federation.update_transforms',
+    ),
+    _Reader(
         ("federation.update_bits",),
         lambda config: _has_cohorts(config) and "round" in config.federation.update_transforms,
         '"round" in federation.update_transforms',

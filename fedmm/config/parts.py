@@ -114,6 +114,7 @@ KINDS: Mapping[str, Kind] = {
             "federation.update_transforms",
             {
                 "clip": "bounds the norm of a client's update",
+                "low_rank": "sends the item table's part in update_rank random directions of its columns",
                 "rotate": "spreads it evenly by a random rotation",
                 "round": "rounds it by chance to whole numbers of a few bits",
                 "noise": "adds the noise of a private run",

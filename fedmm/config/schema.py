@@ -384,7 +384,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "federation.update_transforms": ([],),
     "federation.update_clip": (1.0,),
     "federation.update_clip_by": ("whole",),
-    "federation.update_bits": (8,),
+    **{"federation.update_bits": (8,), "federation.update_rank": (16,)},
     "federation.update_clip_quantile": (None,),
     **{f"federation.{way}_{how}": (None,) for way in ("upload", "download") for how in ("bits", "step")},
     "federation.absence_rate": (0.0,),

@@ -98,7 +98,9 @@ def transformed_message(
     config, private = federation.config, federation.private
     cohort = federation.clients[: asked(federation.cohort_size, config, len(federation.clients))]
     layout = layout_of(config, {name: value.shape for name, value in travelling.items()}, private)
-    turn = replace(turn_of(config, federation.seed, round_number, cohort, private), parts=layout.parts)
+    turn = replace(
+        turn_of(config, federation.seed, round_number, cohort, private), parts=layout.parts, table=layout.table
+    )
     sent = {"update": torch.empty(vector_bytes(final_bound(turn)), dtype=torch.uint8, device="meta")}
     if private is not None:
         return sent

@@ -247,7 +247,7 @@ def chain(subject: Subject) -> Finding:
         federation, cohort = make_federation(local), local.windows.trainable
         trained = local.trainable(params, 1)
         layout = Layout({name: params[name].shape for name in trained})
-        turn = TransformRound(settings, 0, 1, cohort, layout.parts)
+        turn = TransformRound(settings, 0, 1, cohort, layout.parts, table=layout.table)
         blocks = list(federation.engine(local, params, cohort, 1))
         deltas, facts, _, beside, costs = chained_sum(iter(blocks), layout, turn, local)
         width, expected, losses = sum(layout.parts), torch.zeros(sum(layout.parts)).double(), 0.0

@@ -49,6 +49,7 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "federation.speed_spread": [{}, {"federation.absence_rate": 0.5}],
     "federation.update_clip": [{}],
     "federation.update_clip_by": [{}],
+    "federation.update_rank": [{}, {"federation.update_transforms": ("clip",)}],
     "federation.update_bits": [{}, {"federation.update_transforms": ("clip",)}],
     "model.learn_gating": [COMPETITIVE],
     "model.router_bias_init": [{}],

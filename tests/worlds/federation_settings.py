@@ -31,6 +31,7 @@ MESSAGES = {
     "federation.update_clip": Case(0.1, CLIPPED),
     "federation.update_clip_by": Case("part", CLIPPED),
     "federation.update_clip_quantile": Case(0.5, CLIPPED),
+    "federation.update_rank": Case(4, {"federation.update_transforms": ("low_rank",)}),
     "federation.update_bits": Case(4, {"federation.update_transforms": ("clip", "rotate", "round")}),
     "federation.upload_bits": Case(3),
     "federation.download_bits": Case(3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from fedmm.federation.aggregation import UpdateSum, sum_updates
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.transforms.contract import Bound, Stage, StageCost, TransformRound
 from fedmm.federation.transforms.registry import UPDATE_TRANSFORMS
+from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
 from fedmm.utils.timing import OFF, Timer
 
@@ -36,6 +38,19 @@ class Layout:
         """Lengths of the parts."""
         beside = (*((2,) if self.fact_scale else ()), *((1,) if self.bound else ()))
         return (*(shape.numel() for shape in self.shapes.values()), *beside)
+
+    @property
+    def table(self) -> tuple[int, int, int] | None:
+        """Where the item table begins, its rows and its columns; None where it is not sent."""
+        if ITEM_TABLE not in self.shapes:
+            return None
+        before = itertools.takewhile(lambda name: name != ITEM_TABLE, self.shapes)
+        rows, columns = self.shapes[ITEM_TABLE]
+        return sum(self.shapes[name].numel() for name in before), rows, columns
+
+    def known_to(self, turn: TransformRound) -> TransformRound:
+        """``turn`` with where things lie in a vector."""
+        return replace(turn, parts=self.parts, table=self.table)
 
     def pack(self, block: UpdateBlock, num_items: int) -> Tensor:
         """[C, P]."""

@@ -46,6 +46,7 @@ class TransformRound:
     contributions: int = 1  # how many vectors of one client neighbours differ by
     senders_share: float = 1.0  # of the cohort, whose shares of the noise are all that is accounted for
     present: IntArray | None = None  # those of ``clients`` whose vectors arrive; None: all
+    table: tuple[int, int, int] | None = None  # where the item table begins, its V rows and D columns; None: not sent
     secret: int | None = None  # seed of the noise where others know ``seed``; None: the same
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedmm.federation.transforms.clipping import clip
 from fedmm.federation.transforms.contract import UpdateTransform
+from fedmm.federation.transforms.low_rank import low_rank
 from fedmm.federation.transforms.masks import mask
 from fedmm.federation.transforms.noise import noise
 from fedmm.federation.transforms.noise_share import noise_share
@@ -14,6 +15,7 @@ UPDATE_TRANSFORMS: Registry[UpdateTransform] = Registry(
     "update_transform",
     {
         "clip": clip,
+        "low_rank": low_rank,
         "rotate": rotate,
         "round": stochastic_rounding,
         "noise": noise,
