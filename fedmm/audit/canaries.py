@@ -10,7 +10,7 @@ mechanism, and nothing else does. Not audited: the noisy counts before the first
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -85,9 +85,7 @@ def canary_scores(
     for round_number in range(1, rounds + 1):
         drawn = _drawn(clients, rate, seed, round_number, fixed=plan is None or plan.sampling == "fixed")
         drawn = clients if plan is not None and plan.sampling == "none" else drawn
-        turn = replace(
-            turn_of(config, seed, round_number, drawn, federation.private), parts=layout.parts, table=layout.table
-        )
+        turn = layout.known_to(turn_of(config, seed, round_number, drawn, federation.private))
         blocks = _blocks(drawn, places, LOUD * config.update_clip, layout)
         deltas, _, _, _, _ = chained_sum(blocks, layout, turn, local)
         flat = np.concatenate([value.detach().cpu().double().numpy().ravel() for value in deltas.values()])

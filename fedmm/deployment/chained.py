@@ -62,7 +62,7 @@ class Chain:
         shapes = {name: params[name].shape for name in local.trainable(params, number)}
         layout = layout_of(config, shapes, private)
         turn = turn_of(config, local.seed, number, np.arange(cohort), private)
-        turn = replace(turn, parts=layout.parts, table=layout.table, secret=secret)
+        turn = replace(layout.known_to(turn), secret=secret)
         final_bound(turn)
         return cls(turn, layout, local, private)
 

@@ -49,9 +49,7 @@ def transformed_sums(
     """The cohort's sums after the chain, and what each stage cost."""
     config = turn.config
     layout = layout_of(config, {name: params[name].shape for name in local.trainable(params, turn.number)}, private)
-    deltas, facts, more, beside, costs = chained_sum(
-        updates, layout, replace(turn, parts=layout.parts, table=layout.table), local, timer
-    )
+    deltas, facts, more, beside, costs = chained_sum(updates, layout, layout.known_to(turn), local, timer)
     if private is not None and facts is not None:
         return noisy_sums(deltas, facts, more, private, turn.num_present), costs
     if beside is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -98,9 +97,7 @@ def transformed_message(
     config, private = federation.config, federation.private
     cohort = federation.clients[: asked(federation.cohort_size, config, len(federation.clients))]
     layout = layout_of(config, {name: value.shape for name, value in travelling.items()}, private)
-    turn = replace(
-        turn_of(config, federation.seed, round_number, cohort, private), parts=layout.parts, table=layout.table
-    )
+    turn = layout.known_to(turn_of(config, federation.seed, round_number, cohort, private))
     sent = {"update": torch.empty(vector_bytes(final_bound(turn)), dtype=torch.uint8, device="meta")}
     if private is not None:
         return sent

@@ -26,7 +26,7 @@ from fedmm.verification.world import by_client, make_federation, make_local
 
 Gaps = list[tuple[str, float]]
 CLIENTS = np.arange(600)
-KNOWN_STAGES = ("clip", "rotate", "round", "noise", "noise_share", "mask")
+KNOWN_STAGES = ("clip", "low_rank", "rotate", "round", "noise", "noise_share", "mask")
 CHAINS: Sequence[tuple[str, ...]] = ((), ("clip",), ("clip", "rotate", "round", "mask"), ("clip", "round"))
 
 
@@ -67,6 +67,26 @@ def _clips() -> Gaps:
             expected.append(torch.cat(pieces))
         gaps.append((f"clipped by {by}", _far(_sent(stage, vectors), torch.stack(expected))))
         gaps.append((f"bound of {by}", abs(stage.bound.norm - 0.5)))
+    return gaps
+
+
+def _projects() -> Gaps:
+    """The item table's part goes through r orthonormal columns, and comes back as D / r times its projection; at r = D
+    as it was. What is beside it stays."""
+    vectors, gaps = _draw(4, 15), []
+    for rank in (1, 2, 3):
+        turn = replace(_turn(parts=(1, 12, 2), update_rank=rank), table=(1, 4, 3))
+        stage = UPDATE_TRANSFORMS["low_rank"](turn, Bound(15, norm=2.0))
+        sent = _sent(stage, vectors)
+        found = _received(stage, sent.sum(0))
+        middle, table = found[1:13].view(4, 3), vectors.sum(0)[1:13].view(4, 3)
+        projector = torch.linalg.lstsq(table, middle).solution * rank / 3
+        gaps.append((f"rank {rank}: width", abs(stage.bound.width - sent.shape[1]) + abs(sent.shape[1] - 3 - 4 * rank)))
+        gaps.append((f"rank {rank}: projects", _far(projector @ projector, projector) + _far(projector, projector.T)))
+        gaps.append((f"rank {rank}: directions", abs(float(projector.trace()) - rank)))
+        beside = torch.cat([found[:1], found[13:]])
+        gaps.append((f"rank {rank}: beside", _far(beside, torch.cat([vectors.sum(0)[:1], vectors.sum(0)[13:]]))))
+        gaps.append((f"rank {rank}: norm", max(0.0, float((sent.norm(dim=1) / vectors.norm(dim=1)).max()) - 1.0)))
     return gaps
 
 
@@ -230,7 +250,7 @@ def stages(subject: Subject) -> Finding:
     """Every stage by itself."""
     del subject
     unknown = [name for name in UPDATE_TRANSFORMS.built_in if name not in KNOWN_STAGES]
-    parts: Sequence[Callable[[], Gaps]] = (_clips, _rotates, _rounds, _masks, _noises, _shares, _refuses)
+    parts: Sequence[Callable[[], Gaps]] = (_clips, _projects, _rotates, _rounds, _masks, _noises, _shares, _refuses)
     gaps = [gap for part in parts for gap in part()]
     value, label = worst([*gaps, (f"no definition of {unknown}", math.inf if unknown else 0.0)])
     return at_most(value, 1e-9, f"{len(gaps)} properties of {len(KNOWN_STAGES)} stages; largest: {label}")
@@ -247,7 +267,7 @@ def chain(subject: Subject) -> Finding:
         federation, cohort = make_federation(local), local.windows.trainable
         trained = local.trainable(params, 1)
         layout = Layout({name: params[name].shape for name in trained})
-        turn = TransformRound(settings, 0, 1, cohort, layout.parts, table=layout.table)
+        turn = layout.known_to(TransformRound(settings, 0, 1, cohort, ()))
         blocks = list(federation.engine(local, params, cohort, 1))
         deltas, facts, _, beside, costs = chained_sum(iter(blocks), layout, turn, local)
         width, expected, losses = sum(layout.parts), torch.zeros(sum(layout.parts)).double(), 0.0

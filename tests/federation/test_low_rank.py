@@ -41,7 +41,7 @@ def reports(**given: Any) -> list[fedmm.RoundReport]:
 
 
 @given(st.integers(1, COLUMNS), st.integers(1, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_sums_are_sums_of_projections_and_no_norm_grows(rank: int, number: int) -> None:
     vectors = torch.from_numpy(np.random.default_rng(number).normal(size=(3, WIDTH)))
     stage = low_rank(turn_for(rank, number), Bound(WIDTH, norm=2.0))
@@ -55,10 +55,8 @@ def test_sums_are_sums_of_projections_and_no_norm_grows(rank: int, number: int) 
     basis = directions(COLUMNS, rank, 7, number)
     table = vectors.sum(0)[BEFORE : BEFORE + ROWS * COLUMNS].view(ROWS, COLUMNS)
     found = through(stage, vectors)
-    expected = torch.cat(
-        [table.new_zeros(BEFORE), (table @ basis @ basis.T * COLUMNS / rank).flatten(), table.new_zeros(AFTER)]
-    )
-    expected[:BEFORE], expected[-AFTER:] = vectors.sum(0)[:BEFORE], vectors.sum(0)[-AFTER:]
+    expected = vectors.sum(0)
+    expected[BEFORE : BEFORE + ROWS * COLUMNS] = (table @ basis @ basis.T * COLUMNS / rank).flatten()
     torch.testing.assert_close(found, expected)
 
 

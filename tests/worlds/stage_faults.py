@@ -27,6 +27,11 @@ FAULTS = (
         (STAGES,),
         edited(f"{ROUNDING}:_rounded", '"rounding", turn.number, client', '"rounding", turn.number'),
     ),
+    Fault(
+        "few directions come back as they are, and not as many times as there are columns to each",
+        (STAGES,),
+        edited("fedmm.federation.transforms.low_rank:low_rank", "* (columns / rank)", "* 1.0"),
+    ),
     Fault("rotations turn without signs", (STAGES,), edited(f"{ROUNDING}:rotate", "* 2.0 - 1.0", "* 0.0 + 1.0")),
     Fault("whatever is too long is sent", (STAGES,), edited(f"{ROUNDING}:_rounded", "<= longest", "<= 1e300")),
     Fault(
