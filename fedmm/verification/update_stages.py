@@ -73,7 +73,8 @@ def _clips() -> Gaps:
 def _projects() -> Gaps:
     """The item table's part goes through r orthonormal columns, and comes back as D / r times its projection; at r = D
     as it was. What is beside it stays."""
-    vectors, gaps = _draw(4, 15), []
+    vectors = _draw(4, 15)
+    gaps: Gaps = []
     for rank in (1, 2, 3):
         turn = replace(_turn(parts=(1, 12, 2), update_rank=rank), table=(1, 4, 3))
         stage = UPDATE_TRANSFORMS["low_rank"](turn, Bound(15, norm=2.0))

@@ -46,12 +46,12 @@ def low_rank(turn: TransformRound, bound: Bound) -> Stage:
 
     def send(vectors: Tensor, clients: IntArray) -> Tensor:
         del clients
-        before, table, after = vectors.split([start, rows * columns, rest], dim=1)
+        before, table, after = torch.split(vectors, [start, rows * columns, rest], dim=1)
         small = table.reshape(len(vectors), rows, columns) @ basis.to(vectors)
         return torch.cat([before, small.flatten(1), after], dim=1)
 
     def receive(total: Tensor) -> Tensor:
-        before, small, after = total.split([start, rows * rank, rest])
+        before, small, after = torch.split(total, [start, rows * rank, rest])
         table = small.view(rows, rank) @ basis.to(total).T * (columns / rank)
         return torch.cat([before, table.flatten(), after])
 
@@ -66,4 +66,5 @@ def directions(columns: int, rank: int, seed: int, number: int) -> Tensor:
     True
     """
     drawn = torch.randn(columns, rank, generator=torch_stream(seed, "low rank", number), dtype=torch.float64)
-    return torch.linalg.qr(drawn).Q
+    basis: Tensor = torch.linalg.qr(drawn).Q
+    return basis
