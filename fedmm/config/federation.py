@@ -146,7 +146,8 @@ class FederationConfig(Section):
         "on, by a bit that each client adds to its update (unset: the bound stays)",
     )
     update_rank: Positive = Field(
-        16, description="random directions of the item table's columns in which low_rank sends an update"
+        16,
+        description="random directions of the item table's columns in which low_rank sends an update, at most all of them",
     )
     update_bits: Annotated[int, Field(ge=2, le=16)] = Field(
         8, description="bits of each number of an update that is rounded"

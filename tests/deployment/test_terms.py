@@ -16,7 +16,7 @@ FOLLOWED = {
     "server_learning_rate", "server_beta1", "server_beta2", "server_epsilon", "ema_decay", "spectral_start",
     "spectral_sketch_size", "item_table", "backbone", "trained_size", "upload_bits", "download_bits", "recipe",
     "count_sums", "counts_received", "update_transforms", "update_clip", "update_clip_by", "update_clip_quantile",
-    "update_bits",
+    "update_bits", "update_rank",
 }  # fmt: skip
 REFUSED = {
     "federation.mode": "centralized",

@@ -25,6 +25,12 @@ TOGETHER: dict[str, Any] = {
     "federation.absence_rate": 0.1,
     "privacy.epsilon": 8.0,
 }
+BY_CLIENTS: dict[str, Any] = {
+    **TOGETHER,
+    "federation.update_transforms": ["clip", "rotate", "round", "noise_share", "mask"],
+    "privacy.cohorts": "all",
+}
+BY_SERVER_OR_CLIENTS = pytest.mark.parametrize("together", [TOGETHER, BY_CLIENTS], ids=["server", "clients"])
 
 
 def same(one: TrainState, other: TrainState) -> None:
@@ -34,8 +40,9 @@ def same(one: TrainState, other: TrainState) -> None:
         assert all(torch.equal(value, right[name]) for name, value in left.items())
 
 
-def test_a_round_later_is_the_same_round(tmp_path: Path) -> None:
-    config = tiny_config(rounds=4, client_fraction=0.8).with_values(TOGETHER)
+@BY_SERVER_OR_CLIENTS
+def test_a_round_later_is_the_same_round(together: dict[str, Any], tmp_path: Path) -> None:
+    config = tiny_config(rounds=4, client_fraction=0.8).with_values(together)
     experiment = fedmm.Experiment.prepare(config)
     whole = list(experiment.rounds(experiment.initial_state()))
     assert sum(report.num_lost or 0 for _, report in whole) > 0
@@ -49,8 +56,9 @@ def test_a_round_later_is_the_same_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    settings = [part for key, value in TOGETHER.items() for part in ("--set", f"{key}={_typed(value)}")]
+@BY_SERVER_OR_CLIENTS
+def test_a_killed_run_goes_on_to_the_same_bits(together: dict[str, Any], tmp_path: Path) -> None:
+    settings = [part for key, value in together.items() for part in ("--set", f"{key}={_typed(value)}")]
     command = [sys.executable, "-m", "fedmm_cli", "train", "--rounds", "6", "--quiet", *settings]
     command += ["--set", "tracking.enabled=false", "--set", "model.hidden_dim=16", "--output"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, cwd=tmp_path)

@@ -22,8 +22,8 @@ from fedmm.utils.seeding import torch_stream
 
 
 def low_rank(turn: TransformRound, bound: Bound) -> Stage:
-    """[V, D] of the item table becomes [V, r], r = ``update_rank``. No norm grows by it. Raises ConfigError where there
-    is no item table among what is sent, where it is no longer where it was, and where r is above D."""
+    """[V, D] of the item table becomes [V, r], r = ``update_rank`` and at most D. No norm grows by it. Raises ConfigError
+    where there is no item table among what is sent, and where it is no longer where it was."""
     if turn.table is None:
         raise ConfigError(
             "The stage low_rank needs an item table that trains.",
@@ -35,12 +35,7 @@ def low_rank(turn: TransformRound, bound: Bound) -> Stage:
             'Put "low_rank" before "rotate" and "round" in federation.update_transforms.',
         )
     start, rows, columns = turn.table
-    rank = turn.config.update_rank
-    if rank > columns:
-        raise ConfigError(
-            f"federation.update_rank {rank} is above model.hidden_dim {columns}.",
-            f"Set update_rank to {columns} at most; fewer are smaller messages.",
-        )
+    rank = min(turn.config.update_rank, columns)
     basis = directions(columns, rank, turn.seed, turn.number)
     rest = bound.width - start - rows * columns
 
