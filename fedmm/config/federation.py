@@ -147,7 +147,7 @@ class FederationConfig(Section):
     )
     update_rank: Positive = Field(
         16,
-        description="random directions of the item table's columns in which low_rank sends an update, at most all of them",
+        description="random directions, at most D, in which low_rank sends the item table's part of an update",
     )
     update_bits: Annotated[int, Field(ge=2, le=16)] = Field(
         8, description="bits of each number of an update that is rounded"
