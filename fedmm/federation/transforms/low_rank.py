@@ -22,8 +22,8 @@ from fedmm.utils.seeding import torch_stream
 
 
 def low_rank(turn: TransformRound, bound: Bound) -> Stage:
-    """[V, D] of the item table becomes [V, r], r = ``update_rank`` and at most D. No norm grows by it. Raises ConfigError
-    where there is no item table among what is sent, and where it is no longer where it was."""
+    """[V, D] of the item table becomes [V, r], r = ``update_rank`` and at most D. No norm grows by it. Raises
+    ConfigError where there is no item table among what is sent, and where it is no longer where it was."""
     if turn.table is None:
         raise ConfigError(
             "The stage low_rank needs an item table that trains.",
