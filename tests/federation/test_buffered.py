@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 
 import fedmm
 from fedmm.config import FederationConfig
+from fedmm.experiment import TrainState
 from fedmm.federation.availability import visit_times
 from fedmm.federation.buffered import AtWork, discount, fill_buffer
 from fedmm.federation.client_data import Windows
 from fedmm.federation.rounds import draw_cohort
 from fedmm.federation.traffic import traffic
+from fedmm.runs.folder import Progress, load_state, save_state
 from fedmm.testing import tiny_config
 from fedmm.utils.params import Params
 
@@ -64,7 +66,7 @@ def event_by_event(experiment: fedmm.Experiment, rounds: int) -> tuple[Params, l
     return params, behind
 
 
-@pytest.mark.parametrize("more", [{}, {"num_negatives": 3}], ids=str)
+@pytest.mark.parametrize("more", [{}, pytest.param({"num_negatives": 3}, marks=pytest.mark.slow)], ids=str)
 def test_rounds_are_those_of_an_event_by_event_simulation(more: dict[str, Any]) -> None:
     experiment = prepared(**LATE, **more, aggregation="mean", server_optimizer="sgd", dropout=0.1)
     found = [(state, report.staleness) for state, report in experiment.rounds(experiment.initial_state())]
@@ -89,9 +91,9 @@ def test_where_nobody_is_late_the_rounds_are_those_that_wait_for_all() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"absence_rate": 0.4, "num_negatives": 3},
-        {"deadline": 1.5, "download_bits": 8, "upload_step": 1.0},
-        {"update_transforms": ("clip", "rotate", "round"), "day_rounds": 3},
+        pytest.param({"absence_rate": 0.4, "num_negatives": 3}, marks=pytest.mark.slow),
+        pytest.param({"deadline": 1.5, "download_bits": 8, "upload_step": 1.0}, marks=pytest.mark.slow),
+        {"update_transforms": ("clip", "low_rank", "rotate", "round"), "day_rounds": 3},
     ],
     ids=str,
 )
@@ -118,6 +120,26 @@ def test_the_bill_is_of_updates_that_arrived() -> None:
         before = state
 
 
+def test_a_round_later_is_the_same_round(tmp_path: Path) -> None:
+    experiment = prepared(**LATE)
+    whole = list(experiment.rounds(experiment.initial_state()))
+    save_state(tmp_path, experiment, whole[2][0], Progress(None, 0.0))
+    loaded = load_state(tmp_path, experiment, lambda _: None)
+    assert loaded is not None
+    rest = list(experiment.rounds(loaded[0]))
+    one, other = whole[-1][0], rest[-1][0]
+    assert one.ledger == other.ledger
+    for left, right in zip(parts_of(one), parts_of(other), strict=True):
+        assert left.keys() == right.keys()
+        assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+def parts_of(state: TrainState) -> list[Params]:
+    assert state.server.at_work is not None
+    return [state.server.params, state.server.optimizer, state.server.at_work.tensors()]
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole = Path(fedmm.train(tiny_config(tmp_path / "whole", **LATE), quiet=True).folder)
     config = tiny_config(tmp_path / "parts", **LATE | {"rounds": 3})

@@ -76,7 +76,7 @@ def test_the_mean_over_rounds_is_the_update() -> None:
     assert (error < 5 * products.std(0) / rounds**0.5 + 1e-12).all()
 
 
-@pytest.mark.parametrize("more", [{}, {"num_negatives": 3}], ids=str)
+@pytest.mark.parametrize("more", [{}, pytest.param({"num_negatives": 3}, marks=pytest.mark.slow)], ids=str)
 def test_both_engines_and_masks_give_the_same_sum(more: dict[str, Any]) -> None:
     chain = ("clip", "low_rank", "rotate", "round")
     given = {"update_rank": 3, "absence_rate": 0.3, "client_fraction": 0.9, **more}

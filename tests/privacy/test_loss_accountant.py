@@ -12,6 +12,7 @@ import pytest
 import fedmm
 from fedmm.privacy import losses
 from fedmm.privacy.accountant import Release, noise_for, spent
+from fedmm.runs.facts import privacy_result
 from fedmm.testing import tiny_config
 from worlds.loss_accountant import TIGHTER, stand_in
 
@@ -64,6 +65,7 @@ def test_no_release_and_no_noise_need_no_distribution(monkeypatch: pytest.Monkey
     assert spent([Release("u", 0.0)], 1e-3, "pld") == float("inf")
 
 
+@pytest.mark.slow
 def test_a_run_tells_who_accounted_and_resumes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch)
     config = tiny_config(tmp_path / "run", epsilon=8.0, accountant="pld", rounds=2, privacy__rounds=3)
@@ -75,3 +77,13 @@ def test_a_run_tells_who_accounted_and_resumes_with_it(tmp_path: Path, monkeypat
     assert first["accountant"] == second["accountant"] == "PLD"
     assert first["noise_multiplier"] == second["noise_multiplier"]
     assert first["epsilon"] < second["epsilon"] == pytest.approx(8.0, rel=1e-5)
+
+
+def test_a_plan_tells_who_accounted_and_is_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    config = tiny_config(epsilon=8.0, accountant="pld", rounds=2)
+    experiments = [fedmm.Experiment.prepare(config) for _ in range(2)]
+    told = [privacy_result(experiment, 2) for experiment in experiments]
+    assert told[0] is not None
+    assert told[0] == told[1]
+    assert (told[0].accountant, told[0].epsilon) == ("PLD", pytest.approx(8.0, rel=1e-5))
