@@ -60,7 +60,7 @@ def lead(
     deadline: Annotated[float, _option("--deadline", "SECONDS", "The longest a round waits for its silos.", ROUNDS)] = (
         600.0
     ),
-    min_users: Annotated[int, _option("--min-users", "INT", "A silo with fewer users is left out.", ROUNDS)] = 1,
+    min_users: Annotated[int, _option("--min-users", "INT", "A silo with fewer, or of a round, is out.", ROUNDS)] = 1,
     keys: KeysFolder = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Neither keys nor TLS, wherever it listens.", rich_help_panel=KEYS)

@@ -27,7 +27,7 @@ from fedmm.deployment.evaluating import evaluated
 from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
 from fedmm.deployment.masked_sums import FEWEST, Enough, MaskedSums
-from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready
+from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, too_few_drawn
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, require_plausible, step
 from fedmm.deployment.silo import PARAMS
@@ -310,16 +310,18 @@ class Lead:
         return statistics
 
     def _chosen(self, number: int) -> dict[str, IntArray]:
-        """The round's clients by silo, as places among its trainable users, ascending; silos without any are left
-        out."""
-        everyone = np.arange(self.state.num_trainable, dtype=np.int64)
-        cohort = self._cohort(everyone, number)
-        own = {
-            silo.name: cohort[(cohort >= silo.first) & (cohort < silo.first + silo.trainable)] - silo.first
-            for silo in self.state.silos
-        }
-        # A masked sum takes those without clients, too: what only one silo sends is not hidden.
-        return {name: places for name, places in own.items() if len(places) or is_masked(self.local.config)}
+        """The round's clients by silo, as places among its trainable users, ascending; silos of too few sit the
+        round out."""
+        cohort = self._cohort(np.arange(self.state.num_trainable, dtype=np.int64), number)
+        own = self.state.by_silo(cohort)
+        if is_masked(self.local.config):
+            return own  # those without clients, too: what only one silo sends is not hidden
+        # In a private round whether a client counts may not depend on who else was drawn.
+        fewest = 1 if self.private is not None else self.options.min_users
+        chosen = {name: places for name, places in own.items() if len(places) >= fewest}
+        if not chosen and self.private is None:
+            raise too_few_drawn(fewest, number, len(cohort))
+        return chosen
 
     def _cohort(self, everyone: IntArray, number: int) -> IntArray:
         """The round's clients. Of a private one nobody else may draw them again, since it hides who was there."""

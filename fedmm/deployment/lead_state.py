@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fedmm.data.types import IntArray
 from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
 from fedmm.federation.ledger import Ledger
@@ -59,6 +60,13 @@ class LeadState:
     def num_trainable(self) -> int:
         """Clients with something to train on, of all silos."""
         return sum(silo.trainable for silo in self.silos)
+
+    def by_silo(self, cohort: IntArray) -> dict[str, IntArray]:
+        """The ``cohort``, places among all trainable users, as places among each silo's own."""
+        return {
+            silo.name: cohort[(cohort >= silo.first) & (cohort < silo.first + silo.trainable)] - silo.first
+            for silo in self.silos
+        }
 
     def joined(self, name: str, users: int, trainable: int, events: int) -> LeadState:
         """With one more silo, whose clients come after all others."""

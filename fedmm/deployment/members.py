@@ -13,6 +13,7 @@ from fedmm.deployment.conversation import Accept, Conversation
 from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.terms import Terms, digest_of, terms_of
+from fedmm.errors import ConfigError
 from fedmm.utils.text import counted
 
 SAID_EVERY = 60.0  # seconds
@@ -28,7 +29,7 @@ class LeadOptions:
     quorum: float = 0.5  # share of a round's clients whose sums have to count
     deadline: float = 600.0  # seconds that a round waits for its silos
     wait: float = 0.5  # seconds before a round that lacks its quorum asks again
-    min_users: int = 1  # a silo with fewer is left out
+    min_users: int = 1  # one with fewer is left out; of whom fewer are drawn sits out, where nothing hides a sum
 
 
 @dataclass(eq=False)
@@ -197,6 +198,14 @@ class Members:
                 self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
             self.pause()
             again()
+
+
+def too_few_drawn(fewest: int, number: int, cohort: int) -> ConfigError:
+    """What is wrong where all silos would sit a round out."""
+    return ConfigError(
+        f"Of no silo {fewest} users are drawn in round {number}, of {cohort} in all.",
+        "Raise federation.client_fraction, lower --min-users, or mask the sums (federation.update_transforms).",
+    )
 
 
 def _amounts(message: Message) -> dict[str, int]:

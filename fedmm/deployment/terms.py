@@ -16,6 +16,8 @@ from fedmm.deployment.messages import RefusedError
 from fedmm.errors import ConfigError
 from fedmm.federation.aggregation import AGGREGATIONS
 from fedmm.federation.data_rules import settled
+from fedmm.federation.transforms.chain import stages_of
+from fedmm.federation.transforms.contract import TransformRound
 
 # How each silo filters and splits its own data; how its files are written is its own affair.
 DATA = (
@@ -102,7 +104,7 @@ def _of_chains(config: ExperimentConfig) -> dict[str, bool]:
 
 
 def require_supported(config: ExperimentConfig) -> None:
-    """Raises ConfigError for settings that silos on machines of their own cannot follow."""
+    """Raises ConfigError for settings that silos on machines of their own cannot follow, or no chain can."""
     own, data = config.federation, config.data
     refused = {
         f'federation.mode "{own.mode}" has no silos': own.mode != "federated",
@@ -124,3 +126,4 @@ def require_supported(config: ExperimentConfig) -> None:
     for what, is_so in refused.items():
         if is_so:
             raise ConfigError(f"{what}.", "Set another value, or simulate with fedmm train.")
+    stages_of(own.update_transforms, TransformRound(own, 0, 1, np.arange(2), (4,)))

@@ -149,8 +149,9 @@ def command(*words):
 class Party:
     """A server and its silos, each a process."""
 
-    def __init__(self, folder, output):
+    def __init__(self, folder, output, *more):
         self.folder, self.output, self.running = folder, output, {}
+        self.more = more or ("--set", "federation.local_algorithm=scaffold")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -172,8 +173,7 @@ class Party:
                 "lead", "--data", "all.csv", "--text-features", "text.npz", "--silos", 3, "--quorum", 1.0, "--port",
                 self.port, "--output", self.output, "--rounds", 6, "--hidden-dim", 8, "--num-blocks", 1,
                 "--no-tracking", "--threads", 1, "--eval", "full", "--set", "runtime.dtype=float64",
-                "--set", "federation.local_algorithm=scaffold", "--set", "model.personal_gate=true",
-                "--set", "federation.client_fraction=1.0", "--json",
+                "--set", "model.personal_gate=true", "--set", "federation.client_fraction=1.0", "--json", *self.more,
             )  # fmt: skip
         else:
             kept = self.output.with_name(f"{self.output.name}-{name}")
@@ -237,6 +237,48 @@ def test_processes_that_are_killed_learn_what_others_learn(tmp_path):
         kept = [load_checkpoint(tmp_path / f"{party}-{name}" / "states")[0] for party in ("calm", "rough")]
         assert kept[0].keys() == kept[1].keys()
         assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[0])
+
+
+MASKED = ("--set", "federation.update_transforms=clip,rotate,round,mask")
+PRIVATE = ("--epsilon", 8, "--set", "federation.update_transforms=clip,rotate,round,noise,mask")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [MASKED, PRIVATE], ids=["masked", "private and masked"])
+def test_a_masked_sum_whose_server_and_silo_are_killed_is_made_again(tmp_path, more):
+    write_world(tmp_path, {"a": 7, "b": 9, "c": 5})
+    for name in ("calm", "rough"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hidden.key").write_text("17" * 32)  # of the noise, which is drawn where there is none
+    with Party(tmp_path, tmp_path / "calm", *more) as calm:
+        for name in ("lead", "a", "b", "c"):
+            calm.start(name)
+        told, expected = calm.finish()
+    with Party(tmp_path, tmp_path / "rough", *more) as rough:
+        for name in ("lead", "a", "b", "c"):
+            rough.start(name)
+        for number, killed in ((1, ["lead"]), (2, ["a"]), (3, ["lead", "b"])):
+            rough.wait_for(number)
+            wait_for_a_sum(tmp_path / "rough-a" / "masks.json")
+            for name in killed:
+                rough.kill(name)
+            for name in killed:
+                rough.start(name)
+        result, found = rough.finish()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert result["metrics"] == told["metrics"]
+    assert result["privacy"] == told["privacy"]
+
+
+def wait_for_a_sum(path):
+    """Until a silo has told its neighbours and not opened the sum."""
+    for _ in range(2000):
+        kept = json.loads(path.read_text())
+        if "roster" in kept and "sent" not in kept:
+            return
+        time.sleep(0.005)
+    raise AssertionError("no masked sum was under way")
 
 
 @pytest.mark.slow

@@ -144,6 +144,23 @@ def test_a_process_for_every_message_learns_what_one_process_learns(tmp_path):
     assert sum(own.startswith("read ") for own in told) == 2
 
 
+def test_so_it_does_where_sums_are_masked(tmp_path):
+    write_world(tmp_path, {"a": 3, "b": 4})
+    chain = ("clip", "rotate", "round", "mask")
+    settings = {"update_transforms": chain, "rounds": 1, "protocols": ("full",), "fusion": "backbone", "hidden_dim": 4}
+    good = lead_of(tmp_path, silos_of(tmp_path, ["a", "b"], **settings), **settings)
+    good.begin()
+    list(good.rounds())
+    silos = [settings_of(tmp_path, name, **settings) for name in "ab"]
+    nodes = {place: lambda data, own=own: own.answer(data, lambda _: None) for place, own in enumerate(silos)}
+    lead = lead_of(tmp_path, transport(Office(nodes)), silos=2, **settings)
+    lead.begin()
+    list(lead.rounds())
+    for name, value in good.state.server.params.items():
+        assert torch.equal(lead.state.server.params[name], value), name
+    assert lead.conversation.events.number["refused"] == 0
+
+
 def test_what_was_taken_is_not_taken_again_by_a_later_process(tmp_path):
     first = Sequences(tmp_path)
     first.take(Message("train", session="one", sequence=4))

@@ -178,3 +178,28 @@ def test_words_come_back_as_they_went(world, shift):
 def test_one_silo_alone_cannot_be_masked(world):
     with pytest.raises(ConfigError, match="hides nothing"):
         lead_of(world, silos_of(world, ["a"], **SETTINGS), **SETTINGS)
+
+
+BODIES = [
+    {}, {"attempt": None}, {"attempt": "x" * 201}, {"attempt": "x"}, {"attempt": "x", "roster": [1]},
+    {"attempt": "x", "roster": {"b": {"mask": 1}}}, {"attempt": "x", "roster": {"b": [None, None]}},
+    {"attempt": "x", "sent": "all"}, {"attempt": "x", "sent": [1, None]}, {"attempt": "x", "sent": ["a", "b"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["keys", "roster", "open", "count", "train"])
+def test_a_silo_answers_hostile_requests_in_one_line(world, kind):
+    silos = silos_of(world, ["a", "b", "c"], **SETTINGS)
+    lead, _ = led(world, silos, **{**SETTINGS, "rounds": 1})
+    stream = np.random.default_rng(1)
+    for number, body in enumerate(BODIES):
+        asked = Message(
+            kind, {"what": "popularity", **body}, session="z", sequence=2 * number + 1, settings=lead.members.digest
+        )
+        fuzzed = bytearray(encode(asked))
+        fuzzed[int(stream.integers(len(fuzzed)))] = int(stream.integers(256))
+        for data in (encode(asked), bytes(fuzzed)):
+            found = read_header(Checksums().open(silos["a"].answer(Checksums().close(data)), "a")).message
+            assert found.kind in ("refused", "unready") or (kind, found.kind) == ("keys", "keys")
+            assert "\n" not in found.body.get("why", "")
+    assert silos["a"].failure is None

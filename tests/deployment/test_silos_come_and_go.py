@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fedmm.deployment.seals import Checksums
 from fedmm.deployment.silo import Silo
 from fedmm.deployment.transport import InProcess
-from fedmm.errors import CheckpointError, DataError
+from fedmm.errors import CheckpointError, ConfigError, DataError
 from worlds.silo_world import lead_of, silo_settings, silos_of, write_world
 
 SETTINGS = {"spectral_start": False, "protocols": ("full",), "fusion": "backbone", "hidden_dim": 4, "rounds": 3}
@@ -83,6 +84,22 @@ def test_a_new_silo_joins_and_its_users_count_among_all(world):
     transport.there.add("c")
     assert lead.one_round().num_clients == 10
     assert [(silo.name, silo.base) for silo in lead.state.silos] == [("a", 0), ("b", 4), ("c", 8)]
+
+
+def test_a_silo_of_whom_few_are_drawn_sits_the_round_out(world):
+    silos = silos_of(world, ["a", "b", "c"], **SETTINGS)
+    lead = lead_of(world, silos, min_users=2, client_fraction=0.5, **SETTINGS)
+    lead.begin()
+    drawn = [lead._cohort(np.arange(10), number) for number in (1, 2, 3)]
+    reports = list(lead.rounds())
+    firsts = [0, 4, 8, 10]
+    parts = [np.histogram(own, firsts)[0] for own in drawn]
+    assert any(0 < number < 2 for own in parts for number in own)
+    assert [own.num_clients for own in reports] == [int(own[own >= 2].sum()) for own in parts]
+    alone = lead_of(world, silos_of(world, ["a", "b", "c"], **SETTINGS), min_users=2, cohort_size=1, **SETTINGS)
+    alone.begin()
+    with pytest.raises(ConfigError, match="Of no silo 2 users are drawn"):
+        alone.one_round()
 
 
 def test_a_restarted_silo_is_told_again_and_goes_on(world):

@@ -39,6 +39,12 @@ def test_every_setting_of_the_federation_is_followed_or_refused():
     assert set(FederationConfig.model_fields) == FOLLOWED | IDLE | set(SIMULATED)
 
 
+def test_a_chain_that_cannot_be_is_refused_before_silos_come():
+    config = ExperimentConfig().with_values({"data.path": "x.csv", "federation.update_transforms": ("clip", "mask")})
+    with pytest.raises(ConfigError, match="nothing before it rounds"):
+        require_supported(config)
+
+
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_silos_cannot_follow_is_refused_by_name(key):
     more = {"privacy.epsilon": 8.0} if key.startswith("privacy") else {}
