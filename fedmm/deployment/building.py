@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from scipy.sparse import csr_matrix
 
-from fedmm.config import ExperimentConfig
-from fedmm.data.types import FloatArray, Ragged
+from fedmm.config import ExperimentConfig, FederationConfig
+from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.engines import build
 from fedmm.engines.precision import require_trainable, rounding, with_precision
-from fedmm.federation.cohorts import cohort_size
+from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_parts import private_federation, private_model
-from fedmm.federation.private_rounds import PrivateRounds
+from fedmm.federation.private_rounds import PrivateRounds, draw_poisson
 from fedmm.federation.rounds import Engine
 from fedmm.models.alignment import check_alignment
 from fedmm.models.recommender import Recommender
@@ -58,6 +58,17 @@ def private_rounds(
     size = num_clients if everyone else cohort_size(own, num_clients)
     plan = PrivacyPlan.of(config.model_copy(update={"federation": own}), num_clients, size)
     return None if plan is None else PrivateRounds(plan, size, holders)
+
+
+def drawn(own: FederationConfig, private: PrivateRounds | None, everyone: IntArray, number: int, seed: int) -> IntArray:
+    """The clients of round ``number``, ascending. ``seed`` is nobody else's where rounds are private, since a private
+    cohort hides who was there."""
+    sample = COHORT_SAMPLERS[own.cohort_sampler]
+    if private is None:
+        return sample(everyone, cohort_size(own, len(everyone)), seed, number)
+    if private.plan.sampling == "poisson":
+        return draw_poisson(everyone, private.plan.rate, seed, number)
+    return sample(everyone, private.num_clients, seed, number)
 
 
 def counts_wanted(config: ExperimentConfig) -> bool:

@@ -19,25 +19,24 @@ from torch import Tensor
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray, Ragged
 from fedmm.deployment import noisy_start, start, sums
-from fedmm.deployment.building import build_local, counts_wanted, private_rounds
+from fedmm.deployment.building import build_local, counts_wanted, drawn, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, is_masked
 from fedmm.deployment.conversation import Conversation
 from fedmm.deployment.evaluating import evaluated
 from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
-from fedmm.deployment.masked_sums import FEWEST, Enough, MaskedSums
+from fedmm.deployment.masked_sums import Enough, MaskedSums, Opened, require_silos
 from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, too_few_drawn
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, require_plausible, step
 from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
-from fedmm.errors import CheckpointError, ConfigError, DataError
+from fedmm.errors import CheckpointError, DataError
 from fedmm.federation import scaffold
-from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
 from fedmm.federation.compression import downloaded
 from fedmm.federation.local_training import LocalTraining
-from fedmm.federation.private_rounds import PrivateRounds, draw_poisson
+from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.reports import RoundReport, report_of
 from fedmm.federation.rounds import RoundStatistics
 from fedmm.federation.snapshot import Best, Snapshot
@@ -65,10 +64,8 @@ class Lead:
 
     def __post_init__(self) -> None:
         require_supported(self.given)
-        if is_masked(self.given.federation) and self.options.silos < FEWEST:
-            raise ConfigError(
-                f"A masked sum of {self.options.silos} silo hides nothing.", f"Give --silos {FEWEST} or more."
-            )
+        if is_masked(self.given.federation):
+            require_silos(self.options.silos)
 
     @cached_property
     def members(self) -> Members:
@@ -281,12 +278,12 @@ class Lead:
 
         if chain is not None and is_masked(local.config):
             counted, answered = self._hidden_sums(requests, chosen, chain, enough)
-            return self._step(counted, answered, chain)
+            return self._step(state, counted, answered, chain)
         answers = self.members.gather(requests, accept, enough, self._welcome) if requests else {}
         counted = [
             SiloSums(answers[silo.name].tensors, len(chosen[silo.name])) for silo in state.silos if silo.name in answers
         ]
-        return self._step(counted, set(answers), chain)
+        return self._step(state, counted, set(answers), chain)
 
     def _hidden_sums(
         self, requests: Mapping[str, Message], chosen: Mapping[str, IntArray], chain: Chain, enough: Enough
@@ -297,21 +294,29 @@ class Lead:
             if own.settings != self.members.digest or own.body.get("clients") != len(chosen[node]):
                 raise RefusedError(f"masked sums over {own.body.get('clients')} clients.")
 
-        opened = self._masked.total(requests, chain.num_words, check, enough, self._welcome)
-        number = sum(len(chosen[node]) for node in opened.sent)
-        return [SiloSums(chain.from_words(opened.words, number), number)], set(opened.sent)
+        def sums_of(opened: Opened) -> SiloSums:
+            number = sum(len(chosen[node]) for node in opened.sent)
+            return SiloSums(chain.from_words(opened.words, number), number)
 
-    def _step(self, counted: list[SiloSums], answered: set[str], chain: Chain | None) -> RoundStatistics:
-        """The server's step with the sums of those who ``answered``."""
-        state, number = self.state, self.state.server.round + 1
-        server, statistics = step(state.server, counted, self.local, state.num_trainable, chain)
-        facts = tuple(replace(silo, counted=number) if silo.name in answered else silo for silo in state.silos)
-        self._state = replace(state, server=server, silos=facts)
+        def plausible(opened: Opened) -> None:
+            found = sums_of(opened)
+            require_plausible(found.tensors, found.num_clients, self.local, chain.turn.number, chain)
+
+        opened = self._masked.total(requests, chain.num_words, check, enough, self._welcome, plausible)
+        return [sums_of(opened)], set(opened.sent)
+
+    def _step(
+        self, begun: LeadState, counted: list[SiloSums], answered: set[str], chain: Chain | None
+    ) -> RoundStatistics:
+        """The server's step, from where the round has ``begun``, with the sums of those who ``answered``."""
+        server, statistics = step(begun.server, counted, self.local, begun.num_trainable, chain)
+        number, silos = server.round, self.state.silos
+        facts = tuple(replace(silo, counted=number) if silo.name in answered else silo for silo in silos)
+        self._state = replace(self.state, server=server, silos=facts)
         return statistics
 
     def _chosen(self, number: int) -> dict[str, IntArray]:
-        """The round's clients by silo, as places among its trainable users, ascending; silos of too few sit the
-        round out."""
+        """The round's clients by silo, as places among its trainable users; silos of too few sit the round out."""
         cohort = self._cohort(np.arange(self.state.num_trainable, dtype=np.int64), number)
         own = self.state.by_silo(cohort)
         if is_masked(self.local.config):
@@ -324,15 +329,8 @@ class Lead:
         return chosen
 
     def _cohort(self, everyone: IntArray, number: int) -> IntArray:
-        """The round's clients. Of a private one nobody else may draw them again, since it hides who was there."""
-        config, private = self.local.config, self.private
-        sample = COHORT_SAMPLERS[config.cohort_sampler]
-        if private is None:
-            return sample(everyone, cohort_size(config, len(everyone)), self.config.runtime.seed, number)
-        assert self.secret is not None, "it was drawn as the federation began"
-        if private.plan.sampling == "poisson":
-            return draw_poisson(everyone, private.plan.rate, self.secret, number)
-        return sample(everyone, private.num_clients, self.secret, number)
+        seed = self.config.runtime.seed if self.private is None or self.secret is None else self.secret
+        return drawn(self.local.config, self.private, everyone, number, seed)
 
     def _chain(self, number: int, cohort: int) -> Chain | None:
         """What the round's updates go through; None where they are sent as they are."""

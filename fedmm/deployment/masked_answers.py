@@ -52,18 +52,18 @@ def hidden(masks: SiloMasks, header: Header, found: Message, words: Words) -> Me
 
 
 def counted(
-    header: Header, config: ExperimentConfig, split: Split, what: str, secret: int
+    header: Header, config: ExperimentConfig, split: Split, what: str, secret: int | None
 ) -> tuple[Message, Words | None]:
     """The sums before the first round, and as words where they are to be masked. ``secret`` is the seed of the noise
-    that this silo's users add. Raises RefusedError for what is not to be told."""
-    found = _noisy(header, config, split, what, secret) if config.privacy.on else _plain(config, split, what)
+    that this silo's users add, where they do. Raises RefusedError for what is not to be told."""
+    found = _noisy(header, config, split, what, secret) if config.privacy.on else _plain(split, what)
     if not is_masked(config.federation):
         return Message("sums", tensors={"sum": found}), None
     return Message("sums"), (found.numpy().astype(np.int64) & WORD).astype(np.uint32)
 
 
-def _noisy(header: Header, config: ExperimentConfig, split: Split, what: str, secret: int) -> Tensor:
-    own, by_users = config.federation, SHARES_OF_NOISE in config.federation.update_transforms
+def _noisy(header: Header, config: ExperimentConfig, split: Split, what: str, secret: int | None) -> Tensor:
+    own = config.federation
     if what not in ("holders", "pairs") or not own.spectral_start:
         raise RefusedError(f"a request for {what[:40]!r}, which no noise covers.", "Ask whoever leads it.")
     whole_numbers = is_masked(own)
@@ -74,7 +74,9 @@ def _noisy(header: Header, config: ExperimentConfig, split: Split, what: str, se
         if not len(head) or head[0] < 1 or head[-1] > split.num_items or (np.diff(head) <= 0).any():
             raise RefusedError(f"{len(head)} items that are not among the {split.num_items} of the catalogue.")
         found = noisy_start.silo_pairs(split.train, split.num_items, head, whole=whole_numbers)
-    return found + _shares(header.message, len(split.train), found.shape[0], what, secret) if by_users else found
+    if SHARES_OF_NOISE not in own.update_transforms or secret is None:
+        return found
+    return found + _shares(header.message, len(split.train), found.shape[0], what, secret)
 
 
 def _shares(request: Message, users: int, size: int, what: str, secret: int) -> Tensor:
@@ -91,9 +93,8 @@ def _shares(request: Message, users: int, size: int, what: str, secret: int) -> 
     return torch.from_numpy(np.rint(drawn / noisy_start.STEP).astype(np.int64))
 
 
-def _plain(config: ExperimentConfig, split: Split, what: str) -> Tensor:
+def _plain(split: Split, what: str) -> Tensor:
     """Counts of a federation that is masked and not private, as whole numbers."""
-    del config
     if what == "popularity":
         return torch.from_numpy(sums.popularity_of(split))
     if what == "counts" and (split.num_items + 1) ** 2 <= MOST_ENTRIES:

@@ -19,6 +19,7 @@ from torch import Tensor
 from fedmm.deployment.masks import SHARE_BYTES, mask_info, threshold_of
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
+from fedmm.errors import ConfigError
 from fedmm.privacy import shamir
 from fedmm.privacy.secure_sum import KEY_BYTES, NEIGHBOURS, Words, agreed_key, circle, key_stream, signed
 from fedmm.utils.text import counted
@@ -26,10 +27,17 @@ from fedmm.utils.text import counted
 FEWEST = 2  # silos: one alone hides nothing
 Check = Callable[[str, Message], None]  # raises RefusedError for an answer's body
 Enough = Callable[[set[str]], bool]
+Plausible = Callable[["Opened"], None]  # raises RefusedError for a sum that cannot be
 
 
 class UnopenedError(RefusedError):
     """A masked sum that cannot be opened; nothing was revealed."""
+
+
+def require_silos(number: int) -> None:
+    """Raises ConfigError for fewer silos than can hide anything."""
+    if number < FEWEST:
+        raise ConfigError(f"A masked sum of {number} silo hides nothing.", f"Give --silos {FEWEST} or more.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +55,27 @@ class MaskedSums:
     members: Members
 
     def total(
-        self, requests: Mapping[str, Message], width: int, check: Check, enough: Enough, again: Callable[[], None]
+        self,
+        requests: Mapping[str, Message],
+        width: int,
+        check: Check,
+        enough: Enough,
+        again: Callable[[], None],
+        plausible: Plausible = lambda _: None,
     ) -> Opened:
         """The sum of ``width`` numbers that the answers to the ``requests`` hold, of silos that are ``enough``; begun
-        anew until it can be opened, ``again`` before each."""
+        anew until it can be opened and is ``plausible``, ``again`` before each."""
         while True:
             try:
-                return self._attempt(requests, width, check, enough)
+                opened = self._attempt(requests, width, check, enough)
+                plausible(opened)
+                return opened
             except UnopenedError as error:
                 self.members.conversation.events.add("masked sum not opened", why=str(error)[:200])
                 self.members.tell_seldom(f"a masked sum was not opened: {error}")
+            except RefusedError as error:
+                self.members.conversation.events.add("masked sum not used", why=str(error)[:200])
+                self.members.tell_seldom(f"a masked sum is not used, since one of its silos sends nonsense: {error}")
             self.members.pause()
             again()
 

@@ -137,6 +137,12 @@ class SiloMasks:
         size = 2 * SHARE_BYTES  # hex digits of one share
         return {name: own[:size] if name in sent else own[size:] for name, own in held.items()}
 
+    def forget(self) -> None:
+        """Leaves no key behind."""
+        self._kept = {}
+        if self.folder is not None:
+            (self.folder / FILE).unlink(missing_ok=True)
+
     def _require(self, attempt: str, reached: str = "attempt") -> None:
         if self._kept.get("attempt") != attempt or reached not in self._kept:
             raise RefusedError("a masked sum that this silo has not begun, or has left.", "Begin another.")

@@ -41,6 +41,7 @@ from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.rounds import Engine
 from fedmm.models.recommender import Recommender
+from fedmm.privacy.plan import SHARES_OF_NOISE
 from fedmm.utils.files import write_atomically
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import derive, torch_stream
@@ -152,6 +153,7 @@ class Silo:
             return self._evaluate(header, self._begun)
         if kind == "finish":
             self.finished = True
+            self._masks.forget()
             self.tell("the federation has ended")
             return Message("ready")
         raise RefusedError(f"a request of kind {kind[:40]!r}, which this fedmm does not know.")
@@ -194,7 +196,8 @@ class Silo:
         offered = self._require_offer()
         split, what = offered.data.split, text(header.message.body, "what")
         if offered.config.privacy.on or is_masked(offered.config.federation):
-            answer, words = masked_answers.counted(header, offered.config, split, what, self._own_noise)
+            secret = self._noise_of(offered.config)
+            answer, words = masked_answers.counted(header, offered.config, split, what, secret)
             return answer if words is None else masked_answers.hidden(self._masks, header, answer, words)
         if what == "counts":
             return Message("sums", tensors=sums.counted(split))
@@ -280,13 +283,12 @@ class Silo:
         if clip is not None and not (isinstance(clip, float) and 0 < clip < math.inf):
             raise RefusedError(f"a bound on updates of {str(clip)[:40]!r}.")
         cohort = whole(request.body, "cohort", 2**40)
-        secret = self._own_noise if begun.private is not None else None
+        secret = self._noise_of(begun.config)
         return Chain.of(begun.local, params, request.round, cohort, clip, begun.private, secret)
 
-    @property
-    def _own_noise(self) -> int:
-        """The seed of the noise that this silo's users add."""
-        if self.secret is not None:
+    def _noise_of(self, config: ExperimentConfig) -> int | None:
+        """The seed of the noise that this silo's users add; None where they add none."""
+        if self.secret is not None or SHARES_OF_NOISE not in config.federation.update_transforms:
             return self.secret
         self._hidden_seed = self._hidden_seed or hidden_seed(self.folder, new=True)
         return derive(self._hidden_seed, self._begun.federation if self._begun is not None else "")

@@ -41,7 +41,7 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
     if "popularity100" in config.evaluation.protocols:
         name = "sum" if masked else "popularity"
         found = ask(nodes, Message("count", {"what": "popularity"}), {name: (torch.int64, (size,))})
-        begin[POPULARITY] = torch.stack([own[name] for own in found]).sum(0)
+        begin[POPULARITY] = _at_least_0(torch.stack([own[name] for own in found]).sum(0))
     sketched = own.spectral_start and own.spectral_sketch_size is not None
     params: Params = {}
     if counts_wanted(config) or (own.spectral_start and not sketched):
@@ -50,7 +50,7 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
             counts = counts + _counts(each, catalogue.num_items)
         if masked:
             total = ask(nodes, Message("count", {"what": "counts"}), {"sum": (torch.int64, (size * size,))})[0]["sum"]
-            counts = sums.dense_counts(total, catalogue.num_items)
+            counts = sums.dense_counts(_at_least_0(total), catalogue.num_items)
         if counts_wanted(config):
             begin |= sums.counts_to_tensors(received_counts(config, counts))
         if own.spectral_start and counts.nnz and not sketched:
@@ -122,3 +122,10 @@ def _counts(tensors: Mapping[str, Tensor], num_items: int) -> csr_matrix:
         return sums.counts_from_tensors(tensors, num_items)
     except ValueError as error:
         raise RefusedError(f"{error}.") from None
+
+
+def _at_least_0(total: Tensor) -> Tensor:
+    """Raises RefusedError for counts below 0."""
+    if bool((total < 0).any()):
+        raise RefusedError("the silos' counts add up to less than 0: one of them sends something else.")
+    return total

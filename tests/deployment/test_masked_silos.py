@@ -1,11 +1,13 @@
 """A federation whose silos mask their sums learns what the plain integers make it learn, bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fedmm.deployment.chained import Chain
-from fedmm.deployment.messages import Message, encode, read_header
+from fedmm.deployment.messages import Message, _described, encode, read_header
 from fedmm.deployment.seals import Checksums
 from fedmm.errors import ConfigError
 from fedmm.experiment import Experiment
@@ -178,6 +180,28 @@ def test_words_come_back_as_they_went(world, shift):
 def test_one_silo_alone_cannot_be_masked(world):
     with pytest.raises(ConfigError, match="hides nothing"):
         lead_of(world, silos_of(world, ["a"], **SETTINGS), **SETTINGS)
+
+
+def test_a_masked_sum_that_cannot_be_is_not_used(world):
+    expected = led(world, **{**SETTINGS, "rounds": 1})[0].state.server.params
+    silos = silos_of(world, ["a", "b", "c"], **SETTINGS)
+    good, lies = silos["b"].answer, []
+
+    def answer(data):
+        sealed = good(data)
+        header = read_header(Checksums().open(sealed, "b"))
+        if header.message.kind != "masked" or lies:
+            return sealed
+        lies.append(1)
+        ((_, (shape,)),) = _described(header.content).values()
+        found = header.with_tensors({"masked": (torch.int32, (shape,))})
+        return Checksums().close(encode(replace(found, tensors={"masked": found.tensors["masked"] + 2**30})))
+
+    silos["b"].answer = answer
+    lead, _ = led(world, silos, **{**SETTINGS, "rounds": 1})
+    assert lies
+    assert lead.conversation.events.number["masked sum not used"] == 1
+    assert_equal(lead, expected)
 
 
 BODIES = [

@@ -284,3 +284,7 @@ def test_states_on_disk_hold_what_was_promised(tmp_path):
     again = SiloMasks("one", tmp_path)
     assert again.keys("attempt") == one.keys("attempt")
     assert again.keys("another") != one.keys("attempt")
+    again.forget()
+    assert not (tmp_path / FILE).exists()
+    with pytest.raises(RefusedError):
+        again.shares("another", {})
