@@ -126,4 +126,4 @@ def require_supported(config: ExperimentConfig) -> None:
     for what, is_so in refused.items():
         if is_so:
             raise ConfigError(f"{what}.", "Set another value, or simulate with fedmm train.")
-    stages_of(own.update_transforms, TransformRound(own, 0, 1, np.arange(2), (4,)))
+    stages_of(own.update_transforms, TransformRound(own, 0, 1, np.arange(2), (4,), table=(0, 2, 2)))

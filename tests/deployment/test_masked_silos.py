@@ -63,11 +63,12 @@ def test_masked_integers_are_the_simulations_bit_for_bit(world):
     ("settings", "exact"),
     [
         ({**SETTINGS, "aggregation": "mean", "update_clip_quantile": 0.5, "user_vector": True}, True),
+        ({**SETTINGS, "update_transforms": ("low_rank", *WHOLE, "mask"), "update_rank": 2}, True),
         ({"update_transforms": (*WHOLE, "mask"), "succession": 2.0, "rounds": 2}, False),  # counts in steps of 2^-12
         ({**PRIVATE, "update_transforms": (*WHOLE, "mask", "noise")}, True),
         ({**PRIVATE, "update_transforms": (*WHOLE, "noise", "mask"), "spectral_start": False}, True),
     ],
-    ids=["mean", "counts", "private", "private without a start"],
+    ids=["mean", "few directions", "counts", "private", "private without a start"],
 )
 def test_so_it_is_under_other_settings(world, settings, exact):
     found = simulated(world, **settings)

@@ -43,6 +43,8 @@ def test_a_chain_that_cannot_be_is_refused_before_silos_come():
     config = ExperimentConfig().with_values({"data.path": "x.csv", "federation.update_transforms": ("clip", "mask")})
     with pytest.raises(ConfigError, match="nothing before it rounds"):
         require_supported(config)
+    chain = ("low_rank", "clip", "rotate", "round", "mask")
+    require_supported(config.with_values({"federation.update_transforms": chain}))
 
 
 @pytest.mark.parametrize("key", REFUSED)
