@@ -9,7 +9,7 @@ from fedmm.data.types import BoolArray, IntArray, Ragged
 
 def take_rows(ragged: Ragged, rows: IntArray) -> Ragged:
     """The named rows, in the order named."""
-    lengths = ragged.lengths[rows]
+    lengths = ragged.offsets[rows + 1] - ragged.offsets[rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     shift = np.repeat(ragged.offsets[rows] - offsets[:-1], lengths)
     return Ragged(ragged.values[np.arange(offsets[-1]) + shift], offsets)

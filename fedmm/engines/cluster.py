@@ -1,18 +1,21 @@
-"""The engine for several machines: blocks of clients go to workers of Ray and come back in order (Moritz et al., *Ray:
-A Distributed Framework for Emerging AI Applications*, OSDI 2018).
+"""The engine for several machines: blocks of clients are tasks of Ray and come back in order (Moritz et al., *Ray: A
+Distributed Framework for Emerging AI Applications*, OSDI 2018).
 
 Blocks are those of the vectorized engine, whatever the number of workers, each is trained by one thread, and their
-updates are added in the blocks' order: any number of workers gives the same bits as one process with one thread.
-Parameters go out once a round. A worker that dies is started anew, and what it was at is trained again: a block is a
-pure function of what it is given.
+updates are added in the blocks' order: any number of workers gives the same bits as one process with one thread. The
+model goes out once, parameters once a round; workers of one machine read both where the object store has them. A block
+brings the histories of its own clients, so a worker holds nobody's data, and only the first process needs the
+population, as files mapped into memory if it is large. A task goes to whichever worker is free. A worker that dies is
+replaced, and what it was at is trained again: a block is a pure function of what it is given.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedmm.data.ragged import take_rows
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import local_tables
 from fedmm.engines.vectorized import cut_blocks, train_block
@@ -28,39 +32,38 @@ from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.utils.params import Params
 
-AHEAD = 3  # blocks that wait at each worker or have come back and wait their turn
+WAITING = 2  # blocks a worker that have come back and wait their turn, at most
 PROBE_SECONDS = 5.0
-Arrays = Mapping[str, NDArray[Any]]
+NOBODY = np.zeros(0, np.int64)
 
 
-class Worker:
-    """What one worker does: it holds the local training of all clients, and trains the blocks that it is given."""
-
-    def __init__(self, local: LocalTraining) -> None:
-        torch.set_num_threads(1)
-        self._local = local
-        self._params: tuple[int, Params] = (0, {})
-
-    def train(
-        self, params: Arrays, control: Arrays, clients: IntArray, states: ClientStates, round_number: int
-    ) -> UpdateBlock:
-        """Trains ``clients`` from the server's ``params``; ``states`` are theirs."""
-        if self._params[0] != round_number:
-            self._params = round_number, _tensors(params)
-        local = replace(self._local, clients=states, control=_tensors(control))
-        train = local_tables.train_block if local.fits_local_tables else train_block
-        return train(local, self._params[1], clients, round_number)
+def train_part(
+    local: LocalTraining,
+    params: Params,
+    control: Params,
+    train: Ragged,
+    clients: IntArray,
+    states: ClientStates,
+    round_number: int,
+) -> UpdateBlock:
+    """One block at a worker: ``clients`` [C] with the histories ``train`` [C] and the ``states`` of places 0..C-1, from
+    the server's ``params`` and ``control`` variate. ``local`` knows of no client."""
+    torch.set_num_threads(1)
+    _share_tensors(_ray())
+    own = replace(local.among(train, clients, states), control=control)
+    work = local_tables.train_block if own.fits_local_tables else train_block
+    return replace(work(own, params, np.arange(len(clients)), round_number), clients=clients)
 
 
 @dataclass(eq=False)
 class ClusterEngine:
     """Trains cohorts on workers; ``workers`` 0 is one for each processor of the cluster, ``address`` None a cluster of
-    this machine, which ends with the process."""
+    this machine, which ends with the process. Engines of one process share its cluster."""
 
     block_size: int
     workers: int = 0
     address: str | None = None
-    _held: tuple[Ragged, list[Any], Any] | None = field(default=None)  # the last: what new workers are started with
+    _held: tuple[LocalTraining, Any] | None = field(default=None)  # the last that went out, and where it is
 
     def __call__(
         self, local: LocalTraining, params: Params, cohort: IntArray, round_number: int
@@ -68,26 +71,37 @@ class ClusterEngine:
         """One update a block, in the order of ``cut_blocks``. Raises ConfigError where Ray is missing, or its cluster
         cannot be reached."""
         ray = _ray()
-        actors = self._actors(ray, local)
-        sent = ray.put(_arrays(params)), ray.put(_arrays(local.control))
-        pending: deque[Any] = deque()
-        for number, clients in enumerate(cut_blocks(local, cohort, self.block_size)):
-            actor = actors[number % len(actors)]
-            pending.append(actor.train.remote(*sent, clients, _states_of(local.clients, clients), round_number))
-            if len(pending) >= AHEAD * len(actors):
-                yield ray.get(pending.popleft())
-        while pending:
-            yield ray.get(pending.popleft())
+        if not ray.is_initialized():
+            self._connect(ray)
+            self._held = None
+        _share_tensors(ray)
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        workers = min(self.workers or processors, processors)
+        most = workers + (workers == processors)  # one waits at hand where Ray itself keeps to the number of workers
+        task = ray.remote(num_cpus=1, max_retries=-1)(train_part)
+        given = self._model(ray, local), ray.put(params), ray.put(local.control)
+        blocks = deque(cut_blocks(local, cohort, self.block_size))
+        turn: deque[Any] = deque()  # blocks in their order, running or back
+        running: set[Any] = set()
+        while blocks or turn:
+            while blocks and len(running) < most and len(turn) < (1 + WAITING) * workers:
+                clients = blocks.popleft()
+                own = take_rows(local.train, clients), clients, _states_of(local.clients, clients)
+                turn.append(task.remote(*given, *own, round_number))
+                running.add(turn[-1])
+            if turn[0] in running:
+                back, _ = ray.wait(list(running), num_returns=1)
+                running.difference_update(back)
+            else:
+                yield ray.get(turn.popleft())
 
-    def _actors(self, ray: Any, local: LocalTraining) -> list[Any]:
-        """The workers, started with the first round of these data."""
-        if self._held is None or self._held[0] is not local.train:
-            if not ray.is_initialized():
-                self._connect(ray)
-            number = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            kind = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Worker)
-            whole = ray.put(replace(local, clients=NO_STATES, control={}))
-            self._held = local.train, [kind.remote(whole) for _ in range(number)], whole
+    def _model(self, ray: Any, local: LocalTraining) -> Any:
+        """Where the object store has what all blocks of all rounds share."""
+        held = None if self._held is None else self._held[0]
+        if held is None or held.recommender is not local.recommender or held.config is not local.config:
+            nobody = Ragged(NOBODY, np.zeros(1, np.int64))
+            bare = replace(local.among(nobody, NOBODY, NO_STATES), control={})
+            self._held = bare, ray.put(bare)
         return self._held[1]
 
     def _connect(self, ray: Any) -> None:
@@ -123,16 +137,22 @@ def _ray() -> Any:
 
 
 def _states_of(states: ClientStates, clients: IntArray) -> ClientStates:
-    """The states of these clients alone."""
-    own = ((int(client), states.entries.get(int(client))) for client in clients)
-    return ClientStates({client: entry for client, entry in own if entry is not None})
+    """The states of these clients alone, by their places."""
+    own = ((place, states.entries.get(int(client))) for place, client in enumerate(clients))
+    return ClientStates({place: entry for place, entry in own if entry is not None})
 
 
-def _arrays(params: Params) -> dict[str, NDArray[Any]]:
-    """As the object store holds them without a copy for each worker."""
-    return {name: value.detach().cpu().numpy() for name, value in params.items()}
+def _share_tensors(ray: Any) -> None:
+    """Has tensors travel as arrays, which the object store holds without a copy for each reader. Nobody writes in what
+    a reader is given: threads of the vectorized engine share it likewise."""
+    ray.util.register_serializer(torch.Tensor, serializer=_array, deserializer=_tensor)
 
 
-def _tensors(arrays: Arrays) -> Params:
-    """Tensors in memory of their own: what the store holds may not be written."""
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy()).reshape(tensor.shape)
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the store's arrays are read-only
+        return torch.from_numpy(array)

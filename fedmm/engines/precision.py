@@ -30,6 +30,11 @@ def with_precision(config: ExperimentConfig, device: torch.device) -> tuple[Expe
 def require_trainable(config: ExperimentConfig, device: torch.device) -> None:
     """Raises ConfigError where this machine cannot train as ``config`` says; evaluating what it trained it can."""
     require_precision(config.runtime.precision, device)
+    if config.runtime.engine == "cluster" and device.type != "cpu":
+        raise ConfigError(
+            f'runtime.engine "cluster" trains on processors, not on {device.type}.',
+            'Set runtime.device "cpu", or runtime.engine "vectorized".',
+        )
 
 
 def rounding(engine: Engine) -> Engine:

@@ -43,8 +43,12 @@ class Windows:
 
     def num_positions(self, clients: IntArray) -> IntArray:
         """[C]: how many predictions each client's windows make."""
-        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.length)])
-        positions: IntArray = total[self.first[clients + 1]] - total[self.first[clients]]
+        begin = self.first[clients]
+        number = self.first[clients + 1] - begin
+        end = np.cumsum(number)
+        own = np.arange(number.sum()) + np.repeat(begin - end + number, number)  # these clients' windows and no others
+        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.length[own])])
+        positions: IntArray = total[end] - total[end - number]
         return positions
 
 
@@ -78,19 +82,25 @@ def plan_steps(num_windows: int, config: FederationConfig, stream: np.random.Gen
 
 
 def plan_cohort(
-    windows: Windows, clients: IntArray, config: FederationConfig, seed: int, round_number: int
+    windows: Windows,
+    clients: IntArray,
+    config: FederationConfig,
+    seed: int,
+    round_number: int,
+    names: IntArray | None = None,
 ) -> list[list[IntArray]]:
-    """``plan_steps`` for each client, from its own random stream, as window numbers of ``windows``."""
+    """``plan_steps`` for each client, from its own random stream, as window numbers of ``windows``. ``names`` [C] are
+    what the streams call the clients, where that is not their numbers here."""
     return [
         [
             chosen + windows.first[client]
             for chosen in plan_steps(
                 int(windows.first[client + 1] - windows.first[client]),
                 config,
-                numpy_stream(seed, "batches", round_number, int(client)),
+                numpy_stream(seed, "batches", round_number, int(name)),
             )
         ]
-        for client in clients
+        for client, name in zip(clients, clients if names is None else names, strict=True)
     ]
 
 

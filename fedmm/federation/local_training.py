@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 
@@ -80,6 +80,7 @@ class LocalTraining:
     device: torch.device
     clients: ClientStates = NO_STATES
     control: Params = field(default_factory=dict)  # by parameter; absent: zero
+    names: IntArray | None = None  # [U] what random streams call the clients, who are a few of many; None: 0..U-1
 
     @classmethod
     def build(
@@ -94,6 +95,16 @@ class LocalTraining:
         """Cuts the training histories into windows."""
         windows = Windows.cut(train, recommender.config.max_length)
         return cls(recommender, config, windows, train, seed, dtype, device or torch.device("cpu"))
+
+    def among(self, train: Ragged, names: IntArray, clients: ClientStates) -> LocalTraining:
+        """The same training of a few clients of many, numbered from 0: their histories, what random streams call them
+        [U], and what they have kept. What each learns is the same."""
+        windows = Windows.cut(train, self.recommender.config.max_length)
+        return replace(self, train=train, windows=windows, names=names, clients=clients)
+
+    def names_of(self, clients: IntArray) -> IntArray:
+        """[C]: what random streams call ``clients``."""
+        return clients if self.names is None else self.names[clients]
 
     @property
     def loss(self) -> Loss:
@@ -219,9 +230,10 @@ class StepStream:
         one client in one round apart."""
         self._local = local
         if plans is None:
-            plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number)
+            own = local.names_of(clients)
+            plans = plan_cohort(local.windows, clients, local.config, local.seed, round_number, own)
         self._plans = plans
-        names = [(round_number, *occasion, int(client)) for client in clients]
+        names = [(round_number, *occasion, int(name)) for name in local.names_of(clients)]
         self._dropout = [torch_stream(local.seed, "dropout", *name) for name in names]
         self._negatives = [numpy_stream(local.seed, "negatives", *name) for name in names]
         self._histories = [local.train[client] for client in clients]

@@ -1,13 +1,19 @@
 """Engines beyond what ``fedmm verify`` checks: repeats, purity, blocks and threads."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from fedmm.config import ExperimentConfig
 from fedmm.config.parts import KINDS
+from fedmm.data.ragged import take_rows
 from fedmm.engines import vectorized
+from fedmm.engines.precision import require_trainable
+from fedmm.errors import ConfigError
+from fedmm.federation.client_states import ClientStates
 from fedmm.federation.optimizers import LOCAL_OPTIMIZERS
 from fedmm.models.fusion import FUSIONS
 from fedmm.verification.engines import CASES
@@ -42,6 +48,19 @@ def test_the_servers_parameters_are_not_touched(engine: str) -> None:
     for _ in ENGINES[engine](local, params, local.windows.trainable, 1):
         pass
     assert all(torch.equal(params[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_negatives": 5}, {"local_algorithm": "scaffold"}], ids=str)
+def test_clients_train_alike_among_few_and_among_all(settings: dict[str, Any]) -> None:
+    local, params = make_local({"dropout": 0.2}, settings)
+    cohort = local.windows.trainable[::-2]
+    states = ClientStates({int(own): {"control/backbone.norm.weight": torch.full((8,), 0.1)} for own in cohort[::2]})
+    whole = by_client(vectorized.train_cohort(replace(local, clients=states), params, cohort, 1))
+    kept = {place: states.entries[int(own)] for place, own in enumerate(cohort) if int(own) in states.entries}
+    few = local.among(take_rows(local.train, cohort), cohort, ClientStates(kept))
+    blocks = vectorized.train_cohort(few, params, np.arange(len(cohort)), 1)
+    found = by_client(replace(block, clients=cohort[block.clients]) for block in blocks)
+    assert update_gap(whole, found) <= 1e-12  # blocks may be cut otherwise
 
 
 @pytest.mark.parametrize("experts", ["pooled", "neighbors", "hybrid"])
@@ -117,3 +136,10 @@ def test_clients_with_fewer_windows_stop_earlier() -> None:
     cohort = local.windows.trainable
     expected = by_client(ENGINES["sequential"](local, params, cohort, 1))
     assert update_gap(expected, by_client(vectorized.train_cohort(local, params, cohort, 1))) < 1e-10
+
+
+def test_a_cluster_trains_on_processors_alone() -> None:
+    config = ExperimentConfig.model_validate({"runtime": {"engine": "cluster"}})
+    require_trainable(config, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="not on cuda"):
+        require_trainable(config, torch.device("cuda"))
