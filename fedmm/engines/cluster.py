@@ -97,11 +97,13 @@ class ClusterEngine:
 
     def _model(self, ray: Any, local: LocalTraining) -> Any:
         """Where the object store has what all blocks of all rounds share."""
-        held = None if self._held is None else self._held[0]
-        if held is None or held.recommender is not local.recommender or held.config is not local.config:
-            nobody = Ragged(NOBODY, np.zeros(1, np.int64))
-            bare = replace(local.among(nobody, NOBODY, NO_STATES), control={})
-            self._held = bare, ray.put(bare)
+        if self._held is not None:
+            held, place = self._held
+            if held.recommender is local.recommender and held.config is local.config:
+                return place
+        nobody = Ragged(NOBODY, np.zeros(1, np.int64))
+        bare = replace(local.among(nobody, NOBODY, NO_STATES), control={})
+        self._held = bare, ray.put(bare)
         return self._held[1]
 
     def _connect(self, ray: Any) -> None:
