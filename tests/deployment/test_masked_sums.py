@@ -18,6 +18,7 @@ from fedmm.deployment.messages import Message, RefusedError, encode, read_header
 from fedmm.deployment.seals import Checksums
 from fedmm.deployment.transport import InProcess
 from fedmm.privacy.secure_sum import public_key
+from worlds.faulty_transport import FaultyTransport
 
 SEAL = Checksums()
 WIDTH = 3
@@ -55,9 +56,9 @@ def maskers(number, folder=None, width=WIDTH):
     return {name: Masker(name, drawn[place], folder and folder / name) for place, name in enumerate(names)}
 
 
-def total_of(silos, again=lambda: None, least=2):
+def total_of(silos, again=lambda: None, least=2, line=InProcess):
     told = []
-    conversation = Conversation(InProcess({name: own.answer for name, own in silos.items()}), grace=0.0)
+    conversation = Conversation(line({name: own.answer for name, own in silos.items()}), grace=0.0)
     config = ExperimentConfig()
     options = LeadOptions(deadline=10.0, wait=0.0)
     members = Members(config, Catalogue(np.array(["", "a"])), conversation, options, told.append, config)
@@ -128,10 +129,10 @@ def test_two_of_three_open_and_one_of_two_does_not():
 
 
 def test_of_many_silos_each_knows_twenty():
-    silos = maskers(45)
+    silos = maskers(25)
     for name in ("silo03", "silo17"):
         silos[name].silent = {"count"}
-    found, _, _ = total_of(silos, least=40)
+    found, _, _ = total_of(silos, least=20)
     assert np.array_equal(found.words, plain_sum(silos, set(silos) - {"silo03", "silo17"}))
     assert len(silos["silo05"].masks._kept["roster"]) == 20
 
@@ -143,6 +144,21 @@ def test_a_silo_that_is_a_new_process_at_each_message_goes_on(tmp_path):
     assert (tmp_path / "silo00" / FILE).stat().st_mode & 0o077 == 0
     (tmp_path / "silo00" / FILE).write_text("damaged")
     assert np.array_equal(total_of(silos)[0].words, plain_sum(silos, silos))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bad_line_changes_no_sum(seed, tmp_path):
+    silos = maskers(9, tmp_path if seed == 0 else None)
+    lines = []
+
+    def line(answers):
+        lines.append(FaultyTransport(answers, rate=0.2, seed=seed))
+        return lines[0]
+
+    found, _, _ = total_of(silos, least=5, line=line)
+    assert sum(lines[0].done.values()) > 3
+    assert len(found.sent) >= 5
+    assert np.array_equal(found.words, plain_sum(silos, found.sent))
 
 
 # What a silo holds to

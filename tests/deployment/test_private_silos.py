@@ -12,6 +12,8 @@ from fedmm.deployment.messages import Message, encode, read_header
 from fedmm.deployment.seals import Checksums
 from fedmm.errors import CheckpointError, ConfigError
 from fedmm.experiment import Experiment
+from fedmm.federation.snapshot import Snapshot
+from fedmm.recommendation.choosing import Chooser
 from fedmm.runs.facts import privacy_result
 from fedmm.runs.trained import TrainedModel
 from fedmm.utils.trees import plain
@@ -28,11 +30,11 @@ def world(tmp_path_factory):
     return folder
 
 
-def both(folder, **settings):
+def both(folder, kept=None, **settings):
     """A simulation's states and reports, and a lead after as many rounds with the simulation's seed for its noise."""
     experiment = Experiment.prepare(silo_settings(folder, **settings))
     found = list(experiment.rounds(experiment.initial_state()))
-    lead = lead_of(folder, silos_of(folder, ["a", "b", "c"], **settings), **settings)
+    lead = lead_of(folder, silos_of(folder, ["a", "b", "c"], **settings), kept=kept, **settings)
     lead.secret = lead.given.runtime.seed
     lead.begin()
     return experiment, found, lead, list(lead.rounds())
@@ -53,13 +55,16 @@ def assert_same(found, lead, reports, tolerance=0.0):
             assert value == pytest.approx(other.validation[name], abs=1e-9)
 
 
-def test_a_private_federation_spends_and_learns_what_a_simulation_does(world):
-    experiment, found, lead, reports = both(world, **PRIVATE)
+def test_a_private_federation_spends_and_learns_what_a_simulation_does(world, tmp_path):
+    experiment, found, lead, reports = both(world, tmp_path, **PRIVATE)
     assert_same(found, lead, reports, 1e-9)
     told = result_of(lead, lead.finish(), world)["privacy"]
     expected = privacy_result(experiment, len(found))
     assert json.dumps(plain(told), sort_keys=True) == json.dumps(plain(expected), sort_keys=True)
     assert 0 < told["epsilon"] <= 8.0
+    asked = [["item-0003", "item-0005"], ["item-0020"]]
+    scores = Chooser(experiment, Snapshot(lead.state.server.evaluated, 2)).score(asked, None)
+    np.testing.assert_allclose(TrainedModel.load(tmp_path).score(histories=asked), scores, rtol=1e-6)
 
 
 @pytest.mark.slow
