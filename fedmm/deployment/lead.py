@@ -127,6 +127,7 @@ class Lead:
             self._resume(*found)
             self._keep_catalogue()
             return self.state
+        sent, received = self.conversation.sent_bytes, self.conversation.received_bytes
         facts = self.members.first()
         users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
         self.members.config = settled_terms(self.given, self.catalogue.num_items, users, events)
@@ -140,6 +141,9 @@ class Lead:
         self._state = replace(state, server=replace(state.server, params=self._first_params(state)))
         self._keep_catalogue()
         self.members.begin([silo.name for silo in state.silos], self.state)
+        conversation = self.conversation
+        ledger = self.state.ledger.add(conversation.received_bytes - received, conversation.sent_bytes - sent)
+        self._state = replace(self.state, ledger=ledger)
         self._save()
         return self.state
 

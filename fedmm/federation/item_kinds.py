@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,14 +36,26 @@ def item_kinds(features: Sequence[FloatArray], number: int, stream: np.random.Ge
 
 
 def _far_apart(rows: FloatArray, number: int, stream: np.random.Generator) -> FloatArray:
-    """Rows drawn one after the other, by the square of the distance to the nearest that was drawn before."""
+    """Rows drawn one after the other, by the square of the distance to the nearest that was drawn before; of several
+    drawn at a time the one that leaves the least sum of squares (the greedy form): without it some groups of items get
+    no centre of their own."""
     drawn = [int(stream.integers(len(rows)))]
-    distances = ((rows - rows[drawn[0]]) ** 2).sum(axis=1)
+    distances = _squares(rows, rows[drawn])[0]
+    tries = 2 + int(math.log(number))
     while len(drawn) < number:
         sums = np.cumsum(distances)
-        drawn.append(min(int(np.searchsorted(sums, stream.random() * sums[-1], side="right")), len(rows) - 1))
-        distances = np.minimum(distances, ((rows - rows[drawn[-1]]) ** 2).sum(axis=1))
+        at = np.searchsorted(sums, stream.random(tries) * sums[-1], side="right").clip(max=len(rows) - 1)
+        left = np.minimum(distances, _squares(rows, rows[at]))
+        best = int(left.sum(axis=1).argmin())
+        drawn.append(int(at[best]))
+        distances = left[best]
     return np.asarray(rows[drawn], dtype=np.float64)
+
+
+def _squares(rows: FloatArray, others: FloatArray) -> FloatArray:
+    """[O, V]: squares of distances between ``others`` [O, F] and ``rows`` [V, F]."""
+    lengths = (others**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1)[None]
+    return np.asarray((lengths - 2 * others @ rows.T).clip(min=0.0), dtype=np.float64)
 
 
 def _nearest(rows: FloatArray, centres: FloatArray) -> IntArray:
