@@ -1,6 +1,7 @@
 """fedmm against Flower's simulation, pfl-research and a plain PyTorch loop: same model, clients, data, local steps.
 
     python tests/benchmarks/peers/compare.py [--cores 2] [--clients 188] [--rounds 2] [--repeats 3] [--json FILE]
+    python tests/benchmarks/peers/compare.py --items 100000 [--negatives 256] ...     (generated, sampled softmax)
 
 Each way runs in a process of its own, with its own virtual environment where it is a peer, on a problem that fedmm
 exported once. A process runs one round that is not timed (it pays for start-up) and then ``--rounds`` that are; ways
@@ -28,7 +29,7 @@ import time
 from pathlib import Path
 
 from environments import python_of
-from export import export_ml100k
+from export import export_generated, export_ml100k
 from records import ROOT, Outcome
 from report import Measured, Way, as_table, difference, is_equal, machine, mismatch, summarise
 
@@ -88,6 +89,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=188, help="clients of a round (188: a fifth of ML-100K)")
     parser.add_argument("--rounds", type=int, default=2, help="timed rounds of a process")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
+    parser.add_argument("--items", type=int, help="a generated catalogue of so many items instead of ML-100K")
+    parser.add_argument("--negatives", type=int, default=256, help="of a local step, with --items")
     parser.add_argument("--only", nargs="+", choices=["plain", "pfl", "flower"], help="of the peers")
     parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where they are kept")
     parser.add_argument("--json", type=Path, help="where the report goes")
@@ -105,7 +108,13 @@ def main() -> None:
     before = machine()
     with tempfile.TemporaryDirectory() as folder:
         problem = Path(folder) / "problem.npz"
-        num_clients = len(export_ml100k(problem, arguments.clients).clients)
+        if arguments.items:
+            exported = export_generated(problem, arguments.clients, arguments.items, arguments.negatives)
+            trained = f"generated, {arguments.items:,} items, {arguments.negatives} negatives a step"
+        else:
+            exported = export_ml100k(problem, arguments.clients)
+            trained = "ML-100K, full softmax"
+        num_clients = len(exported.clients)
         measured = [Measured(way, num_clients) for way in chosen]
         gaps: dict[str, tuple[float, float]] = {}
         unequal: list[dict[str, object]] = []
@@ -125,7 +134,7 @@ def main() -> None:
                 print(f"{own.way.name}: {own.ms_per_client[-1]:.2f} ms a client", file=sys.stderr)
     measured = [own for own in measured if own.outcomes]
     print(f"{before['processor']}, {arguments.cores} of {before['cores']} cores, load {before['load_average']}")
-    print(f"{num_clients} clients of ML-100K, 5 local steps, D = 64, L = 50, 2 blocks, full softmax, dropout 0")
+    print(f"{num_clients} clients of {trained}; 5 local steps, D = 64, L = 50, 2 blocks, dropout 0")
     print(f"{arguments.repeats} processes of {arguments.rounds} timed rounds each; medians and ranges over processes")
     print(as_table(measured, gaps))
     if arguments.json:
@@ -133,6 +142,7 @@ def main() -> None:
             "machine": before,
             "cores": arguments.cores,
             "clients": num_clients,
+            "trained": trained,
             "timed_rounds": arguments.rounds,
             "repeats": arguments.repeats,
             "ways": summarise(measured, gaps),

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+PARTS = ("items", "rows", "targets", "candidates")
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -25,6 +26,7 @@ class Settings:
     local_steps: int
     learning_rate: float
     clip_norm: float
+    num_negatives: int = 0  # that a local step ranks its targets among; 0: all items
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,8 @@ class Client:
 
     items: Tensor  # [B, L] items of the history, padded on the right with 0
     rows: Tensor  # [R] positions that predict, flat over B * L
-    targets: Tensor  # [R] the next item, counted from 0: item 1 is class 0
+    targets: Tensor  # [R] the next item, counted from 0: item 1 is class 0; sampled: [S, R] places among the candidates
+    candidates: Tensor  # [S, N] the items that each of S local steps ranks; [0, 0]: all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class Problem:
             "history_offsets": self.history_offsets,
         }
         for number, client in enumerate(self.clients):
-            for part in ("items", "rows", "targets"):
+            for part in PARTS:
                 arrays[f"client/{number}/{part}"] = getattr(client, part).numpy()
         arrays |= {f"start/{name}": value.numpy() for name, value in self.start.items()}
         np.savez(path, allow_pickle=False, **arrays)
@@ -66,7 +69,7 @@ class Problem:
             settings = Settings(**json.loads(str(file["settings"])))
             offsets = file["history_offsets"]
             clients = [
-                Client(*(torch.from_numpy(file[f"client/{number}/{part}"]) for part in ("items", "rows", "targets")))
+                Client(*(torch.from_numpy(file[f"client/{number}/{part}"]) for part in PARTS))
                 for number in range(len(offsets) - 1)
             ]
             start = {key[len("start/") :]: torch.from_numpy(file[key]) for key in file if key.startswith("start/")}

@@ -39,7 +39,7 @@ def configure(settings: Settings) -> tuple[ModelConfig, FederationConfig]:
         local_steps=settings.local_steps,
         learning_rate=settings.learning_rate,
         clip_norm=settings.clip_norm,
-        num_negatives=0,
+        num_negatives=settings.num_negatives,
         exclude_seen=False,
         aggregation="mean",
         server_optimizer="sgd",

@@ -38,9 +38,9 @@ from torch import Tensor
 class MeasuredSASRec(SASRec):
     """With the second method that pfl asks of a module."""
 
-    def metrics(self, items: Tensor, rows: Tensor, targets: Tensor) -> dict[str, Weighted]:
+    def metrics(self, items: Tensor, rows: Tensor, targets: Tensor, candidates: Tensor) -> dict[str, Weighted]:
         """Nothing worth a forward pass."""
-        del rows, targets
+        del rows, targets, candidates
         return {"windows": Weighted.from_unweighted(len(items))}
 
 
@@ -60,7 +60,7 @@ class Clock(TrainingProcessCallback):
 
 def federate(problem: Problem) -> FederatedDataset:
     """Each client once a round, in the problem's order."""
-    datasets = [PyTorchTensorDataset((own.items, own.rows, own.targets)) for own in problem.clients]
+    datasets = [PyTorchTensorDataset((own.items, own.rows, own.targets, own.candidates)) for own in problem.clients]
     sampler = get_user_sampler("minimize_reuse", list(range(len(datasets))))
     return FederatedDataset(datasets.__getitem__, sampler)
 

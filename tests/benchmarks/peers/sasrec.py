@@ -9,10 +9,11 @@ from torch.nn import functional
 
 
 class SASRec(nn.Module):
-    """SASRec (Kang & McAuley, ICDM 2018) with pre-norm blocks and a full softmax over the items."""
+    """SASRec (Kang & McAuley, ICDM 2018) with pre-norm blocks and a softmax over all items, or over a step's own."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        self.steps_of_a_client, self.steps_taken = settings.local_steps, 0
         self.items = nn.Embedding(settings.num_items + 1, settings.width)
         self.positions = nn.Embedding(settings.max_length, settings.width)
         self.blocks = nn.ModuleList(Block(settings.width, settings.num_heads) for _ in range(settings.num_blocks))
@@ -25,9 +26,13 @@ class SASRec(nn.Module):
             x = block(x)
         return self.norm(x)
 
-    def loss(self, items: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of the predicting positions."""
+    def loss(self, items: Tensor, rows: Tensor, targets: Tensor, candidates: Tensor) -> Tensor:
+        """Mean cross-entropy of the predicting positions, among the candidates of the client's next step."""
         hidden = self(items).flatten(0, 1).index_select(0, rows)
+        if len(candidates):
+            step = self.steps_taken % self.steps_of_a_client
+            self.steps_taken += 1
+            return functional.cross_entropy(hidden @ self.items(candidates[step]).T, targets[step])
         return functional.cross_entropy(hidden @ self.items.weight[1:].T, targets)
 
 
@@ -56,7 +61,7 @@ def local_steps(model: SASRec, optimizer: torch.optim.Optimizer, client: Client,
     """One client's local training, in place."""
     for _ in range(settings.local_steps):
         optimizer.zero_grad()
-        model.loss(client.items, client.rows, client.targets).backward()
+        model.loss(client.items, client.rows, client.targets, client.candidates).backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
 

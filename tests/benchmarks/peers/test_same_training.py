@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -34,9 +35,9 @@ def histories() -> Ragged:
     return Ragged.from_rows([stream.choice(40, size=n, replace=False) + 1 for n in (9, 0, 1, 7, 20, 2, 13, 31, 6)])
 
 
-def problem(tmp_path) -> Problem:
+def problem(tmp_path, settings=SETTINGS) -> Problem:
     """As a peer gets it: through the file."""
-    make_problem(histories(), SETTINGS, 7).save(tmp_path / "problem.npz")
+    make_problem(histories(), settings, 7).save(tmp_path / "problem.npz")
     return Problem.load(tmp_path / "problem.npz")
 
 
@@ -46,14 +47,14 @@ def outcome(*ends: float, started: float = 0.0, **delta: float) -> Outcome:
     return Outcome(ends[1] - started - float(np.median(rounds)), rounds.tolist(), (2 * rounds).tolist(), arrays, 1, {})
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
-def test_the_plain_loop_on_the_exported_problem_moves_the_server_as_fedmm_does(tmp_path, engine):
-    given = problem(tmp_path)
+@pytest.mark.parametrize(("engine", "negatives"), [*((own, 0) for own in sorted(ENGINES)), ("vectorized", 5)])
+def test_the_plain_loop_on_the_exported_problem_moves_the_server_as_fedmm_does(tmp_path, engine, negatives):
+    given = problem(tmp_path, replace(SETTINGS, num_negatives=negatives))
     state, federation = build(given, engine)
     model = SASRec(SETTINGS)
     server = {name: value.clone() for name, value in given.start.items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=SETTINGS.learning_rate)
-    for _ in range(2):
+    for _ in range(1 if negatives else 2):  # a peer has the negatives of the first round alone
         state, _, _ = run_round(state, NO_STATES, federation)
         plain_round(given, model, optimizer, server)
     ours = {name: (state.params[name_in_fedmm(name)] - given.start[name]).numpy() for name in server}
