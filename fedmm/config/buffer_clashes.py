@@ -23,6 +23,11 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
         yield "has no account of who takes whose place in a private run: unset privacy.epsilon and noise_multiplier"
     if "mask" in own.update_transforms:
         yield 'does not know beforehand whose masks are to cancel: leave "mask" out of federation.update_transforms'
+    if "clip" in own.update_transforms:
+        yield (
+            'makes late updates smaller, which clipping would undo: leave "clip" out of federation.update_transforms '
+            "(federation.clip_norm clips steps)"
+        )
     if own.local_algorithm == "scaffold":
         yield 'would correct old updates by new control variates: set federation.local_algorithm "fedavg"'
     if config.model.memory.num_prototypes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedmm.config.chain_order import refuse_disorder
 from fedmm.config.parts import sees_single_updates
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ BY_CLIENTS = ("clip", "rotate", "round", "noise_share", "mask")
 
 
 def refuse_unaccounted(config: ExperimentConfig) -> None:
-    """Raises ValueError for the first setting of a private run that would release more than is accounted for."""
+    """Raises ValueError for the first setting of a private run that would release more than is accounted for, and for
+    a chain whose order does not do what it promises."""
+    refuse_disorder(config)
     if config.privacy.on:
         for sentence in _clashes(config):
             raise ValueError(f"a private run (privacy.{_switch(config)}) {sentence}")
