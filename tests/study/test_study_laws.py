@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm import config as config_module
-from fedmm.config import ExperimentConfig, private_clashes
+from fedmm.config import ExperimentConfig, buffer_clashes, chain_order, private_clashes
 from fedmm.config.base import Section
 from fedmm.config.load import load_config
 from fedmm.errors import ConfigError
@@ -204,12 +204,13 @@ def test_settings_whose_values_are_tried_together_are_those_that_validators_read
             tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(section, validator))))
             named = {text for text in _named_in(tree, "self.") if text.partition(".")[0] in section.model_fields}
             read |= {prefixes[name] + text for text in named}
-    clashes = ast.parse(inspect.getsource(private_clashes))
-    under_privacy = {"federation." + name for name in _named_in(clashes, "own.")} | _named_in(clashes, "config.")
+    clashes = [ast.parse(inspect.getsource(own)) for own in (private_clashes, buffer_clashes, chain_order)]
+    under_others = {"federation." + name for tree in clashes for name in _named_in(tree, "own.")}
+    under_others |= {name for tree in clashes for name in _named_in(tree, "config.")}
     together = {key for group in INTERACTING for key in group}
     searchable = {key for key in read if key in ExperimentConfig().flat() and not key.startswith("evaluation.")}
     assert searchable <= together
-    assert together <= searchable | under_privacy
+    assert together <= searchable | under_others
 
 
 def test_searches_replace_parameters_and_take_over_what_the_base_fixed() -> None:

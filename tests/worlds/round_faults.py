@@ -126,7 +126,9 @@ FAULTS = (
         "weights of windows, not of positions",
         (WEIGHTS,),
         edited(
-            "fedmm.federation.client_data:Windows.num_positions", "np.cumsum(self.length)", "np.cumsum(self.length > 0)"
+            "fedmm.federation.client_data:Windows.num_positions",
+            "np.cumsum(self.length[own])",
+            "np.cumsum(self.length[own] > 0)",
         ),
     ),
     Fault(
