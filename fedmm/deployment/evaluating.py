@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fedmm.deployment import sums
 from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Header, Message, require
 from fedmm.deployment.silo import PARAMS
+from fedmm.errors import DataError
 from fedmm.federation.snapshot import Snapshot
 
 
@@ -47,3 +48,13 @@ def evaluated(
 
     answers = members.gather(requests, accept, enough, again)
     return sums.means([answers[name].tensors for name in users if name in answers], members.config)
+
+
+def value_of(found: Mapping[str, float], metric: str) -> float:
+    """The metric that chooses the best round. Raises DataError where no user of any silo could be asked for it."""
+    if metric not in found:
+        raise DataError(
+            f"No user of any silo could be asked for {metric}.",
+            "Silos need users who leave 100 items they have not met, or --eval full.",
+        )
+    return found[metric]

@@ -23,16 +23,17 @@ from fedmm.deployment.building import build_local, counts_wanted, drawn, private
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, is_masked
 from fedmm.deployment.conversation import Conversation
-from fedmm.deployment.evaluating import evaluated
+from fedmm.deployment.evaluating import evaluated, value_of
 from fedmm.deployment.hidden import hidden_seed
-from fedmm.deployment.lead_state import LeadState, load_lead, save_lead
+from fedmm.deployment.lead_state import LeadState, load_lead, released, save_lead, save_released, without_rounds
+from fedmm.deployment.masked_answers import require_countable
 from fedmm.deployment.masked_sums import Enough, MaskedSums, Opened, require_silos
 from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, too_few_drawn
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, require_plausible, step
 from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
-from fedmm.errors import CheckpointError, DataError
+from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
 from fedmm.federation.compression import downloaded
 from fedmm.federation.local_training import LocalTraining
@@ -42,8 +43,6 @@ from fedmm.federation.rounds import RoundStatistics
 from fedmm.federation.snapshot import Best, Snapshot
 from fedmm.privacy.plan import PrivacyPlan
 from fedmm.runs.led import NAME, save_catalogue
-from fedmm.utils.params import Params
-from fedmm.utils.seeding import torch_stream
 
 Tell = Callable[[str], None]
 
@@ -66,6 +65,7 @@ class Lead:
         require_supported(self.given)
         if is_masked(self.given.federation):
             require_silos(self.options.silos)
+            require_countable(self.given, self.catalogue.num_items)
 
     @cached_property
     def members(self) -> Members:
@@ -138,8 +138,11 @@ class Lead:
         for name, own in sorted(facts.items()):
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state
-        self._state = replace(state, server=replace(state.server, params=self._first_params(state)))
+        self._state = replace(
+            state, server=replace(state.server, params=start.first_params(self.config, self.local, state))
+        )
         self._keep_catalogue()
+        self._save()  # before anyone is told: a start that was told is never made again, with the same noise
         self.members.begin([silo.name for silo in state.silos], self.state)
         conversation = self.conversation
         ledger = self.state.ledger.add(conversation.received_bytes - received, conversation.sent_bytes - sent)
@@ -166,14 +169,10 @@ class Lead:
             own = self.catalogue
             save_catalogue(self.folder, own.to_tensors(), own.titles, self.state.begin, own.digest)
 
-    def _first_params(self, state: LeadState) -> Params:
-        params = self.local.recommender.init(torch_stream(self.config.runtime.seed, "parameters"), self.local.dtype)
-        return {**params, **{name: value.to(self.local.dtype) for name, value in state.server.params.items()}}
-
     def _resume(self, state: LeadState, meta: Mapping[str, Any]) -> None:
         """Takes up a stored state, where it is of these settings and this catalogue."""
         terms = {**meta["terms"], "federation": {**meta["terms"]["federation"], "rounds": self.given.federation.rounds}}
-        same = meta["catalogue"] == self.catalogue.digest and meta["offer"] == _without_rounds(self.members.offer_terms)
+        same = meta["catalogue"] == self.catalogue.digest and meta["offer"] == without_rounds(self.members.offer_terms)
         if not same:
             raise CheckpointError(
                 f"{self.folder} holds a federation of other settings or another catalogue.",
@@ -228,7 +227,7 @@ class Lead:
         began = time.perf_counter()
         sent, received = self.conversation.sent_bytes, self.conversation.received_bytes
         self._welcome()
-        statistics = self._train()
+        statistics = self._released()
         validation = self._validate()
         conversation = self.conversation
         ledger = self.state.ledger.add(conversation.received_bytes - received, conversation.sent_bytes - sent)
@@ -241,6 +240,18 @@ class Lead:
             validation=None if validation is None else validation.get(self.config.evaluation.selection_metric),
         )  # fmt: skip
         return report
+
+    def _released(self) -> RoundStatistics:
+        """The round's training. What a private round releases is on disk before silos are shown it: trained again with
+        other silos it would get the same noise, and the difference would be a silo's own."""
+        kept = self.folder if self.config.privacy.on else None
+        found = released(kept, self.state)
+        if found is not None:
+            self._state, statistics = found
+        else:
+            statistics = self._train()
+            save_released(kept, self.state, statistics)
+        return statistics
 
     def _train(self) -> RoundStatistics:
         """The round's training, until enough of its clients counted."""
@@ -324,7 +335,7 @@ class Lead:
         cohort = self._cohort(np.arange(self.state.num_trainable, dtype=np.int64), number)
         own = self.state.by_silo(cohort)
         if is_masked(self.local.config):
-            return own  # those without clients, too: what only one silo sends is not hidden
+            return own  # those without clients, too: other silos cannot tell whose sum it is, the server can
         # In a private round whether a client counts may not depend on who else was drawn.
         fewest = 1 if self.private is not None else self.options.min_users
         chosen = {name: places for name, places in own.items() if len(places) >= fewest}
@@ -357,12 +368,7 @@ class Lead:
             return None
         snapshot = Snapshot(state.server.evaluated, number)
         found = self.evaluate(snapshot, "validation")
-        value = found.get(own.selection_metric)
-        if value is None:
-            raise DataError(
-                f"No user of any silo could be asked for {own.selection_metric}.",
-                "Silos need users who leave 100 items they have not met, or --eval full.",
-            )
+        value = value_of(found, own.selection_metric)
         if state.best is not None and value <= state.best.value and not self.config.privacy.on:  # else: the last
             self._state = replace(state, stale=state.stale + 1)
         else:
@@ -387,12 +393,7 @@ class Lead:
         if self.folder is not None:
             about = {
                 "terms": terms_of(self.config),
-                "offer": _without_rounds(self.members.offer_terms),
+                "offer": without_rounds(self.members.offer_terms),
                 "catalogue": self.catalogue.digest,
             }
             save_lead(self.folder, self.state, about)
-
-
-def _without_rounds(terms: Mapping[str, Any]) -> dict[str, Any]:
-    """The terms but for how many rounds there are, which may grow."""
-    return {**terms, "federation": {**terms["federation"], "rounds": None}}

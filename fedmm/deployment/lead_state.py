@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from fedmm.data.types import IntArray
 from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
 from fedmm.federation.ledger import Ledger
-from fedmm.federation.rounds import ServerState
+from fedmm.federation.rounds import RoundStatistics, ServerState
 from fedmm.federation.snapshot import Best, Snapshot
+from fedmm.federation.transforms.contract import StageCost
 from fedmm.runs.checkpoint import (
     BEST,
     FOLDER,
@@ -27,6 +28,7 @@ from fedmm.runs.checkpoint import (
 from fedmm.utils.params import Params
 
 COUNTS, POPULARITY = "counts/", "popularity"
+RELEASED = "released"  # folder of the round that is trained and not yet validated, where rounds are private
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,33 @@ def load_lead(folder: Path, device: torch.device) -> tuple[LeadState, Mapping[st
     silos = tuple(SiloFacts(**silo) for silo in meta["silos"])
     ledger, stale, seconds = Ledger(**meta["ledger"]), int(meta["stale"]), float(meta["seconds"])
     return LeadState(server, silos, begin, ledger, best, stale, seconds, str(meta["name"]), meta["run_id"]), meta
+
+
+def save_released(folder: Path | None, state: LeadState, statistics: RoundStatistics) -> None:
+    """Writes what a private round releases, before anyone is shown it; without a folder nothing. Raises
+    StorageError."""
+    if folder is not None:
+        save_lead(folder / RELEASED, state, {"statistics": asdict(statistics)})
+
+
+def released(folder: Path | None, state: LeadState) -> tuple[LeadState, RoundStatistics] | None:
+    """What the round after ``state`` released already, before a kill; None where it has not been trained. Raises
+    CheckpointError."""
+    found = None if folder is None else load_lead(folder / RELEASED, torch.device("cpu"))
+    if found is None:
+        return None
+    after, meta = found
+    if (after.name, after.server.round) != (state.name, state.server.round + 1):
+        return None
+    told = meta["statistics"]
+    costs = {name: StageCost(**own) for name, own in told["transforms"].items()}
+    kept = replace(after, ledger=state.ledger, seconds=state.seconds, run_id=state.run_id)
+    return kept, RoundStatistics(**{**told, "transforms": costs})
+
+
+def without_rounds(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """The terms but for how many rounds there are, which may grow."""
+    return {**terms, "federation": {**terms["federation"], "rounds": None}}
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> Params:

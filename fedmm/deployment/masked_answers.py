@@ -12,15 +12,29 @@ from torch import Tensor
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import Split
 from fedmm.deployment import noisy_start, sums
+from fedmm.deployment.building import counts_wanted
 from fedmm.deployment.chained import WORD, is_masked
 from fedmm.deployment.masks import SiloMasks, digest_of_request
 from fedmm.deployment.messages import Header, Message, RefusedError, text, whole
+from fedmm.errors import ConfigError
 from fedmm.federation.private_start import OwnNoise
 from fedmm.privacy.plan import SHARES_OF_NOISE
 from fedmm.privacy.secure_sum import Words
 from fedmm.utils.seeding import numpy_stream
 
 MOST_ENTRIES = 10**8  # of counts that are masked: a number for each pair of items
+
+
+def require_countable(config: ExperimentConfig, num_items: int) -> None:
+    """Raises ConfigError for a catalogue whose pairs of items are too many to be counted under masks."""
+    own = config.federation
+    started = own.spectral_start or counts_wanted(config)
+    if started and not config.privacy.on and (num_items + 1) ** 2 > MOST_ENTRIES:
+        raise ConfigError(
+            f"Under masks all pairs of the {num_items:,} items would travel, and {MOST_ENTRIES:,} can.",
+            "Set federation.spectral_start false and model.succession 0, or leave mask out of "
+            "federation.update_transforms.",
+        )
 
 
 def answer(masks: SiloMasks, request: Message) -> Message:

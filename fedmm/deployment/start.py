@@ -28,6 +28,7 @@ from fedmm.federation.spectral_start import spectral_item_table
 from fedmm.models.noisy_counts import PREFIX
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params
+from fedmm.utils.seeding import torch_stream
 
 Ask = Callable[[list[str], Message, Expected], list[Mapping[str, Tensor]]]
 
@@ -60,6 +61,12 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
         table = _sketched(config, size, ask, nodes, own.spectral_sketch_size)
         params |= {} if table is None else {ITEM_TABLE: table}
     return LeadState(ServerState(params, {}, 0), (), begin, name=secrets.token_hex(8))
+
+
+def first_params(config: ExperimentConfig, local: LocalTraining, state: LeadState) -> Params:
+    """All parameters before the first round: those of ``state``, the others fresh."""
+    params = local.recommender.init(torch_stream(config.runtime.seed, "parameters"), local.dtype)
+    return {**params, **{name: value.to(local.dtype) for name, value in state.server.params.items()}}
 
 
 def private_state(

@@ -8,6 +8,7 @@ import torch
 
 from fedmm.deployment.hidden import FILE, hidden_seed
 from fedmm.deployment.leading import result_of
+from fedmm.deployment.masked_answers import require_countable
 from fedmm.deployment.messages import Message, encode, read_header
 from fedmm.deployment.seals import Checksums
 from fedmm.errors import CheckpointError, ConfigError
@@ -155,3 +156,40 @@ def test_who_comes_after_it_began_is_not_in_the_account(world):
 def test_popularity_that_nothing_covers_is_refused(world):
     with pytest.raises(ConfigError, match="popularity100"):
         lead_of(world, {}, epsilon=8.0, spectral_start=False)
+
+
+def killed():
+    raise KeyboardInterrupt
+
+
+def test_what_was_shown_to_silos_is_never_made_again_with_the_same_noise(world, tmp_path):
+    """Made again with other silos it would differ by a silo's own."""
+    silos, kept = silos_of(world, ["a", "b", "c"], **PRIVATE), tmp_path / "federation"
+    starting = lead_of(world, silos, kept=kept, **PRIVATE)
+    starting.members.begin = lambda names, state: killed()
+    with pytest.raises(KeyboardInterrupt):
+        starting.begin()
+    first = lead_of(world, silos, kept=kept, **PRIVATE)
+    start = first.begin()
+    assert torch.equal(start.begin["noisy/holders"], starting.state.begin["noisy/holders"])
+    first.__dict__["_validate"] = killed  # silos have the round's parameters by then
+    with pytest.raises(KeyboardInterrupt):
+        first.one_round()
+    second = lead_of(world, silos, kept=kept, **PRIVATE)
+    assert second.begin().server.round == 0
+    second.__dict__["_train"] = killed
+    report = second.one_round()
+    assert report.round == 1
+    assert report.validation is not None
+    for name, value in first.state.server.params.items():
+        assert torch.equal(second.state.server.params[name], value), name
+    with pytest.raises(KeyboardInterrupt):  # the next round is trained
+        second.one_round()
+
+
+def test_pairs_of_too_many_items_are_not_asked_under_masks(world):
+    config = silo_settings(world, update_transforms=(*WHOLE, "mask"))
+    with pytest.raises(ConfigError, match="12,000 items"):
+        require_countable(config, 12_000)
+    require_countable(config.with_values({"federation.spectral_start": False, "model.succession": 0.0}), 12_000)
+    require_countable(config, 9_999)
