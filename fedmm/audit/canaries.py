@@ -18,10 +18,11 @@ import torch
 from fedmm.data.types import FloatArray, IntArray
 from fedmm.federation.cohorts import sample_cohort
 from fedmm.federation.local_training import UpdateBlock
-from fedmm.federation.private_rounds import draw_poisson, layout_of, turn_of
+from fedmm.federation.private_rounds import draw_turn, layout_of, turn_of, turns
 from fedmm.federation.rounds import Federation
 from fedmm.federation.transforms.chain import Layout, chained_sum
 from fedmm.privacy.accountant import default_delta, spent
+from fedmm.privacy.banded import coefficients
 from fedmm.privacy.lower_bound import epsilon_lower_bound
 from fedmm.utils.params import Params, select
 from fedmm.utils.seeding import derive, numpy_stream
@@ -81,31 +82,42 @@ def canary_scores(
     unit = config.update_clip / np.sqrt(parts) if config.update_transforms else LOUD * config.update_clip
     noise = 0.0 if plan is None else plan.noise_multiplier * plan.contributions * np.sqrt(parts)
     rate = federation.cohort_size / len(federation.clients) if plan is None else plan.rate
-    found = np.zeros(2 * number)
+    bands = 1 if plan is None else plan.bands
+    seen = np.zeros((rounds, 2 * number))
     for round_number in range(1, rounds + 1):
-        drawn = _drawn(clients, rate, seed, round_number, fixed=plan is None or plan.sampling == "fixed")
+        drawn = _drawn(clients, rate, bands, seed, round_number, fixed=plan is None or plan.sampling == "fixed")
         drawn = clients if plan is not None and plan.sampling == "none" else drawn
         turn = layout.known_to(turn_of(config, seed, round_number, drawn, federation.private))
         blocks = _blocks(drawn, places, LOUD * config.update_clip, layout)
         deltas, _, _, _, _ = chained_sum(blocks, layout, turn, local)
         flat = np.concatenate([value.detach().cpu().double().numpy().ravel() for value in deltas.values()])
-        found += _evidence(flat[places] / unit, noise, rate)
+        seen[round_number - 1] = flat[places] / unit
+    found = _evidence(seen, noise, rate, bands, turns(np.arange(2 * number), bands, seed))
     return found[:number], found[number:]
 
 
-def _drawn(clients: IntArray, rate: float, seed: int, number: int, *, fixed: bool) -> IntArray:
+def _drawn(clients: IntArray, rate: float, bands: int, seed: int, number: int, *, fixed: bool) -> IntArray:
     if fixed:
         return sample_cohort(clients, max(1, round(rate * len(clients))), seed, number)
-    return draw_poisson(clients, rate, seed, number)
+    return draw_turn(clients, rate, bands, seed, number)
 
 
-def _evidence(seen: FloatArray, noise: float, rate: float) -> FloatArray:
-    """The log likelihood ratio of taking part or not, by one round's sum in units of a canary; without noise the sum
-    itself, which is the number of its visits."""
+def _evidence(seen: FloatArray, noise: float, rate: float, bands: int, turn: IntArray) -> FloatArray:
+    """[n] the log likelihood ratio of taking part or not, by the rounds' sums [rounds, n] in units of a canary, where
+    each is asked from round ``turn`` on every ``bands`` rounds; without noise the sum itself, which is the number of
+    its visits. Noise that reaches over several rounds is undone, and a visit shows in as many."""
     if noise <= 0:
-        return seen
-    inside = np.minimum((2 * seen - 1) / (2 * noise**2), 500.0)
-    return np.asarray(np.log(1 - rate + rate * np.exp(inside)), dtype=np.float64)
+        return np.asarray(seen.sum(0), dtype=np.float64)
+    column, rounds, joins = coefficients(bands), len(seen), min(1.0, bands * rate)
+    white = sum(weight * np.pad(seen, ((age, 0), (0, 0)))[:rounds] for age, weight in enumerate(column))
+    found = np.zeros(seen.shape[1])
+    for number in range(rounds):
+        shown = column[: rounds - number]
+        told, size = shown @ white[number : number + len(shown)], float(shown @ shown)
+        inside = np.minimum((2 * told - size) / (2 * noise**2), 500.0)
+        evidence = np.log(1 - joins + joins * np.exp(inside))
+        found += np.where(turn == number % bands, evidence, 0.0)
+    return found
 
 
 def _blocks(clients: IntArray, places: IntArray, size: float, layout: Layout) -> Iterator[UpdateBlock]:

@@ -199,7 +199,7 @@ READERS = (
         'model.fusion "residual", in a run that is not private',
     ),
     _Reader(
-        ("privacy.delta", "privacy.cohorts", "privacy.accountant"),
+        ("privacy.delta", "privacy.cohorts", "privacy.accountant", "privacy.mechanism", "privacy.bands"),
         _is_private,
         "a private run (privacy.epsilon or privacy.noise_multiplier)",
     ),

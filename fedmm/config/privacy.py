@@ -32,6 +32,16 @@ class PrivacyConfig(Section):
         description="who takes part in a private round: all clients; each with the cohort's share by itself; or a "
         "cohort of fixed size, for which neighbours differ by one client that is replaced",
     )
+    mechanism: Literal["gaussian", "banded"] = Field(
+        "gaussian",
+        description="noise of the rounds: each round's by itself (DP-FedAvg), or taken back in part by that of the "
+        "next rounds, with clients that take turns (DP-FTRL by banded matrix factorisation)",
+    )
+    bands: Positive | None = Field(
+        None,
+        description="rounds over which banded noise reaches, and the least from one visit of a client to its next "
+        "(unset: those with the least noise on the sum of rounds at privacy.epsilon; with noise_multiplier the most)",
+    )
     senders_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None,
         description='share of the clients that must send, where they add the noise themselves ("noise_share" in '
@@ -73,5 +83,10 @@ class PrivacyConfig(Section):
             raise ValueError(
                 f"epsilon {self.epsilon} and noise_multiplier {self.noise_multiplier} exclude each other: either "
                 "follows from the other, give one"
+            )
+        if self.bands is not None and self.mechanism == "gaussian":
+            raise ValueError(
+                f'bands {self.bands} has no effect on mechanism "gaussian", whose noise reaches over one round: set '
+                'mechanism "banded", or unset bands'
             )
         return self

@@ -106,6 +106,8 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
     yield from _of_messages(config)
     if config.privacy.accountant == "pld":
         yield from _of_losses(config)
+    if config.privacy.mechanism == "banded":
+        yield from _of_bands(config)
     chain = own.update_transforms
     if "noise_share" in chain:
         yield from _of_shares(config)
@@ -129,6 +131,27 @@ def _of_shares(config: ExperimentConfig) -> Iterator[str]:
         yield (
             f"adds noise at the clients, so that nobody is trusted who sees who takes part, and privacy.cohorts "
             f'"{config.privacy.cohorts}" hides a client by not asking it: set privacy.cohorts "all"'
+        )
+
+
+def _of_bands(config: ExperimentConfig) -> Iterator[str]:
+    """What clashes where the noise of one round is taken back by the next ones."""
+    own = config.federation
+    if config.privacy.cohorts != "poisson":
+        yield (
+            f'has clients take turns for privacy.mechanism "banded", which privacy.cohorts "{config.privacy.cohorts}" '
+            'do not: set privacy.cohorts "poisson", or privacy.mechanism "gaussian"'
+        )
+    if others := [name for name in own.update_transforms if name not in CHAIN]:
+        yield (
+            f'takes noise back number by number with privacy.mechanism "banded", and federation.update_transforms '
+            f'{list(own.update_transforms)} have "{others[0]}": set it to {list(CHAIN)}, or privacy.mechanism '
+            '"gaussian"'
+        )
+    if own.warmup_rounds:
+        yield (
+            f'takes noise back number by number with privacy.mechanism "banded", and federation.warmup_rounds '
+            f"{own.warmup_rounds} send other numbers than the rounds after them: set warmup_rounds 0"
         )
 
 

@@ -96,6 +96,8 @@ def _of_chains(config: ExperimentConfig) -> dict[str, bool]:
         f"federation.update_transforms {list(chain)} with federation.spectral_sketch_size, whose sums no mask hides":
         masked and own.spectral_sketch_size is not None,
         f"privacy.kinds {config.privacy.kinds} are not counted by silos yet": private and bool(config.privacy.kinds),
+        f'privacy.mechanism "{config.privacy.mechanism}" draws again the noise of the rounds before, which a server '
+        "that leads silos does not keep": private and config.privacy.mechanism != "gaussian",
         "evaluation.protocols with popularity100 would tell all silos how often each item was met, and without "
         "federation.spectral_start there are no noisy counts of it": private
         and not own.spectral_start

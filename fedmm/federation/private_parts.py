@@ -112,6 +112,11 @@ def promises(plan: PrivacyPlan | None, *, seed_is_known: bool = True) -> list[st
             f"; the clients add the noise themselves, enough where {plan.senders_share:.0%} of them send: whoever sums "
             "up sees masked sums with noise alone"
         )
+    if plan.mechanism == "banded":
+        adds = (
+            f"; the noise of a round reaches over {counted(plan.bands, 'round')}, and every client has its turn once "
+            f"in {plan.bands} (banded matrix factorisation)"
+        )
     return [
         f"private: everything that leaves the clients is noisy and accounted for,{bound} at delta {plan.delta:.1e} "
         f"({plan.neighbouring}; noise {plan.noise_multiplier:.3g} times a round's sensitivity, for "

@@ -38,6 +38,27 @@ def draw_poisson(clients: IntArray, rate: float, seed: int, round_number: int) -
     return clients[numpy_stream(seed, "poisson cohort", round_number).random(len(clients)) < rate]
 
 
+def draw_turn(clients: IntArray, rate: float, bands: int, seed: int, round_number: int) -> IntArray:
+    """The clients of a round, ascending, where each has its turn every ``bands`` rounds, drawn once for itself alone,
+    and joins then with probability ``bands`` * ``rate``: whoever is drawn is in none of the next ``bands`` - 1 rounds,
+    whether its update arrives or not. With one band a client joins any round with probability ``rate``.
+
+    >>> [draw_turn(np.arange(6), 0.5, 2, 0, number).tolist() for number in (1, 2, 3)]
+    [[0, 3], [1, 2, 4, 5], [0, 3]]
+    """
+    if bands == 1:
+        return draw_poisson(clients, rate, seed, round_number)
+    there = turns(clients, bands, seed) == (round_number - 1) % bands
+    joined = draw_poisson(np.arange(len(clients)), bands * rate, seed, round_number)
+    return clients[np.intersect1d(np.flatnonzero(there), joined)]
+
+
+def turns(clients: IntArray, bands: int, seed: int) -> IntArray:
+    """In which of ``bands`` rounds each of ``clients`` has its turn: a draw of its own, whoever else there is."""
+    drawn = numpy_stream(seed, "turns").random(int(clients.max(initial=-1)) + 1)[clients]
+    return np.asarray(np.floor(drawn * bands), dtype=np.int64)
+
+
 def transformed_sums(
     updates: Iterable[UpdateBlock],
     local: LocalTraining,
@@ -91,5 +112,6 @@ def turn_of(
         turn,
         noise_multiplier=plan.noise_multiplier,
         contributions=plan.contributions,
+        bands=plan.bands,
         senders_share=plan.senders_share,
     )

@@ -20,7 +20,7 @@ from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.compression import downloaded, uploaded
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
-from fedmm.federation.private_rounds import PrivateRounds, draw_poisson, transformed_sums, turn_of
+from fedmm.federation.private_rounds import PrivateRounds, draw_turn, transformed_sums, turn_of
 from fedmm.federation.prototypes import move_prototypes, prototype_sums
 from fedmm.federation.robust_aggregation import ROBUST_AGGREGATIONS
 from fedmm.federation.server_optimizers import State, apply_pseudo_gradient
@@ -148,7 +148,7 @@ def draw_cohort(federation: Federation, number: int, busy: IntArray = NOBODY) ->
     private, config, seed = federation.private, federation.config, federation.seed
     available = awake(federation.clients, config, seed, number)
     if private is not None and private.plan.sampling == "poisson":
-        return draw_poisson(available, private.plan.rate, seed, number)
+        return draw_turn(available, private.plan.rate, private.plan.bands, seed, number)
     available = available if len(available) else federation.clients
     size = asked(federation.cohort_size, config, len(available))
     if len(busy):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fedmm.config import ExperimentConfig
+from fedmm.errors import ConfigError
 from fedmm.privacy.accountant import Accountant, Release, default_delta, noise_for, spent
+from fedmm.privacy.banded import choices, prefix_error
 from fedmm.privacy.losses import library
 from fedmm.privacy.renyi import Sampling
+from fedmm.utils.text import counted
 
 HOLDERS_SHARE = 0.1  # of the start's budget for how many clients hold an item; the rest goes to pairs of items
 SHARES = {True: 0.98, False: 0.7}  # the start's share of the budget, by whether item table and backbone are frozen
@@ -19,6 +23,7 @@ NEIGHBOURING = {"fixed": "one client replaced by another"}
 SHARES_OF_NOISE = "noise_share"  # the stage by which clients add the noise
 START_STEPS = 1024  # whole numbers that a client's bound on its counts is cut into, where clients add the noise
 MOST_SENDERS = 0.8  # of the clients must send where some may be missing, unless privacy.senders_share says otherwise
+Mechanism = Literal["gaussian", "banded"]
 ADDED = "one client added or removed"
 
 
@@ -38,6 +43,8 @@ class PrivacyPlan:
     senders_share: float = 1.0  # of the clients, whose noise is accounted for where clients add it
     update_units: float | None = None  # a round's sensitivity in whole numbers, at least, where clients add the noise
     accountant: Accountant = "rdp"  # who says what it comes to
+    mechanism: Mechanism = "gaussian"
+    bands: int = 1  # rounds over which the noise of one reaches, and the least from one visit of a client to its next
 
     @property
     def by_clients(self) -> bool:
@@ -75,8 +82,11 @@ class PrivacyPlan:
             return replace(found, accountant=privacy.accountant)
 
         if privacy.epsilon is None:
-            return planned(float(privacy.noise_multiplier or 0.0))
-        return planned(noise_for(privacy.epsilon, delta, lambda z: planned(z).releases(rounds), privacy.accountant))
+            plan = planned(float(privacy.noise_multiplier or 0.0))
+        else:
+            z = noise_for(privacy.epsilon, delta, lambda z: planned(z).releases(rounds), privacy.accountant)
+            plan = planned(z)
+        return plan if privacy.mechanism == "gaussian" else _banded(plan, privacy.bands)
 
     @property
     def contributions(self) -> int:
@@ -93,12 +103,44 @@ class PrivacyPlan:
         start = ((HOLDERS, self.holders_multiplier), (self.pairs_name, self.pairs_multiplier))
         steps = float(START_STEPS) if self.by_clients else None
         counts = tuple(Release(name, z, units=steps) for name, z in start if z)
-        updates = Release(UPDATES, self.noise_multiplier, self.sampling, self.rate, rounds_done, self.update_units)
+        rate, visits = min(1.0, self.bands * self.rate), math.ceil(rounds_done / self.bands)
+        updates = Release(UPDATES, self.noise_multiplier, self.sampling, rate, visits, self.update_units)
         return (*counts, updates) if rounds_done else counts
 
     def spent(self, rounds_done: int) -> float:
         """The epsilon of all that after ``rounds_done`` rounds."""
         return spent(self.releases(rounds_done), self.delta, self.accountant)
+
+
+def _banded(plan: PrivacyPlan, bands: int | None) -> PrivacyPlan:
+    """The plan with the same start and rounds of ``bands`` bands; unset those of which the rounds' sum has the least
+    noise within the plan's epsilon, or where it has none the most that there can be. Raises ConfigError where clients
+    are drawn too often for so many bands."""
+    most = min(math.floor(1 / plan.rate + 1e-9), plan.rounds)
+    if most < 2 or (bands or 0) > most:
+        asked = "two bands" if bands is None else counted(bands, "band")
+        raise ConfigError(
+            f'privacy.mechanism "banded" takes {asked}, and cohorts of {plan.rate:.0%} of the clients in '
+            f"{counted(plan.rounds, 'round')} have room for {most}.",
+            'Lower privacy.bands or federation.client_fraction, or set privacy.mechanism "gaussian".',
+        )
+
+    def with_bands(number: int, accountant: Accountant) -> PrivacyPlan:
+        given = replace(plan, mechanism="banded", bands=number)
+        if plan.epsilon is None:
+            return given
+
+        def releases(z: float) -> tuple[Release, ...]:
+            return replace(given, noise_multiplier=z).releases(plan.rounds)
+
+        return replace(given, noise_multiplier=noise_for(plan.epsilon, plan.delta, releases, accountant))
+
+    if bands is None and plan.epsilon is None:
+        bands = most
+    if bands is None:
+        tried = [with_bands(number, "rdp") for number in choices(most)]
+        bands = min(tried, key=lambda own: own.noise_multiplier * prefix_error(own.bands, plan.rounds)).bands
+    return with_bands(bands, plan.accountant)
 
 
 def _senders_share(config: ExperimentConfig) -> float:

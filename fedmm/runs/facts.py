@@ -58,6 +58,8 @@ def privacy_of(plan: PrivacyPlan, rounds_done: int) -> PrivacyResult:
         accountant=NAMES[plan.accountant],
         neighbouring=plan.neighbouring,
         releases=tuple(ReleaseFacts(**vars(release)) for release in plan.releases(rounds_done)),
+        mechanism=plan.mechanism,
+        bands=plan.bands,
     )
 
 

@@ -135,6 +135,8 @@ class PrivacyResult(Record):
     accountant: str
     neighbouring: str
     releases: tuple[ReleaseFacts, ...]
+    mechanism: Literal["gaussian", "banded"] = "gaussian"
+    bands: int = 1  # rounds over which noise reaches
 
 
 class Advice(Record):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fedmm.verification import (
     absence,
     architecture,
+    bands,
     beginnings,
     between_rounds,
     choices,
@@ -63,6 +64,7 @@ MODULES = (
     objectives,
     choices,
     private,
+    bands,
     update_stages,
     kinds,
     noisy_start,

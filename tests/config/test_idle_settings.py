@@ -40,6 +40,8 @@ IDLE: dict[str, list[Given]] = {  # beside which settings nothing reads these, w
     "model.gating_init": [COMPETITIVE, PRIVATE],
     "privacy.delta": [{}],
     "privacy.cohorts": [{}],
+    "privacy.mechanism": [{}],
+    "privacy.bands": [{}],
     "privacy.start_share": [{}, {**PRIVATE, "federation.spectral_start": False}],
     "privacy.kinds": [{}, {**PRIVATE, "federation.spectral_start": False}],
     "privacy.senders_share": [{}, PRIVATE],

@@ -14,6 +14,7 @@ BY_CLIENTS: Given = {
     "privacy.cohorts": "all",
     "federation.update_transforms": ("clip", "round", "noise_share", "mask"),
 }
+TURNS: Given = {**PRIVATE, "federation.client_fraction": 0.25, "federation.rounds": 3}
 CLIPPED: Given = {"federation.update_transforms": ("clip",)}
 
 
@@ -50,6 +51,8 @@ PRIVACY = {
     "privacy.noise_multiplier": Case(2.0),
     "privacy.rounds": Case(1, PRIVATE),
     "privacy.cohorts": Case("all", PRIVATE),
+    "privacy.mechanism": Case("banded", TURNS),
+    "privacy.bands": Case(2, {**TURNS, "privacy.mechanism": "banded"}),
     "privacy.start_share": Case(0.2, PRIVATE),
     "privacy.kinds": Case(3, PRIVATE),
     "privacy.senders_share": Case(0.5, BY_CLIENTS),

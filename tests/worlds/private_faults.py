@@ -12,6 +12,8 @@ FEW_BITS = "messages of few bits lose less than a step and are billed as packed"
 STEPS = "messages in steps hold what is sent and are billed by their codes"
 CODES = "codes of whole numbers lose nothing and are the shortest of their family"
 MEAN_OF_BITS = "updates of few bits have the update as their mean"
+BANDS = "noise that reaches over rounds is fresh noise through the inverse of a dense matrix"
+TURNS = "clients that take turns rest for a band and each turn is paid for"
 NOISE = "fedmm.federation.transforms.noise:noise"
 START = "fedmm.federation.private_start"
 BITS = "fedmm.federation.compression"
@@ -47,7 +49,7 @@ FAULTS = (
     Fault(
         "the same noise every round",
         (ROUND,),
-        edited(NOISE, ', "privacy noise", turn.number', ', "privacy noise"'),
+        edited(NOISE, ', "privacy noise", number', ', "privacy noise"'),
     ),
     Fault(
         "updates are not clipped",
@@ -77,7 +79,34 @@ FAULTS = (
     Fault(
         "one round is accounted for",
         (ACCOUNT,),
-        edited("fedmm.privacy.plan:PrivacyPlan.releases", "self.rate, rounds_done,", "self.rate, 1,"),
+        edited("fedmm.privacy.plan:PrivacyPlan.releases", "rate, visits,", "rate, 1,"),
+    ),
+    Fault(
+        "all visits of a client are accounted for as one",
+        (TURNS,),
+        edited("fedmm.privacy.plan:PrivacyPlan.releases", "math.ceil(rounds_done / self.bands)", "min(rounds_done, 1)"),
+    ),
+    Fault(
+        "a turn is accounted for as a round of anybody",
+        (TURNS,),
+        edited("fedmm.privacy.plan:PrivacyPlan.releases", "min(1.0, self.bands * self.rate)", "self.rate"),
+    ),
+    Fault(
+        "clients come out of turn",
+        (TURNS,),
+        edited(
+            "fedmm.federation.private_rounds:draw_turn", "(round_number - 1) % bands", "(round_number // 2) % bands"
+        ),
+    ),
+    Fault(
+        "bands make noise smaller than their columns",
+        (BANDS,),
+        edited("fedmm.privacy.banded:coefficients", "value / norm for", "value for"),
+    ),
+    Fault(
+        "noise is taken back from the wrong round",
+        (BANDS,),
+        edited(NOISE, "turn.number - age", "turn.number - (age + 1) // 2"),
     ),
     Fault(
         "control variates leave unaccounted",

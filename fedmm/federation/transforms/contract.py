@@ -44,6 +44,7 @@ class TransformRound:
     parts: tuple[int, ...]  # lengths of the parameters that make up the vector
     noise_multiplier: float = 0.0  # 0: the run is not private
     contributions: int = 1  # how many vectors of one client neighbours differ by
+    bands: int = 1  # rounds whose noise is in a round's, its own among them
     senders_share: float = 1.0  # of the cohort, whose shares of the noise are all that is accounted for
     present: IntArray | None = None  # those of ``clients`` whose vectors arrive; None: all
     table: tuple[int, int, int] | None = None  # where the item table begins, its V rows and D columns; None: not sent
