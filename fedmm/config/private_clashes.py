@@ -104,10 +104,9 @@ def _clashes(config: ExperimentConfig) -> Iterator[str]:
             'set federation.backbone "trained", or warmup_rounds 0'
         )
     yield from _of_messages(config)
+    yield from _of_bands(config)
     if config.privacy.accountant == "pld":
         yield from _of_losses(config)
-    if config.privacy.mechanism == "banded":
-        yield from _of_bands(config)
     chain = own.update_transforms
     if "noise_share" in chain:
         yield from _of_shares(config)
@@ -137,6 +136,8 @@ def _of_shares(config: ExperimentConfig) -> Iterator[str]:
 def _of_bands(config: ExperimentConfig) -> Iterator[str]:
     """What clashes where the noise of one round is taken back by the next ones."""
     own = config.federation
+    if config.privacy.mechanism != "banded":
+        return
     if config.privacy.cohorts != "poisson":
         yield (
             f'has clients take turns for privacy.mechanism "banded", which privacy.cohorts "{config.privacy.cohorts}" '
