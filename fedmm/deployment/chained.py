@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmm.config import FederationConfig
+from fedmm.config import ExperimentConfig, FederationConfig
 from fedmm.deployment.messages import RefusedError
 from fedmm.federation.aggregation import UpdateSum, sum_updates
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
@@ -34,6 +34,11 @@ SLACK = 1e-3  # of a bound: sums are rounded
 def is_masked(config: FederationConfig) -> bool:
     """Whether silos hide their sums from the server."""
     return MASK in config.update_transforms
+
+
+def hides_cohorts(config: ExperimentConfig) -> bool:
+    """Whether nobody but the server may know who is drawn: the account counts on it where private cohorts are drawn."""
+    return config.privacy.on and config.privacy.cohorts != "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +150,9 @@ class Chain:
     def words(self, tensors: Mapping[str, Tensor]) -> Words:
         """Sums as the numbers that are masked, modulo 2^32: the vector, holders, losses in small whole steps. How many
         clients there are is known."""
-        parts = [tensors[VECTOR].cpu().numpy()]
+        parts = [tensors[VECTOR].to(torch.int64).cpu().numpy()]
         if self.sends_holders:
-            parts.append(tensors[HOLDERS].cpu().numpy())
+            parts.append(tensors[HOLDERS].to(torch.float64).cpu().numpy())
         if self.private is None:
             losses = np.array([float(tensors[name]) for name in SCALARS[1:]])
             most = MOST_LOSS * max(float(tensors[SCALARS[0]]), 1.0)

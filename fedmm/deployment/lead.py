@@ -5,6 +5,7 @@ It holds parameters and sums, never a user's data; it knows nothing of how messa
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray, Ragged
@@ -25,16 +25,20 @@ from fedmm.deployment.chained import Chain, is_masked
 from fedmm.deployment.conversation import Conversation
 from fedmm.deployment.evaluating import evaluated, value_of
 from fedmm.deployment.hidden import hidden_seed
+from fedmm.deployment.hidden_rounds import HiddenRound, alone, hiding, require_company
+from fedmm.deployment.hidden_sum import UnopenedError
 from fedmm.deployment.lead_state import LeadState, load_lead, released, save_lead, save_released, without_rounds
 from fedmm.deployment.masked_answers import require_countable
-from fedmm.deployment.masked_sums import Enough, MaskedSums, Opened, require_silos
+from fedmm.deployment.masked_sums import MaskedSums, require_silos
 from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, too_few_drawn
-from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
+from fedmm.deployment.messages import Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, require_plausible, step
 from fedmm.deployment.silo import PARAMS
+from fedmm.deployment.start_sums import StartSums
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
 from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
+from fedmm.federation.averaging import averaged
 from fedmm.federation.compression import downloaded
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_rounds import PrivateRounds
@@ -131,10 +135,11 @@ class Lead:
         facts = self.members.first()
         users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
         self.members.config = settled_terms(self.given, self.catalogue.num_items, users, events)
+        require_company(self.config, {name: own["trainable"] for name, own in facts.items()}, self.tell)
         if self.config.privacy.on:
             state = self._private_state(facts, users)
         else:
-            state = start.first_state(self.config, self.catalogue, self._sums, sorted(facts))
+            state = start.first_state(self.config, self.catalogue, self._ask(facts), sorted(facts))
         for name, own in sorted(facts.items()):
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state
@@ -157,7 +162,11 @@ class Lead:
         private = private_rounds(self.config, self.local, trainable, nobody)
         assert private is not None, "privacy is on"
         assert self.secret is not None, "it was drawn"
-        return start.private_state(self.config, self.local, private, users, self.secret, self._sums, sorted(facts))
+        ask, nodes = self._ask(facts), sorted(facts)
+        return start.private_state(self.config, self.local, private, users, self.secret, ask, nodes, trainable)
+
+    def _ask(self, facts: Facts) -> StartSums:
+        return StartSums(self.members, self._masked, {name: own["users"] for name, own in facts.items()})
 
     def _draw_secret(self, *, new: bool) -> None:
         if self.config.privacy.on and self.secret is None:
@@ -189,26 +198,15 @@ class Lead:
         self._draw_secret(new=False)
         self.tell(f"going on after round {state.server.round}")
 
-    def _sums(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
-        """What all ``nodes`` answer to a request for sums, in their order."""
-
-        if is_masked(self.config.federation):
-            return [self._masked.whole(dict.fromkeys(nodes, request), expected)]
-
-        def accept(node: str, header: Header) -> Message:
-            del node
-            require(header, "sums")
-            return header.with_tensors(expected)
-
-        found = self.members.gather(dict.fromkeys(nodes, request), accept, lambda answered: len(answered) == len(nodes))
-        return [found[node].tensors for node in nodes]
-
     @cached_property
     def _masked(self) -> MaskedSums:
-        return MaskedSums(self.members)
+        return MaskedSums(self.members, self.folder)
 
     def _welcome(self) -> None:
+        before = self.state.silos
         self._state = self.members.welcome(self.state)
+        if self.state.silos != before and is_masked(self.config.federation):
+            self._save()  # a masked round that is repeated after a kill has to be over the same silos
 
     # Rounds ---------------------------------------------------------------------------------------------------------
 
@@ -258,6 +256,8 @@ class Lead:
         state, local = self.state, self.local
         number = state.server.round + 1
         chosen = self._chosen(number)
+        if is_masked(local.config) and not chosen:
+            return self._left_out(alone(number))
         cohort = sum(map(len, chosen.values()))
         chain = self._chain(number, cohort)
         about = {} if chain is None else {"cohort": cohort, "clip": state.server.clip}
@@ -292,33 +292,27 @@ class Lead:
             return bool(answered) and sum(len(chosen[node]) for node in answered) >= least
 
         if chain is not None and is_masked(local.config):
-            counted, answered = self._hidden_sums(requests, chosen, chain, enough)
-            return self._step(state, counted, answered, chain)
+            hidden = HiddenRound(self._masked, chosen, chain, local, self.members.digest)
+            try:
+                return self._step(state, *hidden.total(requests, enough, self._welcome), chain)
+            except UnopenedError as error:
+                return self._left_out(f"its masked sum was to be opened, and could not be: {error.message}")
         answers = self.members.gather(requests, accept, enough, self._welcome) if requests else {}
         counted = [
             SiloSums(answers[silo.name].tensors, len(chosen[silo.name])) for silo in state.silos if silo.name in answers
         ]
         return self._step(state, counted, set(answers), chain)
 
-    def _hidden_sums(
-        self, requests: Mapping[str, Message], chosen: Mapping[str, IntArray], chain: Chain, enough: Enough
-    ) -> tuple[list[SiloSums], set[str]]:
-        """The sum of the silos that counted, and which those are."""
-
-        def check(node: str, own: Message) -> None:
-            if own.settings != self.members.digest or own.body.get("clients") != len(chosen[node]):
-                raise RefusedError(f"masked sums over {own.body.get('clients')} clients.")
-
-        def sums_of(opened: Opened) -> SiloSums:
-            number = sum(len(chosen[node]) for node in opened.sent)
-            return SiloSums(chain.from_words(opened.words, number), number)
-
-        def plausible(opened: Opened) -> None:
-            found = sums_of(opened)
-            require_plausible(found.tensors, found.num_clients, self.local, chain.turn.number, chain)
-
-        opened = self._masked.total(requests, chain.num_words, check, enough, self._welcome, plausible)
-        return [sums_of(opened)], set(opened.sent)
+    def _left_out(self, why: str) -> RoundStatistics:
+        """A round in which nothing is learnt, and nothing seen."""
+        state, number = self.state, self.state.server.round + 1
+        self.tell(f"round {number} is left out: {why}")
+        self.conversation.events.add("round left out", round=number, why=why[:200])
+        server = replace(state.server, round=number)
+        if self.local.config.ema_decay:
+            server = averaged(server, state.server, self.local.config)
+        self._state = replace(state, server=server)
+        return RoundStatistics(0, math.nan, math.nan, 0.0, uplink_bytes=0, downlink_bytes=0)
 
     def _step(
         self, begun: LeadState, counted: list[SiloSums], answered: set[str], chain: Chain | None
@@ -335,7 +329,7 @@ class Lead:
         cohort = self._cohort(np.arange(self.state.num_trainable, dtype=np.int64), number)
         own = self.state.by_silo(cohort)
         if is_masked(self.local.config):
-            return own  # those without clients, too: other silos cannot tell whose sum it is, the server can
+            return hiding(self.config, own)
         # In a private round whether a client counts may not depend on who else was drawn.
         fewest = 1 if self.private is not None else self.options.min_users
         chosen = {name: places for name, places in own.items() if len(places) >= fewest}

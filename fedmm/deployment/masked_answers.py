@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ExperimentConfig
-from fedmm.data.types import Split
+from fedmm.data.types import Ragged, Split
 from fedmm.deployment import noisy_start, sums
-from fedmm.deployment.building import counts_wanted
-from fedmm.deployment.chained import WORD, is_masked
-from fedmm.deployment.masks import SiloMasks, digest_of_request
+from fedmm.deployment.building import build_local, counts_wanted, private_rounds
+from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.chained import WORD, hides_cohorts, is_masked
+from fedmm.deployment.masks import Purpose, SiloMasks, digest_of_request
 from fedmm.deployment.messages import Header, Message, RefusedError, text, whole
 from fedmm.errors import ConfigError
 from fedmm.federation.private_start import OwnNoise
@@ -22,6 +24,7 @@ from fedmm.privacy.plan import SHARES_OF_NOISE
 from fedmm.privacy.secure_sum import Words
 from fedmm.utils.seeding import numpy_stream
 
+ROUNDED = 1e-9  # relative: two machines may round one plan differently
 MOST_ENTRIES = 10**8  # of counts that are masked: a number for each pair of items
 
 
@@ -37,50 +40,81 @@ def require_countable(config: ExperimentConfig, num_items: int) -> None:
         )
 
 
-def answer(masks: SiloMasks, request: Message) -> Message:
+def answer(masks: SiloMasks, request: Message, config: ExperimentConfig) -> Message:
     """The answer to a request of kind keys, roster or open. Raises RefusedError."""
     body, attempt = request.body, text(request.body, "attempt")
     if request.kind == "keys":
         return Message("keys", masks.keys(attempt))
     if request.kind == "roster":
-        roster = body.get("roster")
+        roster, clients = body.get("roster"), whole(body, "clients", 2**40)
         if not isinstance(roster, dict):
             raise RefusedError("a masked sum without neighbours.")
-        return Message("shares", {"shares": masks.shares(attempt, roster)})
+        return Message("shares", {"shares": masks.shares(attempt, roster, _told(clients, config))})
     sent = body.get("sent")
     if not isinstance(sent, list) or not all(isinstance(own, str) for own in sent):
         raise RefusedError("a request to open a masked sum that does not say who sent.")
     return Message("opening", {"shares": masks.opening(attempt, sent)})
 
 
-def hidden(masks: SiloMasks, header: Header, found: Message, words: Words) -> Message:
+def _told(clients: int, config: ExperimentConfig) -> int:
+    """What other silos are told of how many clients this one has in a sum: how many where they add the noise, else
+    whether there are any, and nothing of a private cohort."""
+    if SHARES_OF_NOISE in config.federation.update_transforms:
+        return clients
+    return 0 if hides_cohorts(config) else min(clients, 1)
+
+
+def purpose_of(
+    header: Header, config: ExperimentConfig, name: str, clients: int, least: int = 0, settings: str = ""
+) -> Purpose:
+    """What the sum asked for is for, over so many ``clients`` of this silo; ``settings`` is the digest of what was
+    agreed."""
+    told = None if hides_cohorts(config) else _told(clients, config)
+    return Purpose(name, request_of(header, settings), told, least)
+
+
+def request_of(header: Header, settings: str = "") -> str:
+    """Digest of what a request asks for, in whichever session and attempt."""
+    told = {name: own for name, own in header.message.body.items() if name not in ("attempt", "shares")}
+    return digest_of_request(header.message.kind, header.message.round, settings, sorted(told.items()), header.content)
+
+
+def hidden(masks: SiloMasks, header: Header, found: Message, words: Words, purpose: Purpose) -> Message:
     """``found`` with its numbers, ``words``, masked. Raises RefusedError where the masks are of another sum."""
     body = header.message.body
     attempt, shares = text(body, "attempt"), body.get("shares")
     if not isinstance(shares, dict) or not all(isinstance(own, str) for own in shares.values()):
         raise RefusedError("a request for a masked sum without shares.", "Silos send no sum in the open here.")
-    told = {name: own for name, own in body.items() if name not in ("attempt", "shares")}
-    what = digest_of_request(header.message.kind, header.message.round, sorted(told.items()), header.content)
-    masked = masks.masked(attempt, what, shares, words)
+    masked = masks.masked(attempt, purpose, shares, words)
     return Message("masked", found.body, {"masked": torch.from_numpy(masked.view(np.int32).copy())})
 
 
-def counted(
-    header: Header, config: ExperimentConfig, split: Split, what: str, secret: int | None
-) -> tuple[Message, Words | None]:
-    """The sums before the first round, and as words where they are to be masked. ``secret`` is the seed of the noise
-    that this silo's users add, where they do. Raises RefusedError for what is not to be told."""
-    found = _noisy(header, config, split, what, secret) if config.privacy.on else _plain(split, what)
-    if not is_masked(config.federation):
-        return Message("sums", tensors={"sum": found}), None
-    return Message("sums"), (found.numpy().astype(np.int64) & WORD).astype(np.uint32)
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a silo counts the start by: settings, items, its own data, and the seed of its users' noise (None: they add
+    none)."""
+
+    config: ExperimentConfig
+    catalogue: Catalogue
+    split: Split
+    trainable: int
+    secret: int | None
 
 
-def _noisy(header: Header, config: ExperimentConfig, split: Split, what: str, secret: int | None) -> Tensor:
-    own = config.federation
-    if what not in ("holders", "pairs") or not own.spectral_start:
+def counted(header: Header, own: Start, what: str) -> tuple[Message, Words | None, int]:
+    """The sums before the first round, as words where they are to be masked, and how many users' noise must be in
+    them. Raises RefusedError for what is not to be told."""
+    found, least = _noisy(header, own, what) if own.config.privacy.on else (_plain(own.split, what), 0)
+    if not is_masked(own.config.federation):
+        return Message("sums", tensors={"sum": found}), None, least
+    return Message("sums"), (found.numpy().astype(np.int64) & WORD).astype(np.uint32), least
+
+
+def _noisy(header: Header, own: Start, what: str) -> tuple[Tensor, int]:
+    config, split = own.config.federation, own.split
+    if what not in ("holders", "pairs") or not config.spectral_start:
         raise RefusedError(f"a request for {what[:40]!r}, which no noise covers.", "Ask whoever leads it.")
-    whole_numbers = is_masked(own)
+    whole_numbers = is_masked(config)
     if what == "holders":
         found = noisy_start.silo_holders(split.train, split.num_items, whole=whole_numbers)
     else:
@@ -88,23 +122,37 @@ def _noisy(header: Header, config: ExperimentConfig, split: Split, what: str, se
         if not len(head) or head[0] < 1 or head[-1] > split.num_items or (np.diff(head) <= 0).any():
             raise RefusedError(f"{len(head)} items that are not among the {split.num_items} of the catalogue.")
         found = noisy_start.silo_pairs(split.train, split.num_items, head, whole=whole_numbers)
-    if SHARES_OF_NOISE not in own.update_transforms or secret is None:
-        return found
-    return found + _shares(header.message, len(split.train), found.shape[0], what, secret)
+    if SHARES_OF_NOISE not in config.update_transforms or own.secret is None:
+        return found, 0
+    deviation, noise = _planned(header.message, own, what)
+    # The same request over the same data has the same noise in every session: two draws would be two releases.
+    request, data = request_of(header), digest_of_request(found.numpy().tobytes())
+    stream = numpy_stream(own.secret, "noise of a silo", what, request, data)
+    drawn = OwnNoise(len(split.train), noise.least, noise.step).drawn(deviation, found.shape[0], stream)
+    return found + torch.from_numpy(np.rint(drawn / noise.step).astype(np.int64)), noise.least
 
 
-def _shares(request: Message, users: int, size: int, what: str, secret: int) -> Tensor:
-    """The noise of this silo's users, whole numbers of steps. Raises RefusedError where the request does not say how
-    much is needed."""
-    deviation: Any = request.body.get("deviation")
-    if not isinstance(deviation, float) or not 0 < deviation < math.inf:
-        raise RefusedError(f"a deviation of noise of {str(deviation)[:40]!r}.")
-    number, least = whole(request.body, "number", 2**40), whole(request.body, "least", 2**40)
-    if not 0 < least <= number or users > number:
-        raise RefusedError(f"noise of {least} of {number} users, of whom {users} are here.")
-    stream = numpy_stream(secret, "noise of a silo", what, request.session)
-    drawn = OwnNoise(users, least, noisy_start.STEP).drawn(deviation, size, stream)
-    return torch.from_numpy(np.rint(drawn / noisy_start.STEP).astype(np.int64))
+def _planned(request: Message, own: Start, what: str) -> tuple[float, OwnNoise]:
+    """How much noise the agreed settings ask for, over as many users as the request says. Raises RefusedError where it
+    asks for another."""
+    number, trainable = whole(request.body, "number", 2**40), whole(request.body, "trainable", 2**40)
+    if not max(own.trainable, 1) <= trainable <= number or len(own.split.train) > number:
+        raise RefusedError(f"noise of {number} users, {trainable} of whom train; {len(own.split.train)} are here.")
+    nobody = Ragged(np.zeros(0, np.int64), np.zeros(1, np.int64))
+    local = build_local(own.config, own.catalogue, nobody)
+    private = private_rounds(own.config, local, trainable, np.zeros(own.split.num_items + 1))
+    start = None if private is None else noisy_start.start_of(own.config, local, private, number, 0)
+    if start is None or start.own_noise is None:
+        raise RefusedError(f"a request for {what[:40]!r}, which the agreed plan does not have.")
+    deviation = start.holders_deviation if what == "holders" else start.pairs_deviation
+    told: Any = request.body.get("deviation")
+    same = isinstance(told, float) and math.isclose(told, deviation, rel_tol=ROUNDED)
+    if not same or request.body.get("least") != start.own_noise.least:
+        raise RefusedError(
+            f"noise of deviation {str(told)[:20]} by {str(request.body.get('least'))[:20]} users, and the agreed plan "
+            f"has {deviation:g} by {start.own_noise.least}."
+        )
+    return deviation, start.own_noise
 
 
 def _plain(split: Split, what: str) -> Tensor:

@@ -7,31 +7,30 @@ gone, nothing can be opened, and the sum is begun again with who is there.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from fedmm.deployment.masks import SHARE_BYTES, mask_info, threshold_of
+from fedmm.deployment.hidden_sum import HiddenSum, UnopenedError
+from fedmm.deployment.masks import FEWEST, SHARE_BYTES, digest_of_request
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.errors import ConfigError
-from fedmm.privacy import shamir
-from fedmm.privacy.secure_sum import KEY_BYTES, NEIGHBOURS, Words, agreed_key, circle, key_stream, signed
+from fedmm.privacy.secure_sum import KEY_BYTES, NEIGHBOURS, Words, agreed_key, circle
 from fedmm.utils.text import counted
 
-FEWEST = 2  # silos: one alone hides nothing
 Check = Callable[[str, Message], None]  # raises RefusedError for an answer's body
 Enough = Callable[[set[str]], bool]
 Plausible = Callable[["Opened"], None]  # raises RefusedError for a sum that cannot be
-
-
-class UnopenedError(RefusedError):
-    """A masked sum that cannot be opened; nothing was revealed."""
 
 
 def require_silos(number: int) -> None:
@@ -50,9 +49,10 @@ class Opened:
 
 @dataclass(frozen=True, eq=False)
 class MaskedSums:
-    """How the server asks its silos for sums that it cannot see the parts of."""
+    """How the server asks its silos for sums that it cannot see the parts of. ``folder`` keeps what is to be opened."""
 
     members: Members
+    folder: Path | None = None
 
     def total(
         self,
@@ -62,36 +62,88 @@ class MaskedSums:
         enough: Enough,
         again: Callable[[], None],
         plausible: Plausible = lambda _: None,
+        clients: Mapping[str, int] | None = None,
+        *,
+        bounded: bool = False,
     ) -> Opened:
-        """The sum of ``width`` numbers that the answers to the ``requests`` hold, of silos that are ``enough``; begun
-        anew until it can be opened and is ``plausible``, ``again`` before each."""
+        """The sum of ``width`` numbers that the answers to the ``requests`` hold, each over so many ``clients``, of
+        silos that are ``enough``; tried until it can be opened and is ``plausible``, ``again`` before each time.
+
+        A sum that silos were asked to open is opened again while they may come back. Raises UnopenedError where that
+        takes longer than a round waits for its silos, or, ``bounded``, whatever is missing.
+        """
+        seconds, own = self.members.options.deadline, digest_of_requests(requests)
+        hidden, until = HiddenSum.load(self.folder, own), time.monotonic() + self.members.options.deadline
+        spoken = hidden is not None
         while True:
             try:
-                opened = self._attempt(requests, width, check, enough)
+                if hidden is None or time.monotonic() > until:
+                    hidden = None
+                    hidden = self._hidden(own, requests, width, check, enough, clients or dict.fromkeys(requests, 1))
+                    hidden.save(self.folder)
+                    spoken = True
+                opened = Opened(self._opened(hidden), hidden.sent)
                 plausible(opened)
                 return opened
             except UnopenedError as error:
-                self.members.conversation.events.add("masked sum not opened", why=str(error)[:200])
-                self.members.tell_seldom(f"a masked sum was not opened: {error}")
+                why = str(error)
+                self.members.conversation.events.add("masked sum not opened", why=why[:200])
+                self.members.tell_seldom(f"a masked sum was not opened: {why}")
             except RefusedError as error:
-                self.members.conversation.events.add("masked sum not used", why=str(error)[:200])
-                self.members.tell_seldom(f"a masked sum is not used, since one of its silos sends nonsense: {error}")
+                hidden, why = None, str(error)
+                self.members.conversation.events.add("masked sum not used", why=why[:200])
+                self.members.tell_seldom(f"a masked sum is not used, since one of its silos sends nonsense: {why}")
+            if time.monotonic() > until + (0.0 if bounded else seconds) and (bounded or spoken):
+                raise UnopenedError(why)
             self.members.pause()
             again()
 
-    def whole(self, requests: Mapping[str, Message], expected: Expected) -> dict[str, Tensor]:
-        """The one tensor of whole numbers ``expected``, as all silos that are asked add up to."""
+    def whole(
+        self,
+        requests: Mapping[str, Message],
+        expected: Expected,
+        clients: Mapping[str, int],
+        again: Callable[[], None],
+        *,
+        least: int | None,
+    ) -> dict[str, Tensor]:
+        """The one tensor of whole numbers ``expected``, none below ``least``, as all silos that are asked add up to.
+        Raises UnopenedError where they have not sent within the time that a round waits."""
 
         def check(node: str, found: Message) -> None:
             del node, found
 
-        ((name, (_, shape)),) = expected.items()
-        size = int(shape[0] or 0)
-        opened = self.total(requests, size, check, lambda there: there == set(requests), lambda: None)
-        return {name: torch.from_numpy(opened.words.view(np.int32).astype(np.int64))}
+        def numbers(opened: Opened) -> Tensor:
+            return torch.from_numpy(opened.words.view(np.int32).astype(np.int64))
 
-    def _attempt(self, requests: Mapping[str, Message], width: int, check: Check, enough: Enough) -> Opened:
-        """Raises UnopenedError."""
+        def plausible(opened: Opened) -> None:
+            if least is not None and bool((numbers(opened) < least).any()):
+                raise RefusedError(f"counts that add up to less than {least}.")
+
+        ((name, (_, shape)),) = expected.items()
+        everyone = set(requests)
+        opened = self.total(
+            requests,
+            int(shape[0] or 0),
+            check,
+            lambda there: there == everyone,
+            again,
+            plausible,
+            clients,
+            bounded=True,
+        )
+        return {name: numbers(opened)}
+
+    def _hidden(
+        self,
+        own: str,
+        requests: Mapping[str, Message],
+        width: int,
+        check: Check,
+        enough: Enough,
+        clients: Mapping[str, int],
+    ) -> HiddenSum:
+        """A sum whose parts have come, and which nobody was asked to open. Raises UnopenedError."""
         attempt = secrets.token_hex(16)
         about = {"attempt": attempt}
         keys = self._ask({node: Message("keys", about) for node in requests}, "keys", _check_keys)
@@ -101,7 +153,9 @@ class MaskedSums:
         near = circle(order, NEIGHBOURS)
         public = {node: [own.body["mask"], own.body["share"]] for node, own in keys.items()}
         asked = {
-            node: Message("roster", {**about, "roster": {other: public[other] for other in near[node]}})
+            node: Message(
+                "roster", {**about, "roster": {other: public[other] for other in near[node]}, "clients": clients[node]}
+            )
             for node in order
         }
         given = self._ask(asked, "shares", lambda node, own: _check_shares(own, set(near[node])))
@@ -119,19 +173,22 @@ class MaskedSums:
         }
         answers = self._masked(hidden, width, check)
         self._require(set(answers), requests, enough, "sent")
-        opening = {
-            node: Message("open", {**about, "sent": [own for own in (*near[node], node) if own in answers]})
-            for node in answers
-        }
-        told = self._ask(
-            opening, "opening", lambda node, own: _check_shares(own, {n for n in near[node] if n in given} | {node})
-        )
         total = np.zeros(width, dtype=np.uint32)
-        for own in answers.values():
-            total = total + own.tensors["masked"].numpy().view(np.uint32)
-        shares = {node: own.body["shares"] for node, own in told.items()}
-        graph = _Graph(attempt, near, frozenset(given), frozenset(answers), public)
-        return Opened(graph.opened(total, shares), frozenset(answers))
+        for one in answers.values():
+            total = total + one.tensors["masked"].numpy().view(np.uint32)
+        found = HiddenSum(own, attempt, near, frozenset(given), frozenset(answers), public, total)
+        found.require_openable()
+        return found
+
+    def _opened(self, hidden: HiddenSum) -> Words:
+        """Asks those who sent to open it. Raises UnopenedError."""
+        opening = Message("open", {"attempt": hidden.attempt, "sent": sorted(hidden.sent)})
+        told = self._ask(
+            dict.fromkeys(sorted(hidden.sent), opening),
+            "opening",
+            lambda node, own: _check_shares(own, {n for n in hidden.near[node] if n in hidden.shared} | {node}),
+        )
+        return hidden.opened({node: own.body["shares"] for node, own in told.items()})
 
     def _require(self, there: set[str], requests: Mapping[str, Message], enough: Enough, did: str) -> None:
         if len(there) < FEWEST or not enough(there):
@@ -156,50 +213,21 @@ class MaskedSums:
         return self.members.conversation.ask(asked, accept, self.members.options.deadline)
 
 
-@dataclass(frozen=True, eq=False)
-class _Graph:
-    """Who shares masks with whom, and who was there."""
+def digest_of_requests(requests: Mapping[str, Message]) -> str:
+    """What makes two sums the same: who is asked for what. Tensors that requests share are read once."""
+    known: dict[int, str] = {}
 
-    attempt: str
-    near: Mapping[str, tuple[str, ...]]
-    shared: frozenset[str]  # who shared their secrets: masks are with them alone
-    sent: frozenset[str]
-    public: Mapping[str, list[str]]
+    def of(tensor: Tensor) -> str:
+        if id(tensor) not in known:
+            content = save({"": tensor.detach().cpu().contiguous()})
+            known[id(tensor)] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return known[id(tensor)]
 
-    def opened(self, total: Words, shares: Mapping[str, Mapping[str, str]]) -> Words:
-        """The sum behind ``total``, by the ``shares`` that silos handed out. Raises UnopenedError."""
-        size = len(total)
-        gone = [node for node in self.shared - self.sent if set(self.near[node]) & self.sent]
-        own = {node: self._recovered(node, shares) for node in sorted(self.sent)}
-        keys = {node: self._recovered(node, shares) for node in sorted(gone)}
-        for secret in own.values():
-            total = signed(total, key_stream(secret, size), False)
-        for node, key in keys.items():
-            for other in self.near[node]:
-                if other in self.sent:
-                    info = mask_info(self.attempt, node, other)
-                    agreed = agreed_key(key, bytes.fromhex(self.public[other][0]), info)
-                    total = signed(total, key_stream(agreed, size), node < other)
-        return total
-
-    def _recovered(self, node: str, shares: Mapping[str, Mapping[str, str]]) -> bytes:
-        """The secret of ``node`` that its holders' shares give back."""
-        holders = sorted([*self.near[node], node])
-        needed = threshold_of(len(holders))
-        found = {
-            place + 1: int.from_bytes(bytes.fromhex(shares[holder][node]), "little")
-            for place, holder in enumerate(holders)
-            if holder in shares and node in shares[holder]
-        }
-        if len(found) < needed:
-            raise UnopenedError(
-                f"{len(found)} of the {len(holders)} silos that hold shares of {node} are there, and {needed} are "
-                "needed; nothing was revealed."
-            )
-        number = shamir.join(found, needed)
-        if number >> (8 * KEY_BYTES):
-            raise UnopenedError(f"the shares of {node} do not fit together.")
-        return number.to_bytes(KEY_BYTES, "little")
+    parts = [
+        (node, own.kind, own.round, own.settings, sorted(own.body.items()), {n: of(t) for n, t in own.tensors.items()})
+        for node, own in sorted(requests.items())
+    ]
+    return digest_of_request(*parts)
 
 
 def _check_keys(node: str, found: Message) -> None:

@@ -3,9 +3,10 @@
 Bonawitz et al., *Practical Secure Aggregation* (CCS 2017), on the sparse graph of Bell et al. (CCS 2020), among silos;
 the arithmetic is that of ``fedmm.privacy.secure_sum``, the keys are real. For each sum a silo draws new keys from the
 operating system, shares its secrets among its neighbours and itself, adds its masks, and in the end hands out shares of
-the own masks of who sent and of the keys of who did not: never both for one, and never for two lists. What it has
-promised stands in a file that its owner alone can read, so that a silo that was killed goes on and cannot be asked to
-break it.
+the own masks of who sent and of the keys of who did not: never both for one, and never for two lists. Beside its
+shares each neighbour is told, under a seal that the server cannot open, how many clients of this silo the sum is over:
+a sum in which one silo alone has clients is not opened, nor one of less noise than was agreed. What a silo has promised
+stands in files that their owner alone can read, so that one that was killed goes on and cannot be asked to break it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ import numpy as np
 
 from fedmm.deployment.hidden import write_secret
 from fedmm.deployment.messages import RefusedError
+from fedmm.deployment.promises import Promises
 from fedmm.privacy import shamir
-from fedmm.privacy.secure_sum import KEY_BYTES, Words, agreed_key, key_stream, public_key, signed
+from fedmm.privacy.secure_sum import KEY_BYTES, NEIGHBOURS, Words, agreed_key, key_stream, public_key, signed
 
 FILE = "masks.json"
+FEWEST = 2  # silos with clients in one sum: one alone hides nothing
 SHARE_BYTES = 66  # of a number below 2^521
+NUMBER_BYTES = 8  # of how many clients
 NONCE_BYTES = 12
 MOST_NEIGHBOURS = 100
 Shares = Mapping[str, str]  # hex by silo
@@ -56,6 +60,16 @@ def mask_info(attempt: str, one: str, other: str) -> bytes:
     return f"fedmm silo mask {attempt} {low} {high}".encode()
 
 
+@dataclass(frozen=True)
+class Purpose:
+    """What a masked sum is for, as the silo itself sees it."""
+
+    name: str  # which sum of which federation: it is opened for one request and one list of silos, ever
+    request: str  # digest of the request, and of the settings it was made under
+    clients: int | None = None  # of this silo in the sum; None: a private cohort hides them
+    least: int = 0  # clients that those who sent must have, where clients add the noise
+
+
 @dataclass(eq=False)
 class SiloMasks:
     """The masked sum that silo ``name`` takes part in, one at a time: who begins another forgets the one before."""
@@ -65,13 +79,14 @@ class SiloMasks:
     _kept: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.promises = Promises(self.folder)
         path = None if self.folder is None else self.folder / FILE
         if path is not None and path.exists():
             try:
                 found = json.loads(path.read_bytes())
             except (OSError, ValueError):
                 found = {}
-            self._kept = found if isinstance(found, dict) else {}
+            self._kept = found if _is_whole(found) else {}
 
     def keys(self, attempt: str) -> dict[str, str]:
         """Public keys of the sum ``attempt``, which begins: for masks, and for shares."""
@@ -83,9 +98,10 @@ class SiloMasks:
             "share": public_key(self._secret("share_key")).hex(),
         }
 
-    def shares(self, attempt: str, roster: Mapping[str, Any]) -> dict[str, str]:
+    def shares(self, attempt: str, roster: Mapping[str, Any], clients: int = 1) -> dict[str, str]:
         """For each neighbour of the ``roster`` (public keys by name) its shares of this silo's secrets, which it alone
-        can read. Raises RefusedError where the roster is none, or another than before."""
+        can read, and of how many ``clients`` the sum is. Raises RefusedError where the roster is none, or another than
+        before."""
         self._require(attempt)
         public = {name: _public_keys(name, own) for name, own in roster.items()}
         if not public or len(public) > MOST_NEIGHBOURS or self.name in public:
@@ -94,25 +110,32 @@ class SiloMasks:
         if "roster" not in self._kept:
             holders = sorted([*public, self.name])
             drawn = {what: self._split(what, holders) for what in ("own", "mask_key")}
-            given = {name: drawn["own"][name] + drawn["mask_key"][name] for name in holders}
+            told = clients.to_bytes(NUMBER_BYTES, "little")
+            given = {name: drawn["own"][name] + drawn["mask_key"][name] + told for name in holders}
             sealed = {name: self._seal(attempt, name, public[name][1], given[name]) for name in public}
-            self._keep({**self._kept, "roster": listed, "given": sealed, "share": given[self.name].hex()})
-        if self._kept["roster"] != listed:
+            share = given[self.name].hex()
+            self._keep({**self._kept, "roster": listed, "clients": clients, "given": sealed, "share": share})
+        if (self._kept["roster"], self._kept["clients"]) != (listed, clients):
             raise RefusedError("a second list of neighbours for one masked sum.")
         return dict(self._kept["given"])
 
-    def masked(self, attempt: str, what: str, shares: Shares, words: Words) -> Words:
-        """``words`` (of the request ``what``) with the masks of those neighbours whose ``shares`` came. Raises
-        RefusedError where others came before, or too few, or the masks have hidden something else."""
+    def masked(self, attempt: str, purpose: Purpose, shares: Shares, words: Words) -> Words:
+        """``words`` (for the ``purpose``) with the masks of those neighbours whose ``shares`` came. Raises RefusedError
+        where others came before, or too few, or the masks have hidden something else, or there is nothing to hide."""
         self._require(attempt, "roster")
         if not set(shares) <= set(self._kept["roster"]):
             raise RefusedError("shares of silos that are no neighbours.")
         if len(shares) + 1 < threshold_of(len(self._kept["roster"]) + 1):
             raise RefusedError(f"a masked sum with {len(shares)} of {len(self._kept['roster'])} neighbours.")
+        if purpose.clients is not None and purpose.clients != self._kept["clients"]:
+            raise RefusedError(f"a sum over {purpose.clients} clients, and {self._kept['clients']} were spoken of.")
+        if purpose.clients == 0:
+            raise RefusedError("a masked sum without clients of this silo.", "Its masks would hide one other's alone.")
         opened = {name: self._unseal(attempt, name, sealed).hex() for name, sealed in sorted(shares.items())}
+        hides = [*astuple(purpose), hashlib.blake2b(words.tobytes(), digest_size=16).hexdigest()]
         if "hides" not in self._kept:
-            self._keep({**self._kept, "hides": what, "held": opened})
-        if (self._kept["hides"], self._kept["held"]) != (what, opened):
+            self._keep({**self._kept, "hides": hides, "held": opened})
+        if (self._kept["hides"], self._kept["held"]) != (hides, opened):
             raise RefusedError("a second request under one mask.", "What two differ by would be no secret.")
         total = words + key_stream(self._secret("own"), len(words))
         for other in opened:
@@ -121,21 +144,36 @@ class SiloMasks:
         return np.asarray(total, dtype=np.uint32)
 
     def opening(self, attempt: str, sent: list[str]) -> dict[str, str]:
-        """Shares, by silo, of the own masks of those who ``sent`` and of the keys of those who did not. Raises
-        RefusedError where too few sent, or another list was answered."""
+        """Shares, by silo, of the own masks of those who ``sent``, of all silos, and of the keys of those neighbours
+        who did not. Raises RefusedError where too few sent, or one alone of them has clients, or another list was
+        answered for this sum, in this attempt or an earlier one."""
         self._require(attempt, "hides")
-        known = {*self._kept["held"], self.name}
-        if not set(sent) <= known or len(set(sent)) < len(sent) or self.name not in sent:
+        held = {**self._kept["held"], self.name: self._kept["share"]}
+        near = [name for name in sent if name in held]
+        strangers = len(near) < len(sent) and len(self._kept["roster"]) < NEIGHBOURS
+        if strangers or len(set(sent)) < len(sent) or self.name not in sent:
             raise RefusedError("a list of silos that sent which cannot be.")
         needed = threshold_of(len(self._kept["roster"]) + 1)
-        if len(sent) < needed:
-            raise RefusedError(f"{len(sent)} silos sent, and {needed} are needed to open a masked sum.")
-        if self._kept.setdefault("sent", sorted(sent)) != sorted(sent):
+        if len(near) < needed:
+            raise RefusedError(f"{len(near)} silos sent, and {needed} are needed to open a masked sum.")
+        purpose = Purpose(*self._kept["hides"][:-1])
+        self._require_hidden(purpose, [_number(held[name]) for name in near], whole=len(near) == len(sent))
+        if self._kept.get("sent", sorted(sent)) != sorted(sent):
             raise RefusedError("a second list of silos that sent.", "Both would open the sum of one.")
-        self._keep(self._kept)
-        held = {**self._kept["held"], self.name: self._kept["share"]}
+        self.promises.hold(purpose.name, digest_of_request(purpose.request, sorted(sent)))
+        self._keep({**self._kept, "sent": sorted(sent)})
         size = 2 * SHARE_BYTES  # hex digits of one share
-        return {name: own[:size] if name in sent else own[size:] for name, own in held.items()}
+        return {name: own[:size] if name in sent else own[size : 2 * size] for name, own in held.items()}
+
+    def _require_hidden(self, purpose: Purpose, clients: list[int], *, whole: bool) -> None:
+        """Raises RefusedError for a sum of neighbours with so many ``clients`` in which one of them stands alone, or,
+        where they are all who sent, with too little noise."""
+        if purpose.clients is not None and sum(number > 0 for number in clients) < FEWEST:
+            raise RefusedError("a masked sum in which one silo alone has clients.", "It would be that silo's own.")
+        if whole and sum(clients) < purpose.least:
+            raise RefusedError(
+                f"a sum with the noise of {sum(clients)} clients, and that of {purpose.least} is agreed."
+            )
 
     def forget(self) -> None:
         """Leaves no key behind."""
@@ -179,7 +217,7 @@ class SiloMasks:
             found = AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], info)
         except (InvalidTag, ValueError, TypeError):
             found = b""
-        if len(found) != 2 * SHARE_BYTES:
+        if len(found) != 2 * SHARE_BYTES + NUMBER_BYTES:
             raise RefusedError(f"shares of {other[:64]!r} that it did not seal for this silo.")
         return found
 
@@ -188,6 +226,31 @@ class SiloMasks:
         self._kept = state
         if self.folder is not None:
             write_secret(self.folder / FILE, json.dumps(state).encode())
+
+
+def _is_whole(kept: Any) -> bool:
+    """Whether a file holds all that it should where a masked sum has come to; else the silo begins another."""
+    hex_names = ("mask_key", "share_key", "own")
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(name), str) for name in ("attempt", *hex_names)):
+        return False
+    later = {"roster": dict, "clients": int, "given": dict, "share": str}, {"hides": list, "held": dict}
+    for parts in later:
+        there = [name in kept for name in parts]
+        if any(there) and not all(isinstance(kept.get(name), kind) for name, kind in parts.items()):
+            return False
+    try:
+        secrets_fit = all(len(bytes.fromhex(kept[name])) == KEY_BYTES for name in hex_names)
+        shares = [kept["share"], *kept["held"].values()] if "held" in kept else []
+        shares_fit = all(len(bytes.fromhex(own)) == 2 * SHARE_BYTES + NUMBER_BYTES for own in shares)
+        purposes = "hides" not in kept or ("roster" in kept and len(kept["hides"]) == len(fields(Purpose)) + 1)
+    except (ValueError, TypeError, KeyError):
+        return False
+    return secrets_fit and shares_fit and purposes
+
+
+def _number(share: str) -> int:
+    """How many clients the silo has whose share this is."""
+    return int.from_bytes(bytes.fromhex(share)[-NUMBER_BYTES:], "little")
 
 
 def digest_of_request(*parts: object) -> str:

@@ -9,11 +9,12 @@ from functools import cached_property
 
 from fedmm.config import ExperimentConfig
 from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.chained import is_masked
 from fedmm.deployment.conversation import Accept, Conversation
 from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.terms import Terms, digest_of, terms_of
-from fedmm.errors import ConfigError
+from fedmm.errors import ConfigError, FedmmError
 from fedmm.utils.text import counted
 
 SAID_EVERY = 60.0  # seconds
@@ -30,6 +31,22 @@ class LeadOptions:
     deadline: float = 600.0  # seconds that a round waits for its silos
     wait: float = 0.5  # seconds before a round that lacks its quorum asks again
     min_users: int = 1  # one with fewer is left out; of whom fewer are drawn sits out, where nothing hides a sum
+
+
+class GoneError(FedmmError):
+    """Silos that were there, and have not sent what the start needs of all."""
+
+    code = "silos_gone"
+    exit_code = 1
+
+    @classmethod
+    def of(cls, what: str, options: LeadOptions) -> GoneError:
+        """With the remedy."""
+        return cls(
+            f"{what} Waited {options.deadline:g} s.",
+            "Bring all silos back and give the same command, or begin in another --output with silos that join from "
+            "new folders; --deadline waits longer, and events.jsonl has what was refused.",
+        )
 
 
 @dataclass(eq=False)
@@ -91,6 +108,10 @@ class Members:
                 facts[node] = _amounts(own)
             except RefusedError as error:
                 self.conversation.events.add("refused", node=node, why=str(error))
+                continue
+            if is_masked(self.given.federation) and not facts[node]["events"]:
+                self._leave_out(node, "nothing to hide in a masked sum: its users have no events to train on")
+                del facts[node]
                 continue
             if self._too_small(node, facts[node]["users"], known=node in bases):
                 del facts[node]
@@ -186,9 +207,13 @@ class Members:
         accept: Accept,
         enough: Callable[[set[str]], bool],
         again: Callable[[], None] = lambda: None,
+        *,
+        bounded: bool = False,
     ) -> dict[str, Message]:
-        """Answers until they are enough; ``again`` is done before who is missing is asked again."""
+        """Answers until they are enough; ``again`` is done before who is missing is asked again. ``bounded``: raises
+        GoneError where they are not within the time that a round waits."""
         found: dict[str, Message] = {}
+        until = time.monotonic() + self.options.deadline
         while True:
             missing = {node: own for node, own in requests.items() if node not in found}
             found |= self.conversation.ask(missing, accept, self.options.deadline)
@@ -196,6 +221,9 @@ class Members:
                 return found
             if self.tell_seldom(f"{len(found)} of {len(requests)} silos have answered: waiting for more"):
                 self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
+            if bounded and time.monotonic() > until:
+                gone = ", ".join(sorted(requests.keys() - found.keys()))
+                raise GoneError.of(f"The start lacks what {gone} should send.", self.options)
             self.pause()
             again()
 

@@ -33,7 +33,7 @@ MOST_BYTES = 2**31  # of one message
 _FIXED = struct.Struct("<3sBI")
 _TYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I32": torch.int32, "I64": torch.int64, "F32": torch.float32,
-    "F64": torch.float64,
+    "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
@@ -79,6 +79,9 @@ def encode(message: Message) -> bytes:
     names = ("kind", "session", "sequence", "round", "settings", "node", "body")
     header = json.dumps({name: getattr(message, name) for name in names}, separators=(",", ":")).encode()
     kept = {name: value.detach().cpu().contiguous() for name, value in message.tensors.items()}
+    for name, value in kept.items():
+        if value.dtype not in _NAMES:
+            raise RefusedError(f"{name!r} is of {value.dtype}, which no message carries.", "Set runtime.dtype float32.")
     return _FIXED.pack(MAGIC, PROTOCOL, len(header)) + header + (bytes(save(kept)) if kept else b"")
 
 

@@ -6,7 +6,6 @@ answered in the same way, so that what was lost on the way can be asked for agai
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,9 +20,10 @@ from torch import Tensor
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.deployment import masked_answers, noisy_start, sums
+from fedmm.deployment.agreed import require_no_weaker, require_own_demands, require_planned
 from fedmm.deployment.building import build_local, counts_wanted, engine_of, private_rounds
 from fedmm.deployment.catalogue import Catalogue
-from fedmm.deployment.chained import Chain, is_masked
+from fedmm.deployment.chained import Chain, hides_cohorts, is_masked
 from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.masks import SiloMasks
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
@@ -31,7 +31,7 @@ from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sequences import Sequences
 from fedmm.deployment.silo_data import SiloData, read_silo
 from fedmm.deployment.silo_states import SiloStates, StateStore
-from fedmm.deployment.terms import digest_of, joined_settings, require_supported
+from fedmm.deployment.terms import digest_of, joined_settings, require_supported, terms_of
 from fedmm.errors import FedmmError
 from fedmm.evaluation.model_scorer import Addition, model_scorer, with_additions
 from fedmm.evaluation.ranking import Scorer
@@ -143,7 +143,8 @@ class Silo:
         if kind == "begin":
             return self._begin(header)
         if kind in ("keys", "roster", "open"):
-            return masked_answers.answer(self._masks, header.message)
+            agreed = self._begun or self._require_offer()
+            return masked_answers.answer(self._masks, header.message, agreed.config)
         if self._begun is None:
             return Message("unready")
         require(header, kind, self._begun.digest)
@@ -183,6 +184,7 @@ class Silo:
         if self._offered is None or self._offered.digest != digest:
             config = joined_settings(body.get("terms", {}), self.config)
             require_supported(config)
+            require_own_demands(self.config, config)
             self._offered = Offered(digest, config, catalogue, read_silo(config, catalogue, self.folder))
             self._begun = None
             if keep:
@@ -196,9 +198,7 @@ class Silo:
         offered = self._require_offer()
         split, what = offered.data.split, text(header.message.body, "what")
         if offered.config.privacy.on or is_masked(offered.config.federation):
-            secret = self._noise_of(offered.config)
-            answer, words = masked_answers.counted(header, offered.config, split, what, secret)
-            return answer if words is None else masked_answers.hidden(self._masks, header, answer, words)
+            return self._count_hidden(header, offered, what)
         if what == "counts":
             return Message("sums", tensors=sums.counted(split))
         if what == "popularity":
@@ -212,6 +212,21 @@ class Silo:
             return Message("sums", tensors={"sketch": torch.from_numpy(sums.sketched(split, degrees, size, seed))})
         raise RefusedError(f"a request for {what[:40]!r}, which this silo does not count.")
 
+    def _count_hidden(self, header: Header, offered: Offered, what: str) -> Message:
+        """The same where sums are masked or noisy."""
+        config, split = offered.config, offered.data.split
+        secret = self._noise_of(config, "start", offered.digest)
+        own = masked_answers.Start(config, offered.catalogue, split, len(offered.data.trainable), secret)
+        answer, words, least = masked_answers.counted(header, own, what)
+        if words is None:
+            return answer
+        users = len(split.train) if len(split.train.values) else 0
+        name = f"count {offered.digest} {what}"
+        purpose = masked_answers.purpose_of(header, config, name, users, least, offered.digest)
+        if least:
+            self._masks.promises.hold(f"plan of {offered.digest}", str(whole(header.message.body, "trainable")))
+        return masked_answers.hidden(self._masks, header, answer, words, purpose)
+
     def _begin(self, header: Header, *, keep: bool = True) -> Message:
         offered = self._require_offer()
         body = header.message.body
@@ -220,6 +235,9 @@ class Silo:
         digest = digest_of(body["terms"], offered.catalogue.digest)
         if digest != header.message.settings:
             raise RefusedError(f"terms whose digest is {header.message.settings[:16]!r} and should be {digest!r}.")
+        require_no_weaker(terms_of(offered.config), body["terms"])
+        trainable = whole(body, "trainable", 2**40)
+        self._require_same_plan(offered, config, trainable, text(body, "federation"))
         expected: dict[str, Any] = {"popularity": (torch.int64, (offered.catalogue.num_items + 1,))}
         if counts_wanted(config):
             expected |= sums.COUNTED
@@ -238,7 +256,7 @@ class Silo:
         of_counts = (succession_of(config, counts), regression_of(config, counts)) if not config.privacy.on else ()
         added = tuple(one for one in (*of_counts, noisy) if one)
         nobody = np.zeros(offered.catalogue.num_items + 1)
-        private = private_rounds(config, local, whole(body, "trainable", 2**40), nobody) if config.privacy.on else None
+        private = private_rounds(config, local, trainable, nobody) if config.privacy.on else None
         self._begun = Begun(
             digest, config, base, local, tensors["popularity"].numpy(), added,
             parameter_shapes(local.recommender, local.dtype), store, federation, engine_of(config), private,
@@ -246,6 +264,16 @@ class Silo:
         if keep:
             self._keep(BEGIN_FILE, header, tensors)
         return Message("ready")
+
+    def _require_same_plan(self, offered: Offered, config: ExperimentConfig, trainable: int, federation: str) -> None:
+        """Raises RefusedError where the noise would be planned for other clients than it was, or than there are."""
+        if not config.privacy.on:
+            return
+        if trainable < max(len(offered.data.trainable), 1):
+            raise RefusedError(f"noise for {trainable} clients, and {len(offered.data.trainable)} are here alone.")
+        if SHARES_OF_NOISE in config.federation.update_transforms:
+            self._masks.promises.require(f"plan of {offered.digest}", str(trainable))
+            self._masks.promises.hold(f"plan of {federation}", str(trainable))
 
     def _train(self, header: Header, begun: Begun) -> Message:
         request, local = header.message, begun.local
@@ -256,9 +284,9 @@ class Silo:
         assert self._offered is not None
         clients = self._chosen(tensors["clients"].numpy(), self._offered.data, begun.base)
         params = _on_device(_part(tensors, PARAMS), local)
-        key, chain = _key(header), self._chain(request, params, begun)
+        key, chain = masked_answers.request_of(header), self._chain(header, params, begun)
         if self._last is not None and self._last[0] == key:
-            return self._hidden(header, self._last[1], chain)
+            return self._hidden(header, self._last[1], chain, begun)
         states = self._states.before(request.round, whole(request.body, "counted"))
         control = _on_device(scaffold.unnamed(tensors), local)
         found = sums.trained_sums(local, begun.engine, params, clients, request.round, states.settled, control, chain)
@@ -267,31 +295,38 @@ class Silo:
         self.tell(f"round {request.round}: trained {len(clients)} of {len(self._offered.data.user_ids)} users")
         answer = Message("sums", {"clients": len(clients)}, found.tensors)
         self._last = key, answer
-        return self._hidden(header, answer, chain)
+        return self._hidden(header, answer, chain, begun)
 
-    def _hidden(self, header: Header, answer: Message, chain: Chain | None) -> Message:
+    def _hidden(self, header: Header, answer: Message, chain: Chain | None, begun: Begun) -> Message:
         """The answer as it is sent: with masks where there are any."""
         if chain is None or not is_masked(chain.turn.config):
             return answer
-        return masked_answers.hidden(self._masks, header, answer, chain.words(answer.tensors))
+        name = f"train {begun.federation} {header.message.round}"
+        clients, least = whole(answer.body, "clients"), chain.least_senders
+        purpose = masked_answers.purpose_of(header, begun.config, name, clients, least, begun.digest)
+        return masked_answers.hidden(self._masks, header, answer, chain.words(answer.tensors), purpose)
 
-    def _chain(self, request: Message, params: Params, begun: Begun) -> Chain | None:
+    def _chain(self, header: Header, params: Params, begun: Begun) -> Chain | None:
         """What the round's updates go through; None where they are sent as they are."""
+        request = header.message
         if not begun.local.config.update_transforms:
             return None
         clip = request.body.get("clip")
         if clip is not None and not (isinstance(clip, float) and 0 < clip < math.inf):
             raise RefusedError(f"a bound on updates of {str(clip)[:40]!r}.")
         cohort = whole(request.body, "cohort", 2**40)
-        secret = self._noise_of(begun.config)
+        require_planned(request.round, cohort, begun.config, begun.private)
+        secret = self._noise_of(begun.config, begun.federation, masked_answers.request_of(header, begun.digest))
         return Chain.of(begun.local, params, request.round, cohort, clip, begun.private, secret)
 
-    def _noise_of(self, config: ExperimentConfig) -> int | None:
-        """The seed of the noise that this silo's users add; None where they add none."""
+    def _noise_of(self, config: ExperimentConfig, *purpose: str) -> int | None:
+        """The seed of the noise that this silo's users add to one sum; None where they add none. The same request has
+        the same noise, another has its own: one noise over two sums would hide neither."""
         if self.secret is not None or SHARES_OF_NOISE not in config.federation.update_transforms:
             return self.secret
         self._hidden_seed = self._hidden_seed or hidden_seed(self.folder, new=True)
-        return derive(self._hidden_seed, self._begun.federation if self._begun is not None else "")
+        assert self._offered is not None
+        return derive(self._hidden_seed, *purpose, self._offered.data.digest)
 
     def _evaluate(self, header: Header, begun: Begun) -> Message:
         request, local = header.message, begun.local
@@ -318,9 +353,9 @@ class Silo:
     def _chosen(self, places: IntArray, data: SiloData, base: int) -> IntArray:
         """The clients at these places among the trainable ones, ascending."""
         trainable = data.trainable
-        nobody = not len(places) and self._begun is not None and is_masked(self._begun.local.config)
-        if nobody:  # of a masked sum, which takes more than one silo
-            return trainable[:0]
+        own = None if self._begun is None else self._begun.config
+        if not len(places) and own is not None and is_masked(own.federation) and hides_cohorts(own):
+            return trainable[:0]  # of a masked sum: other silos cannot tell whose clients were drawn
         if not len(places) or places.min() < 0 or places.max() >= len(trainable) or (np.diff(places) <= 0).any():
             raise RefusedError(f"{len(places)} clients that are not among the {len(trainable)} of this silo.")
         return trainable[places] + base
@@ -354,11 +389,3 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> Params:
 
 def _on_device(params: Params, local: LocalTraining) -> Params:
     return {name: value.to(local.device) for name, value in params.items()}
-
-
-def _key(header: Header) -> str:
-    """What makes two requests for a round's training the same."""
-    found = hashlib.blake2b(header.content, digest_size=16)
-    body = header.message.body
-    found.update(f"{header.message.round} {[body.get(name) for name in ('counted', 'cohort', 'clip')]}".encode())
-    return found.hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,12 @@ class SiloData:
     def trainable(self) -> IntArray:
         """Users with something to train on, ascending."""
         return np.flatnonzero(self.split.train.lengths > 1)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the training histories."""
+        train = self.split.train
+        return hashlib.blake2b(train.values.tobytes() + train.offsets.tobytes(), digest_size=16).hexdigest()
 
     def train_of(self, base: int) -> Ragged:
         """The training histories [base + n]: rows of other silos' clients are empty."""

@@ -18,7 +18,7 @@ from fedmm.deployment.building import counts_wanted
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import is_masked
 from fedmm.deployment.lead_state import POPULARITY, LeadState
-from fedmm.deployment.messages import Expected, Message, RefusedError
+from fedmm.deployment.messages import Expected, Message
 from fedmm.federation.count_uses import received_counts
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_rounds import PrivateRounds
@@ -42,16 +42,16 @@ def first_state(config: ExperimentConfig, catalogue: Catalogue, ask: Ask, nodes:
     if "popularity100" in config.evaluation.protocols:
         name = "sum" if masked else "popularity"
         found = ask(nodes, Message("count", {"what": "popularity"}), {name: (torch.int64, (size,))})
-        begin[POPULARITY] = _at_least_0(torch.stack([own[name] for own in found]).sum(0))
+        begin[POPULARITY] = torch.stack([own[name] for own in found]).sum(0)
     sketched = own.spectral_start and own.spectral_sketch_size is not None
     params: Params = {}
     if counts_wanted(config) or (own.spectral_start and not sketched):
         counts = csr_matrix((size, size))
         for each in [] if masked else ask(nodes, Message("count", {"what": "counts"}), sums.COUNTED):
-            counts = counts + _counts(each, catalogue.num_items)
+            counts = counts + sums.counts_from_tensors(each, catalogue.num_items)
         if masked:
             total = ask(nodes, Message("count", {"what": "counts"}), {"sum": (torch.int64, (size * size,))})[0]["sum"]
-            counts = sums.dense_counts(_at_least_0(total), catalogue.num_items)
+            counts = sums.dense_counts(total, catalogue.num_items)
         if counts_wanted(config):
             begin |= sums.counts_to_tensors(received_counts(config, counts))
         if own.spectral_start and counts.nnz and not sketched:
@@ -71,10 +71,10 @@ def first_params(config: ExperimentConfig, local: LocalTraining, state: LeadStat
 
 def private_state(
     config: ExperimentConfig, local: LocalTraining, private: PrivateRounds, num_users: int, seed: int, ask: Ask,
-    nodes: list[str],
+    nodes: list[str], trainable: int,
 ) -> LeadState:  # fmt: skip
-    """As ``first_state`` for a private federation of ``num_users`` users: two noisy sums, where there is a start.
-    ``seed`` is that of their noise."""
+    """As ``first_state`` for a private federation of ``num_users`` users, so many of whom are ``trainable``: two noisy
+    sums, where there is a start. ``seed`` is that of their noise."""
     num_items = local.recommender.num_items
     begin: Params = {POPULARITY: torch.zeros(num_items + 1, dtype=torch.int64)}
     start = noisy_start.start_of(config, local, private, num_users, seed)
@@ -88,7 +88,9 @@ def private_state(
             return np.asarray(torch.stack([own["sum"] for own in found]).sum(0).numpy() * step, dtype=np.float64)
 
         own_noise = start.own_noise
-        told = {} if own_noise is None else {"number": own_noise.number, "least": own_noise.least}
+        told = {}
+        if own_noise is not None:
+            told = {"number": own_noise.number, "least": own_noise.least, "trainable": trainable}
         holders = total({"what": "holders", "deviation": start.holders_deviation, **told}, {}, num_items + 1)
         holders = start.noised_holders(holders) if own_noise is None else np.append(0.0, holders[1:])
         head = start.head(holders)
@@ -122,17 +124,3 @@ def _sketched(config: ExperimentConfig, size: int, ask: Ask, nodes: list[str], c
     found = ask(nodes, request, {"sketch": (torch.float64, (size, columns))})
     sketch = np.add.reduce([own["sketch"].numpy() for own in found])
     return sketched_item_table(sketch, config.model.hidden_dim, seed) if sketch.any() else None
-
-
-def _counts(tensors: Mapping[str, Tensor], num_items: int) -> csr_matrix:
-    try:
-        return sums.counts_from_tensors(tensors, num_items)
-    except ValueError as error:
-        raise RefusedError(f"{error}.") from None
-
-
-def _at_least_0(total: Tensor) -> Tensor:
-    """Raises RefusedError for counts below 0."""
-    if bool((total < 0).any()):
-        raise RefusedError("the silos' counts add up to less than 0: one of them sends something else.")
-    return total

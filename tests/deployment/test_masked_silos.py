@@ -120,13 +120,6 @@ def test_sums_travel_masked_alone(world):
         assert "sums" not in own
 
 
-def test_a_silo_without_clients_of_a_round_hides_those_of_others(world):
-    settings = {**SETTINGS, "cohort_size": 1, "rounds": 3}
-    lead, reports = led(world, **settings)
-    assert [own.num_clients for own in reports] == [1, 1, 1]
-    assert {silo.counted for silo in lead.state.silos} == {3}
-
-
 def test_a_silo_gives_no_sum_in_the_open(world):
     silos = silos_of(world, ["a", "b", "c"], **SETTINGS)
     lead, _ = led(world, silos, **SETTINGS)

@@ -12,7 +12,7 @@ from fedmm.deployment import masked_answers
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.conversation import Conversation
 from fedmm.deployment.masked_sums import MaskedSums
-from fedmm.deployment.masks import FILE, SiloMasks, digest_of_request
+from fedmm.deployment.masks import FILE, Purpose, SiloMasks
 from fedmm.deployment.members import LeadOptions, Members
 from fedmm.deployment.messages import Message, RefusedError, encode, read_header
 from fedmm.deployment.seals import Checksums
@@ -21,6 +21,7 @@ from fedmm.privacy.secure_sum import public_key
 from worlds.faulty_transport import FaultyTransport
 
 SEAL = Checksums()
+CONFIG = ExperimentConfig()
 WIDTH = 3
 
 
@@ -30,6 +31,7 @@ class Masker:
     def __init__(self, name, words, folder=None):
         self.name, self.words, self.folder, self.silent, self.sent = name, words, folder, set(), []
         self.masks = SiloMasks(name, folder)
+        self.clients = 1
 
     def answer(self, data):
         header = read_header(SEAL.open(data, "server"))
@@ -37,10 +39,11 @@ class Masker:
         masks = SiloMasks(self.name, self.folder) if self.folder else self.masks
         try:
             if request.kind == "count":
-                found = masked_answers.hidden(masks, header, Message("sums"), self.words)
+                purpose = masked_answers.purpose_of(header, CONFIG, f"sum {request.round}", self.clients)
+                found = masked_answers.hidden(masks, header, Message("sums"), self.words, purpose)
                 self.sent.append(found.tensors["masked"].numpy().view(np.uint32))
             else:
-                found = masked_answers.answer(masks, request)
+                found = masked_answers.answer(masks, request, CONFIG)
         except RefusedError as error:
             found = Message("refused", {"why": str(error)})
         if request.kind in self.silent:
@@ -174,19 +177,20 @@ def begun(attempt="one"):
 
 
 WORDS = np.arange(4, dtype=np.uint32)
+A, B = Purpose("sum 1", "a", 1), Purpose("sum 1", "b", 1)
 
 
 def test_a_mask_hides_one_request_and_opens_for_one_list():
     one, two, _, for_two, for_one = begun()
-    hidden = one.masked("one", digest_of_request("a"), {"two": for_one}, WORDS)
-    assert np.array_equal(hidden, one.masked("one", digest_of_request("a"), {"two": for_one}, WORDS))
+    hidden = one.masked("one", A, {"two": for_one}, WORDS)
+    assert np.array_equal(hidden, one.masked("one", A, {"two": for_one}, WORDS))
     with pytest.raises(RefusedError, match="second request under one mask"):
-        one.masked("one", digest_of_request("b"), {"two": for_one}, WORDS)
+        one.masked("one", B, {"two": for_one}, WORDS)
     with pytest.raises(RefusedError, match="1 silos sent"):
         one.opening("one", ["one"])
     first = one.opening("one", ["one", "two"])
     assert first == one.opening("one", ["two", "one"])
-    two.masked("one", digest_of_request("a"), {"one": for_two}, WORDS)
+    two.masked("one", A, {"one": for_two}, WORDS)
     for sent in (["two"], ["one", "two", "three"], ["one", "one"], []):
         with pytest.raises(RefusedError):
             one.opening("one", sent)
@@ -208,15 +212,15 @@ def test_what_was_recorded_of_another_sum_is_refused():
     one.keys("second")
     for call in (
         lambda: one.shares("first", {"two": keys["two"]}),
-        lambda: one.masked("first", "what", {"two": for_one}, WORDS),
+        lambda: one.masked("first", A, {"two": for_one}, WORDS),
         lambda: one.opening("first", ["one", "two"]),
-        lambda: one.masked("second", "what", {"two": for_one}, WORDS),
+        lambda: one.masked("second", A, {"two": for_one}, WORDS),
     ):
         with pytest.raises(RefusedError, match="not begun"):
             call()
     one.shares("second", {"two": keys["two"]})
     with pytest.raises(RefusedError, match="did not seal"):
-        one.masked("second", "what", {"two": for_one}, WORDS)
+        one.masked("second", A, {"two": for_one}, WORDS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""A masked sum whose parts have all come, and which only its silos' shares can open.
+
+It is on the server's disk before a silo is asked to open it: a server that is killed then opens the same sum again. It
+could not begin another one over other silos, since what two sums differ by is a silo's own, and silos refuse that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedmm.deployment.masks import mask_info, threshold_of
+from fedmm.deployment.messages import RefusedError
+from fedmm.errors import CheckpointError
+from fedmm.privacy import shamir
+from fedmm.privacy.secure_sum import KEY_BYTES, Words, agreed_key, key_stream, signed
+from fedmm.runs.checkpoint import load_checkpoint, save_checkpoint
+
+NAME = "masked"  # of the checkpoint of the sum that silos are asked to open
+
+
+class UnopenedError(RefusedError):
+    """A masked sum that cannot be opened; nothing was revealed."""
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenSum:
+    """The sum of who sent, under masks: who shares masks with whom, and who was there."""
+
+    asked: str  # digest of the requests whose answers it adds up
+    attempt: str
+    near: Mapping[str, tuple[str, ...]]
+    shared: frozenset[str]  # who shared their secrets: masks are with them alone
+    sent: frozenset[str]
+    public: Mapping[str, list[str]]
+    masked: Words
+
+    def save(self, folder: Path | None) -> None:
+        """Writes it, in place of an earlier one; without a folder nothing. Raises StorageError."""
+        if folder is not None:
+            about = {
+                "asked": self.asked, "attempt": self.attempt, "near": {n: list(o) for n, o in self.near.items()},
+                "shared": sorted(self.shared), "sent": sorted(self.sent), "public": dict(self.public),
+            }  # fmt: skip
+            save_checkpoint(folder, NAME, {"masked": torch.from_numpy(self.masked.view(np.int32))}, about)
+
+    @classmethod
+    def load(cls, folder: Path | None, asked: str) -> HiddenSum | None:
+        """The sum of these requests that was to be opened before a kill; None where there is none, or it is damaged."""
+        if folder is None or not folder.exists():
+            return None
+        try:
+            tensors, about = load_checkpoint(folder / NAME)
+        except CheckpointError:
+            return None
+        if about["asked"] != asked:
+            return None
+        near = {name: tuple(own) for name, own in about["near"].items()}
+        shared, sent = frozenset(about["shared"]), frozenset(about["sent"])
+        return cls(
+            asked, about["attempt"], near, shared, sent, about["public"], tensors["masked"].numpy().view(np.uint32)
+        )
+
+    def require_openable(self) -> None:
+        """Raises UnopenedError where too few sent for silos to open it: none of them is asked then."""
+        answering = {own for own in self.sent if self._present(own) >= threshold_of(len(self.near[own]) + 1)}
+        for node in [*self.sent, *self._gone]:
+            holders = {*self.near[node], node}
+            if len(holders & answering) < threshold_of(len(holders)):
+                raise UnopenedError(self._too_few(node, len(holders & answering)))
+
+    def _present(self, node: str) -> int:
+        return len({*self.near[node], node} & self.sent)
+
+    @property
+    def _gone(self) -> list[str]:
+        """Who shared secrets and did not send, beside one who did: masks with them have to be taken off."""
+        return [node for node in self.shared - self.sent if set(self.near[node]) & self.sent]
+
+    def _too_few(self, node: str, there: int) -> str:
+        holders = len(self.near[node]) + 1
+        return (
+            f"{there} of the {holders} silos that hold shares of {node} are there, and {threshold_of(holders)} are "
+            "needed; nothing was revealed."
+        )
+
+    def opened(self, shares: Mapping[str, Mapping[str, str]]) -> Words:
+        """The sum, by the ``shares`` that silos handed out. Raises UnopenedError."""
+        total, size = self.masked, len(self.masked)
+        gone = self._gone
+        own = {node: self._recovered(node, shares) for node in sorted(self.sent)}
+        keys = {node: self._recovered(node, shares) for node in sorted(gone)}
+        for secret in own.values():
+            total = signed(total, key_stream(secret, size), False)
+        for node, key in keys.items():
+            for other in self.near[node]:
+                if other in self.sent:
+                    info = mask_info(self.attempt, node, other)
+                    agreed = agreed_key(key, bytes.fromhex(self.public[other][0]), info)
+                    total = signed(total, key_stream(agreed, size), node < other)
+        return total
+
+    def _recovered(self, node: str, shares: Mapping[str, Mapping[str, str]]) -> bytes:
+        """The secret of ``node`` that its holders' shares give back."""
+        holders = sorted([*self.near[node], node])
+        needed = threshold_of(len(holders))
+        found = {
+            place + 1: int.from_bytes(bytes.fromhex(shares[holder][node]), "little")
+            for place, holder in enumerate(holders)
+            if holder in shares and node in shares[holder]
+        }
+        if len(found) < needed:
+            raise UnopenedError(self._too_few(node, len(found)))
+        number = shamir.join(found, needed)
+        if number >> (8 * KEY_BYTES):
+            raise UnopenedError(f"the shares of {node} do not fit together.")
+        return number.to_bytes(KEY_BYTES, "little")

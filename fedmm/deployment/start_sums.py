@@ -1,0 +1,71 @@
+"""How the server asks for the sums before the first round: of all silos that were there, masked or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedmm.deployment import sums
+from fedmm.deployment.chained import is_masked
+from fedmm.deployment.hidden_sum import UnopenedError
+from fedmm.deployment.masked_sums import MaskedSums
+from fedmm.deployment.members import GoneError, Members
+from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
+
+
+@dataclass(frozen=True, eq=False)
+class StartSums:
+    """Asks silos of so many ``users`` each."""
+
+    members: Members
+    masked: MaskedSums
+    users: Mapping[str, int]
+
+    def __call__(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
+        """What all ``nodes`` answer, in their order; the sum of all alone where it is masked. A silo that lost the
+        offer is made it again. Raises GoneError where one is missing for longer than a round waits."""
+        members = self.members
+        requests = dict.fromkeys(nodes, request)
+        if is_masked(members.config.federation):
+            least = None if members.config.privacy.on else 0
+            try:
+                return [
+                    self.masked.whole(
+                        requests,
+                        expected,
+                        {node: self.users[node] for node in nodes},
+                        lambda: self._again(nodes),
+                        least=least,
+                    )
+                ]
+            except UnopenedError as error:
+                raise GoneError.of(f"The start's masked sum was not opened: {error.message}", members.options) from None
+
+        def accept(node: str, header: Header) -> Message:
+            del node
+            require(header, "sums")
+            found = header.with_tensors(expected)
+            _require_counts(found.tensors, members.catalogue.num_items)
+            return found
+
+        answers = members.gather(
+            requests, accept, lambda answered: len(answered) == len(nodes), lambda: self._again(nodes), bounded=True
+        )
+        return [answers[node].tensors for node in nodes]
+
+    def _again(self, nodes: list[str]) -> None:
+        there = set(self.members.conversation.transport.nodes())
+        self.members.introductions([node for node in nodes if node in there])
+
+
+def _require_counts(tensors: Mapping[str, Tensor], num_items: int) -> None:
+    """Raises RefusedError for counts below 0, or of no items: it is one silo's message that is refused."""
+    if tensors.keys() == sums.COUNTED.keys():
+        try:
+            sums.counts_from_tensors(tensors, num_items)
+        except ValueError as error:
+            raise RefusedError(f"{error}.") from None
+    elif "popularity" in tensors and bool((tensors["popularity"] < 0).any()):
+        raise RefusedError("counts of items below 0.")
