@@ -17,7 +17,7 @@ from fedmm.data.datasets import load_dataset, read_by
 from fedmm.data.negatives import DrawnNegatives, Negatives, shortage_notes
 from fedmm.data.splits import make_split
 from fedmm.data.types import Dataset, FloatArray, Queries, Split
-from fedmm.engines.build import build_federation
+from fedmm.engines.build import build_federation, spread_of
 from fedmm.engines.precision import require_trainable, with_precision
 from fedmm.evaluation.baselines import popularity_scorer, transition_scorer
 from fedmm.evaluation.gate_start import choose_gate, gate_notes
@@ -335,7 +335,7 @@ class Experiment:
         protocols = ("full",) if split == COLD else evaluation.protocols
         return evaluate(
             scorer, self.queries(split), self.negatives.get(split, {}), protocols, evaluation.cutoffs, samples, seed,
-            device=self.device, extra_metrics=evaluation.extra_metrics,
+            device=self.device, extra_metrics=evaluation.extra_metrics, spread=spread_of(self.federation.engine),
         )  # fmt: skip
 
     def queries(self, split: str) -> Queries:

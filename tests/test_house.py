@@ -45,7 +45,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "mlflow": r"fedmm/(tracking/\w+|portable/pyfunc_script)\.py",
     "optuna": r"fedmm/tuning/\w+\.py",
-    "ray": r"fedmm/engines/cluster\.py",
+    "ray": r"fedmm/engines/ray_workers\.py",
     "flwr": r"fedmm/deployment/flower\.py",
     "filelock": r"fedmm/utils/locks\.py",
     "matplotlib": r"fedmm/(\w+/\w*figures\w*|drawing/panels)\.py",

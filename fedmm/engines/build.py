@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -45,6 +47,19 @@ def build_federation(
     size = cohort_size(config.federation, len(clients)) if federated and not everyone else len(clients)
     federation = Federation(own, local, clients, size, engine_of(config), config.runtime.seed)
     return with_plan(federation, config, split.train, split.num_items)
+
+
+def start_workers(engine: Engine) -> None:
+    """Has the workers of an engine at hand that has some, before anything is spent on the run. Raises ConfigError where
+    they cannot be had."""
+    if isinstance(engine, ClusterEngine):
+        engine.start()
+
+
+def spread_of(engine: Engine) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] | None:
+    """How blocks of an evaluation are spread over the engine's workers; None where it has none, or none at hand: what a
+    cluster trained is evaluated anywhere, with the same numbers."""
+    return engine.spread if isinstance(engine, ClusterEngine) and engine.started else None
 
 
 def engine_of(config: ExperimentConfig) -> Engine:

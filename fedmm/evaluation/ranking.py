@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ MANY_COLUMNS = 16_384  # from here on that is the quicker way to the best items
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
 is padding and never read; every other entry must be finite."""
+Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""A pure function and jobs to its results, in the order of the jobs (``ClusterEngine.spread``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,60 @@ class Ranking:
     top_items: NDArray[np.int32]  # [Q, keep_top], best first, 0 where candidates ran out; no column without "full"
 
 
+@dataclass(frozen=True, eq=False)
+class AskedBlock:
+    """A block of n queries with all that ranking them reads, of whom nobody else is told."""
+
+    queries: Queries  # [n]; which items are asked about is the ranking's
+    negatives: Negatives  # protocol -> [n, N], of those that draw
+
+    @classmethod
+    def take(cls, queries: Queries, negatives: Negatives, protocols: Sequence[str], rows: IntArray) -> AskedBlock:
+        """The queries ``rows`` [n], in that order."""
+        own = Queries(
+            queries.users[rows],
+            take_rows(queries.histories, rows),
+            queries.targets[rows],
+            take_rows(queries.excluded, rows),
+        )
+        return cls(own, {name: negatives[name][rows] for name in protocols if name != "full"})
+
+
+@dataclass(frozen=True, eq=False)
+class RankedBlock:
+    """What came of a block."""
+
+    better: Mapping[str, IntArray]  # protocol -> [n]
+    tied: Mapping[str, IntArray]  # protocol -> [n]
+    top: NDArray[np.int32] | None  # [n, keep]; None: not wanted
+    num_diverged: int
+    num_items: int  # columns of the scores but padding
+
+
+def rank_block(
+    scorer: Scorer, protocols: Sequence[str], candidates: BoolArray | None, keep: int, asked: AskedBlock
+) -> RankedBlock:
+    """Scores a block and counts, wherever that is: a pure function of what it is given."""
+    queries = asked.queries
+    better, tied, top = {}, {}, None
+    with torch.no_grad():
+        scores = scorer(queries.users, queries.histories)
+        if scores.ndim != 2 or len(scores) != len(queries):
+            raise ValueError(f"the scorer gave shape {tuple(scores.shape)} for {len(queries)} queries")
+        num_diverged = count_diverged(scores)
+        target = scores.gather(1, _on(queries.targets, scores)[:, None])
+        scores = _only_candidates(scores, queries.excluded, candidates)
+        for protocol in protocols:
+            drawn, own = scores, 1  # the target is level with itself
+            if protocol != "full":
+                drawn, own = scores.gather(1, _on(asked.negatives[protocol].astype(np.int64), scores)), 0
+            better[protocol], level = _count_above_and_level(drawn, target)
+            tied[protocol] = level - own
+        if keep:
+            top = _top(scores, _hash_order(scores.shape[1]).to(scores.device), keep).cpu().numpy().astype(np.int32)
+    return RankedBlock(better, tied, top, num_diverged, scores.shape[1] - 1)
+
+
 def rank_queries(
     scorer: Scorer,
     queries: Queries,
@@ -65,11 +123,12 @@ def rank_queries(
     block_size: int = 128,
     keep_top: int = 50,
     device: torch.device = CPU,
+    spread: Spread | None = None,
 ) -> Ranking:
     """Score the queries in blocks and count; on the CPU as many blocks at once as there are threads, so ``scorer`` must
     not change anything. Under ``full`` every real item of ``queries.candidates`` but the user's others is a candidate,
     under any other protocol the rows of ``negatives[protocol]`` [Q, N] are (of 0 alone: the user is not asked).
-    ``device`` is where the scorer computes.
+    ``device`` is where the scorer computes; ``spread`` ranks the blocks elsewhere, each as one thread here would.
 
     Level items in ``top_items`` stand in the order of a fixed hash of their index, so that no catalogue order shows.
 
@@ -79,31 +138,26 @@ def rank_queries(
     better = {protocol: np.zeros(len(queries), np.int32) for protocol in protocols}
     tied = {protocol: np.zeros(len(queries), np.int32) for protocol in protocols}
     tops = np.zeros((len(queries), keep), np.int32)
+    rank = functools.partial(rank_block, scorer, tuple(protocols), queries.candidates, keep)
 
-    def rank_block(rows: IntArray) -> tuple[int, int]:
-        """Ranks the queries ``rows`` and says how many diverged among how many items. Everything that outlives the
-        block is written where it stays: small results allocated among large blocks would keep those from being used
-        again."""
-        with torch.no_grad():
-            scores = scorer(queries.users[rows], take_rows(queries.histories, rows))
-            if scores.ndim != 2 or len(scores) != len(rows):
-                raise ValueError(f"the scorer gave shape {tuple(scores.shape)} for {len(rows)} queries")
-            num_diverged = count_diverged(scores)
-            target = scores.gather(1, _on(queries.targets[rows], scores)[:, None])
-            scores = _only_candidates(scores, take_rows(queries.excluded, rows), queries.candidates)
-            for protocol in protocols:
-                drawn, own = scores, 1  # the target is level with itself
-                if protocol != "full":
-                    drawn, own = scores.gather(1, _on(negatives[protocol][rows].astype(np.int64), scores)), 0
-                above, level = _count_above_and_level(drawn, target)
-                better[protocol][rows], tied[protocol][rows] = above, level - own
-            if keep:
-                tops[rows] = _top(scores, _hash_order(scores.shape[1]).to(scores.device), keep).cpu().numpy()
-        return num_diverged, scores.shape[1] - 1
+    def take(rows: IntArray) -> AskedBlock:
+        return AskedBlock.take(queries, negatives, protocols, rows)
+
+    def write(rows: IntArray, found: RankedBlock) -> tuple[int, int]:
+        """Writes a block's counts where they stay: small results kept from among large blocks would hinder those from
+        being used again. Says how many diverged among how many items."""
+        for protocol in protocols:
+            better[protocol][rows], tied[protocol][rows] = found.better[protocol], found.tied[protocol]
+        if found.top is not None:
+            tops[rows] = found.top
+        return found.num_diverged, found.num_items
 
     by_length = np.argsort(queries.histories.lengths, kind="stable")  # blocks of like histories pad little
     blocks = [by_length[start : start + block_size] for start in range(0, len(queries), block_size)]
-    found = list(map_blocks(rank_block, blocks, device))
+    if spread is None:
+        found = list(map_blocks(lambda rows: write(rows, rank(take(rows))), blocks, device))
+    else:
+        found = [write(*done) for done in zip(blocks, spread(rank, map(take, blocks)), strict=True)]
     num_items = found[-1][1] if found else 0
     if queries.candidates is not None:
         num_items = int(queries.candidates.sum())

@@ -15,7 +15,7 @@ from fedmm.errors import DataError
 from fedmm.evaluation.intervals import bootstrap_intervals
 from fedmm.evaluation.measured import Interval, Metrics, Protocols
 from fedmm.evaluation.metrics import item_coverage, per_query
-from fedmm.evaluation.ranking import CPU, RankCounts, Scorer, rank_queries
+from fedmm.evaluation.ranking import CPU, RankCounts, Scorer, Spread, rank_queries
 from fedmm.utils.records import Named
 
 
@@ -62,16 +62,24 @@ def evaluate(
     block_size: int = 128,
     extra_metrics: Sequence[str] = (),
     device: torch.device = CPU,
+    spread: Spread | None = None,
 ) -> Evaluation:
     """Rank, measure and (with ``bootstrap_samples``) give 95% intervals over users, drawn under ``seed``.
 
-    ``device`` is where the scorer computes; ``extra_metrics`` are registered ones. Raises ``DivergenceError`` if a
-    score is NaN or infinite and ``DataError`` if there are no queries.
+    ``device`` is where the scorer computes, unless ``spread`` ranks elsewhere; ``extra_metrics`` are registered ones.
+    Raises ``DivergenceError`` if a score is NaN or infinite and ``DataError`` if there are no queries.
     """
     if not len(queries):
         raise DataError("there is no user to evaluate.", "Use another split or loosen the filters.")
     ranking = rank_queries(
-        scorer, queries, negatives, protocols, block_size=block_size, keep_top=max(cutoffs), device=device
+        scorer,
+        queries,
+        negatives,
+        protocols,
+        block_size=block_size,
+        keep_top=max(cutoffs),
+        device=device,
+        spread=spread,
     )
     values = {protocol: per_query(ranking.counts[protocol], cutoffs, extra_metrics) for protocol in protocols}
     metrics = {protocol: {name: float(v.mean()) for name, v in values[protocol].items()} for protocol in protocols}

@@ -11,6 +11,7 @@ from pathlib import Path
 from fedmm.config import ExperimentConfig
 from fedmm.config.idle import idle_settings
 from fedmm.config.load import dump_toml
+from fedmm.engines.build import start_workers
 from fedmm.engines.precision import require_trainable
 from fedmm.errors import FedmmError
 from fedmm.evaluation.results import Evaluation
@@ -101,6 +102,8 @@ def run_training(
         with timer.stage("evaluation negatives"):
             _ = experiment.negatives["validation"]  # drawn now, so that round 0 takes as long as any validation
         require_trainable(experiment.config, experiment.device)
+        if resumed is None:
+            start_workers(experiment.federation.engine)
         kept = config.runtime.output is not None and config.runtime.output.exists()
         folder = resumed or new_folder(config, Path(experiment.dataset.name).stem)
         for note in (*idle_settings(experiment.config), *experiment.notes):

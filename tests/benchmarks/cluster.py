@@ -5,16 +5,19 @@ clients in turn, the aggregates compared bit for bit.
     python tests/benchmarks/cluster.py --memory --clients 10000000 --items 100000 --folder FOLDER
 
 One thread each. Wall-clock seconds depend on who else computes, so ratios are of minima over the turns. ``--memory``
-writes a population to files, maps it, runs rounds by two workers and says what each process holds. The model of a
-round's cost: with T processor seconds of training, A of the first process (adding updates up) and U bytes of updates,
-W workers take the larger of T / W and of A + U / network, and the time of one block.
+writes a population to files, maps it, runs rounds by two workers and says what each process holds, and the most that
+all held together, looked at once a second. The model of a round's cost: with T processor seconds of training, A of the
+first process (adding updates up) and U bytes of updates, W workers take the larger of T / W and of A + U / network, and
+the time of one block.
 """
 
 import argparse
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,8 +94,9 @@ def processor_seconds() -> dict[str, float]:
     return spent
 
 
-def resident() -> list[tuple[str, float, float]]:
-    """Role, proportional and resident gigabytes of each process."""
+def resident() -> list[tuple[str, float, float, float]]:
+    """Role, proportional and resident gigabytes of each process, and of the proportional ones those of pages of files,
+    which the system takes back where memory is short."""
     found = []
     for pid, role in relatives().items():
         try:
@@ -100,8 +104,34 @@ def resident() -> list[tuple[str, float, float]]:
         except OSError:
             continue
         sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 / 1e9 for line in lines}
-        found.append((role, sizes["Pss"], sizes["Rss"]))
+        found.append((role, sizes["Pss"], sizes["Rss"], sizes["Pss_File"]))
     return sorted(found, key=lambda one: -one[1])
+
+
+@contextmanager
+def watched(every: float = 1.0) -> Iterator[dict[str, float]]:
+    """The most that all processes held together meanwhile, by role and in sum, in gigabytes of their own shares."""
+    most: dict[str, float] = {}
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(every):
+            now: dict[str, float] = {}
+            for role, own, _, of_files in resident():
+                now[role] = now.get(role, 0.0) + own - of_files
+                now["pages of files"] = now.get("pages of files", 0.0) + of_files
+            now["together"] = sum(now.values())
+            now["together but files"] = now["together"] - now["pages of files"]
+            for role, size in now.items():
+                most[role] = max(most.get(role, 0.0), size)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        watcher.join()
 
 
 def population(num_clients: int, num_items: int, folder: Path | None) -> Ragged:
@@ -183,14 +213,16 @@ def remember(arguments: argparse.Namespace) -> dict[str, object]:
     federation, state = federation_of(train, arguments.items, arguments.cohort)
     print(f"{len(train):,} clients, {len(train.values):,} interactions")
     engine = ClusterEngine(32, 2)
-    for number in (1, 2):
-        told, state = measured(federation, state, engine)
-        print(number, json.dumps({key: round(value, 2) for key, value in told.items()}), flush=True)
+    with watched() as most:
+        for number in (1, 2):
+            told, state = measured(federation, state, engine)
+            print(number, json.dumps({key: round(value, 2) for key, value in told.items()}), flush=True)
     held = resident()
-    for role, own, whole in held:
-        print(f"{role:8} {own:6.2f} GB of its own share, {whole:6.2f} GB resident")
-    print(f"together {sum(own for _, own, _ in held):.2f} GB; the driver at its peak {peak_bytes() / 1e9:.2f} GB")
-    return {"processes": held, "peak": peak_bytes()}
+    for role, own, whole, of_files in held:
+        print(f"{role:8} {own:6.2f} GB of its own share ({of_files:.2f} of files), {whole:6.2f} GB resident")
+    print(f"together {sum(own for _, own, *_ in held):.2f} GB; the driver at its peak {peak_bytes() / 1e9:.2f} GB")
+    print("at the peak of both rounds, by role:", json.dumps({role: round(size, 2) for role, size in most.items()}))
+    return {"processes": held, "peak": peak_bytes(), "most": most}
 
 
 def main() -> None:

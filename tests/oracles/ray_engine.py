@@ -1,6 +1,7 @@
 """The engine cluster against the vectorized one in one process: run by ``nox -s cluster``, which brings Ray along.
 
-However many workers there are, and whoever of them dies, every bit of the model is the same.
+However many workers there are, and whoever of them dies, every bit of the model is the same, and so is every count of
+an evaluation.
 """
 
 import os
@@ -11,8 +12,9 @@ import pytest
 import ray
 import torch
 
-from fedmm.engines import cluster
+from fedmm.engines import cluster, ray_workers
 from fedmm.engines.cluster import ClusterEngine
+from fedmm.errors import ConfigError, DivergenceError
 from fedmm.experiment import Experiment
 from worlds.silo_world import silo_settings, write_world
 
@@ -73,3 +75,81 @@ def test_a_worker_that_dies_at_a_block_is_replaced_and_the_block_is_trained_agai
     monkeypatch.setattr(cluster, "train_part", deadly)
     assert_same(trained(world, settings, ClusterEngine(4, 2)), expected)
     assert len(list(world.glob("died-*"))) == 3
+
+
+def test_a_block_that_kills_every_worker_ends_the_run_in_one_line(world, monkeypatch):
+    def deadly(*given):
+        (world / f"tried-{given[4].min()}-{os.getpid()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(cluster, "train_part", deadly)
+    with pytest.raises(ray_workers.WorkerLostError, match=r"each of 3 times over a block of 4 clients \(numbers \d+, "):
+        trained(world, CASES[0], ClusterEngine(4, 1))
+    first = next(path.name.split("-")[1] for path in world.glob("tried-*"))
+    assert len(list(world.glob(f"tried-{first}-*"))) == 1 + ray_workers.RETRIES
+
+
+def test_errors_of_a_worker_are_those_of_one_process(world, monkeypatch):
+    def refused(*given):
+        raise DivergenceError("it has diverged.", "Lower the rate.")
+
+    monkeypatch.setattr(cluster, "train_part", refused)
+    with pytest.raises(DivergenceError) as told:
+        trained(world, CASES[0], ClusterEngine(4, 1))
+    assert str(told.value) == "it has diverged. Lower the rate."
+
+
+@pytest.mark.parametrize("settings", CASES, ids=lambda own: next(iter(own)))
+def test_workers_rank_every_query_as_one_process_does(world, monkeypatch, settings):
+    experiment = Experiment.prepare(silo_settings(world, **SETTINGS, **settings))
+    engine = ClusterEngine(4, 2)
+    spread = replace(experiment, federation=replace(experiment.federation, engine=engine))
+    *_, (state, _) = spread.rounds(spread.initial_state())
+    asked = []
+    monkeypatch.setattr(engine, "spread", lambda *given: asked.append(given) or ClusterEngine.spread(engine, *given))
+    for split in ("validation", "test"):
+        found, expected = (own.evaluate(state.snapshot, split) for own in (spread, experiment))
+        assert found.to_json() == expected.to_json()
+        for name, counts in expected.counts.items():
+            for values in ("better", "tied", "num_candidates"):
+                assert (getattr(found.counts[name], values) == getattr(counts, values)).all()
+    assert len(asked) == 2
+
+
+def test_an_engine_that_has_no_worker_at_hand_evaluates_in_this_process(world):
+    experiment = Experiment.prepare(silo_settings(world, **SETTINGS | {"engine": "cluster"}))
+    assert experiment.validate(experiment.initial_state().snapshot)
+    assert not ray.is_initialized()
+
+
+def test_a_second_engine_has_the_workers_and_the_cluster_that_it_asks_for(world):
+    ClusterEngine(4, 1).start()
+    ClusterEngine(4, 3).start()
+    assert ray.cluster_resources()["CPU"] == 3
+    ClusterEngine(4, 2).start()
+    assert ray.cluster_resources()["CPU"] == 3
+    with ray_workers._at_work():
+        with pytest.raises(ConfigError, match="at work on a cluster of this machine with 3 workers and is asked for"):
+            ClusterEngine(4, 4).start()
+        with pytest.raises(ConfigError, match=r"is asked for the cluster '127\.0\.0\.1:1'"):
+            ClusterEngine(4, 0, "127.0.0.1:1").start()
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        ClusterEngine(4, 0, "127.0.0.1:1").start()
+
+
+def test_a_cluster_that_was_opened_outside_is_taken_as_it_is_or_refused(world):
+    ray.init(num_cpus=1, **ray_workers.QUIET)
+    ClusterEngine(4).start()
+    with pytest.raises(ConfigError, match=r"runtime\.workers is 2, and the cluster of Ray has 1"):
+        ClusterEngine(4, 2).start()
+    with pytest.raises(ConfigError, match=r"has opened '.*' by itself"):
+        ClusterEngine(4, 0, "127.0.0.1:1").start()
+
+
+def test_tensors_come_through_the_store_as_they_were(world):
+    ray = ray_workers.connect(None, 1)
+    for dtype in (torch.bfloat16, torch.float32, torch.int64, torch.bool):
+        for sent in (torch.ones((), dtype=dtype), torch.empty(0, dtype=dtype), torch.arange(6).reshape(3, 2).to(dtype)):
+            found = ray.get(ray.put(sent))
+            assert found.dtype == dtype
+            assert torch.equal(found, sent)
