@@ -8,6 +8,7 @@ is taken as it is.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import warnings
@@ -158,10 +159,16 @@ def _result(ray: Any, task: Any, name: str) -> Any:
 
 @contextmanager
 def _at_work() -> Iterator[None]:
+    """Counts a map as at work. What a signal raised while Ray's compiled code ran, Ray gives as the cause of a
+    SystemError: it is raised as itself, so that Ctrl-C stops a run here as anywhere."""
     with _LOCK:
         _OPENED.at_work += 1
     try:
         yield
+    except SystemError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
     finally:
         with _LOCK:
             _OPENED.at_work -= 1
@@ -187,11 +194,26 @@ def _place(ray: Any) -> str:
 
 
 def _open(ray: Any, address: str | None, workers: int) -> None:
-    if address is None:
-        ray.init(num_cpus=workers or _own_processors(), include_dashboard=False, **QUIET)
-    else:
-        _reach(ray, address)
+    with _own_signals():
+        if address is None:
+            ray.init(num_cpus=workers or _own_processors(), include_dashboard=False, **QUIET)
+        else:
+            _reach(ray, address)
     _OPENED.address, _OPENED.workers, _OPENED.place = address, workers or _own_processors(), _place(ray)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back what this process does on SIGTERM and SIGINT: Ray would end it there and then, before it saves."""
+    if threading.current_thread() is not threading.main_thread():  # there Ray leaves signals alone
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _reach(ray: Any, address: str) -> None:

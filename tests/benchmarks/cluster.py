@@ -2,13 +2,15 @@
 clients in turn, the aggregates compared bit for bit.
 
     python tests/benchmarks/cluster.py [--clients 100000] [--items 100000] [--cohort 4000] [--turns 3] [--json FILE]
+    python tests/benchmarks/cluster.py --evaluation [--clients 100000] [--items 10000]
     python tests/benchmarks/cluster.py --memory --clients 10000000 --items 100000 --folder FOLDER
 
-One thread each. Wall-clock seconds depend on who else computes, so ratios are of minima over the turns. ``--memory``
-writes a population to files, maps it, runs rounds by two workers and says what each process holds, and the most that
-all held together, looked at once a second. The model of a round's cost: with T processor seconds of training, A of the
-first process (adding updates up) and U bytes of updates, W workers take the larger of T / W and of A + U / network, and
-the time of one block.
+One thread each. ``--evaluation`` ranks one query of each client over the catalogue, and compares counts and lists.
+Wall-clock seconds depend on who else computes, so ratios are of minima over the turns. ``--memory`` writes a population
+to files, maps it, runs rounds by two workers and says what each process holds, and the most that all held together,
+looked at once a second. The model of a round's cost: with T processor seconds of training, A of the first process
+(adding updates up) and U bytes of updates, W workers take the larger of T / W and of A + U / network, and the time of
+one block.
 """
 
 import argparse
@@ -28,9 +30,12 @@ from generated import generate_features, generate_histories
 from machine import describe, headline, peak_bytes
 
 from fedmm.config import FederationConfig, ModelConfig
-from fedmm.data.types import IntArray, Ragged
+from fedmm.data.ragged import prefixes, take_rows
+from fedmm.data.types import IntArray, Queries, Ragged
 from fedmm.engines import vectorized
 from fedmm.engines.cluster import ClusterEngine
+from fedmm.evaluation.model_scorer import model_scorer
+from fedmm.evaluation.ranking import rank_queries
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Engine, Federation, ServerState, run_round
@@ -197,6 +202,39 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
     return {"rounds": rounds, "least": least}
 
 
+def rank(arguments: argparse.Namespace) -> dict[str, object]:
+    """The last item of each history, asked for by one process, by one worker and by two, in turn."""
+    train = population(arguments.clients, arguments.items, None)
+    federation, state = federation_of(train, arguments.items, arguments.cohort)
+    ends = train.offsets[1:] - 1
+    known = prefixes(train, train.lengths - 1)
+    queries = Queries(np.arange(len(train)), known, train.values[ends], known)
+    scorer = model_scorer(federation.local.recommender, state.params, federation.local.device, experts=True)
+    spreads = {"process": None, "one": ClusterEngine(32, 1).spread, "two": ClusterEngine(32, 2).spread}
+    first = np.arange(512)
+    few = Queries(first, take_rows(known, first), queries.targets[first], take_rows(known, first))
+    seconds: dict[str, list[float]] = {name: [] for name in spreads}
+    for spread in spreads.values():
+        rank_queries(scorer, few, {}, ["full"], spread=spread)  # starts workers, touches memory
+    for turn in range(arguments.turns):
+        found = {}
+        for name, spread in spreads.items():
+            before, began = processor_seconds(), time.perf_counter()
+            found[name] = rank_queries(scorer, queries, {}, ["full"], spread=spread)
+            seconds[name].append(time.perf_counter() - began)
+            spent = {role: round(value - before[role], 2) for role, value in processor_seconds().items()}
+            print(turn, name, round(seconds[name][-1], 2), json.dumps(spent), flush=True)
+        for own in found.values():
+            assert (own.counts["full"].better == found["process"].counts["full"].better).all()
+            assert (own.counts["full"].tied == found["process"].counts["full"].tied).all()
+            assert (own.top_items == found["process"].top_items).all()
+    print("every count and every list is the same")
+    least = {name: min(own) for name, own in seconds.items()}
+    print(f"two workers are {least['one'] / least['two']:.2f} times as fast as one")
+    print(f"one worker takes {least['one'] / least['process']:.2f} of the time of one process")
+    return {"seconds": seconds}
+
+
 def predicted(one: dict[str, float], workers: int, cores: int) -> float:
     """Seconds of a round by ``workers``, from the processor seconds of one; up to ``cores`` of them on this machine,
     where the first process and Ray take their share, beyond that on machines of their own."""
@@ -231,6 +269,7 @@ def main() -> None:
     for name, default in (("clients", 100_000), ("items", 100_000), ("cohort", 4000), ("turns", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--evaluation", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -239,7 +278,8 @@ def main() -> None:
     print(headline(machine))
     store = {"object_store_memory": 10**9} if arguments.memory else {}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, **store)
-    found = remember(arguments) if arguments.memory else compare(arguments)
+    chosen = remember if arguments.memory else rank if arguments.evaluation else compare
+    found = chosen(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, **found}, indent=2) + "\n", encoding="utf-8")
 

@@ -4,19 +4,27 @@ However many workers there are, and whoever of them dies, every bit of the model
 an evaluation.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import ray
 import torch
 
+from fedmm.config.load import dump_toml
 from fedmm.engines import cluster, ray_workers
 from fedmm.engines.cluster import ClusterEngine
 from fedmm.errors import ConfigError, DivergenceError
 from fedmm.experiment import Experiment
+from fedmm.study import read_study
 from worlds.silo_world import silo_settings, write_world
+from worlds.sweep_world import is_alive, outcomes, study_text, sweep, trials_of, wait_until, write_data
 
 SETTINGS = {"rounds": 3, "block_size": 4, "client_fraction": 1.0, "engine": "vectorized"}
 CASES = [
@@ -144,6 +152,52 @@ def test_a_cluster_that_was_opened_outside_is_taken_as_it_is_or_refused(world):
         ClusterEngine(4, 2).start()
     with pytest.raises(ConfigError, match=r"has opened '.*' by itself"):
         ClusterEngine(4, 0, "127.0.0.1:1").start()
+
+
+def test_trials_of_two_processes_on_one_cluster_are_those_of_a_local_sweep(world):
+    write_data(world)
+    ray.init(num_cpus=2, **ray_workers.QUIET)
+    shared = f'engine = "cluster"\nray_address = "{ray.get_runtime_context().gcs_address}"'
+    found = []
+    for name, own in (("local", ""), ("shared", shared)):
+        text = study_text(world, "trials = 2", '[space."federation.local_steps"]\nchoices = [1, 2]')
+        study = read_study(tomllib.loads(text.replace("threads = 1", f"threads = 1\n{own}")), "tiny.toml")
+        result = sweep(study, world / name, jobs=2)
+        assert result["trials"]["complete"] == 2
+        found.append((outcomes(trials_of(study, world / name)), result["test"], result["best"]["params"]))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda own: own.name)
+def test_a_run_that_is_stopped_can_go_on_and_leaves_no_process_of_ray(world, number):
+    settings = silo_settings(world, **SETTINGS | {"rounds": 40, "engine": "cluster", "workers": 2})
+    (world / "own.toml").write_text(dump_toml(settings), encoding="utf-8")
+    out, resume = world / "out", [sys.executable, "-m", "fedmm_cli", "train", "--config", str(world / "own.toml")]
+    run = subprocess.Popen([*resume, "--output", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_bytes().count(b"\n") > 1, run)
+    started = descendants(run.pid)
+    run.send_signal(number)
+    told = run.communicate()[0]
+    assert run.returncode == 128 + number, told
+    assert "--resume" in told
+    assert "Traceback" not in told
+    assert any("raylet" in name for name in started.values())
+    wait_until(lambda: not any(is_alive(pid) for pid in started))
+    stopped = (out / "metrics.jsonl").read_bytes().count(b"\n")
+    assert sorted(path.name for path in (out / "checkpoints").iterdir())[-1] == f"round-{stopped:05d}"
+
+
+def descendants(pid):
+    """All that a process has started, with their commands."""
+    parents, names = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(path.name)] = (path / "cmdline").read_bytes().decode()
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {child: names[child] for child in found - {pid}}
 
 
 def test_tensors_come_through_the_store_as_they_were(world):
