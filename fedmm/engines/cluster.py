@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import IntArray, Ragged
@@ -24,6 +25,7 @@ from fedmm.engines import local_tables, ray_workers
 from fedmm.engines.vectorized import cut_blocks, train_block
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.utils.parallel import map_blocks
 from fedmm.utils.params import Params
 
 NOBODY = np.zeros(0, np.int64)
@@ -78,9 +80,14 @@ class ClusterEngine:
         yield from ray_workers.spread(ray, train_part, given, jobs, self.workers, _named)
 
     def spread(self, work: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-        """``work(job)`` of every job, in order; ``work`` goes out once. Raises as a call does."""
+        """``work(job)`` of every job, in order; ``work`` goes out once, and what cannot travel is done here. Raises as
+        a call does."""
         ray = self.start()
-        given = (ray.put(work),)
+        try:
+            given = (ray.put(work),)
+        except TypeError:  # somebody's own scorer holds a lock, a file or the like
+            yield from map_blocks(work, list(jobs), torch.device("cpu"))
+            return
         own = ((job,) for job in jobs)
         yield from ray_workers.spread(ray, _call, given, own, self.workers, lambda _: "a block of the evaluation")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections import deque
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmm.errors import ConfigError, FedmmError
+from fedmm.errors import ConfigError, FedmmError, PartError
+from fedmm.utils.registry import OwnPart, all_own_parts, own_parts
 
 WAITING = 2  # jobs a worker that have come back and wait their turn, at most
 RETRIES = 2  # of a job whose worker dies: it is tried three times
@@ -97,6 +99,7 @@ def connect(address: str | None, workers: int) -> Any:
                 f"Set runtime.workers to {processors} at most, or add machines: ray start --address ADDRESS.",
             )
         _share_tensors(ray)
+        _share_modules(ray)
     return ray
 
 
@@ -114,6 +117,7 @@ def spread(
     workers = min(workers or processors, processors)
     most = workers + (workers == processors)  # one waits at hand where Ray itself keeps to the number of workers
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(_alone).remote
+    own = _put_own_parts(ray)
     waiting = iter(jobs)
     turn: deque[tuple[Any, str]] = deque()  # jobs in their order, running or back
     running: set[Any] = set()
@@ -125,7 +129,7 @@ def spread(
                 if job is None:
                     ended = True
                     break
-                turn.append((task(work, *shared, *job), named(job)))
+                turn.append((task(own, work, *shared, *job), named(job)))
                 running.add(turn[-1][0])
             if turn and turn[0][0] in running:
                 back, _ = ray.wait(list(running), num_returns=1)
@@ -134,11 +138,37 @@ def spread(
                 yield _result(ray, *turn.popleft())
 
 
-def _alone(work: Callable[..., Any], *given: Any) -> Any:
-    """At a worker: one thread, and tensors that travel back as arrays."""
+def _alone(own: dict[str, dict[str, OwnPart]] | None, work: Callable[..., Any], *given: Any) -> Any:
+    """At a worker: one thread, parts of a user's own, and tensors that travel back as arrays."""
     torch.set_num_threads(1)
     _share_tensors(library())
+    for kind, parts in (own or {}).items():
+        own_parts(kind).update(parts)
     return work(*given)
+
+
+def _put_own_parts(ray: Any) -> Any:
+    """Where the object store has the parts that were registered in this process, None without any. Raises PartError
+    for what cannot travel."""
+    own = all_own_parts()
+    if not own:
+        return None
+    try:
+        return ray.put(own)
+    except TypeError as error:
+        first = str(error).strip().partition("\n")[0].rstrip(":= ")
+        raise PartError(
+            f"Parts of your own cannot go out to workers of Ray ({first}).",
+            'Let them hold nothing but numbers, tensors and functions, or set runtime.engine "vectorized".',
+        ) from error
+
+
+def _share_modules(ray: Any) -> None:
+    """Has what modules of a user's own parts define go out by value: workers may not have the files."""
+    modules = {part.origin.module for parts in all_own_parts().values() for part in parts.values()} - {"__main__"}
+    for module in (sys.modules[name] for name in modules if name in sys.modules):
+        if "site-packages" not in str(getattr(module, "__file__", "")):
+            ray.cloudpickle.register_pickle_by_value(module)
 
 
 def _result(ray: Any, task: Any, name: str) -> Any:

@@ -39,12 +39,12 @@ FEW_ITEMS = 5000  # up to here both are measured unless told otherwise: beyond, 
 
 def ease_scorer(split: Split) -> Scorer:
     """Scores by EASE, [n, V], from the training histories. Needs 8 V^2 bytes and some V^3 steps."""
-    return _linear_scorer(lambda: ease_weights(_products(split)))
+    return _Linear(lambda: ease_weights(_products(split)))
 
 
 def item_knn_scorer(split: Split) -> Scorer:
     """Scores by item-kNN, [n, V], from the training histories. Needs 8 V^2 bytes."""
-    return _linear_scorer(lambda: item_knn_weights(_products(split)))
+    return _Linear(lambda: item_knn_weights(_products(split)))
 
 
 POOLED: Mapping[str, Callable[[Split], Scorer]] = {"ease": ease_scorer, "item_knn": item_knn_scorer}
@@ -114,14 +114,25 @@ def _met(histories: Ragged, size: int) -> csr_matrix:
     return met
 
 
-def _linear_scorer(make: Callable[[], FloatMatrix]) -> Scorer:
-    """Scores by what ``make`` gives, which is made when first asked for, by one thread."""
-    made = functools.cache(make)
-    lock = threading.Lock()
+class _Linear:
+    """Scores by what ``make`` gives, which is made when first asked for, by one thread, and travels to workers."""
 
-    def score(users: IntArray, histories: Ragged) -> Tensor:  # noqa: ARG001 - the history says it all
-        with lock:
-            weights = made()
+    def __init__(self, make: Callable[[], FloatMatrix]) -> None:
+        self._made = functools.cache(make)
+        self._lock = threading.Lock()
+
+    def __call__(self, users: IntArray, histories: Ragged) -> Tensor:  # noqa: ARG002 - the history says it all
+        """[n, V]."""
+        weights = self._weights()
         return torch.from_numpy(_met(histories, len(weights)) @ weights)
 
-    return score
+    def __reduce__(self) -> tuple[Callable[[FloatMatrix], _Linear], tuple[FloatMatrix]]:
+        return _by_weights, (self._weights(),)
+
+    def _weights(self) -> FloatMatrix:
+        with self._lock:
+            return self._made()
+
+
+def _by_weights(weights: FloatMatrix) -> _Linear:
+    return _Linear(lambda: weights)

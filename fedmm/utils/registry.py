@@ -41,6 +41,11 @@ def own_parts(kind: str) -> dict[str, OwnPart]:
     return _OWN.setdefault(kind, {})
 
 
+def all_own_parts() -> dict[str, dict[str, OwnPart]]:
+    """The registered parts of all kinds that have some."""
+    return {kind: dict(parts) for kind, parts in _OWN.items() if parts}
+
+
 class Registry(Mapping[str, Part], Generic[Part]):
     """The parts of one kind by name: ``built_in`` ones first, then those that users registered under ``kind``.
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,13 @@ import ray
 import torch
 
 from fedmm.config.load import dump_toml
+from fedmm.config.part_files import load_parts
 from fedmm.engines import cluster, ray_workers
 from fedmm.engines.cluster import ClusterEngine
 from fedmm.errors import ConfigError, DivergenceError
 from fedmm.experiment import Experiment
 from fedmm.study import read_study
+from fedmm.utils import registry
 from worlds.silo_world import silo_settings, write_world
 from worlds.sweep_world import is_alive, outcomes, study_text, sweep, trials_of, wait_until, write_data
 
@@ -31,6 +34,31 @@ CASES = [
     {"local_algorithm": "scaffold", "personal_gate": True, "user_vector": True},
     {"num_negatives": 20, "succession": 2.0, "dropout": 0.3},
 ]
+OWN_PART = """
+import fedmm, torch
+from fedmm.models.experts import Expert
+from fedmm.models.features import rows_of
+from fedmm.models.layers import pick_rows
+
+class LastOne(Expert):
+    local_tables = True
+
+    def init(self, generator):
+        return {f"{self.name}.scale": torch.ones((), dtype=torch.float64)}
+
+    def term(self, params, asked):
+        table = asked.tables[self.name]
+        last = pick_rows(table.at(asked.items).values, asked.rows)
+        return params[f"{self.name}.scale"].view(-1, 1, 1) * last, rows_of(table.values, asked.candidates)
+
+def signs(own, config):
+    def update(value, gradient, key, num_active, step):
+        value.sub_(1e-3 * gradient.sign())
+    return update
+
+fedmm.register_expert("last_one", LastOne)
+fedmm.register_local_optimizer("signs", signs)
+"""
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -122,6 +150,33 @@ def test_workers_rank_every_query_as_one_process_does(world, monkeypatch, settin
             for values in ("better", "tied", "num_candidates"):
                 assert (getattr(found.counts[name], values) == getattr(counts, values)).all()
     assert len(asked) == 2
+
+
+def test_workers_rank_yardsticks_too_and_what_cannot_travel_is_ranked_here(world):
+    experiment = Experiment.prepare(silo_settings(world, **SETTINGS, **CASES[0]))
+    engine = ClusterEngine(4, 2)
+    engine.start()
+    spread = replace(experiment, federation=replace(experiment.federation, engine=engine))
+    for name, scorer in experiment.baselines().items():
+        found, expected = (own.evaluate_scorer(scorer, "test") for own in (spread, experiment))
+        assert found.to_json() == expected.to_json(), name
+        assert ray.put(scorer)
+    lock = threading.Lock()
+
+    def locked(users, histories):
+        with lock:
+            return scorer(users, histories)
+
+    assert spread.evaluate_scorer(locked, "test").to_json() == expected.to_json()
+
+
+def test_parts_of_a_users_own_go_out_to_workers(world, monkeypatch):
+    own = world / "own_parts_of_mine.py"
+    own.write_text(OWN_PART, encoding="utf-8")
+    monkeypatch.setattr(registry, "_OWN", {})
+    load_parts(str(own))
+    settings = {"experts": "last_one", "local_optimizer": "signs"}
+    assert_same(trained(world, settings, ClusterEngine(4, 2)), trained(world, settings))
 
 
 def test_an_engine_that_has_no_worker_at_hand_evaluates_in_this_process(world):
