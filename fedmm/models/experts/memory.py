@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedmm.config import MemoryConfig, ModelConfig
 from fedmm.models import prototypes
+from fedmm.models.experts import contract
 from fedmm.models.experts.contract import Asked, Expert
-from fedmm.models.experts.memory_reading import NOBODY, Entries, Representation, read
+from fedmm.models.experts.memory_reading import NOBODY, Entries, read
+from fedmm.models.experts.memory_scoring import Scored
 from fedmm.models.features import FeatureTable, rows_of
 from fedmm.models.layers import linear
 from fedmm.models.prototypes import global_entries
@@ -52,14 +55,16 @@ class MemoryExpert(Expert):
         present = asked.tables[self.name].present
         return select_entries(asked.items, asked.rows, present, asked.surprise(), self.source.config.memory)
 
-    def represent(self, params: Mapping[str, Tensor], asked: Asked) -> Representation:
+    def represent(self, params: Mapping[str, Tensor], asked: Asked) -> contract.Representation:
         """What each candidate reads in the memory of each position."""
         table, candidates = asked.tables[self.name], asked.candidates
+        inputs = rows_of(table.values, candidates) if self._asks_by_features else asked.item_keys
+        heads, memory = self.source.config.memory.num_heads, self.entries(asked)
+        if len(asked.items) == 1 and not torch.is_grad_enabled():
+            return Scored(params, self.name, once_each(params, self.name, table, memory), inputs, candidates, heads)
         if candidates is None:
             candidates = torch.arange(self.source.num_items + 1, device=asked.item_keys.device).unsqueeze(0)
-        inputs = rows_of(table.values, asked.candidates) if self._asks_by_features else asked.item_keys
-        heads = self.source.config.memory.num_heads
-        entries = memory_entries(params, self.name, table, self.entries(asked), asked.items)
+        entries = memory_entries(params, self.name, table, memory, asked.items)
         return read(params, self.name, entries, inputs, candidates, heads)
 
     def project(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
@@ -135,10 +140,24 @@ def memory_entries(
     _, R, K = memory.items.shape
     shared = items[0].numel() < R * K
     own = (items if shared else memory.items).flatten(1)
+    return _with_everyones(params, name, table, own, memory.kept, memory.places if shared else None)
+
+
+def once_each(params: Mapping[str, Tensor], name: str, table: FeatureTable, memory: Memory) -> Entries:
+    """The entries that any of one client's positions keeps, each item once, behind padding, which stands for none."""
+    items = torch.where(memory.kept, memory.items, 0)
+    own, places = torch.unique(F.pad(items.flatten(), (1, 0)), return_inverse=True)
+    return _with_everyones(params, name, table, own.unsqueeze(0), memory.kept, places[1:].view(items.shape))
+
+
+def _with_everyones(
+    params: Mapping[str, Tensor], name: str, table: FeatureTable, own: Tensor, kept: Tensor, places: Tensor | None
+) -> Entries:
+    """Entries of the items ``own`` [C, E], with the prototypes behind them where there are some."""
     features, common = table.values[own], None
     everyones = global_entries(params, name)
     if everyones is not None:
         centres, common = everyones
         features = torch.cat([features, centres], dim=1)
-        own = torch.nn.functional.pad(own, (0, centres.shape[1]), value=NOBODY)
-    return Entries(features, own, memory.kept, memory.places if shared else None, common)
+        own = F.pad(own, (0, centres.shape[1]), value=NOBODY)
+    return Entries(features, own, kept, places, common)

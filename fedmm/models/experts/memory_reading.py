@@ -126,16 +126,25 @@ def read(
     ``candidate_inputs`` [C, N, Q] or [N, Q] are what the candidates attend with, ``candidates`` [C, N] or [1, N] their
     item indices. Attention is 0 wherever nothing may be attended.
     """
-    C = len(entries.features)
-    inputs = candidate_inputs.expand(C, *candidate_inputs.shape[-2:])
+    keys, queries, values = project(params, name, entries.features, candidate_inputs, heads)
+    weights = _exponentials(torch.matmul(keys, queries), entries.readable(candidates).unsqueeze(1))
+    return _normalised(params, name, entries, values, weights)
+
+
+def project(
+    params: Mapping[str, Tensor], name: str, features: Tensor, candidate_inputs: Tensor, heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys [C, h, E, D / h] of entries with ``features`` [C, E, F], queries [C, h, D / h, N] of candidates that attend
+    with ``candidate_inputs`` [C, N, Q] or [N, Q], and the vectors [C, h, E, D] that an entry adds by each head, less
+    their own mean. Logits are the products of keys and queries."""
+    inputs = candidate_inputs.expand(len(features), *candidate_inputs.shape[-2:])
     queries = _by_head(linear(inputs, params[f"{name}.query.weight"]), heads)  # [C, N, h, D / h]
-    keys = _by_head(linear(entries.features, params[f"{name}.key.weight"]), heads)
-    values = _by_head(linear(entries.features, params[f"{name}.value.weight"]), heads)
+    keys = _by_head(linear(features, params[f"{name}.key.weight"]), heads)
+    values = _by_head(linear(features, params[f"{name}.value.weight"]), heads)
     output = _by_head(params[f"{name}.output.weight"], heads)  # [C, D, h, D / h]
-    logits = torch.matmul(keys.transpose(1, 2), queries.permute(0, 2, 3, 1) / math.sqrt(queries.shape[-1]))
-    weights = _exponentials(logits, entries.readable(candidates).unsqueeze(1))
-    basis = torch.matmul(values.transpose(1, 2), output.permute(0, 2, 3, 1))  # [C, h, E + P, D]
-    return _normalised(params, name, entries, basis, weights)
+    basis = torch.matmul(values.transpose(1, 2), output.permute(0, 2, 3, 1))  # [C, h, E, D]
+    queries = queries.permute(0, 2, 3, 1) / math.sqrt(queries.shape[-1])
+    return keys.transpose(1, 2), queries, basis - basis.mean(-1, keepdim=True)
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
@@ -146,15 +155,19 @@ def _by_head(x: Tensor, heads: int) -> Tensor:
 def _exponentials(logits: Tensor, readable: Tensor) -> Tensor:
     """exp of logits [C, h, E, N] where an entry is ``readable`` [C, 1, E, N] for a candidate, else 0. Nothing common to
     several entries is taken off, not even their largest: a later one would then move an earlier score's last bits."""
+    return logits.clamp(*bounds(logits)).masked_fill_(~readable, -math.inf).exp_()
+
+
+def bounds(logits: Tensor) -> tuple[float, float]:
+    """The least and the largest logit of their precision whose exponential is taken."""
     far = FAR.get(logits.dtype, 60.0)
-    return logits.clamp(-far, far).masked_fill_(~readable, -math.inf).exp_()
+    return -far, far
 
 
 def _normalised(
-    params: Mapping[str, Tensor], name: str, entries: Entries, basis: Tensor, weights: Tensor
+    params: Mapping[str, Tensor], name: str, entries: Entries, values: Tensor, weights: Tensor
 ) -> Representation:
-    """LN of the mixture: its mean and variance follow from the basis [C, h, E + P, D] and its Gram matrix alone."""
-    values = basis - basis.mean(-1, keepdim=True)
+    """LN of the mixture: its variance follows from the Gram matrix of the vectors ``values`` [C, h, E + P, D] alone."""
     total = entries.total(weights)  # [C, h, R, N]
     empty = total <= 0
     inverse_total = (total + empty).reciprocal()
@@ -164,7 +177,7 @@ def _normalised(
     attention = (attention.view(*attention.shape[:2], heads, -1, attention.shape[3]) * repeated).flatten(2, 3)
     own = entries.each(values)
     gram = torch.matmul(own, own.mT)
-    variance = cast(Tensor, _Quadratic.apply(gram, attention)).clamp(min=0.0) / basis.shape[-1]  # type: ignore[no-untyped-call]
+    variance = cast(Tensor, _Quadratic.apply(gram, attention)).clamp(min=0.0) / values.shape[-1]  # type: ignore[no-untyped-call]
     return Representation(
         entries=entries,
         values=values,
@@ -172,7 +185,7 @@ def _normalised(
         inverse_total=inverse_total,
         attention=attention,
         inverse_std=torch.rsqrt(variance + NORM_EPSILON),
-        anything=(~empty[:, 0]).to(basis.dtype),
+        anything=(~empty[:, 0]).to(values.dtype),
         gain=params[f"{name}.norm.weight"],
         bias=params[f"{name}.norm.bias"],
     )
