@@ -110,6 +110,24 @@ def candidate_gap(model: Model) -> float:
     return largest_gap(some, scores_of(model)[:L][:, candidates[0]])
 
 
+def evaluation_gap(model: Model) -> float:
+    """The same scores where nothing is differentiated, which may be formed another way: of the history, of one item
+    that comes back, and of some candidates."""
+    again = model.history[:, :, :1].expand(-1, -1, 2)
+    candidates = torch.cat([model.history[:, 0, :3], torch.tensor([[model.num_items]])], dim=1)
+
+    def found() -> list[Tensor]:
+        some = Batch(model.history, all_rows(model.history), candidates, torch.ones_like(candidates, dtype=torch.bool))
+        asked = model.recommender.forward(expand_for_clients(model.params), some).scores.materialise()[0]
+        return [scores_of(model), scores_of(model, items=again), asked]
+
+    with torch.enable_grad():
+        training = found()
+    with torch.no_grad():
+        evaluation = found()
+    return max(map(largest_gap, training, evaluation))
+
+
 def has_memory(model: Model) -> bool:
     """Whether there is a memory expert that can read text."""
     return isinstance(model.recommender.parts.get("semantic"), MemoryExpert)
@@ -158,6 +176,7 @@ CHECKS: Sequence[Check] = tuple(
         ("padding has no effect", over(padding_gap, EXACT)),
         ("permuting a batch permutes its scores", over(permutation_gap, EXACT)),
         ("candidates are scored alike alone and in the catalogue", over(candidate_gap, EXACT)),
+        ("scores are the same where nothing is differentiated", over(evaluation_gap, EXACT)),
         ("memory: an item never attends to itself", over(self_attention_gap, EXACT, has_memory)),
         ("memory: what is remembered does move scores", over(remembered_items_matter, 0.0, has_memory)),
     )

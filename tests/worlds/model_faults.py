@@ -11,7 +11,7 @@ import torch
 
 from fedmm.models import blocks, fusion, recommender, router, sasrec, scores, surprise
 from fedmm.models import features as model_features
-from fedmm.models.experts import memory, memory_reading, neighbors, pooled
+from fedmm.models.experts import memory, memory_reading, memory_scoring, neighbors, pooled
 from worlds.planting import Fault, edited, everywhere
 
 
@@ -67,6 +67,25 @@ def memory_with_the_target(patch: pytest.MonkeyPatch) -> None:
         return read(params, name, entries, inputs, torch.full_like(items, -2), heads)
 
     patch.setattr(memory, "read", blind)
+
+
+def scores_by_memory_with_the_target(patch: pytest.MonkeyPatch) -> None:
+    exponentials = memory_scoring.Scored._exponentials
+
+    def blind(scored: Any, logits: Any, columns: Any) -> Any:
+        nobody = torch.full((1, scored.inputs.shape[-2]), -2)
+        return exponentials(replace(scored, candidates=nobody), logits, columns)
+
+    patch.setattr(memory_scoring.Scored, "_exponentials", blind)
+
+
+def scores_of_an_empty_memory(patch: pytest.MonkeyPatch) -> None:
+    scores = memory_scoring._scores
+
+    def everything(places: Any, weights: Any, heard: Any, values: Any, constant: Any) -> Any:
+        return scores(places, weights + 1e-30, heard, values, constant)
+
+    patch.setattr(memory_scoring, "_scores", everything)
 
 
 def memory_forgets_surprise(patch: pytest.MonkeyPatch) -> None:
@@ -262,6 +281,7 @@ NAIVE = "factorised scores equal the naive ones"
 ROUTER = "router: one weight per present expert, summing to 1"
 CANDIDATES = "candidates are scored alike alone and in the catalogue"
 PERMUTED = "permuting a batch permutes its scores"
+EVALUATED = "scores are the same where nothing is differentiated"
 SELF = "memory: an item never attends to itself"
 ABSENT = tuple(
     f"absent {name}: {claim}" for name in ("visual", "text", "both") for claim in ("no effect", "no gradient")
@@ -279,6 +299,8 @@ FAULTS = (
     Fault("an item is its own neighbour", (NAIVE,), an_item_is_its_own_neighbor),
     Fault("neighbours of one window alone", (PERMUTED,), neighbors_of_one_history_alone),
     Fault("memory with the target", (SELF,), memory_with_the_target),
+    Fault("scores by memory with the target", (EVALUATED,), scores_by_memory_with_the_target),
+    Fault("scores of an empty memory", (EVALUATED,), scores_of_an_empty_memory),
     Fault("memory forgets surprise", (NAIVE,), memory_forgets_surprise),
     Fault("memory without content", ("memory: what is remembered does move scores",), memory_without_content),
     Fault("norm of an empty memory", (EMPTY,), norm_of_an_empty_memory),

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from fedmm.config import MemoryConfig, ModelConfig
 from fedmm.models import prototypes
-from fedmm.models.experts import contract
-from fedmm.models.experts.contract import Asked, Expert
+from fedmm.models.experts.contract import Asked, Expert, Representation
 from fedmm.models.experts.memory_reading import NOBODY, Entries, read
 from fedmm.models.experts.memory_scoring import Scored
 from fedmm.models.features import FeatureTable, rows_of
@@ -55,7 +54,7 @@ class MemoryExpert(Expert):
         present = asked.tables[self.name].present
         return select_entries(asked.items, asked.rows, present, asked.surprise(), self.source.config.memory)
 
-    def represent(self, params: Mapping[str, Tensor], asked: Asked) -> contract.Representation:
+    def represent(self, params: Mapping[str, Tensor], asked: Asked) -> Representation:
         """What each candidate reads in the memory of each position."""
         table, candidates = asked.tables[self.name], asked.candidates
         inputs = rows_of(table.values, candidates) if self._asks_by_features else asked.item_keys
