@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -154,7 +155,8 @@ def _lead(lead: Lead, folder: Path, observer: Observer) -> dict[str, Any]:
             observer.note(promise)
         _write_status(lead, folder, "running")
         for report in lead.rounds():
-            tracker.log_round(round_metrics(report), report.round)
+            known = {name: value for name, value in round_metrics(report).items() if math.isfinite(value)}
+            tracker.log_round(known, report.round)  # a round that was left out has no loss
             _write_status(lead, folder, "running")
             spent = (time.perf_counter() - began) / max(report.round - state.server.round, 1)
             observer.round_done(report, spent * (report.rounds - report.round))

@@ -60,3 +60,22 @@ def test_a_thousand_silos_on_a_bad_line(tmp_path):
     assert bad.conversation.events.number["refused"] > 0
     assert after - before < 300_000  # KiB: as much as the first, and no more
     assert threading.active_count() == 1
+
+
+CHAIN = ("clip", "rotate", "round")
+
+
+@pytest.mark.slow
+def test_a_thousand_masked_silos_on_a_bad_line_are_the_plain_integers(tmp_path):
+    """Each knows 20 neighbours: masks, shares and openings of all come back through faults to the same sum."""
+    names = [f"s{number:04d}" for number in range(1000)]
+    write_world(tmp_path, dict.fromkeys(names, 1))
+    settings = {**SETTINGS, "client_fraction": 1.0, "evaluation__every": 10}
+    good, told, _, _ = learned(tmp_path, names, rate=0.0, rounds=2, **settings, update_transforms=CHAIN)
+    masked = {**settings, "update_transforms": (*CHAIN, "mask")}
+    bad, heard, transport, silos = learned(tmp_path, names, rate=0.03, rounds=2, **masked)
+    for name, value in good.state.server.params.items():
+        assert torch.equal(bad.state.server.params[name], value), name
+    assert [own.num_clients for own in heard] == [own.num_clients for own in told] == [1000] * 2
+    assert min(transport.done[fault] for fault in FAULTS) > 20
+    assert {len(own._masks._kept["roster"]) for own in silos.values()} == {20}
