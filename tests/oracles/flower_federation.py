@@ -25,17 +25,17 @@ SETTINGS = (
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-def simulated(rounds):
+def simulated(rounds, *more):
     torch.set_num_threads(1)
-    experiment = Experiment.prepare(load_config(assignments=(*SETTINGS, f"federation.rounds={rounds}")))
+    experiment = Experiment.prepare(load_config(assignments=(*SETTINGS, *more, f"federation.rounds={rounds}")))
     found = list(experiment.rounds(experiment.initial_state()))
     return found[-1][0], [report for _, report in found]
 
 
-def given(folder, rounds):
+def given(folder, rounds, *more):
     return {
         "silos": len(SILOS), "quorum": 1.0, "output": str(folder / "federation"),
-        "set": shlex.join((*SETTINGS, f"federation.rounds={rounds}")),
+        "set": shlex.join((*SETTINGS, *more, f"federation.rounds={rounds}")),
     }  # fmt: skip
 
 
@@ -92,3 +92,28 @@ def test_ten_rounds_with_tls_keys_and_a_supernode_that_is_killed(tmp_path):
     assert_same(tmp_path, 10)
     kept = load_checkpoint(tmp_path / "b.silo" / "states")[1]
     assert kept["federation"] == load_checkpoint(tmp_path / "federation" / "checkpoints", "last")[1]["name"]
+
+
+MASKED = (
+    "federation.update_transforms=clip,rotate,round,mask", "federation.spectral_start=false", "model.succession=0",
+    "model.personal_gate=false",
+)  # fmt: skip
+
+
+def test_masked_rounds_over_flower_are_the_simulations_integers(tmp_path):
+    write_parts(tmp_path)
+    with Links(tmp_path, secure=False) as links:
+        links.superlink()
+        for name in SILOS:
+            links.supernode(name)
+        links.wait(links.run(APP, given(tmp_path, 1, *MASKED)), 600)
+    state, reports = simulated(1, *MASKED)
+    tensors, meta = load_checkpoint(tmp_path / "federation" / "checkpoints", "last")
+    for name, value in state.server.params.items():
+        assert torch.equal(tensors[f"params/{name}"], value), name
+    assert [silo["counted"] for silo in meta["silos"]] == [1, 1, 1]
+    (event,) = rounds_of(tmp_path)
+    assert event["clients"] == reports[0].num_clients
+    assert event["validation"] == pytest.approx(reports[0].validation["full/ndcg_at_10"], abs=1e-9)
+    for name in SILOS:  # each message woke a new process of the silo: what it opened is on its disk
+        assert len((tmp_path / f"{name}.silo" / "promised.lines").read_text().splitlines()) == 1
