@@ -26,7 +26,7 @@ from fedmm.evaluation.model_scorer import Addition, addition_scorer, model_score
 from fedmm.evaluation.pooled_yardsticks import pooled_note, pooled_scorers
 from fedmm.evaluation.ranking import Scorer
 from fedmm.evaluation.results import Evaluation, evaluate
-from fedmm.federation import count_uses, scaffold
+from fedmm.federation import count_uses, largest_updates
 from fedmm.federation.averaging import averaged
 from fedmm.federation.centralized import run_epoch
 from fedmm.federation.count_sums import CountSums
@@ -248,7 +248,7 @@ class Experiment:
         """
         params = self.recommender.init(torch_stream(0, "shapes"), self.dtype)
         personal = personal_zeros(self.config.model, params[ITEM_TABLE], gate=self.recommender.has_gate)
-        kept = {**personal, **scaffold.named(params)} if self.federation.local.uses_controls else personal
+        kept = personal | largest_updates.kept_beside(params, self.federation.config)
         return {name: tuple(value.shape) for name, value in kept.items()}
 
     @property

@@ -101,7 +101,13 @@ def _by_rule(federation: Federation, rule: str, bound: float) -> Federation:
     """The federation with another rule, and nothing that the rule could not read."""
     changed = {"aggregation": "mean" if rule == "norm_clip" else rule, "client_weighting": "uniform"}
     chain = {"update_transforms": ("clip",), "update_clip": bound} if rule == "norm_clip" else {"update_transforms": ()}
-    idle = {"upload_bits": None, "upload_step": None, "download_step": None, "download_bits": None}
+    idle = {
+        "upload_share": None,
+        "upload_bits": None,
+        "upload_step": None,
+        "download_step": None,
+        "download_bits": None,
+    }
     config = federation.config.model_copy(update={**changed, **chain, **idle})
     return replace(federation, config=config, local=replace(federation.local, config=config), private=None)
 

@@ -167,6 +167,11 @@ class FederationConfig(Section):
         "server keeps the exact ones (unset: not rounded)",
     )
 
+    upload_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None,
+        description="share of a parameter's numbers that a client sends, the largest ones; what it holds back joins "
+        "its next update (error feedback; unset: all); open mode",
+    )
     upload_step: Annotated[float, Field(gt=0.0, le=64.0)] | None = Field(
         None,
         description="updates travel as whole numbers of steps, coded without loss: a row's step, in its largest "
@@ -281,6 +286,33 @@ class FederationConfig(Section):
             raise ValueError(
                 f"warmup_rounds {self.warmup_rounds} leaves no round of {self.rounds} for the experts: "
                 "lower warmup_rounds or raise rounds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _largest_alone(self) -> Self:
+        if self.upload_share is None or self.upload_share >= 1:
+            return self
+        named = f"upload_share {self.upload_share:g}"
+        for name in ("upload_bits", "upload_step"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{named} sends numbers as they are, and {name} {getattr(self, name):g} rounds them: give one"
+                )
+        if self.update_transforms:
+            raise ValueError(
+                f"{named} sends other places of each update, and update_transforms {list(self.update_transforms)} act "
+                'on what is summed: give one ("low_rank" in update_transforms is addable)'
+            )
+        if sees_single_updates(self.aggregation):
+            raise ValueError(
+                f"{named} sends mostly nothing, which is what aggregation {self.aggregation!r} of single updates would "
+                'make of it: unset upload_share, or set aggregation "mean" or "heat"'
+            )
+        if self.local_algorithm == "scaffold":
+            raise ValueError(
+                f'{named} holds updates back, and the control variates of local_algorithm "scaffold" travel whole: '
+                'unset upload_share, or set local_algorithm "fedavg"'
             )
         return self
 

@@ -231,7 +231,7 @@ READERS = (
     _Reader(
         (
             "federation.upload_bits", "federation.download_bits", "federation.upload_step", "federation.download_step",
-            "federation.absence_rate",
+            "federation.upload_share", "federation.absence_rate",
             "federation.over_selection", "federation.deadline", "federation.day_rounds",
         ),
         _has_cohorts,

@@ -178,6 +178,11 @@ def _of_messages(config: ExperimentConfig) -> Iterator[str]:
             f'rounds updates by "round" in federation.update_transforms, not by federation.upload_bits '
             f"{own.upload_bits}: unset upload_bits"
         )
+    if own.upload_share is not None and own.upload_share < 1:
+        yield (
+            f"covers no places, by which federation.upload_share {own.upload_share:g} would tell which numbers are "
+            "large: unset upload_share"
+        )
     if own.upload_step is not None:
         yield (
             f'rounds updates by "round" in federation.update_transforms, not by federation.upload_step '

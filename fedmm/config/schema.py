@@ -387,7 +387,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     **{"federation.update_bits": (8,), "federation.update_rank": (16,)},
     "federation.update_clip_quantile": (None,),
     **{f"federation.{way}_{how}": (None,) for way in ("upload", "download") for how in ("bits", "step")},
-    "federation.absence_rate": (0.0,),
+    **{"federation.upload_share": (None, 1.0), "federation.absence_rate": (0.0,)},
     "federation.over_selection": (1.0,),
     "federation.late_updates": ("lost",),
     "federation.deadline": (None,),

@@ -28,8 +28,8 @@ RUNTIME = ("seed", "dtype")
 SECTIONS = ("model", "federation", "privacy", "evaluation")
 # Settings of the federation that a simulation alone follows, and the values that leave it to what really happens.
 SIMULATED: Mapping[str, Any] = {
-    "upload_step": None, "download_step": None, "absence_rate": 0.0, "over_selection": 1.0, "deadline": None,
-    "day_rounds": None, "late_updates": "lost",
+    "upload_share": None, "upload_step": None, "download_step": None, "absence_rate": 0.0, "over_selection": 1.0,
+    "deadline": None, "day_rounds": None, "late_updates": "lost",
 }  # fmt: skip
 Terms = Mapping[str, Any]
 

@@ -24,8 +24,8 @@ Kept = tuple[IntArray, Params]  # clients [C] and their states, stacked
 
 @dataclass(frozen=True, eq=False)
 class ClientStates:
-    """Every client's state by client (its index in the data), "personal.<name>" and "control/<parameter>". A client or
-    a name that is absent never trained and stands at zero."""
+    """Every client's state by client (its index in the data), "personal.<name>", "control/<parameter>" and
+    "residual/<parameter>" (``largest_updates``). A client or a name that is absent never trained and stands at zero."""
 
     entries: Mapping[int, Params] = field(default_factory=dict)
 

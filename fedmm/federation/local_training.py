@@ -56,7 +56,7 @@ class UpdateBlock:
     control_deltas: Params = field(default_factory=dict)  # stacked: new minus old control variates (SCAFFOLD)
     states: Params = field(default_factory=dict)  # stacked: what stays with the clients, and is never sent
     rows: tuple[IntArray, ...] | None = None  # [C] which rows travel, where the delta has all; None: all
-    coded: IntArray | None = None  # [C, 2] bytes of the codes of an update sent in steps (``step_updates``)
+    coded: IntArray | None = None  # [C, 2] what codes come to (``step_updates``, ``largest_updates``)
 
     def dense_deltas(self, num_items: int) -> Params:
         """The deltas with every row of the item table."""

@@ -19,6 +19,7 @@ from fedmm.federation.buffered import NOBODY, AtWork, Visits, discounted, fill_b
 from fedmm.federation.client_states import ClientStates, Kept
 from fedmm.federation.cohorts import COHORT_SAMPLERS
 from fedmm.federation.compression import downloaded, uploaded
+from fedmm.federation.largest_updates import sent_largest
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.private_rounds import PrivateRounds, draw_turn, transformed_sums, turn_of
 from fedmm.federation.prototypes import move_prototypes, prototype_sums
@@ -199,7 +200,7 @@ def _updates_of(
         names, bits = local.trainable(visits.params, visits.started), federation.config.download_bits
         received = downloaded(visits.params, names, bits)
     updates = _watch(federation.engine(local, received, visits.clients, visits.started), seen, timer)
-    return discounted(_sent_up(updates, federation, visits.started, seen), visits.discount)
+    return discounted(_sent_up(updates, federation, local.clients, visits.started, seen), visits.discount)
 
 
 def join_updates(updates: Iterable[UpdateBlock], federation: Federation) -> tuple[Params, UpdateSum]:
@@ -259,9 +260,12 @@ def _sent_down(state: ServerState, federation: Federation, number: int) -> tuple
     return received, versions
 
 
-def _sent_up(updates: Iterable[UpdateBlock], federation: Federation, number: int, seen: _Seen) -> Iterator[UpdateBlock]:
-    """The updates as the server receives them; what they came to is noted in ``seen``."""
+def _sent_up(
+    updates: Iterable[UpdateBlock], federation: Federation, clients: ClientStates, number: int, seen: _Seen
+) -> Iterator[UpdateBlock]:
+    """The updates as the server receives them; what they came to, and what clients hold back, is noted in ``seen``."""
     config, num_items, seed = federation.config, federation.local.recommender.num_items, federation.seed
+    updates = sent_largest(updates, config.upload_share, clients, num_items, seen.kept.append)
     updates = uploaded(updates, config.upload_bits, num_items, seed, number)
     for block in sent_in_steps(updates, config.upload_step, num_items, seed, number):
         seen.sent += sent_by(block)

@@ -12,6 +12,7 @@ import torch
 from fedmm.data.types import IntArray
 from fedmm.federation import scaffold
 from fedmm.federation.availability import asked
+from fedmm.federation.largest_updates import expected_largest, is_off, largest_message
 from fedmm.federation.ledger import broadcast_message, message_bytes, request_message, update_message
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.federation.private_rounds import layout_of, turn_of
@@ -30,7 +31,7 @@ class Sent(NamedTuple):
 
     client: int
     rows: int | None  # of the item table; None: all
-    coded: tuple[int, int] | None  # bytes of the codes of an update in steps; None: its length follows from its shapes
+    coded: tuple[int, int] | None  # what the codes of an update come to; None: its length follows from its shapes
 
 
 def sent_by(block: UpdateBlock) -> list[Sent]:
@@ -58,6 +59,10 @@ def traffic(
     by_holders = config.aggregation != "mean"  # heat counts them, robust rules let them vote
     if config.update_transforms:
         update = transformed_message(federation, travelling | controls, round_number, holders=by_holders)
+    elif config.upload_share is not None and not is_off(config.upload_share):
+        lengths = coded or expected_largest(travelling, config.upload_share)
+        update = largest_message(travelling, lengths, federation.local.dtype)
+        update |= update_message({}, num_items, holders=by_holders, rows=rows, bits=2)
     elif config.upload_step is not None:
         lengths = coded or expected_lengths(travelling, rows, config.upload_step)
         update = stepped_message(travelling, lengths) | controls

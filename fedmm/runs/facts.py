@@ -9,6 +9,7 @@ import numpy as np
 
 from fedmm.experiment import Experiment, TrainState
 from fedmm.federation.availability import loses_clients
+from fedmm.federation.largest_updates import is_off
 from fedmm.federation.ledger import Ledger
 from fedmm.federation.traffic import traffic
 from fedmm.privacy.accountant import NAMES
@@ -103,7 +104,7 @@ def announce_sizes(experiment: Experiment) -> str:
         return f"sizes: {held}; nothing travels in {rounds} rounds"
     total, start = expected_traffic(experiment), experiment.initial_state().ledger
     config = experiment.config.federation
-    in_codes = config.upload_step is not None or config.download_step is not None
+    in_codes = not is_off(config.upload_share) or config.upload_step is not None or config.download_step is not None
     come_and_go = loses_clients(config) or config.day_rounds is not None
     bound = "about " if experiment.federation.local.sends_touched_rows or in_codes or come_and_go else ""
     begins = start.uplink_bytes + start.downlink_bytes

@@ -56,6 +56,7 @@ INTERACTING = (
         "federation.update_clip_by",
         "federation.update_clip_quantile",
         "federation.download_bits",
+        "federation.upload_share",
         "federation.upload_step",
         "federation.download_step",
         "federation.over_selection",

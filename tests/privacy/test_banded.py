@@ -226,9 +226,10 @@ def test_engines_train_alike_and_bands_change_the_numbers() -> None:
 def test_a_run_says_its_bands_and_resumes_with_the_same_bits(tmp_path: Path) -> None:
     whole = fedmm.train(private(tmp_path / "whole", privacy__rounds=4, rounds=4, bands=3), quiet=True)
     half = private(tmp_path / "half", privacy__rounds=4, rounds=2, bands=3)
-    fedmm.train(half, quiet=True)
-    more = half.with_values({"federation.rounds": 4, "runtime.output": str(tmp_path / "half")})
+    folder = fedmm.train(half, quiet=True).folder
+    more = half.with_values({"federation.rounds": 4, "runtime.output": str(folder)})
     again = fedmm.train(more, resume=True, quiet=True)
+    assert Path(again.folder) == Path(folder)
     told = [json.loads((Path(run.folder) / "result.json").read_text()) for run in (whole, again)]
     assert told[0]["metrics"] == told[1]["metrics"]
     assert told[0]["privacy"] == told[1]["privacy"]

@@ -36,6 +36,7 @@ MESSAGES = {
     "federation.update_bits": Case(4, {"federation.update_transforms": ("clip", "rotate", "round")}),
     "federation.upload_bits": Case(3),
     "federation.download_bits": Case(3),
+    "federation.upload_share": Case(0.1),
     "federation.upload_step": Case(1.0),
     "federation.download_step": Case(0.5),
     "federation.absence_rate": Case(0.5),

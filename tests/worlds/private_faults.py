@@ -14,6 +14,7 @@ CODES = "codes of whole numbers lose nothing and are the shortest of their famil
 MEAN_OF_BITS = "updates of few bits have the update as their mean"
 BANDS = "noise that reaches over rounds is fresh noise through the inverse of a dense matrix"
 TURNS = "clients that take turns rest for a band and each turn is paid for"
+LARGEST = "of updates whose largest numbers travel the rest waits at the client"
 NOISE = "fedmm.federation.transforms.noise:noise"
 START = "fedmm.federation.private_start"
 BITS = "fedmm.federation.compression"
@@ -152,6 +153,25 @@ FAULTS = (
             "fedmm.federation.versions:Versions.after",
             "visits[clients] = self.number",
             "visits[:] = self.number",
+        ),
+    ),
+    Fault(
+        "what is held back is forgotten",
+        (LARGEST,),
+        edited("fedmm.federation.largest_updates:_split", 'value + before[f"{PREFIX}{name}"].to(value)', "value"),
+    ),
+    Fault(
+        "what was sent is held back as well",
+        (LARGEST,),
+        edited(
+            "fedmm.federation.largest_updates:_split", "there, torch.zeros_like(whole), whole", "there, whole, whole"
+        ),
+    ),
+    Fault(
+        "places are billed as bits",
+        (LARGEST,),
+        edited(
+            "fedmm.federation.largest_updates:_split", "coded_length(np.diff(own, prepend=-1) - 1)", "len(own) // 8"
         ),
     ),
     Fault(
