@@ -68,8 +68,8 @@ def rounds(subject: Subject) -> Finding:
                 gaps.append((f"{name} held back, {label}", float((kept_there - rest).abs().max())))
             gaps.append((f"bytes up, {label}", float(abs(told.uplink_bytes - up))))
             server = after
-    value, label = worst(gaps)
-    return at_most(value, 1e-9, f"numbers and bytes, {len(SETTINGS)} settings; largest: {label}")
+    largest, label = worst(gaps)
+    return at_most(largest, 1e-9, f"numbers and bytes, {len(SETTINGS)} settings; worst: {label}")
 
 
 CHECKS: Sequence[Check] = (
