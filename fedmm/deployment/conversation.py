@@ -31,6 +31,7 @@ class Conversation:
     sent_bytes: int = 0
     received_bytes: int = 0
     unready: set[str] = field(default_factory=set)  # silos that have to be told again what was agreed
+    cannot: dict[str, str] = field(default_factory=dict)  # who refused the last request that was asked, and why
     _sequence: int = 0
     _open: dict[int, str] = field(default_factory=dict)  # sequence numbers that wait for an answer, and whose
     _refused: Counter[str] = field(default_factory=Counter)
@@ -41,6 +42,7 @@ class Conversation:
         times in all; who left longer ago than ``grace`` is not waited for."""
         found: dict[str, Message] = {}
         tries: Counter[str] = Counter()
+        self.cannot.clear()
         until = time.monotonic() + seconds
         while True:
             waiting = {node for node in requests if node not in found and tries[node] < TRIES}
@@ -90,6 +92,7 @@ class Conversation:
             if answer.kind in ("refused", "unready"):
                 why = str(answer.body.get("why", "it has to be told again what was agreed"))[:200]
                 self.events.add("silo cannot follow", node=node, why=why)
+                self.cannot[node] = why
                 tries[node] = TRIES
                 if answer.kind == "unready":
                     self.unready.add(node)

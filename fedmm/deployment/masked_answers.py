@@ -40,8 +40,26 @@ def require_countable(config: ExperimentConfig, num_items: int) -> None:
         )
 
 
-def answer(masks: SiloMasks, request: Message, config: ExperimentConfig) -> Message:
-    """The answer to a request of kind keys, roster or open. Raises RefusedError."""
+@dataclass(frozen=True)
+class Part:
+    """A silo's part in one sum."""
+
+    clients: int  # whose sum it is
+    trainable: int = 1  # clients of this silo that can be trained
+    least: int = 0  # as in ``Purpose``
+    most: int = 0
+
+    def told(self, config: ExperimentConfig) -> tuple[int, int]:
+        """What other silos are told: how many clients, and how many to train, where they add the noise; else whether
+        there are any. Of a private cohort they hear whether this silo could have any."""
+        if SHARES_OF_NOISE in config.federation.update_transforms:
+            return self.clients, self.trainable
+        return min(self.trainable if hides_cohorts(config) else self.clients, 1), 0
+
+
+def answer(masks: SiloMasks, request: Message, config: ExperimentConfig, trainable: int = 1) -> Message:
+    """The answer to a request of kind keys, roster or open, of a silo with so many ``trainable`` clients. Raises
+    RefusedError."""
     body, attempt = request.body, text(request.body, "attempt")
     if request.kind == "keys":
         return Message("keys", masks.keys(attempt))
@@ -49,28 +67,16 @@ def answer(masks: SiloMasks, request: Message, config: ExperimentConfig) -> Mess
         roster, clients = body.get("roster"), whole(body, "clients", 2**40)
         if not isinstance(roster, dict):
             raise RefusedError("a masked sum without neighbours.")
-        return Message("shares", {"shares": masks.shares(attempt, roster, _told(clients, config))})
+        return Message("shares", {"shares": masks.shares(attempt, roster, *Part(clients, trainable).told(config))})
     sent = body.get("sent")
     if not isinstance(sent, list) or not all(isinstance(own, str) for own in sent):
         raise RefusedError("a request to open a masked sum that does not say who sent.")
     return Message("opening", {"shares": masks.opening(attempt, sent)})
 
 
-def _told(clients: int, config: ExperimentConfig) -> int:
-    """What other silos are told of how many clients this one has in a sum: how many where they add the noise, else
-    whether there are any, and nothing of a private cohort."""
-    if SHARES_OF_NOISE in config.federation.update_transforms:
-        return clients
-    return 0 if hides_cohorts(config) else min(clients, 1)
-
-
-def purpose_of(
-    header: Header, config: ExperimentConfig, name: str, clients: int, least: int = 0, settings: str = ""
-) -> Purpose:
-    """What the sum asked for is for, over so many ``clients`` of this silo; ``settings`` is the digest of what was
-    agreed."""
-    told = None if hides_cohorts(config) else _told(clients, config)
-    return Purpose(name, request_of(header, settings), told, least)
+def purpose_of(header: Header, config: ExperimentConfig, name: str, part: Part, settings: str = "") -> Purpose:
+    """What the sum asked for is for; ``settings`` is the digest of what was agreed."""
+    return Purpose(name, request_of(header, settings), part.told(config)[0], part.least, part.most)
 
 
 def request_of(header: Header, settings: str = "") -> str:

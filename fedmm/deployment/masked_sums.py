@@ -188,11 +188,20 @@ class MaskedSums:
             "opening",
             lambda node, own: _check_shares(own, {n for n in hidden.near[node] if n in hidden.shared} | {node}),
         )
-        return hidden.opened({node: own.body["shares"] for node, own in told.items()})
+        try:
+            return hidden.opened({node: own.body["shares"] for node, own in told.items()})
+        except UnopenedError as error:
+            raise UnopenedError(f"{error.message} {self._refused}".strip()) from None
 
     def _require(self, there: set[str], requests: Mapping[str, Message], enough: Enough, did: str) -> None:
         if len(there) < FEWEST or not enough(there):
-            raise UnopenedError(f"{len(there)} of {counted(len(requests), 'silo')} {did}, which are too few.")
+            what = f"{len(there)} of {counted(len(requests), 'silo')} {did}, which are too few."
+            raise UnopenedError(f"{what} {self._refused}".strip())
+
+    @property
+    def _refused(self) -> str:
+        """Why one of those who refused did so, to the last question."""
+        return "".join(f"{node} refused {why}" for node, why in sorted(self.members.conversation.cannot.items())[:1])
 
     def _ask(self, asked: Mapping[str, Message], kind: str, check: Check) -> dict[str, Message]:
         def accept(node: str, header: Header) -> Message:

@@ -31,7 +31,7 @@ from fedmm.privacy.secure_sum import KEY_BYTES, NEIGHBOURS, Words, agreed_key, k
 FILE = "masks.json"
 FEWEST = 2  # silos with clients in one sum: one alone hides nothing
 SHARE_BYTES = 66  # of a number below 2^521
-NUMBER_BYTES = 8  # of how many clients
+NUMBER_BYTES = 8  # of how many clients; two numbers go with each share
 NONCE_BYTES = 12
 MOST_NEIGHBOURS = 100
 Shares = Mapping[str, str]  # hex by silo
@@ -66,8 +66,9 @@ class Purpose:
 
     name: str  # which sum of which federation: it is opened for one request and one list of silos, ever
     request: str  # digest of the request, and of the settings it was made under
-    clients: int | None = None  # of this silo in the sum; None: a private cohort hides them
+    clients: int  # of this silo, as other silos are told
     least: int = 0  # clients that those who sent must have, where clients add the noise
+    most: int = 0  # clients to train that they may have, where the noise is planned for so many
 
 
 @dataclass(eq=False)
@@ -98,10 +99,10 @@ class SiloMasks:
             "share": public_key(self._secret("share_key")).hex(),
         }
 
-    def shares(self, attempt: str, roster: Mapping[str, Any], clients: int = 1) -> dict[str, str]:
+    def shares(self, attempt: str, roster: Mapping[str, Any], clients: int = 1, trainable: int = 0) -> dict[str, str]:
         """For each neighbour of the ``roster`` (public keys by name) its shares of this silo's secrets, which it alone
-        can read, and of how many ``clients`` the sum is. Raises RefusedError where the roster is none, or another than
-        before."""
+        can read, of how many ``clients`` the sum is, and how many of this silo's are ``trainable``. Raises RefusedError
+        where the roster is none, or another than before."""
         self._require(attempt)
         public = {name: _public_keys(name, own) for name, own in roster.items()}
         if not public or len(public) > MOST_NEIGHBOURS or self.name in public:
@@ -110,7 +111,7 @@ class SiloMasks:
         if "roster" not in self._kept:
             holders = sorted([*public, self.name])
             drawn = {what: self._split(what, holders) for what in ("own", "mask_key")}
-            told = clients.to_bytes(NUMBER_BYTES, "little")
+            told = b"".join(number.to_bytes(NUMBER_BYTES, "little") for number in (clients, trainable))
             given = {name: drawn["own"][name] + drawn["mask_key"][name] + told for name in holders}
             sealed = {name: self._seal(attempt, name, public[name][1], given[name]) for name in public}
             share = given[self.name].hex()
@@ -127,7 +128,7 @@ class SiloMasks:
             raise RefusedError("shares of silos that are no neighbours.")
         if len(shares) + 1 < threshold_of(len(self._kept["roster"]) + 1):
             raise RefusedError(f"a masked sum with {len(shares)} of {len(self._kept['roster'])} neighbours.")
-        if purpose.clients is not None and purpose.clients != self._kept["clients"]:
+        if purpose.clients != self._kept["clients"]:
             raise RefusedError(f"a sum over {purpose.clients} clients, and {self._kept['clients']} were spoken of.")
         if purpose.clients == 0:
             raise RefusedError("a masked sum without clients of this silo.", "Its masks would hide one other's alone.")
@@ -157,23 +158,13 @@ class SiloMasks:
         if len(near) < needed:
             raise RefusedError(f"{len(near)} silos sent, and {needed} are needed to open a masked sum.")
         purpose = Purpose(*self._kept["hides"][:-1])
-        self._require_hidden(purpose, [_number(held[name]) for name in near], whole=len(near) == len(sent))
+        _require_hidden(purpose, [_numbers(held[name]) for name in near], whole=len(near) == len(sent))
         if self._kept.get("sent", sorted(sent)) != sorted(sent):
             raise RefusedError("a second list of silos that sent.", "Both would open the sum of one.")
         self.promises.hold(purpose.name, digest_of_request(purpose.request, sorted(sent)))
         self._keep({**self._kept, "sent": sorted(sent)})
         size = 2 * SHARE_BYTES  # hex digits of one share
         return {name: own[:size] if name in sent else own[size : 2 * size] for name, own in held.items()}
-
-    def _require_hidden(self, purpose: Purpose, clients: list[int], *, whole: bool) -> None:
-        """Raises RefusedError for a sum of neighbours with so many ``clients`` in which one of them stands alone, or,
-        where they are all who sent, with too little noise."""
-        if purpose.clients is not None and sum(number > 0 for number in clients) < FEWEST:
-            raise RefusedError("a masked sum in which one silo alone has clients.", "It would be that silo's own.")
-        if whole and sum(clients) < purpose.least:
-            raise RefusedError(
-                f"a sum with the noise of {sum(clients)} clients, and that of {purpose.least} is agreed."
-            )
 
     def forget(self) -> None:
         """Leaves no key behind."""
@@ -217,7 +208,7 @@ class SiloMasks:
             found = AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], info)
         except (InvalidTag, ValueError, TypeError):
             found = b""
-        if len(found) != 2 * SHARE_BYTES + NUMBER_BYTES:
+        if len(found) != 2 * (SHARE_BYTES + NUMBER_BYTES):
             raise RefusedError(f"shares of {other[:64]!r} that it did not seal for this silo.")
         return found
 
@@ -241,16 +232,29 @@ def _is_whole(kept: Any) -> bool:
     try:
         secrets_fit = all(len(bytes.fromhex(kept[name])) == KEY_BYTES for name in hex_names)
         shares = [kept["share"], *kept["held"].values()] if "held" in kept else []
-        shares_fit = all(len(bytes.fromhex(own)) == 2 * SHARE_BYTES + NUMBER_BYTES for own in shares)
+        shares_fit = all(len(bytes.fromhex(own)) == 2 * (SHARE_BYTES + NUMBER_BYTES) for own in shares)
         purposes = "hides" not in kept or ("roster" in kept and len(kept["hides"]) == len(fields(Purpose)) + 1)
     except (ValueError, TypeError, KeyError):
         return False
     return secrets_fit and shares_fit and purposes
 
 
-def _number(share: str) -> int:
-    """How many clients the silo has whose share this is."""
-    return int.from_bytes(bytes.fromhex(share)[-NUMBER_BYTES:], "little")
+def _require_hidden(purpose: Purpose, told: list[tuple[int, int]], *, whole: bool) -> None:
+    """Raises RefusedError for a sum of neighbours, by what they ``told``, in which one of them stands alone, or, where
+    they are all who sent, with less noise than was agreed."""
+    clients, trainable = sum(own for own, _ in told), sum(own for _, own in told)
+    if sum(own > 0 for own, _ in told) < FEWEST:
+        raise RefusedError("a masked sum in which one silo alone has clients.", "It would be that silo's own.")
+    if whole and clients < purpose.least:
+        raise RefusedError(f"a sum with the noise of {clients} clients, where {purpose.least} were agreed on.")
+    if whole and purpose.most and trainable > purpose.most:
+        raise RefusedError(f"a sum of silos with {trainable} clients to train, where {purpose.most} were agreed on.")
+
+
+def _numbers(share: str) -> tuple[int, int]:
+    """How many clients the silo has whose share this is, and how many to train."""
+    told = bytes.fromhex(share)[-2 * NUMBER_BYTES :]
+    return int.from_bytes(told[:NUMBER_BYTES], "little"), int.from_bytes(told[NUMBER_BYTES:], "little")
 
 
 def digest_of_request(*parts: object) -> str:

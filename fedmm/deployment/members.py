@@ -61,6 +61,7 @@ class Members:
     config: ExperimentConfig  # as the data settled it
     _said: float = float("-inf")
     _ready: dict[str, bool] = field(default_factory=dict)
+    _why: dict[str, str] = field(default_factory=dict)  # silos do not begin, as it was told last
     _small: set[str] = field(default_factory=set)  # silos that are left out, until they come again
 
     @cached_property
@@ -109,8 +110,8 @@ class Members:
             except RefusedError as error:
                 self.conversation.events.add("refused", node=node, why=str(error))
                 continue
-            if is_masked(self.given.federation) and not facts[node]["events"]:
-                self._leave_out(node, "nothing to hide in a masked sum: its users have no events to train on")
+            if is_masked(self.given.federation) and not facts[node]["trainable"]:
+                self._leave_out(node, "none of its users can be trained, so that it hides nobody in a masked sum")
                 del facts[node]
                 continue
             if self._too_small(node, facts[node]["users"], known=node in bases):
@@ -188,6 +189,10 @@ class Members:
         }
         for node in self.conversation.ask(asked, accept_ready, self.options.deadline):
             self._ready[node] = True
+        for node, why in sorted(self.conversation.cannot.items()):
+            if self._why.get(node) != why:
+                self.tell(f"{node} does not begin: {why}")
+            self._why[node] = why
 
     def tell_seldom(self, sentence: str) -> bool:
         """Tells it, unless something was told so within the last minute; gives whether it did."""

@@ -143,8 +143,9 @@ class Silo:
         if kind == "begin":
             return self._begin(header)
         if kind in ("keys", "roster", "open"):
-            agreed = self._begun or self._require_offer()
-            return masked_answers.answer(self._masks, header.message, agreed.config)
+            offered = self._require_offer()
+            config, trainable = (self._begun or offered).config, len(offered.data.trainable)
+            return masked_answers.answer(self._masks, header.message, config, trainable)
         if self._begun is None:
             return Message("unready")
         require(header, kind, self._begun.digest)
@@ -220,11 +221,13 @@ class Silo:
         answer, words, least = masked_answers.counted(header, own, what)
         if words is None:
             return answer
-        users = len(split.train) if len(split.train.values) else 0
-        name = f"count {offered.digest} {what}"
-        purpose = masked_answers.purpose_of(header, config, name, users, least, offered.digest)
+        name, most = f"count {offered.digest} {what}", 0
         if least:
-            self._masks.promises.hold(f"plan of {offered.digest}", str(whole(header.message.body, "trainable")))
+            most = whole(header.message.body, "trainable")
+            self._masks.promises.hold(f"plan of {offered.digest}", str(most))
+        trainable = len(offered.data.trainable)
+        part = masked_answers.Part(len(split.train) if trainable else 0, trainable, least, most)
+        purpose = masked_answers.purpose_of(header, config, name, part, offered.digest)
         return masked_answers.hidden(self._masks, header, answer, words, purpose)
 
     def _begin(self, header: Header, *, keep: bool = True) -> Message:
@@ -235,9 +238,11 @@ class Silo:
         digest = digest_of(body["terms"], offered.catalogue.digest)
         if digest != header.message.settings:
             raise RefusedError(f"terms whose digest is {header.message.settings[:16]!r} and should be {digest!r}.")
+        trainable, federation = whole(body, "trainable", 2**40), text(body, "federation")
+        if self._begun is not None and self._begun.federation != federation:
+            self._begun = None  # what follows is not meant for the one before
         require_no_weaker(terms_of(offered.config), body["terms"])
-        trainable = whole(body, "trainable", 2**40)
-        self._require_same_plan(offered, config, trainable, text(body, "federation"))
+        self._require_same_plan(offered, config, trainable, federation)
         expected: dict[str, Any] = {"popularity": (torch.int64, (offered.catalogue.num_items + 1,))}
         if counts_wanted(config):
             expected |= sums.COUNTED
@@ -249,7 +254,6 @@ class Silo:
         if counts_wanted(config):
             counts = _counts(tensors, offered.catalogue.num_items)
         local = build_local(config, offered.catalogue, offered.data.train_of(base), counts)
-        federation = text(body, "federation")
         store = StateStore(self.folder, offered.data.user_ids, base, federation)
         self._states = store.load()
         noisy = noisy_start.noisy_addition(config, noisy_start.told_counts(tensors))
@@ -274,6 +278,7 @@ class Silo:
         if SHARES_OF_NOISE in config.federation.update_transforms:
             self._masks.promises.require(f"plan of {offered.digest}", str(trainable))
             self._masks.promises.hold(f"plan of {federation}", str(trainable))
+            self._masks.promises.hold(f"federation of {offered.digest}", federation)  # another would be paid anew
 
     def _train(self, header: Header, begun: Begun) -> Message:
         request, local = header.message, begun.local
@@ -303,7 +308,8 @@ class Silo:
             return answer
         name = f"train {begun.federation} {header.message.round}"
         clients, least = whole(answer.body, "clients"), chain.least_senders
-        purpose = masked_answers.purpose_of(header, begun.config, name, clients, least, begun.digest)
+        part = masked_answers.Part(clients, len(self._require_offer().data.trainable), least, len(chain.turn.clients))
+        purpose = masked_answers.purpose_of(header, begun.config, name, part, begun.digest)
         return masked_answers.hidden(self._masks, header, answer, chain.words(answer.tensors), purpose)
 
     def _chain(self, header: Header, params: Params, begun: Begun) -> Chain | None:

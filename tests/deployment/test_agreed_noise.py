@@ -94,6 +94,29 @@ def test_noise_of_fewer_users_than_were_told_is_not_opened():
                 own["a"].opening("one", ["a", "b"])
 
 
+def test_noise_that_was_planned_for_fewer_clients_is_not_opened(world):
+    """Fewer clients have a larger delta, and less noise: what silos tell each other shows the lie."""
+    for most, opens in ((7, True), (6, False)):
+        own, shares = shared(["a", "b"], (3, 4), trainable=(3, 4))
+        own["a"].masked("one", Purpose("sum", "asked", 3, 7, most), shares["a"], WORDS)
+        if opens:
+            own["a"].opening("one", ["a", "b"])
+        else:
+            with pytest.raises(RefusedError, match="7 clients to train, where 6"):
+                own["a"].opening("one", ["a", "b"])
+
+
+def test_a_silo_begins_one_federation_of_an_offer_whose_noise_it_adds(world, tmp_path):
+    """Another would be another epsilon, by the same users' leave."""
+    silos = world_of(world)
+    lead_of(world, silos, **BY_USERS).begin()
+    second = lead_of(world, silos, **BY_USERS)
+    second.begin()
+    assert not any(second.members._ready.values())
+    assert second.conversation.events.number["silo cannot follow"] == 3
+    assert all(own._begun is None for own in silos.values())  # nor does it train for the one before
+
+
 def test_a_private_round_that_the_account_does_not_have_is_refused(world):
     settings = {"epsilon": 8.0, "protocols": ("full",), "rounds": 2, "spectral_start": False}
     silos = silos_of(world, NAMES, **settings)

@@ -21,7 +21,7 @@ from fedmm.privacy.secure_sum import public_key
 from worlds.faulty_transport import FaultyTransport
 
 SEAL = Checksums()
-CONFIG = ExperimentConfig()
+CONFIG, PART = ExperimentConfig(), masked_answers.Part(1)
 WIDTH = 3
 
 
@@ -31,7 +31,6 @@ class Masker:
     def __init__(self, name, words, folder=None):
         self.name, self.words, self.folder, self.silent, self.sent = name, words, folder, set(), []
         self.masks = SiloMasks(name, folder)
-        self.clients = 1
 
     def answer(self, data):
         header = read_header(SEAL.open(data, "server"))
@@ -39,7 +38,7 @@ class Masker:
         masks = SiloMasks(self.name, self.folder) if self.folder else self.masks
         try:
             if request.kind == "count":
-                purpose = masked_answers.purpose_of(header, CONFIG, f"sum {request.round}", self.clients)
+                purpose = masked_answers.purpose_of(header, CONFIG, f"sum {request.round}", PART)
                 found = masked_answers.hidden(masks, header, Message("sums"), self.words, purpose)
                 self.sent.append(found.tensors["masked"].numpy().view(np.uint32))
             else:

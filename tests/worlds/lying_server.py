@@ -51,13 +51,17 @@ def hasty(lead: Lead, seconds: float = 0.2) -> Lead:
 
 
 def shared(
-    names: Sequence[str], clients: Sequence[int], attempt: str = "one", folders: Path | None = None
+    names: Sequence[str],
+    clients: Sequence[int],
+    attempt: str = "one",
+    folders: Path | None = None,
+    trainable: Sequence[int] = (),
 ) -> tuple[dict[str, SiloMasks], dict[str, dict[str, str]]]:
     """Masks of silos that know each other, and of how many clients each has told the others."""
     own = {name: SiloMasks(name, folders and folders / name) for name in names}
     keys = {name: list(one.keys(attempt).values()) for name, one in own.items()}
     given = {
-        name: one.shares(attempt, {n: keys[n] for n in names if n != name}, number)
-        for (name, one), number in zip(own.items(), clients, strict=True)
+        name: one.shares(attempt, {n: keys[n] for n in names if n != name}, number, also)
+        for (name, one), number, also in zip(own.items(), clients, trainable or [0] * len(names), strict=True)
     }
     return own, {name: {n: given[n][name] for n in names if n != name} for name in names}
