@@ -4,13 +4,15 @@ for those of its negatives, and asks for its own again at every visit."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedmm.data.types import IntArray
 from fedmm.experiment import Experiment
-from fedmm.federation.rounds import draw_cohort
+from fedmm.federation.buffered import NOBODY, AtWork, fill_buffer
+from fedmm.federation.rounds import Federation, draw_cohort
 from fedmm.utils.seeding import numpy_stream
 
 MOST_CLIENTS = 200
@@ -35,8 +37,8 @@ def audit_rows(experiment: Experiment, rounds: int, seed: int = 0) -> RowLeak | 
     if not local.sends_touched_rows:
         return None
     visits: dict[int, list[int]] = defaultdict(list)
-    for number in range(1, rounds + 1):
-        for client in draw_cohort(federation, number):
+    for number, drawn in enumerate(asked_by_round(federation, rounds), 1):
+        for client in drawn:
             visits[int(client)].append(number)
     there = np.array(sorted(visits))
     chosen = numpy_stream(seed, "audited clients").permutation(there)[:MOST_CLIENTS]
@@ -57,6 +59,17 @@ def audit_rows(experiment: Experiment, rounds: int, seed: int = 0) -> RowLeak | 
         precision=float(np.mean(precisions)),
         chance=float(lengths.mean() / local.recommender.num_items),
     )
+
+
+def asked_by_round(federation: Federation, rounds: int) -> Iterator[IntArray]:
+    """The clients that each round asks: where late updates join later rounds, nobody who is at work."""
+    at_work: AtWork | None = None
+    for number in range(1, rounds + 1):
+        drawn = draw_cohort(federation, number, NOBODY if at_work is None else at_work.clients)
+        if federation.config.late_updates == "buffered":
+            size, windows = federation.cohort_size, federation.local.windows
+            at_work = fill_buffer(at_work, {}, drawn, windows, federation.config, size, federation.seed, number)[2]
+        yield drawn
 
 
 def _rows(experiment: Experiment, client: int, number: int) -> IntArray:

@@ -43,7 +43,12 @@ def epsilon_of_losses(releases: tuple[Release, ...], delta: float) -> float:
     accountant = own.pld.PLDAccountant(value_discretization_interval=GRID)
     for release in releases:
         if release.sampling == "fixed" or release.units is not None:
-            raise ValueError(f"{release.name}: its privacy loss distribution is not known")
+            what = (
+                f'sampling "{release.sampling}"'
+                if release.units is None
+                else f"Skellam noise of {release.units:g} units"
+            )
+            raise ValueError(f"{release.name}: the privacy loss distribution of {what} is not known")
         event = own.GaussianDpEvent(release.noise_multiplier)
         if release.sampling == "poisson" and release.rate < 1:
             event = own.PoissonSampledDpEvent(release.rate, event)

@@ -36,6 +36,7 @@ from fedmm.runs.checkpoint import (
 from fedmm.runs.continuing import require_same_settings
 from fedmm.runs.data_files import STARTED_IN, find_data, starting_folder
 from fedmm.runs.own_parts import part_origins, require_parts, write_origins
+from fedmm.runs.same_noise import noise_of, require_same_noise
 from fedmm.runs.state import CRASH_FILE, LOCK_FILE, crash_of, is_locked
 from fedmm.tracking.mlflow_store import redacted
 from fedmm.utils import locks
@@ -310,6 +311,7 @@ def restore(params: Mapping[str, torch.Tensor], meta: Mapping[str, Any], experim
             f"the data here has {digest}.",
             "Use the same data file and data settings; --data FILE says where the file is now.",
         )
+    require_same_noise(meta, experiment.federation.plan, path)
     return restore_params(params, experiment, path)
 
 
@@ -364,6 +366,7 @@ def checkpoint_meta(experiment: Experiment, state: TrainState, progress: Progres
         "stale": state.stale,
         "ledger": {"uplink_bytes": state.ledger.uplink_bytes, "downlink_bytes": state.ledger.downlink_bytes},
         "progress": vars(progress),
+        **noise_of(experiment.federation.plan),
     }
 
 

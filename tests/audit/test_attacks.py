@@ -12,7 +12,7 @@ import pytest
 import fedmm
 from fedmm.audit.canaries import CanaryAudit, audit_canaries
 from fedmm.audit.poison import audit_poisoning
-from fedmm.audit.rows import audit_rows
+from fedmm.audit.rows import asked_by_round, audit_rows
 from fedmm.federation.snapshot import Snapshot
 from fedmm.privacy.lower_bound import epsilon_lower_bound
 from fedmm.testing import tiny_config, tiny_run
@@ -93,6 +93,25 @@ def test_rows_tell_where_they_are_asked_for_and_nowhere_else() -> None:
     assert found.chance < found.share_in_one_visit <= found.precision <= 1.0
     for given in ({}, {"num_negatives": 3, "item_rows": "all"}):
         assert audit_rows(fedmm.Experiment.prepare(tiny_config(**given)), 2) is None
+
+
+def test_rows_are_asked_for_by_nobody_who_is_at_work() -> None:
+    """The visits of the attack are those of the run itself, whose rounds skip who is still at work."""
+    config = tiny_config(rounds=5, num_negatives=3, late_updates="buffered", over_selection=2.0, client_fraction=0.25)
+    experiment = fedmm.Experiment.prepare(config)
+    asked, at_work = [own.tolist() for own in asked_by_round(experiment.federation, 5)], list[list[int]]()
+    for state, _ in experiment.rounds(experiment.initial_state()):
+        assert state.server.at_work is not None
+        there = state.server.at_work
+        at_work.append(there.clients.tolist())
+        new = there.clients[there.started == state.server.round]
+        assert set(new.tolist()) <= set(asked[state.server.round - 1])
+    assert any(at_work)
+    for drawn, busy in zip(asked[1:], at_work, strict=False):
+        assert not set(drawn) & set(busy)
+    found = audit_rows(experiment, 5)
+    assert found is not None
+    assert found.precision > found.chance
 
 
 def test_wrong_clients_push_an_item_and_a_bound_on_norms_holds_them() -> None:

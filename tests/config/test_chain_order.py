@@ -22,6 +22,8 @@ def with_chain(chain: tuple[str, ...], **more: Any) -> ExperimentConfig:
         (("noise", "clip"), PRIVATE, "clip", "noise"),
         (("low_rank", "clip"), {"federation.update_clip_by": "part"}, "clip", "low_rank"),
         (("low_rank", "clip"), {"federation.update_clip_quantile": 0.5}, "clip", "low_rank"),
+        (("rotate", "low_rank"), {}, "low_rank", "rotate"),
+        (("clip", "round", "low_rank"), {}, "low_rank", "round"),
     ],
 )
 def test_an_order_that_breaks_its_promise_is_refused_and_the_remedy_is_not(chain, more, first, second):
@@ -37,3 +39,11 @@ def test_late_updates_are_not_clipped_to_full_weight():
     with pytest.raises((ValidationError, ValueError), match="clipping would undo"):
         with_chain(("clip",), **late)
     assert with_chain(("low_rank", "rotate"), **late).federation.late_updates == "buffered"
+
+
+@pytest.mark.parametrize("more", [{"federation.item_table": "frozen"}, {"privacy.epsilon": 8.0}])
+def test_low_rank_needs_a_table_that_trains(more):
+    chain = ("low_rank", "clip", "noise") if "privacy.epsilon" in more else ("low_rank",)
+    with pytest.raises((ValidationError, ValueError), match='item_table "trained"'):
+        with_chain(chain, **more)
+    assert with_chain(chain, **{**more, "federation.item_table": "trained"}).federation.item_table == "trained"

@@ -13,6 +13,7 @@ import fedmm
 from fedmm.privacy import losses
 from fedmm.privacy.accountant import Release, noise_for, spent
 from fedmm.runs.facts import privacy_result
+from fedmm.runs.same_noise import noise_of, require_same_noise
 from fedmm.testing import tiny_config
 from worlds.loss_accountant import TIGHTER, stand_in
 
@@ -36,15 +37,20 @@ def test_what_has_no_distribution_is_refused(given: dict[str, object], named: st
         tiny_config(accountant="pld", epsilon=8.0, **given)
 
 
-@pytest.mark.parametrize("release", [Release("u", 1.0, "fixed", 0.2), Release("u", 1.0, units=50.0)])
-def test_a_release_without_a_distribution_is_refused(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("release", "what"),
+    [(Release("u", 1.0, "fixed", 0.2), 'sampling "fixed"'), (Release("u", 1.0, units=50.0), "noise of 50 units")],
+)
+def test_a_release_without_a_distribution_is_refused(
+    release: Release, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Accountant:
         def __init__(self, **given: object) -> None:
             pass
 
     own = type("library", (), {"pld": type("pld", (), {"PLDAccountant": Accountant})})
     monkeypatch.setattr(losses, "library", lambda: own)
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match=f"u: .*{what} is not known"):
         losses.epsilon_of_losses((release,), 1e-4)
 
 
@@ -77,6 +83,35 @@ def test_a_run_tells_who_accounted_and_resumes_with_it(tmp_path: Path, monkeypat
     assert first["accountant"] == second["accountant"] == "PLD"
     assert first["noise_multiplier"] == second["noise_multiplier"]
     assert first["epsilon"] < second["epsilon"] == pytest.approx(8.0, rel=1e-5)
+
+
+def test_another_version_of_the_account_cannot_change_the_noise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a run began with stands in its checkpoints; another noise is refused by name, the same and none are not."""
+    stand_in(monkeypatch)
+    config = tiny_config(epsilon=8.0, accountant="pld", rounds=2)
+    before = fedmm.Experiment.prepare(config).federation.plan
+    monkeypatch.setattr("worlds.loss_accountant.TIGHTER", 0.8)
+    after = fedmm.Experiment.prepare(config).federation.plan
+    assert before is not None
+    assert after is not None
+    assert noise_of(None) == {}
+    for meta, plan in ((noise_of(before), before), (noise_of(before), None), ({}, after)):
+        require_same_noise(meta, plan, tmp_path)
+    with pytest.raises(fedmm.errors.CheckpointError, match=f"noise of {before.noise_multiplier:.9g}.*dp-accounting"):
+        require_same_noise(noise_of(before), after, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_of_another_version_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    config = tiny_config(tmp_path / "run", epsilon=8.0, accountant="pld", rounds=2, privacy__rounds=3)
+    folder = Path(fedmm.train(config, quiet=True).folder)
+    monkeypatch.setattr("worlds.loss_accountant.TIGHTER", 0.8)
+    more = config.with_values({"federation.rounds": 3, "runtime.output": str(folder)})
+    with pytest.raises(fedmm.errors.CheckpointError, match="Install dp-accounting"):
+        fedmm.train(more, resume=True, quiet=True)
 
 
 def test_a_plan_tells_who_accounted_and_is_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
