@@ -28,7 +28,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     names = local.trainable(server, round_number)
     steps = CatalogueSteps(local, clients, round_number)
     start = expand_for_clients(select(server, [name for name in names if name != ITEM_TABLE]), len(clients))
-    start[ITEM_TABLE] = server[ITEM_TABLE][steps.items]
+    start[ITEM_TABLE] = server[ITEM_TABLE].index_select(0, steps.items.flatten()).view(*steps.items.shape, -1)
     block = Block.begin(local, server, clients, round_number, start)
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
     balances = torch.zeros_like(losses)

@@ -36,7 +36,9 @@ class FeatureTable:
     def at(self, items: Tensor) -> FeatureTable:
         """The rows of ``items`` [C, ...]: values [C, ..., F] and presence [C, ...]."""
         if self.present.ndim == 1:
-            return FeatureTable(self.values[items], self.present[items])
+            rows = items.flatten()  # several times as fast as indexing by a table of rows
+            values = self.values.index_select(0, rows).view(*items.shape, self.width)
+            return FeatureTable(values, self.present.index_select(0, rows).view(items.shape))
         present = self.present.gather(1, items.flatten(1)).view(items.shape)
         return FeatureTable(lookup(self.values, items), present)
 
