@@ -8,7 +8,7 @@ batched ones can.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +34,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [C, ..., I] times weight [C, O, I] transposed, plus bias [C, O]: [C, ..., O]."""
     if len(x) == 1:
         return F.linear(x, weight.squeeze(0), None if bias is None else bias.squeeze(0))
-    rows = x.flatten(1, -2)
-    out = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+    out = cast(Tensor, _ClientLinear.apply(x.flatten(1, -2), weight, bias))  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], weight.shape[1])
+
+
+class _ClientLinear(torch.autograd.Function):
+    """Rows [C, R, I] times weights [C, O, I] transposed, plus biases [C, O]. The gradient of the weights lies in memory
+    as they do: torch's own is its transpose, which every later step (norm, clipping, update) would read across."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (incoming,) = outputs
+        rows, weight = ctx.saved_tensors
+        into_rows = torch.bmm(incoming, weight) if ctx.needs_input_grad[0] else None
+        into_weight = torch.bmm(incoming.mT, rows) if ctx.needs_input_grad[1] else None
+        return into_rows, into_weight, incoming.sum(1) if ctx.needs_input_grad[2] else None
 
 
 def layer_norm(x: Tensor, params: Mapping[str, Tensor], name: str) -> Tensor:

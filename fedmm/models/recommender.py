@@ -185,7 +185,7 @@ class Recommender:
         if not self.tables:
             return route(params, item_keys, present)  # a router without inputs
         inputs = [rows_of(table.values, candidates) for table in self.tables.values()]
-        return route(params, torch.cat(inputs, dim=-1) / math.sqrt(self._router_width), present)
+        return route(params, torch.cat(inputs, dim=-1).div_(math.sqrt(self._router_width)), present)
 
     def gating_weight(self, params: Mapping[str, Tensor]) -> float | None:
         """The gate's value: of the residual fusion, and of one's own that has ``fusion.gate``; None without one."""

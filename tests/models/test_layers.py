@@ -60,3 +60,21 @@ def test_scores_add_their_terms():
     assert Scores((), dense).materialise() is dense
     with pytest.raises(ValueError, match="without a single term"):
         Scores(()).materialise()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_gradients_of_a_linear_layer_are_torchs_and_lie_as_its_parameters_do(biased: bool) -> None:
+    stream = torch_stream(0, "linear")
+    x, weight, bias, slope = (
+        torch.randn(shape, generator=stream, requires_grad=True)
+        for shape in ((3, 2, 5, 4), (3, 6, 4), (3, 6), (3, 2, 5, 6))
+    )
+    leaves = [x, weight, bias] if biased else [x, weight]
+    found = torch.autograd.grad(linear(x, weight, bias if biased else None), leaves, slope.detach())
+    each = [torch.nn.functional.linear(x[c], weight[c], bias[c] if biased else None) for c in range(3)]
+    expected = torch.autograd.grad(torch.stack(each), leaves, slope.detach())
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert all(gradient.is_contiguous() for gradient in found)
+    frozen = linear(x, weight.detach(), bias.detach() if biased else None)
+    torch.testing.assert_close(torch.autograd.grad(frozen, x, slope.detach())[0], expected[0])
