@@ -1,6 +1,7 @@
 """What a silo holds the server to: the noise that was agreed, the offer that it took, and its own demands."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,8 @@ from fedmm.deployment import masks as masks_module
 from fedmm.deployment.masks import Purpose, SiloMasks
 from fedmm.deployment.members import GoneError
 from fedmm.deployment.messages import Message, RefusedError, encode, read_header
-from fedmm.deployment.terms import terms_of
+from fedmm.deployment.silo import Silo
+from fedmm.deployment.terms import digest_of, terms_of
 from fedmm.errors import ConfigError
 from worlds.lying_server import SEAL, Between, hasty, shared
 from worlds.silo_world import lead_of, silo_settings, silos_of, write_world
@@ -61,8 +63,6 @@ def killed(*about):
     ],
 )
 def test_a_silo_adds_the_noise_of_the_plan_or_none(world, kind, lie, why):
-    import re
-
     silos = {name: Between(own, kind, lambda body: {**body, **lie}) for name, own in world_of(world).items()}
     lead = hasty(lead_of(world, silos, **BY_USERS))
     if kind == "count":
@@ -115,6 +115,33 @@ def test_a_silo_begins_one_federation_of_an_offer_whose_noise_it_adds(world, tmp
     assert not any(second.members._ready.values())
     assert second.conversation.events.number["silo cannot follow"] == 3
     assert all(own._begun is None for own in silos.values())  # nor does it train for the one before
+
+
+class Anew:
+    """A silo that is a new process at each message, and whose first answer of each kind is lost."""
+
+    def __init__(self, silo):
+        self.silo, self.name, self.lost = silo, silo.name, set()
+
+    def answer(self, data):
+        found = Silo(self.name, self.silo.config, self.silo.folder).answer(data)
+        kind = read_header(SEAL.open(data, "server")).message.kind
+        if kind in self.lost:
+            return found
+        self.lost.add(kind)
+        return b"lost"
+
+
+@pytest.mark.slow
+def test_a_silo_killed_at_each_message_sends_the_same_noise_again(tmp_path):
+    """Other numbers under one mask would be refused."""
+    write_world(tmp_path, {"a": 7, "b": 9, "c": 5})
+    silos = silos_of(tmp_path, NAMES, keep=True, **BY_USERS)
+    lead = lead_of(tmp_path, {name: Anew(own) for name, own in silos.items()}, **BY_USERS)
+    lead.begin()
+    assert [report.num_clients for report in lead.rounds()] == [21, 21]
+    assert lead.conversation.events.number["silo cannot follow"] == 0
+    assert lead.conversation.events.number["masked sum not opened"] == 0
 
 
 def test_a_private_round_that_the_account_does_not_have_is_refused(world):
@@ -173,8 +200,6 @@ def test_a_federation_begins_by_the_offer(world, weaker):
     if change == {"epsilon": None}:
         terms["federation"]["update_transforms"] = list(WHOLE)
     terms[section] = {**terms[section], **change}
-    from fedmm.deployment.terms import digest_of
-
     asked = Message(
         "begin", {"terms": terms, "base": 0, "federation": "f", "trainable": 21}, session="s", sequence=99,
         settings=digest_of(terms, lead.catalogue.digest),
