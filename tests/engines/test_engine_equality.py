@@ -108,7 +108,7 @@ def federations(draw: st.DrawFn) -> dict[str, Any]:
     return {**own, "local_algorithm": draw(st.sampled_from(["fedavg", "scaffold"])) if plain else "fedavg"}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     models(),
     federations(),

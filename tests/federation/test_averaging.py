@@ -91,9 +91,9 @@ EVERY_KIND = pytest.mark.parametrize(
     ("federation", "model"),
     [
         ({}, {}),
-        ({"server_optimizer": "sgd", "warmup_rounds": 2}, {}),
+        pytest.param({"server_optimizer": "sgd", "warmup_rounds": 2}, {}, marks=pytest.mark.slow),
         ({"local_algorithm": "scaffold"}, PERSONAL),
-        (CENTRALIZED, {}),
+        pytest.param(CENTRALIZED, {}, marks=pytest.mark.slow),
         ({"warmup_rounds": 1}, {"experts": "memory", "memory": {"num_prototypes": 3}}),
     ],
     ids=["adam", "warm-up", "scaffold, personal", "centralized", "warm-up, prototypes"],

@@ -115,7 +115,7 @@ def test_pairs_of_all_clients_are_each_ones_own(histories):
 
 @pytest.mark.parametrize("table_numbers", [1, 2**22], ids=["one by one", "at once"])
 @pytest.mark.parametrize("negatives", [0, 6])
-@pytest.mark.parametrize("experts", ["hybrid", "memory"])
+@pytest.mark.parametrize("experts", ["hybrid", pytest.param("memory", marks=pytest.mark.slow)])
 def test_training_on_sparse_rows_is_training_on_dense_ones(experts, negatives, table_numbers, monkeypatch):
     """In both engines, whatever share of the pairs was counted."""
     local, params = make_local({"transition": True, "experts": experts}, {"num_negatives": negatives})

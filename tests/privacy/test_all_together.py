@@ -30,7 +30,9 @@ BY_CLIENTS: dict[str, Any] = {
     "federation.update_transforms": ["clip", "rotate", "round", "noise_share", "mask"],
     "privacy.cohorts": "all",
 }
-BY_SERVER_OR_CLIENTS = pytest.mark.parametrize("together", [TOGETHER, BY_CLIENTS], ids=["server", "clients"])
+BY_SERVER_OR_CLIENTS = pytest.mark.parametrize(
+    "together", [pytest.param(TOGETHER, marks=pytest.mark.slow), BY_CLIENTS], ids=["server", "clients"]
+)
 
 
 def same(one: TrainState, other: TrainState) -> None:

@@ -72,7 +72,7 @@ def test_whole_counts_stay_within_the_bound(history: list[int], step: float) -> 
         assert np.array_equal(whole(said, step), said)
 
 
-@pytest.mark.parametrize("more", [{}, {"privacy.kinds": 3}])
+@pytest.mark.parametrize("more", [pytest.param({}, marks=pytest.mark.slow), {"privacy.kinds": 3}])
 def test_engines_agree_and_a_round_later_is_the_same_round(more: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(rounds=3).with_values({**BY_CLIENTS, **more})
     experiment = fedmm.Experiment.prepare(config)

@@ -69,7 +69,7 @@ def test_rounding_needs_a_bound() -> None:
         stages_of(("round",), turn_for(8))
 
 
-@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_of_whole_numbers(noisy: bool) -> None:
     chain = (*SMALL, "noise") if noisy else SMALL
     more = {"noise_multiplier": 0.5} if noisy else {}

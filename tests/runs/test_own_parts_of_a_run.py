@@ -52,6 +52,7 @@ def fedmm(line: str) -> Any:
     return CliRunner().invoke(app, shlex.split(line))
 
 
+@pytest.mark.slow
 def test_a_run_with_a_part_of_ones_own(part: Path, world: Path, tmp_path: Path, monkeypatch: Any) -> None:
     settings = (
         f"--data {world / 'own.csv'} --visual-features {world / 'visual.npz'} --text-features {world / 'text.npz'} "

@@ -107,7 +107,11 @@ def test_the_count_of_stale_validations_is_restored(data: Path, tmp_path: Path) 
     assert train(config, resume=True)["rounds"] == 4
 
 
-@pytest.mark.parametrize("place", ["a round", "a validation", "saving", "best round", "baselines", "result"])
+@pytest.mark.parametrize(
+    "place",
+    ["a round", "saving", "result"]
+    + [pytest.param(place, marks=pytest.mark.slow) for place in ("a validation", "best round", "baselines")],
+)
 def test_wherever_the_signal_falls(
     place: str, data: Path, tmp_path: Path, whole: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
