@@ -21,8 +21,8 @@ import torch
 
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import IntArray, Ragged
-from fedmm.engines import local_tables, ray_workers
-from fedmm.engines.vectorized import cut_blocks, train_block
+from fedmm.engines import ray_workers
+from fedmm.engines.vectorized import cut_blocks, trainer
 from fedmm.federation.client_states import NO_STATES, ClientStates
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.utils.parallel import map_blocks
@@ -44,7 +44,7 @@ def train_part(
     """One block at a worker: ``clients`` [C] with the histories ``train`` [C] and the ``states`` of places 0..C-1, from
     the server's ``params`` and ``control`` variate. ``local`` knows of no client."""
     own = replace(local.among(train, clients, states), control=control)
-    work = local_tables.train_block if own.fits_local_tables else train_block
+    work = trainer(own, round_number)
     return replace(work(own, params, np.arange(len(clients)), round_number), clients=clients)
 
 

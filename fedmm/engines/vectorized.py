@@ -6,14 +6,14 @@ loss touches another's parameters, the gradient of the sum is every client's own
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedmm.data.types import IntArray
-from fedmm.engines import local_tables
+from fedmm.engines import few_rows, local_tables
 from fedmm.engines.block import Block
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.models.layers import lookup
@@ -23,6 +23,7 @@ from fedmm.utils.params import Params, expand_for_clients, select
 
 FORMED_NUMBERS = 2**24  # of one block's largest tensor: 64 MB in float32
 STATE_NUMBERS = 320_000  # of one block's hidden states: 1.3 MB in float32, about what a core's own cache holds
+REUSED_NUMBERS = 2**23 - 2**16  # of one tensor: larger ones than 32 MB go back to the system when they are freed
 ALIKE = 2 / 3  # a block's last client has at least this share of the first one's predictions
 
 
@@ -30,18 +31,35 @@ def train_cohort(
     local: LocalTraining, params: Params, cohort: IntArray, round_number: int, *, block_size: int = 32
 ) -> Iterator[UpdateBlock]:
     """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time."""
-    train = local_tables.train_block if local.fits_local_tables else train_block
+    train = trainer(local, round_number)
     blocks = cut_blocks(local, cohort, block_size)
     return map_blocks(lambda clients: train(local, params, clients, round_number), blocks, local.device)
+
+
+def trainer(local: LocalTraining, round_number: int) -> Callable[[LocalTraining, Params, IntArray, int], UpdateBlock]:
+    """How a round's blocks are trained: on the rows that a client touches, on none but its own where its predictions
+    are few, or on whole tables."""
+    if local.fits_local_tables:
+        return local_tables.train_block
+    if not few_rows.fits(local, round_number):
+        return train_block
+
+    def train(own: LocalTraining, params: Params, clients: IntArray, number: int) -> UpdateBlock:
+        largest = int(own.windows.num_positions(clients).max())
+        return (few_rows.train_block if few_rows.pays(own, largest) else train_block)(own, params, clients, number)
+
+    return train
 
 
 def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
     """The cohort sorted by falling number of predictions, cut where a block is full or a client has much fewer
     predictions than the block's first: blocks then pad little, and their clients finish last to first. A block's
-    hidden states fit into cache, and models whose scores do not factorise get blocks small enough for what they must
-    form."""
+    hidden states fit into cache, its item tables into memory that is used again, and models whose scores do not
+    factorise get blocks small enough for what they must form."""
     per_row = local.formed_per_row
     model = local.recommender.config
+    if not local.fits_local_tables:
+        block_size = min(block_size, max(1, REUSED_NUMBERS // ((local.recommender.num_items + 1) * model.hidden_dim)))
     most = local.config.batch_size * model.max_length  # positions of one step
     positions = local.windows.num_positions(cohort)
     order = np.lexsort((cohort, -positions))

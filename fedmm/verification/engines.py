@@ -50,6 +50,7 @@ CASES: Sequence[Case] = (
     ),
     ({"fusion": "backbone", "dropout": 0.2}, {"local_optimizer": "sgd", "num_negatives": 7, "clip_norm": None}),
     ({"fusion": "backbone", "scoring": "cosine"}, {"local_optimizer": "adam"}),
+    ({"fusion": "backbone", "dropout": 0.2}, {"local_optimizer": "sgd", "batch_size": 1, "local_steps": 3}),
     (
         {"fusion": "backbone", "dropout": 0.2, "block": "ligr", "positions": "rotary", "num_blocks": 2},
         {"local_optimizer": "sgd", "num_negatives": 8, "logq_correction": True},

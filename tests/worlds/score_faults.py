@@ -14,6 +14,7 @@ BOUNDS = "clipping bounds follow the share of updates within them"
 DEVICES = "devices take the times that the settings say, and the quickest count"
 OBJECTIVE = "a client's step follows its loss, load balance and alignment"
 EVENTS = "events are kept and ordered as the settings say"
+ENGINES_AGREE = "vectorized equals sequential"
 FAULTS = (
     Fault(
         "who has too few goes once, not over and over",
@@ -98,5 +99,24 @@ FAULTS = (
         "every piece has the rows of the first",
         (PIECES,),
         edited("fedmm.models.losses.pieces:_piece", "part[:, some]", "part[:, : some.stop - some.start]"),
+    ),
+    Fault(
+        "few rows: later steps read the server's table",
+        (ENGINES_AGREE,),
+        edited(
+            "fedmm.engines.few_rows:_differentiate", "factors.mT), before, alpha=-1", "factors.mT), before, alpha=0"
+        ),
+    ),
+    Fault(
+        "few rows: queries learn from the server's table",
+        (ENGINES_AGREE,),
+        edited(
+            "fedmm.engines.few_rows:_differentiate", "before.mT), factors, alpha=-1", "before.mT), factors, alpha=0"
+        ),
+    ),
+    Fault(
+        "few rows: the norm is that of the client's own rows",
+        (ENGINES_AGREE,),
+        edited("fedmm.engines.few_rows:_differentiate", "gram.sum((1, 2))", "0 * gram.sum((1, 2))"),
     ),
 )

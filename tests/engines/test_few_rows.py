@@ -1,0 +1,114 @@
+"""Training without an item table for each client changes nothing: the same updates as on whole tables."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmm.engines import few_rows, vectorized
+from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.utils.params import Params
+from fedmm.verification.subject import SMALL_ITEMS
+from fedmm.verification.world import histories, make_local, with_states
+
+FULL = {"num_negatives": 0, "local_optimizer": "sgd", "learning_rate": 0.5}
+
+
+def in_order(local: LocalTraining, num_clients: int) -> np.ndarray:
+    """Clients by falling number of predictions, as blocks have them."""
+    clients = np.arange(num_clients)
+    return clients[np.argsort(-local.windows.num_positions(clients), kind="stable")]
+
+
+def gap(local: LocalTraining, params: Params, clients: np.ndarray, number: int) -> float:
+    found: list[UpdateBlock] = [
+        train(local, params, clients, number) for train in (vectorized.train_block, few_rows.train_block)
+    ]
+    whole, few = found
+    assert whole.deltas.keys() == few.deltas.keys()
+    assert whole.states.keys() == few.states.keys()
+    assert torch.equal(whole.weights, few.weights)
+    moved = max(float(value.abs().max()) for value in whole.deltas.values())
+    assert moved > 1e-3
+    pairs = [(few.losses, whole.losses)]
+    pairs += [(few.deltas[name], value) for name, value in whole.deltas.items()]
+    pairs += [(few.states[name], value) for name, value in whole.states.items()]
+    return max(float((one - other).abs().max()) for one, other in pairs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_updates_are_those_of_whole_tables(data: st.DataObject) -> None:
+    """Whatever the steps, windows, clipping, exclusions, personal vectors, dropout, items that training does not know,
+    and histories with items that come back."""
+    lengths = data.draw(st.lists(st.integers(2, SMALL_ITEMS), min_size=1, max_size=5))
+    warm = data.draw(st.booleans())
+    model: dict[str, Any] = {
+        "fusion": "residual" if warm else "backbone",
+        "user_vector": data.draw(st.booleans()),
+        "max_length": data.draw(st.integers(2, 9)),
+        "dropout": data.draw(st.sampled_from([0.0, 0.25])),
+    }
+    federation = {
+        **FULL,
+        **data.draw(st.sampled_from([{"local_steps": 1}, {"local_steps": 4}, {"local_epochs": 2}])),
+        "batch_size": data.draw(st.integers(1, 4)),
+        "clip_norm": data.draw(st.sampled_from([None, 0.05, 5.0])),
+        "exclude_seen": data.draw(st.booleans()),
+        "warmup_rounds": 3 if warm else 0,
+        "client_weighting": data.draw(st.sampled_from(["uniform", "positions"])),
+    }
+    train = histories(lengths)
+    if data.draw(st.booleans()):
+        train = replace(train, values=np.minimum(train.values, 5))  # items come back
+    local, params = make_local(model, federation, train=train)
+    if data.draw(st.booleans()):
+        known = torch.arange(SMALL_ITEMS + 1) != SMALL_ITEMS
+        known[0] = False
+        if int(train.values.max()) < SMALL_ITEMS:
+            local = replace(local, recommender=replace(local.recommender, trained=known))
+    local = with_states(local, params, 3)
+    assert few_rows.fits(local, 3)
+    assert gap(local, params, in_order(local, len(lengths)), 3) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("model", "federation"),
+    [
+        ({"experts": "pooled", "fusion": "residual"}, {}),
+        ({"scoring": "cosine"}, {}),
+        ({}, {"num_negatives": 5}),
+        ({}, {"loss": "gbce"}),
+        ({}, {"local_optimizer": "adam", "learning_rate": 0.01}),
+        ({}, {"weight_decay": 0.1}),
+        ({}, {"proximal_mu": 0.1}),
+        ({}, {"local_algorithm": "scaffold"}),
+        ({}, {"item_table": "frozen"}),
+    ],
+    ids=str,
+)
+def test_what_moves_tables_otherwise_trains_on_whole_ones(model: dict[str, Any], federation: dict[str, Any]) -> None:
+    local, _ = make_local({"fusion": "backbone", **model}, {**FULL, **federation}, train=histories([4, 5]))
+    assert not few_rows.fits(local, 1)
+    plain, _ = make_local({"fusion": "backbone"}, FULL, train=histories([4, 5]))
+    assert few_rows.fits(plain, 1)
+    assert not few_rows.fits(replace(plain, recommender=replace(plain.recommender, rounded=True)), 1)
+
+
+def test_clients_of_many_predictions_train_on_whole_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cut into blocks and the bound decide, and nobody else."""
+    local, params = make_local({"fusion": "backbone"}, {**FULL, "local_steps": 3}, train=histories([3, 4, 9, 9]))
+    wide = int(few_rows.WIDEST * local.recommender.config.hidden_dim)
+    assert few_rows.pays(local, wide // 3)
+    assert not few_rows.pays(local, wide // 3 + 1)
+    asked: list[int] = []
+    train = few_rows.train_block
+    monkeypatch.setattr(few_rows, "train_block", lambda *given: asked.extend(given[2].tolist()) or train(*given))
+    monkeypatch.setattr(few_rows, "WIDEST", 3 * 4 / local.recommender.config.hidden_dim)
+    whole = {int(c): block for block in vectorized.train_cohort(local, params, np.arange(4), 1) for c in block.clients}
+    assert sorted(asked) == [0, 1]
+    assert sorted(whole) == [0, 1, 2, 3]
