@@ -17,11 +17,10 @@ from fedmm.data.negatives import Negatives
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, IntArray, Queries, Ragged
 from fedmm.errors import DivergenceError
+from fedmm.utils.largest import largest
 from fedmm.utils.parallel import map_blocks
 
 CPU = torch.device("cpu")
-STRETCH = 64  # columns of which one maximum is taken
-MANY_COLUMNS = 16_384  # from here on that is the quicker way to the best items
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
 is padding and never read; every other entry must be finite."""
@@ -262,7 +261,7 @@ def _top(scores: Tensor, order: Tensor, keep: int) -> Tensor:
     several level items it returns, so rows whose last place is contested choose again by standing."""
     size = scores.shape[1]
     kept = min(keep, size)
-    values, items = _largest(scores, min(kept + 1, size))
+    values, items = largest(scores, min(kept + 1, size))
     if size > kept:
         contested = (values[:, kept - 1] == values[:, kept]).nonzero()[:, 0]
         items = items[:, :kept]
@@ -274,19 +273,3 @@ def _top(scores: Tensor, order: Tensor, keep: int) -> Tensor:
     values, places = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
     items = items.gather(1, places).masked_fill(values == -torch.inf, 0)
     return torch.nn.functional.pad(items, (0, keep - kept))
-
-
-def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """``scores.topk(count, dim=1)``; in a large catalogue by way of the maxima of stretches of columns: the largest
-    values lie in the stretches with the largest maxima, and one quick pass finds those."""
-    size = scores.shape[1]
-    whole = size // STRETCH
-    if size < MANY_COLUMNS or whole <= count:
-        values, items = scores.topk(count, dim=1)
-        return values, items
-    heads = scores[:, : whole * STRETCH].reshape(len(scores), whole, STRETCH).amax(2)
-    chosen = heads.topk(count, dim=1).indices.unsqueeze(2) * STRETCH + torch.arange(STRETCH, device=scores.device)
-    rest = torch.arange(whole * STRETCH, size, device=scores.device).expand(len(scores), -1)
-    places = torch.cat([chosen.flatten(1), rest], dim=1)
-    values, at = scores.gather(1, places).topk(count, dim=1)
-    return values, places.gather(1, at)

@@ -12,6 +12,7 @@ from fedmm.config import NeighborsConfig
 from fedmm.models.experts import neighbors
 from fedmm.models.experts.neighbors import SCALE, NeighborTable, neighbor_scores
 from fedmm.models.features import FeatureTable
+from fedmm.utils import largest as quick
 from fedmm.utils.seeding import numpy_stream
 from fedmm.verification.world import make_local
 from worlds.model_oracle import near_items
@@ -56,6 +57,22 @@ def random_windows(seed, C=2, B=2, L=5):
     items[np.arange(L) >= stream.integers(1, L + 1, (C, B))[..., None]] = 0
     rows = np.stack([stream.permutation(B * L) for _ in range(C)])
     return torch.from_numpy(items), torch.from_numpy(rows), stream
+
+
+@pytest.mark.parametrize("copies", [1, 4], ids=["distinct", "copies"])
+def test_many_items_have_the_neighbours_that_comparing_all_gives(monkeypatch, copies):
+    """By blocks of rows and the maxima of stretches of columns, also where items are level with each other."""
+    size = 1500
+    values = torch.from_numpy(numpy_stream(1, "many").normal(size=(size // copies, WIDTH))).repeat(copies, 1)
+    table = FeatureTable(values, torch.arange(size) % 7 > 0)
+    own = NeighborsConfig(count=3, sharpness=2.0)
+    monkeypatch.setattr(quick, "MANY_COLUMNS", 10**9)
+    plain = NeighborTable.build(table, own).graph
+    monkeypatch.setattr(quick, "MANY_COLUMNS", 1)
+    monkeypatch.setattr(neighbors, "SIMILARITIES_AT_ONCE", 100 * size)
+    found = NeighborTable.build(table, own).graph
+    assert abs(found - plain).max() < 1e-12
+    assert (found.indices == plain.indices).all()
 
 
 @LAWS

@@ -12,6 +12,7 @@ from fedmm.errors import ConfigError, DataError
 from fedmm.evaluation import ranking
 from fedmm.recommendation.diversity import Diversity
 from fedmm.runs.model import TrainedModel
+from fedmm.utils import largest as quick
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +111,9 @@ def test_the_quick_way_to_the_best_items_is_the_plain_one(monkeypatch: pytest.Mo
         few[1:4] = True
         for scores in (coarse, fine):
             for candidates in (None, few):
-                monkeypatch.setattr(ranking, "MANY_COLUMNS", 10**9)
+                monkeypatch.setattr(quick, "MANY_COLUMNS", 10**9)
                 plain = ranking.best_items(scores, excluded, candidates, 7)
-                monkeypatch.setattr(ranking, "MANY_COLUMNS", 1)
+                monkeypatch.setattr(quick, "MANY_COLUMNS", 1)
                 assert torch.equal(ranking.best_items(scores, excluded, candidates, 7), plain)
                 own = scores.clone()
                 assert torch.equal(ranking.best_items(own, excluded, candidates, 7, in_place=True), plain)

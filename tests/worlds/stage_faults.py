@@ -145,7 +145,7 @@ FAULTS = (
     Fault(
         "stretches of a large catalogue by their means",
         (LISTS,),
-        edited("fedmm.evaluation.ranking:_largest", ".amax(2)", ".mean(2)"),
+        edited("fedmm.utils.largest:largest", ".amax(2)", ".mean(2)"),
     ),
     Fault(
         "items recommend themselves",
