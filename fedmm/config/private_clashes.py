@@ -149,6 +149,11 @@ def _of_bands(config: ExperimentConfig) -> Iterator[str]:
             f'{list(own.update_transforms)} have "{others[0]}": set it to {list(CHAIN)}, or privacy.mechanism '
             '"gaussian"'
         )
+    if own.day_rounds:
+        yield (
+            f'has clients take turns for privacy.mechanism "banded", and with federation.day_rounds {own.day_rounds} '
+            "some would have all of theirs at night: unset day_rounds"
+        )
     if own.warmup_rounds:
         yield (
             f'takes noise back number by number with privacy.mechanism "banded", and federation.warmup_rounds '

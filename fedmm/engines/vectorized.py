@@ -58,7 +58,7 @@ def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[
     factorise get blocks small enough for what they must form."""
     per_row = local.formed_per_row
     model = local.recommender.config
-    if not local.fits_local_tables:
+    if not (local.fits_local_tables or local.table_is_frozen) and local.device.type == "cpu":
         block_size = min(block_size, max(1, REUSED_NUMBERS // ((local.recommender.num_items + 1) * model.hidden_dim)))
     most = local.config.batch_size * model.max_length  # positions of one step
     positions = local.windows.num_positions(cohort)

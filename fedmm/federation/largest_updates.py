@@ -36,9 +36,9 @@ def largest(values: Tensor, number: int) -> Tensor:
     [[True, True, False, False]]
     """
     sizes = values.abs()
-    least = sizes.topk(number, dim=1).values[:, -1:]
-    if not bool(torch.isfinite(least).all()):
+    if not bool(torch.isfinite(sizes).all()):
         return torch.ones_like(values, dtype=torch.bool)  # training diverged, which the server is to see
+    least = sizes.topk(number, dim=1).values[:, -1:]
     above, alike = sizes > least, (sizes == least) & (least > 0)
     room = number - above.sum(1, keepdim=True)
     return above | (alike & (alike.cumsum(1) <= room))

@@ -112,7 +112,9 @@ def promises(plan: PrivacyPlan | None, *, seed_is_known: bool = True) -> list[st
             f"; the clients add the noise themselves, enough where {plan.senders_share:.0%} of them send: whoever sums "
             "up sees masked sums with noise alone"
         )
-    if plan.mechanism == "banded":
+    if plan.mechanism == "banded" and plan.bands == 1:
+        adds = "; noise that no later round takes back is best here (banded matrix factorisation of one band)"
+    elif plan.mechanism == "banded":
         adds = (
             f"; the noise of a round reaches over {counted(plan.bands, 'round')}, and every client has its turn once "
             f"in {plan.bands} (banded matrix factorisation)"

@@ -112,3 +112,11 @@ def test_clients_of_many_predictions_train_on_whole_tables(monkeypatch: pytest.M
     whole = {int(c): block for block in vectorized.train_cohort(local, params, np.arange(4), 1) for c in block.clients}
     assert sorted(asked) == [0, 1]
     assert sorted(whole) == [0, 1, 2, 3]
+
+
+def test_blocks_are_cut_by_the_memory_of_tables_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen table is nobody's own, so that nothing of it bounds a block."""
+    for changes, sizes in (({}, [1, 1, 1]), ({"item_table": "frozen"}, [3])):
+        local, _ = make_local({"fusion": "backbone"}, {**FULL, **changes}, train=histories([4, 4, 4]))
+        monkeypatch.setattr(vectorized, "REUSED_NUMBERS", (SMALL_ITEMS + 1) * local.recommender.config.hidden_dim)
+        assert [len(block) for block in vectorized.cut_blocks(local, np.arange(3), 32)] == sizes

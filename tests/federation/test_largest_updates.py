@@ -94,6 +94,7 @@ def test_places_are_billed_by_a_code_that_can_be_read() -> None:
 
 def test_an_update_that_is_not_finite_travels_whole() -> None:
     assert largest(torch.tensor([[math.nan, 1.0, math.inf]]), 1).all()
+    assert largest(torch.tensor([[math.nan, 3.0, 1.0, 0.0]]), 2).all()
 
 
 def reports(**given: Any) -> list[tuple[Any, ...]]:

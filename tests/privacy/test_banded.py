@@ -201,6 +201,7 @@ def test_cohorts_too_large_for_turns_are_refused(given: dict[str, Any], told: st
         ({"update_transforms": ("clip", "rotate", "noise")}, "rotate"),
         ({"update_transforms": ("clip", "round", "noise")}, "round"),
         ({"warmup_rounds": 1, "backbone": "trained"}, "warmup_rounds"),
+        ({"day_rounds": 4}, "day_rounds"),
         ({"mechanism": "gaussian", "bands": 2}, "bands"),
     ],
 )
