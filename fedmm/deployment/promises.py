@@ -6,6 +6,7 @@ it hid. So a silo answers the same again after a kill, and refuses another.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from fedmm.deployment.hidden import write_secret
 from fedmm.deployment.messages import RefusedError
 from fedmm.errors import CheckpointError
-from fedmm.utils.files import storage_error
+from fedmm.utils.files import storage_error, sync_folder
 
 FILE = "promised.lines"
 
@@ -74,9 +75,11 @@ def _append(path: Path, line: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(file, line)
+            if os.write(file, line) != len(line):
+                raise OSError(errno.ENOSPC, "a promise was not written whole")
             os.fsync(file)
         finally:
             os.close(file)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error

@@ -95,7 +95,7 @@ class Silo:
     _offered: Offered | None = None
     _begun: Begun | None = None
     _states: SiloStates = field(default_factory=SiloStates)
-    _last: tuple[str, Message] | None = None  # the digest of a request, and its answer
+    _last: tuple[str, Message] | None = None  # a federation and a request, and the answer
 
     def __post_init__(self) -> None:
         """Goes on where an earlier process of this silo was."""
@@ -289,7 +289,9 @@ class Silo:
         assert self._offered is not None
         clients = self._chosen(tensors["clients"].numpy(), self._offered.data, begun.base)
         params = _on_device(_part(tensors, PARAMS), local)
-        key, chain = masked_answers.request_of(header), self._chain(header, params, begun)
+        # A request says nothing of the settings or of the federation: the same one of another has another answer.
+        key = f"{begun.federation} {begun.digest} {masked_answers.request_of(header)}"
+        chain = self._chain(header, params, begun)
         if self._last is not None and self._last[0] == key:
             return self._hidden(header, self._last[1], chain, begun)
         states = self._states.before(request.round, whole(request.body, "counted"))

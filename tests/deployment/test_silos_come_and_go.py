@@ -190,3 +190,21 @@ def test_what_a_silo_was_told_is_told_anew_where_its_disk_lost_it(world):
     transport.inner = InProcess({name: own.answer for name, own in again.items()})
     lead.one_round()
     assert [silo.counted for silo in lead.state.silos] == [2, 2]
+
+
+def test_a_silo_that_lives_on_answers_the_federation_that_asks(world):
+    """The same first request of a second federation, under other settings, is trained anew."""
+    steps = {name: {**SETTINGS, "local_steps": number} for name, number in (("few", 1), ("more", 3))}
+
+    def learnt(silos, settings):
+        lead = lead_of(world, silos, **settings)
+        lead.begin()
+        lead.one_round()
+        return lead.state.server.params
+
+    living = silos_of(world, ["a", "b"], **steps["few"])
+    first = learnt(living, steps["few"])
+    second = learnt(living, steps["more"])
+    fresh = learnt(silos_of(world, ["a", "b"], **steps["more"]), steps["more"])
+    assert all(torch.equal(value, second[name]) for name, value in fresh.items())
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
