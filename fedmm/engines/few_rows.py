@@ -5,8 +5,8 @@ losses by their logits, and its weighted queries A [R, D]. After t steps of SGD 
 
     E(t) = E(0) - rate * sum_{s < t} S(s)' A(s)
 
-for all items but those of its own history, which are few and whose rows it holds. Where all its R are fewer than the
-width D of the table, E(t) is never formed: logits are the product with E(0), which all clients share, less
+for all items but those of its own history, which are few and whose rows it holds. Where the R of all its steps are at
+most twice the table's width D, E(t) is never formed: logits are the product with E(0), which all clients share, less
 
     rate * sum_s (Q A(s)') S(s)
 
@@ -17,7 +17,7 @@ decay, FedProx and SCAFFOLD train on whole tables (``vectorized.py``), and so do
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -67,8 +67,7 @@ class _Tables:
     items: Tensor  # [C, n] those of their histories, behind item 0
     slopes: Tensor  # [C, K, V] of the rows of all steps so far, 0 at a client's own items
     factors: Tensor  # [C, K, D] by which they enter the table: rate * clipping * weight * query
-    num_kept: int = 0
-    ends: list[int] = field(default_factory=list)
+    num_kept: int = 0  # of K, so far
 
 
 def train_block(local: LocalTraining, server: Params, clients: IntArray, round_number: int) -> UpdateBlock:
@@ -122,6 +121,7 @@ def _step(block: Block, tables: _Tables, step: Step, index: int, num_active: int
     (term,) = output.scores.terms
     queries = term.queries
     assert queries is not None
+    begin = tables.num_kept
     with torch.no_grad():
         loss, by_queries, by_own, rest = _differentiate(tables, queries.detach(), values[ITEM_TABLE], step.questions)
     inputs = [*leaves.values(), embedded]
@@ -131,7 +131,7 @@ def _step(block: Block, tables: _Tables, step: Step, index: int, num_active: int
         offsets = torch.arange(num_active, device=columns.device).view(-1, 1, 1) * by_own.shape[1]
         by_own.flatten(0, 1).index_add_(0, (columns + offsets).flatten(), found[-1].flatten(0, 2))
         gradients[ITEM_TABLE] = by_own
-        kept = tables.factors[:num_active, tables.ends[-2] if index else 0 : tables.num_kept]
+        kept = tables.factors[:num_active, begin : tables.num_kept]
         kept.mul_(block.learning_rate)
         if local.config.clip_norm is not None:
             norms = torch.hypot(client_norms(gradients), rest)
@@ -186,7 +186,6 @@ def _differentiate(
         rest[some] = gram.sum((1, 2)).clamp_(min=0.0).sqrt_()
         tables.slopes[some, begin:end] = slopes
     tables.num_kept = end
-    tables.ends.append(end)
     return losses, by_queries, by_own, rest
 
 

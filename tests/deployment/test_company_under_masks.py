@@ -13,19 +13,8 @@ from fedmm.deployment.messages import RefusedError
 from fedmm.deployment.promises import FILE, Promises
 from fedmm.errors import CheckpointError, ConfigError
 from worlds.lying_server import Between, hasty, shared
+from worlds.masked_world import MASKED, NAMES, WHOLE, WORDS, led
 from worlds.silo_world import lead_of, silos_of, write_world
-
-WHOLE = ("clip", "rotate", "round")
-MASKED = {
-    "update_transforms": (*WHOLE, "mask"), "spectral_start": False, "succession": 0.0, "protocols": ("full",),
-    "rounds": 2, "hidden_dim": 4, "fusion": "backbone",
-}  # fmt: skip
-BY_USERS = {
-    "epsilon": 8.0, "cohorts": "all", "protocols": ("full",), "rounds": 2,
-    "update_transforms": (*WHOLE, "noise_share", "mask"), "client_fraction": 1.0,
-}  # fmt: skip
-NAMES = ["a", "b", "c"]
-WORDS = np.arange(4, dtype=np.uint32)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +22,6 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("refusing")
     write_world(folder, {"a": 7, "b": 9, "c": 5})
     return folder
-
-
-def led(folder, silos=None, kept=None, **settings):
-    lead = lead_of(folder, silos or silos_of(folder, NAMES, **settings), kept=kept, **settings)
-    lead.begin()
-    return lead
 
 
 def params_of(lead):
