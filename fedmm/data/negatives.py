@@ -30,14 +30,16 @@ NEVER_TRAINED = -1000.0  # log-weight of an item of popularity 0: any popular it
 
 
 def evaluation_negatives(
-    queries: Queries, split: Split, protocol: SampledProtocol, seed: int, num_negatives: int = NUM_NEGATIVES
-) -> NDArray[np.int32]:
+    queries: Queries, split: Split, protocol: SampledProtocol, seed: int, num_negatives: int = NUM_NEGATIVES,
+    popularity: IntArray | None = None,
+) -> NDArray[np.int32]:  # fmt: skip
     """[Q, N] distinct items a row, ascending, none of them an item of the user; 0 alone in the row of a user who is not
     asked.
 
     ``uniform100`` draws every candidate alike. ``popularity100`` draws without replacement with probability
     proportional to training popularity (exponential races: Efraimidis & Spirakis, 2006); items that no client trains on
-    come last, so they are drawn only where the others run out. Only ``queries.candidates`` are drawn.
+    come last, so they are drawn only where the others run out. Only ``queries.candidates`` are drawn. ``popularity``
+    [V] is that of all clients, where the split holds some of them.
 
     N is ``num_negatives``; where fewer than half of the users leave so many, the fewest that are left by those who
     leave at least half of what the median user does. A user who leaves fewer than N is not asked: its row is 0
@@ -45,7 +47,7 @@ def evaluation_negatives(
     """
     barred = np.zeros(0, np.int64) if queries.candidates is None else np.flatnonzero(~queries.candidates)[1:]
     num_drawn, asked = _shares(queries, split.num_items, protocol, num_negatives)
-    popularity = training_popularity(split)
+    popularity = training_popularity(split) if popularity is None else popularity
     log_weights = np.full(len(popularity), NEVER_TRAINED)
     np.log(popularity, out=log_weights, where=popularity > 0)
     drawn = np.zeros((len(queries), num_drawn), dtype=np.int32)

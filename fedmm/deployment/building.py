@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 from fedmm.config import ExperimentConfig, FederationConfig
 from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.deployment.catalogue import Catalogue
+from fedmm.deployment.messages import Expected
 from fedmm.engines import build
 from fedmm.engines.precision import require_trainable, rounding, with_precision
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
@@ -19,6 +20,9 @@ from fedmm.models.alignment import check_alignment
 from fedmm.models.recommender import Recommender
 from fedmm.privacy.plan import PrivacyPlan
 from fedmm.utils.devices import choose_device
+from fedmm.utils.seeding import torch_stream
+
+PARAMS = "params/"  # before names of the model's parameters in messages
 
 
 def build_local(
@@ -75,3 +79,9 @@ def counts_wanted(config: ExperimentConfig) -> bool:
     """Whether silos need all clients' transition counts: an expert reads them, or they are added to the scores."""
     fused = config.model.fusion != "backbone" and not config.privacy.on
     return fused and (config.model.transition or bool(config.model.succession))
+
+
+def parameter_shapes(recommender: Recommender, dtype: torch.dtype) -> Expected:
+    """Types and shapes of the model's parameters, as messages name them."""
+    params = recommender.init(torch_stream(0, "shapes"), dtype)
+    return {f"{PARAMS}{name}": (value.dtype, tuple(value.shape)) for name, value in params.items()}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fedmm.deployment import sums
+from fedmm.deployment.building import PARAMS
 from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Header, Message, require
-from fedmm.deployment.silo import PARAMS
 from fedmm.errors import DataError
 from fedmm.federation.snapshot import Snapshot
 

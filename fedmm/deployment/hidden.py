@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 
 from fedmm.errors import CheckpointError
-from fedmm.utils.files import storage_error
+from fedmm.utils.files import storage_error, sync_folder
 
 FILE = "hidden.key"
 BYTES = 32
@@ -37,7 +37,8 @@ def hidden_seed(folder: Path | None, *, new: bool) -> int:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all, that its owner alone can read. Raises StorageError."""
+    """Writes a file, whole or not at all, that its owner alone can read; no crash of the machine undoes it. Raises
+    StorageError."""
     draft = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,5 +48,6 @@ def write_secret(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error

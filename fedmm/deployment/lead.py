@@ -19,7 +19,7 @@ import torch
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray, Ragged
 from fedmm.deployment import noisy_start, start, sums
-from fedmm.deployment.building import build_local, counts_wanted, drawn, private_rounds
+from fedmm.deployment.building import PARAMS, build_local, counts_wanted, drawn, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, is_masked
 from fedmm.deployment.conversation import Conversation
@@ -33,7 +33,6 @@ from fedmm.deployment.masked_sums import MaskedSums, require_silos
 from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, too_few_drawn
 from fedmm.deployment.messages import Header, Message, RefusedError, require
 from fedmm.deployment.server_step import SiloSums, require_plausible, step
-from fedmm.deployment.silo import PARAMS
 from fedmm.deployment.start_sums import StartSums
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
 from fedmm.errors import CheckpointError

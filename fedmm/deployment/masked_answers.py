@@ -17,7 +17,8 @@ from fedmm.deployment.building import build_local, counts_wanted, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import WORD, hides_cohorts, is_masked
 from fedmm.deployment.masks import Purpose, SiloMasks, digest_of_request
-from fedmm.deployment.messages import Header, Message, RefusedError, text, whole
+from fedmm.deployment.messages import Header, Message, RefusedError, text
+from fedmm.deployment.sizes import clients_in, require_head
 from fedmm.errors import ConfigError
 from fedmm.federation.private_start import OwnNoise
 from fedmm.privacy.plan import SHARES_OF_NOISE
@@ -64,7 +65,7 @@ def answer(masks: SiloMasks, request: Message, config: ExperimentConfig, trainab
     if request.kind == "keys":
         return Message("keys", masks.keys(attempt))
     if request.kind == "roster":
-        roster, clients = body.get("roster"), whole(body, "clients", 2**40)
+        roster, clients = body.get("roster"), clients_in(body, "clients")
         if not isinstance(roster, dict):
             raise RefusedError("a masked sum without neighbours.")
         return Message("shares", {"shares": masks.shares(attempt, roster, *Part(clients, trainable).told(config))})
@@ -125,6 +126,7 @@ def _noisy(header: Header, own: Start, what: str) -> tuple[Tensor, int]:
         found = noisy_start.silo_holders(split.train, split.num_items, whole=whole_numbers)
     else:
         head = header.with_tensors({"head": (torch.int64, (None,))}).tensors["head"].numpy()
+        require_head(len(head))
         if not len(head) or head[0] < 1 or head[-1] > split.num_items or (np.diff(head) <= 0).any():
             raise RefusedError(f"{len(head)} items that are not among the {split.num_items} of the catalogue.")
         found = noisy_start.silo_pairs(split.train, split.num_items, head, whole=whole_numbers)
@@ -141,7 +143,7 @@ def _noisy(header: Header, own: Start, what: str) -> tuple[Tensor, int]:
 def _planned(request: Message, own: Start, what: str) -> tuple[float, OwnNoise]:
     """How much noise the agreed settings ask for, over as many users as the request says. Raises RefusedError where it
     asks for another."""
-    number, trainable = whole(request.body, "number", 2**40), whole(request.body, "trainable", 2**40)
+    number, trainable = clients_in(request.body, "number"), clients_in(request.body, "trainable")
     if not max(own.trainable, 1) <= trainable <= number or len(own.split.train) > number:
         raise RefusedError(f"noise of {number} users, {trainable} of whom train; {len(own.split.train)} are here.")
     nobody = Ragged(np.zeros(0, np.int64), np.zeros(1, np.int64))

@@ -13,6 +13,7 @@ from fedmm.deployment.chained import is_masked
 from fedmm.deployment.conversation import Accept, Conversation
 from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
+from fedmm.deployment.sizes import MOST_CLIENTS, MOST_EVENTS, clients_in
 from fedmm.deployment.terms import Terms, digest_of, terms_of
 from fedmm.errors import ConfigError, FedmmError
 from fedmm.utils.text import counted
@@ -104,6 +105,7 @@ class Members:
         rest = {node: offer for node in known if node not in told}
         answered = told | self.conversation.ask(rest, _introduction, self.options.deadline)
         facts: Facts = {}
+        total = 0 if state is None else sum(silo.users for silo in state.silos)
         for node, own in answered.items():
             try:
                 facts[node] = _amounts(own)
@@ -116,6 +118,11 @@ class Members:
                 continue
             if self._too_small(node, facts[node]["users"], known=node in bases):
                 del facts[node]
+                continue
+            total += 0 if node in bases else facts[node]["users"]
+            if total > MOST_CLIENTS:
+                self._leave_out(node, f"with its users there are {total:,}, and {MOST_CLIENTS:,} are the most")
+                total -= facts.pop(node)["users"]
                 continue
             agreed = state is not None and own.body.get("federation") == state.name
             same = own.body.get("begun") == self.digest and own.body.get("base") == bases.get(node)
@@ -242,7 +249,8 @@ def too_few_drawn(fewest: int, number: int, cohort: int) -> ConfigError:
 
 
 def _amounts(message: Message) -> dict[str, int]:
-    found = {name: whole(message.body, name, 2**40) for name in ("users", "trainable", "events")}
+    found = {name: clients_in(message.body, name) for name in ("users", "trainable")}
+    found["events"] = whole(message.body, "events", MOST_EVENTS)
     if found["trainable"] > found["users"]:
         raise RefusedError("more users that train than there are.")
     return found

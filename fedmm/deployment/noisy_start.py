@@ -27,7 +27,7 @@ def start_of(
     config: ExperimentConfig, local: LocalTraining, private: PrivateRounds, num_users: int, seed: int
 ) -> PrivateStart | None:
     """The start over ``num_users`` users whose histories are with their silos; None where there is none."""
-    nobody = Ragged(np.zeros(0, np.int64), np.zeros(num_users + 1, np.int64))
+    nobody = Ragged(np.zeros(0, np.int64), np.broadcast_to(np.int64(0), num_users + 1))
     found = noisy_start(private.plan, local.config, config, nobody, local.recommender, seed)
     assert found is None or isinstance(found, PrivateStart), "kinds are refused"
     return found

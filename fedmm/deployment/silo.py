@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.deployment import masked_answers, noisy_start, sums
 from fedmm.deployment.agreed import require_no_weaker, require_own_demands, require_planned
-from fedmm.deployment.building import build_local, counts_wanted, engine_of, private_rounds
+from fedmm.deployment.building import PARAMS, build_local, counts_wanted, engine_of, parameter_shapes, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, hides_cohorts, is_masked
 from fedmm.deployment.hidden import hidden_seed
@@ -31,7 +30,8 @@ from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sequences import Sequences
 from fedmm.deployment.silo_data import SiloData, read_silo
 from fedmm.deployment.silo_states import SiloStates, StateStore
-from fedmm.deployment.terms import digest_of, joined_settings, require_supported, terms_of
+from fedmm.deployment.sizes import clients_in, lacks_memory, require_counts_of, require_followable, sketch_size
+from fedmm.deployment.terms import digest_of, joined_settings, terms_of
 from fedmm.errors import FedmmError
 from fedmm.evaluation.model_scorer import Addition, model_scorer, with_additions
 from fedmm.evaluation.ranking import Scorer
@@ -40,14 +40,13 @@ from fedmm.federation.count_uses import regression_of, succession_of
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_rounds import PrivateRounds
 from fedmm.federation.rounds import Engine
-from fedmm.models.recommender import Recommender
 from fedmm.privacy.plan import SHARES_OF_NOISE
 from fedmm.utils.files import write_atomically
 from fedmm.utils.params import Params
-from fedmm.utils.seeding import derive, torch_stream
+from fedmm.utils.seeding import derive
 
 SERVER = "server"
-PARAMS = "params/"
+
 OFFER_FILE, BEGIN_FILE = "offer.message", "begin.message"
 Tell = Callable[[str], None]
 
@@ -120,17 +119,24 @@ class Silo:
             self._sequences.take(request)
             found = self._answer(header)
         except RefusedError as error:
-            self.tell(f"refused {error}")
-            found = Message("refused", {"why": str(error)[:200]})
+            found = self._refused(str(error))
         except FedmmError as error:
             self.failure = error
             found = Message("refused", {"why": f"the silo cannot go on ({error.code})"})
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            found = self._refused("what needs more memory than this silo has.")
         settings = self._begun.digest if self._begun is not None else ""
         stamped = replace(
             found, node=self.name, session=request.session, sequence=request.sequence, round=request.round,
             settings=settings,
         )  # fmt: skip
         return self.seal.close(encode(stamped))
+
+    def _refused(self, why: str) -> Message:
+        self.tell(f"refused {why}")
+        return Message("refused", {"why": why[:200]})
 
     def _answer(self, header: Header) -> Message:
         kind = header.message.kind
@@ -184,7 +190,7 @@ class Silo:
             raise RefusedError(f"an offer whose digest is {header.message.settings[:16]!r} and should be {digest!r}.")
         if self._offered is None or self._offered.digest != digest:
             config = joined_settings(body.get("terms", {}), self.config)
-            require_supported(config)
+            require_followable(config, catalogue.num_items)
             require_own_demands(self.config, config)
             self._offered = Offered(digest, config, catalogue, read_silo(config, catalogue, self.folder))
             self._begun = None
@@ -207,7 +213,8 @@ class Silo:
         if what == "degrees":
             return Message("sums", tensors={"degrees": torch.from_numpy(sums.degrees_of(split))})
         if what == "sketch":
-            size, seed = whole(header.message.body, "size", 2**20), whole(header.message.body, "seed")
+            size = sketch_size(header.message.body, offered.config, split.num_items)
+            seed = whole(header.message.body, "seed")
             expected: Expected = {"degrees": (torch.float64, (split.num_items + 1,))}
             degrees = header.with_tensors(expected).tensors["degrees"].numpy()
             return Message("sums", tensors={"sketch": torch.from_numpy(sums.sketched(split, degrees, size, seed))})
@@ -223,7 +230,7 @@ class Silo:
             return answer
         name, most = f"count {offered.digest} {what}", 0
         if least:
-            most = whole(header.message.body, "trainable")
+            most = clients_in(header.message.body, "trainable")
             self._masks.promises.hold(f"plan of {offered.digest}", str(most))
         trainable = len(offered.data.trainable)
         part = masked_answers.Part(len(split.train) if trainable else 0, trainable, least, most)
@@ -234,11 +241,11 @@ class Silo:
         offered = self._require_offer()
         body = header.message.body
         config = joined_settings(body.get("terms", {}), self.config)
-        require_supported(config)
+        require_followable(config, offered.catalogue.num_items)
         digest = digest_of(body["terms"], offered.catalogue.digest)
         if digest != header.message.settings:
             raise RefusedError(f"terms whose digest is {header.message.settings[:16]!r} and should be {digest!r}.")
-        trainable, federation = whole(body, "trainable", 2**40), text(body, "federation")
+        trainable, federation = clients_in(body, "trainable"), text(body, "federation")
         if self._begun is not None and self._begun.federation != federation:
             self._begun = None  # what follows is not meant for the one before
         require_no_weaker(terms_of(offered.config), body["terms"])
@@ -249,10 +256,11 @@ class Silo:
         if config.privacy.on and config.federation.spectral_start:
             expected |= noisy_start.expected_counts(offered.catalogue.num_items)
         tensors = header.with_tensors(expected).tensors
-        base = whole(body, "base", 2**40)
+        require_counts_of(tensors["popularity"])
+        base = clients_in(body, "base")
         counts = None
         if counts_wanted(config):
-            counts = _counts(tensors, offered.catalogue.num_items)
+            counts = sums.told_counts(tensors, offered.catalogue.num_items)
         local = build_local(config, offered.catalogue, offered.data.train_of(base), counts)
         store = StateStore(self.folder, offered.data.user_ids, base, federation)
         self._states = store.load()
@@ -322,7 +330,7 @@ class Silo:
         clip = request.body.get("clip")
         if clip is not None and not (isinstance(clip, float) and 0 < clip < math.inf):
             raise RefusedError(f"a bound on updates of {str(clip)[:40]!r}.")
-        cohort = whole(request.body, "cohort", 2**40)
+        cohort = clients_in(request.body, "cohort")
         require_planned(request.round, cohort, begun.config, begun.private)
         secret = self._noise_of(begun.config, begun.federation, masked_answers.request_of(header, begun.digest))
         return Chain.of(begun.local, params, request.round, cohort, clip, begun.private, secret)
@@ -376,19 +384,6 @@ class Silo:
     def _keep(self, name: str, header: Header, tensors: Mapping[str, Tensor]) -> None:
         if self.folder is not None:
             write_atomically(self.folder / name, encode(replace(header.message, tensors=tensors)))
-
-
-def parameter_shapes(recommender: Recommender, dtype: torch.dtype) -> Expected:
-    """Types and shapes of the model's parameters, as messages name them."""
-    params = recommender.init(torch_stream(0, "shapes"), dtype)
-    return {f"{PARAMS}{name}": (value.dtype, tuple(value.shape)) for name, value in params.items()}
-
-
-def _counts(tensors: Mapping[str, Tensor], num_items: int) -> csr_matrix:
-    try:
-        return sums.counts_from_tensors(tensors, num_items)
-    except ValueError as error:
-        raise RefusedError(f"{error}.") from None
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> Params:

@@ -56,8 +56,6 @@ class SiloData:
     ) -> Mapping[str, NDArray[np.int32]]:
         """The negatives of every sampled protocol, drawn by all clients' ``popularity`` [V]. Users who leave fewer than
         100 candidates are not asked."""
-        everyone = Ragged(np.repeat(np.arange(len(popularity)), popularity), np.array([0, popularity.sum()]))
-        split = replace(self.split, train=everyone)
         found: dict[str, NDArray[np.int32]] = {}
         for protocol in config.evaluation.protocols:
             if protocol == "full":
@@ -65,7 +63,9 @@ class SiloData:
             drawn = np.zeros((len(queries), NUM_NEGATIVES), np.int32)
             left = self.split.num_items - queries.excluded.lengths - 1
             if len(queries) and np.median(left) >= NUM_NEGATIVES:
-                drawn = evaluation_negatives(queries, split, protocol, config.evaluation.negatives_seed)
+                drawn = evaluation_negatives(
+                    queries, self.split, protocol, config.evaluation.negatives_seed, popularity=popularity
+                )
             found[protocol] = drawn
         return found
 

@@ -12,7 +12,8 @@ from fedmm.deployment.chained import is_masked
 from fedmm.deployment.hidden_sum import UnopenedError
 from fedmm.deployment.masked_sums import MaskedSums
 from fedmm.deployment.members import GoneError, Members
-from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
+from fedmm.deployment.messages import Expected, Header, Message, require
+from fedmm.deployment.sizes import require_counts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,6 @@ class StartSums:
 def _require_counts(tensors: Mapping[str, Tensor], num_items: int) -> None:
     """Raises RefusedError for counts below 0, or of no items: it is one silo's message that is refused."""
     if tensors.keys() == sums.COUNTED.keys():
-        try:
-            sums.counts_from_tensors(tensors, num_items)
-        except ValueError as error:
-            raise RefusedError(f"{error}.") from None
-    elif "popularity" in tensors and bool((tensors["popularity"] < 0).any()):
-        raise RefusedError("counts of items below 0.")
+        sums.told_counts(tensors, num_items)
+    elif "popularity" in tensors:
+        require_counts_of(tensors["popularity"])

@@ -144,6 +144,14 @@ def counts_from_tensors(tensors: Mapping[str, Tensor], num_items: int) -> csr_ma
     return csr_matrix((values, (rows, columns)), shape=(num_items + 1, num_items + 1))
 
 
+def told_counts(tensors: Mapping[str, Tensor], num_items: int) -> csr_matrix:
+    """What ``counts_to_tensors`` made, out of a message. Raises RefusedError where it made no such thing."""
+    try:
+        return counts_from_tensors(tensors, num_items)
+    except ValueError as error:
+        raise RefusedError(f"{error}.") from None
+
+
 def degrees_of(split: Split) -> FloatArray:
     """[V]: how much each item takes part in the silo's counts."""
     return np.asarray(symmetrise(sum_transition_counts(split.train, split.num_items)).sum(axis=1)).ravel()

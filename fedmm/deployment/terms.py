@@ -38,7 +38,8 @@ def settled_terms(config: ExperimentConfig, num_items: int, num_users: int, num_
     """The settings with a value wherever a rule reads the data: silos tell how many users and events they have, so
     every history counts as one of the mean length."""
     length = max(1, round(num_events / max(num_users, 1)))
-    shape = Ragged(np.zeros(num_users * length, np.int64), np.arange(num_users + 1, dtype=np.int64) * length)
+    nothing = np.broadcast_to(np.int64(0), num_users * length)  # whose length alone is read: it takes no memory
+    shape = Ragged(nothing, np.arange(num_users + 1, dtype=np.int64) * length)
     return settled(config, shape, num_items)
 
 
