@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedmm.deployment.masks import mask_info, threshold_of
+from fedmm.deployment.masks import mask_info, needs_no_word, threshold_of
 from fedmm.deployment.messages import RefusedError
 from fedmm.errors import CheckpointError
 from fedmm.privacy import shamir
@@ -72,6 +72,11 @@ class HiddenSum:
             holders = {*self.near[node], node}
             if len(holders & answering) < threshold_of(len(holders)):
                 raise UnopenedError(self._too_few(node, len(holders & answering)))
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether all sent, so that silos open it without hearing of each other's lists."""
+        return all(needs_no_word(len(self.near[own]) + 1, self._present(own)) for own in self.sent)
 
     def _present(self, node: str) -> int:
         return len({*self.near[node], node} & self.sent)

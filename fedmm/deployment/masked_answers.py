@@ -59,7 +59,7 @@ class Part:
 
 
 def answer(masks: SiloMasks, request: Message, config: ExperimentConfig, trainable: int = 1) -> Message:
-    """The answer to a request of kind keys, roster or open, of a silo with so many ``trainable`` clients. Raises
+    """The answer to a request of kind keys, roster, agree or open, of a silo with so many ``trainable`` clients. Raises
     RefusedError."""
     body, attempt = request.body, text(request.body, "attempt")
     if request.kind == "keys":
@@ -72,7 +72,12 @@ def answer(masks: SiloMasks, request: Message, config: ExperimentConfig, trainab
     sent = body.get("sent")
     if not isinstance(sent, list) or not all(isinstance(own, str) for own in sent):
         raise RefusedError("a request to open a masked sum that does not say who sent.")
-    return Message("opening", {"shares": masks.opening(attempt, sent)})
+    if request.kind == "agree":
+        return Message("agreed", {"agreed": masks.agreed(attempt, sent)})
+    agreed = body.get("agreed", {})
+    if not isinstance(agreed, dict) or not all(isinstance(own, str) for own in agreed.values()):
+        raise RefusedError("a request to open a masked sum whose words are none.")
+    return Message("opening", {"shares": masks.opening(attempt, sent, agreed)})
 
 
 def purpose_of(header: Header, config: ExperimentConfig, name: str, part: Part, settings: str = "") -> Purpose:

@@ -1,8 +1,9 @@
 """The server's part in a masked sum: keys and shares go by it, and it opens the sum of those who sent.
 
 Four exchanges: public keys; neighbours' keys, and shares that only they can read; the masked numbers; the shares that
-open their sum. A silo that leaves before its numbers came is left out; where more than half of a silo's neighbours are
-gone, nothing can be opened, and the sum is begun again with who is there.
+open their sum. Where one is missing, or there are more silos than know each other, silos first tell each other that
+they heard the same list of who sent. A silo that leaves before its numbers came is left out; where too few of a silo's
+neighbours are there, nothing can be opened, and the sum is begun again with who is there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedmm.deployment.hidden_sum import HiddenSum, UnopenedError
-from fedmm.deployment.masks import FEWEST, SHARE_BYTES, digest_of_request
+from fedmm.deployment.masks import FEWEST, SHARE_BYTES, WORD_BYTES, digest_of_request, threshold_of
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
 from fedmm.errors import ConfigError
@@ -182,9 +183,25 @@ class MaskedSums:
 
     def _opened(self, hidden: HiddenSum) -> Words:
         """Asks those who sent to open it. Raises UnopenedError."""
-        opening = Message("open", {"attempt": hidden.attempt, "sent": sorted(hidden.sent)})
+        about, order = {"attempt": hidden.attempt, "sent": sorted(hidden.sent)}, sorted(hidden.sent)
+        words: Mapping[str, Message] = {}
+        if not hidden.is_of_all:
+            words = self._ask(
+                dict.fromkeys(order, Message("agree", about)),
+                "agreed",
+                lambda node, own: _check_words(own, set(hidden.near[node]) & hidden.sent),
+            )
+            if len(words) + 1 < min(threshold_of(len(hidden.near[node]) + 1) for node in order):
+                what = f"{len(words)} of {counted(len(order), 'silo')} said which list of who sent they heard."
+                raise UnopenedError(f"{what} {self._refused}".strip())
         told = self._ask(
-            dict.fromkeys(sorted(hidden.sent), opening),
+            {
+                node: Message(
+                    "open",
+                    {**about, "agreed": {n: words[n].body["agreed"][node] for n in hidden.near[node] if n in words}},
+                )
+                for node in order
+            },
             "opening",
             lambda node, own: _check_shares(own, {n for n in hidden.near[node] if n in hidden.shared} | {node}),
         )
@@ -257,6 +274,14 @@ def _check_shares(found: Message, wanted: set[str]) -> None:
         if not isinstance(own, str) or len(own) > 8 * SHARE_BYTES:
             raise RefusedError("a share that is none.")
         _require_hex(own, len(own) // 2, "a share")
+
+
+def _check_words(found: Message, wanted: set[str]) -> None:
+    words: Any = found.body.get("agreed")
+    if not isinstance(words, dict) or set(words) != wanted:
+        raise RefusedError("words to other silos than those asked for.")
+    for own in words.values():
+        _require_hex(own, WORD_BYTES, "a word")
 
 
 def _require_hex(value: Any, length: int, what: str) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from fedmm.errors import FedmmError
 from fedmm.utils.text import counted
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAGIC = b"FMM"
 MOST_HEADER = 1_000_000  # bytes
 MOST_BYTES = 2**31  # of one message

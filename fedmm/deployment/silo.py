@@ -148,7 +148,7 @@ class Silo:
             return self._count(header)
         if kind == "begin":
             return self._begin(header)
-        if kind in ("keys", "roster", "open"):
+        if kind in ("keys", "roster", "agree", "open"):
             offered = self._require_offer()
             config, trainable = (self._begun or offered).config, len(offered.data.trainable)
             return masked_answers.answer(self._masks, header.message, config, trainable)

@@ -30,11 +30,13 @@ class Masker:
 
     def __init__(self, name, words, folder=None):
         self.name, self.words, self.folder, self.silent, self.sent = name, words, folder, set(), []
+        self.asked = []
         self.masks = SiloMasks(name, folder)
 
     def answer(self, data):
         header = read_header(SEAL.open(data, "server"))
         request = header.message
+        self.asked.append(request.kind)
         masks = SiloMasks(self.name, self.folder) if self.folder else self.masks
         try:
             if request.kind == "count":
@@ -95,6 +97,20 @@ def test_who_leaves_between_two_exchanges_stops_nothing(kind):
     assert found.sent == expected
     assert np.array_equal(found.words, plain_sum(silos, expected))
     assert members.conversation.events.number["masked sum not opened"] == 0
+
+
+def test_silos_hear_of_each_others_lists_where_one_is_missing():
+    """And one of those may leave before it said so."""
+    silos = maskers(5)
+    total_of(silos)
+    assert "agree" not in {kind for own in silos.values() for kind in own.asked}
+    silos = maskers(5)
+    silos["silo02"].silent, silos["silo03"].silent = {"count"}, {"agree"}
+    found, members, _ = total_of(silos)
+    assert found.sent == set(silos) - {"silo02"}
+    assert np.array_equal(found.words, plain_sum(silos, found.sent))
+    assert members.conversation.events.number["masked sum not opened"] == 0
+    assert silos["silo00"].asked.count("agree") == 1
 
 
 def test_under_the_threshold_nothing_is_opened_and_the_sum_begins_anew():
@@ -252,6 +268,9 @@ HOSTILE = {
     "shares in a list": lambda own: {"shares": [1, 2]},
     "a share for a stranger": lambda own: {"shares": {**own["shares"], "stranger": "00"}},
     "a share that is a number": lambda own: {"shares": dict.fromkeys(own["shares"], 7)},
+    "words in a list": lambda own: {"agreed": [1]},
+    "a word for a stranger": lambda own: {"agreed": {**own["agreed"], "stranger": "00" * 16}},
+    "a short word": lambda own: {"agreed": dict.fromkeys(own["agreed"], "00")},
     "a huge share": lambda own: {"shares": dict.fromkeys(own["shares"], "00" * 10_000)},
 }
 
@@ -260,6 +279,8 @@ HOSTILE = {
 def test_a_hostile_answer_is_refused_and_the_sum_is_right(attack):
     silos = maskers(4)
     bad, kinds = silos["silo01"], {"keys"} if "key" in attack else {"shares", "opening"}
+    if "word" in attack and "key" not in attack:
+        kinds, silos["silo03"].silent = {"agreed"}, {"count"}
     good, tried = bad.answer, []
 
     def answer(data):
@@ -272,8 +293,9 @@ def test_a_hostile_answer_is_refused_and_the_sum_is_right(attack):
 
     bad.answer = answer
     found, members, _ = total_of(silos)
-    assert np.array_equal(found.words, plain_sum(silos, silos))
-    assert members.conversation.events.number["refused"] == len(tried) > 0
+    assert np.array_equal(found.words, plain_sum(silos, found.sent))
+    assert len(found.sent) == len(silos) - (kinds == {"agreed"})
+    assert members.conversation.events.number["refused"] >= len(tried) > 0
 
 
 def test_shares_that_lie_open_nothing():
