@@ -2,7 +2,7 @@
 
     python tests/benchmarks/masked_silos.py [--silos 1000] [--width 4] [--rounds 3]
 
-Silos of one user each in one process, all of them in every round, each with 20 neighbours where there are more than 21.
+Silos of one user each in one process, all of them in every round, each with 20 neighbours where there are more than 20.
 Processor time of a round of server and silos together, the median and range, and bytes a silo. Both must learn the
 same, bit for bit.
 """
