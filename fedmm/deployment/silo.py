@@ -19,7 +19,14 @@ from torch import Tensor
 from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.deployment import masked_answers, noisy_start, sums
-from fedmm.deployment.agreed import require_no_weaker, require_own_demands, require_planned
+from fedmm.deployment.agreed import (
+    name_of_offer,
+    require_no_weaker,
+    require_own_delta,
+    require_own_demands,
+    require_planned,
+    require_same_plan,
+)
 from fedmm.deployment.building import PARAMS, build_local, counts_wanted, engine_of, parameter_shapes, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, hides_cohorts, is_masked
@@ -59,6 +66,7 @@ class Offered:
     config: ExperimentConfig
     catalogue: Catalogue
     data: SiloData
+    name: str  # by which this silo keeps promises, whatever the server calls its federation
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +200,9 @@ class Silo:
             config = joined_settings(body.get("terms", {}), self.config)
             require_followable(config, catalogue.num_items)
             require_own_demands(self.config, config)
-            self._offered = Offered(digest, config, catalogue, read_silo(config, catalogue, self.folder))
+            data = read_silo(config, catalogue, self.folder)
+            require_own_delta(self.config, config, len(data.trainable))
+            self._offered = Offered(digest, config, catalogue, data, name_of_offer(body["terms"], catalogue.digest))
             self._begun = None
             if keep:
                 for note in (f"read {config.data.path}", *self._offered.data.notes):
@@ -228,13 +238,15 @@ class Silo:
         answer, words, least = masked_answers.counted(header, own, what)
         if words is None:
             return answer
-        name, most = f"count {offered.digest} {what}", 0
+        private, most = config.privacy.on, 0
+        # Numbers that no noise covers are the same in whichever federation: they are opened for one list, ever.
+        name, settings = (f"count {offered.name} {what}", offered.digest) if private else (f"count {what}", "")
         if least:
             most = clients_in(header.message.body, "trainable")
-            self._masks.promises.hold(f"plan of {offered.digest}", str(most))
+            self._masks.promises.hold(f"plan of {offered.name}", str(most))
         trainable = len(offered.data.trainable)
         part = masked_answers.Part(len(split.train) if trainable else 0, trainable, least, most)
-        purpose = masked_answers.purpose_of(header, config, name, part, offered.digest)
+        purpose = masked_answers.purpose_of(header, config, name, part, settings)
         return masked_answers.hidden(self._masks, header, answer, words, purpose)
 
     def _begin(self, header: Header, *, keep: bool = True) -> Message:
@@ -249,7 +261,9 @@ class Silo:
         if self._begun is not None and self._begun.federation != federation:
             self._begun = None  # what follows is not meant for the one before
         require_no_weaker(terms_of(offered.config), body["terms"])
-        self._require_same_plan(offered, config, trainable, federation)
+        require_same_plan(
+            self._masks.promises, offered.name, config, len(offered.data.trainable), trainable, federation
+        )
         expected: dict[str, Any] = {"popularity": (torch.int64, (offered.catalogue.num_items + 1,))}
         if counts_wanted(config):
             expected |= sums.COUNTED
@@ -276,17 +290,6 @@ class Silo:
         if keep:
             self._keep(BEGIN_FILE, header, tensors)
         return Message("ready")
-
-    def _require_same_plan(self, offered: Offered, config: ExperimentConfig, trainable: int, federation: str) -> None:
-        """Raises RefusedError where the noise would be planned for other clients than it was, or than there are."""
-        if not config.privacy.on:
-            return
-        if trainable < max(len(offered.data.trainable), 1):
-            raise RefusedError(f"noise for {trainable} clients, and {len(offered.data.trainable)} are here alone.")
-        if SHARES_OF_NOISE in config.federation.update_transforms:
-            self._masks.promises.require(f"plan of {offered.digest}", str(trainable))
-            self._masks.promises.hold(f"plan of {federation}", str(trainable))
-            self._masks.promises.hold(f"federation of {offered.digest}", federation)  # another would be paid anew
 
     def _train(self, header: Header, begun: Begun) -> Message:
         request, local = header.message, begun.local
@@ -316,7 +319,7 @@ class Silo:
         """The answer as it is sent: with masks where there are any."""
         if chain is None or not is_masked(chain.turn.config):
             return answer
-        name = f"train {begun.federation} {header.message.round}"
+        name = f"train {self._require_offer().name} {header.message.round}"
         clients, least = whole(answer.body, "clients"), chain.least_senders
         part = masked_answers.Part(clients, len(self._require_offer().data.trainable), least, len(chain.turn.clients))
         purpose = masked_answers.purpose_of(header, begun.config, name, part, begun.digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 PRIME = 2**521 - 1
@@ -30,22 +31,31 @@ def split(secret: int, places: Sequence[int], threshold: int, stream: Draws) -> 
     if not 1 <= threshold <= len(set(places)) or min(places) < 1 or not 0 <= secret < PRIME:
         raise ValueError(f"{len(set(places))} places cannot hold a secret that {threshold} give back")
     drawn = [int.from_bytes(stream.bytes(_BYTES), "little") % PRIME for _ in range(threshold - 1)]
-    coefficients = [secret, *drawn]
-    return {
-        place: sum(c * pow(place, power, PRIME) for power, c in enumerate(coefficients)) % PRIME for place in places
-    }
+    found = {}
+    for place in places:
+        value = 0
+        for coefficient in reversed([secret, *drawn]):
+            value = (value * place + coefficient) % PRIME
+        found[place] = value
+    return found
 
 
 def join(shares: Mapping[int, int], threshold: int) -> int:
     """The secret of these shares. Raises ValueError where they are fewer than the threshold."""
     if len(shares) < threshold:
         raise ValueError(f"{len(shares)} shares do not give a secret back that needs {threshold}")
-    places = sorted(shares)[:threshold]
-    secret = 0
+    places = tuple(sorted(shares)[:threshold])
+    return sum(shares[place] * weight for place, weight in zip(places, _weights(places), strict=True)) % PRIME
+
+
+@lru_cache(maxsize=1024)
+def _weights(places: tuple[int, ...]) -> tuple[int, ...]:
+    """What the shares at ``places`` count in the value at 0."""
+    found = []
     for place in places:
         over, under = 1, 1
         for other in places:
             if other != place:
                 over, under = over * other % PRIME, under * (other - place) % PRIME
-        secret += shares[place] * over * pow(under, -1, PRIME)
-    return secret % PRIME
+        found.append(over * pow(under, -1, PRIME) % PRIME)
+    return tuple(found)

@@ -171,6 +171,13 @@ def test_a_start_that_is_made_again_has_the_same_noise(world, tmp_path):
         {"privacy": {"epsilon": 80.0}},
         {"privacy": {"epsilon": None}},
         {"federation": {"rounds": 200}},
+        {"privacy": {"delta": 0.5}},
+        {"privacy": {"start_share": 0.1}},
+        {"privacy": {"rounds": 1}},
+        {"privacy": {"senders_share": 0.1}},
+        {"federation": {"item_table": "trained", "backbone": "trained"}},
+        {"federation": {"update_clip_quantile": 0.5}},
+        {"federation": {"cohort_size": 1}},
     ],
 )
 def test_a_federation_begins_by_the_offer(world, weaker):
@@ -214,6 +221,19 @@ def test_a_silo_that_asks_for_more_than_is_offered_ends_with_one_line(world, own
     assert what in str(failure)
     assert "\n" not in str(failure)
     assert silos["b"].failure is None
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "joins"), [(0.5, None, False), (0.5, 0.6, True), (1e-3, None, True), (None, None, True)]
+)
+def test_an_epsilon_of_its_own_asks_for_a_delta_too(world, given, own, joins):
+    """Of 7 users: any epsilon is nothing where it may be passed half of the time."""
+    offered = {"epsilon": 8.0, "protocols": ("full",), "delta": given}
+    silos = silos_of(world, NAMES, **offered)
+    silos["a"].config = silo_settings(world, "a", epsilon=9.0, delta=own)
+    facts = lead_of(world, silos, silos=3, **offered).members.introductions(NAMES)
+    assert ("a" in facts) == joins
+    assert joins or "a silo of 7 users that asks for privacy.epsilon takes 0.12 or less" in str(silos["a"].failure)
 
 
 def test_a_silo_that_asks_for_privacy_joins_none_without(world):

@@ -9,6 +9,7 @@ import torch
 from fedmm.deployment import masks as masks_module
 from fedmm.deployment.hidden_rounds import chance_of_one
 from fedmm.deployment.masks import Purpose
+from fedmm.deployment.members import GoneError
 from fedmm.deployment.messages import RefusedError
 from fedmm.deployment.promises import FILE, Promises
 from fedmm.errors import CheckpointError, ConfigError
@@ -165,6 +166,55 @@ def test_a_sum_is_opened_for_one_list_of_silos_and_one_request_whatever_happens(
             opened("a", purpose, attempt, tmp_path, names)
     opened("a", Purpose("round 2", "asked", 1), "four", tmp_path, ["a", "b"])
     opened("b", first, "five", tmp_path / "elsewhere", ["a", "b"])
+
+
+def again_under_another_name(folder, silos, names, **settings):
+    """A server that makes the same offer anew to some silos, under a name of its choice, and leads one round."""
+    lead = hasty(lead_of(folder, {name: silos[name] for name in names}, silos=len(names), **settings))
+    heard = {name: Between(silos[name]) for name in names}
+    lead.conversation.transport.silos.update({name: one.answer for name, one in heard.items()})
+    return lead, heard
+
+
+def test_the_same_offer_under_another_name_opens_no_round_over_other_silos(world):
+    silos = silos_of(world, NAMES, **MASKED)
+    first = led(world, silos, **MASKED)
+    first.one_round()
+    second, heard = again_under_another_name(world, silos, ["a", "b"], **MASKED)
+    assert second.begin().name != first.state.name
+    assert second.one_round().num_clients == 0
+    assert any("other silos or another request" in why for why in heard["a"].refusals())
+    assert "opening" not in {message.kind for message in heard["a"].heard}
+    more = {**MASKED, "rounds": 3}  # of which there may be more
+    third, heard = again_under_another_name(world, silos, ["a", "b"], **more)
+    third.begin()
+    assert third.one_round().num_clients == 0
+    assert any("other silos or another request" in why for why in heard["b"].refusals())
+
+
+def test_the_same_offer_over_the_same_silos_is_led_again(world):
+    silos = silos_of(world, NAMES, **MASKED)
+    ends = []
+    for _ in range(2):
+        lead = led(world, silos, **MASKED)
+        lead.one_round()
+        ends.append(params_of(lead))
+    assert_equal(*ends)
+
+
+@pytest.mark.parametrize("more", [{}, {"rounds": 7}, {"learning_rate": 0.011}])
+def test_counts_that_no_noise_covers_are_opened_for_one_list_of_silos_ever(world, more):
+    """They are the same numbers under whatever settings they are asked for."""
+    settings = {**MASKED, "protocols": ("full", "popularity100")}
+    silos = silos_of(world, NAMES, **settings)
+    lead_of(world, silos, **settings).begin()
+    second, heard = again_under_another_name(world, silos, ["a", "b"], **{**settings, **more})
+    with pytest.raises(GoneError, match="start"):
+        second.begin()
+    assert any("other silos or another request" in why for why in heard["a"].refusals())
+    assert "opening" not in {message.kind for message in heard["a"].heard}
+    third = lead_of(world, silos, **{**settings, **more})
+    assert [own.name for own in third.begin().silos] == NAMES
 
 
 def test_what_was_masked_and_not_opened_may_be_begun_over_others(tmp_path):

@@ -3,9 +3,11 @@
 import pytest
 
 from fedmm.config import ExperimentConfig, FederationConfig
+from fedmm.deployment.agreed import BY_DATA, SETTLED, require_no_weaker
 from fedmm.deployment.messages import RefusedError
-from fedmm.deployment.terms import SIMULATED, digest_of, joined_settings, require_supported, terms_of
+from fedmm.deployment.terms import SIMULATED, digest_of, joined_settings, require_supported, settled_terms, terms_of
 from fedmm.errors import ConfigError
+from fedmm.utils.trees import flatten
 
 # Read by local training, by the server's step or by the start of a deployment, each where the simulation reads it.
 FOLLOWED = {
@@ -55,6 +57,22 @@ def test_what_silos_cannot_follow_is_refused_by_name(key):
     config = ExperimentConfig().with_values({"data.path": "x.csv", key: REFUSED[key], **more})
     with pytest.raises(ConfigError, match=key.partition(".")[0]):
         require_supported(config)
+
+
+@pytest.mark.parametrize("events", [20, 2_000, 400_000])
+@pytest.mark.parametrize("private", [False, True])
+def test_what_the_data_settle_is_what_a_federation_may_begin_with(events, private):
+    """Every choice of the data's is let through, and none that noise is planned by is among them."""
+    open_ones = ({"model.transition": True}, {"federation.spectral_sketch_size": 8})
+    for more in ({}, {"model.fusion": "backbone"}, *(() if private else open_ones)):
+        config = ExperimentConfig().with_values({"privacy.epsilon": 8.0, **more} if private else more)
+        for items in (40, 60_000):
+            begun = settled_terms(config, items, 50, events)
+            require_no_weaker(terms_of(config), terms_of(begun))
+            before, after = flatten(terms_of(config)), flatten(terms_of(begun))
+            changed = {name for name, value in before.items() if after[name] != value}
+            assert changed <= {*BY_DATA, *SETTLED}
+    assert not any(name.startswith("privacy") for name in BY_DATA)
 
 
 def test_terms_say_nothing_of_where_data_are():
