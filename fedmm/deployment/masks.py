@@ -29,7 +29,6 @@ hands out keys of its own, are another matter: nothing of this holds against the
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 import secrets
@@ -180,7 +179,8 @@ class SiloMasks:
         near, value = self._heard(attempt, sent)
         self.promises.require(self._kept["hides"][0], value)
         self._keep({**self._kept, "sent": sorted(sent)})
-        return {name: self._word(attempt, self.name, name, sent).hex() for name in near if name != self.name}
+        heard = digest_of_request(sorted(sent))
+        return {name: self._word(attempt, self.name, name, heard) for name in near if name != self.name}
 
     def opening(self, attempt: str, sent: list[str], agreed: Shares | None = None) -> dict[str, str]:
         """Shares, by silo, of the own masks of those who ``sent``, of all silos, and of the keys of those neighbours
@@ -189,8 +189,9 @@ class SiloMasks:
         earlier one."""
         near, value = self._heard(attempt, sent)
         if not needs_no_word(len(self._kept["roster"]) + 1, len(near)):
-            words = {name: own for name, own in (agreed or {}).items() if name in near and name != self.name}
-            same = [name for name, own in words.items() if self._is_word(attempt, name, sent, own)]
+            heard, others = digest_of_request(sorted(sent)), set(near) - {self.name}
+            words = {name: own for name, own in (agreed or {}).items() if name in others}
+            same = [name for name, own in words.items() if own == self._word(attempt, name, self.name, heard)]
             needed = threshold_of(len(self._kept["roster"]) + 1)
             if len(same) + 1 < needed:
                 raise RefusedError(
@@ -241,15 +242,12 @@ class SiloMasks:
         """The silos that shares are sealed among, as far as they are the same for all of them."""
         return digest_of_request(holders) if len(holders) <= NEIGHBOURS else "of many"
 
-    def _word(self, attempt: str, own: str, other: str, sent: list[str]) -> bytes:
-        """What ``own`` tells ``other``, one of whom this silo is, of a list that it heard."""
+    def _word(self, attempt: str, own: str, other: str, heard: str) -> str:
+        """What ``own`` tells ``other``, one of whom this silo is, of the list that it ``heard``, by digest."""
         with_whom = other if own == self.name else own
         public = bytes.fromhex(self._kept["roster"][with_whom][1])
         key = self._key_for(with_whom, public, f"fedmm silo list {attempt} {own} {other}")
-        return hashlib.blake2b(json.dumps(sorted(sent)).encode(), digest_size=WORD_BYTES, key=key).digest()
-
-    def _is_word(self, attempt: str, other: str, sent: list[str], given: str) -> bool:
-        return hmac.compare_digest(self._word(attempt, other, self.name, sent).hex().encode(), given.encode())
+        return hashlib.blake2b(heard.encode(), digest_size=WORD_BYTES, key=key).hexdigest()
 
     def _secret(self, name: str) -> bytes:
         return bytes.fromhex(self._kept[name])

@@ -257,7 +257,14 @@ def test_a_word_is_of_one_silo_for_one_list_and_one_sum():
     assert b.agreed("one", two)["s0"] == word
     with pytest.raises(RefusedError, match="second list"):
         b.agreed("one", attack.names)
-    for agreed in ({}, {"s1": "00" * 16}, {"s2": word}, {"s0": word}, {"s1": a.agreed("one", two)["s1"]}, {"s1": "é"}):
+    for agreed in (
+        {},
+        {"s1": "00" * 16},
+        {"s2": word},
+        {"s0": word},
+        {"s1": a.agreed("one", two)["s1"]},
+        {"s1": "\ud800"},
+    ):
         with pytest.raises(RefusedError, match="1 silos heard this list of who sent, and 2 have to"):
             a.opening("one", two, agreed)
     c._kept = dict(attack.kept["s2"])
