@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ class HiddenSum:
     sent: frozenset[str]
     public: Mapping[str, list[str]]
     masked: Words
+    round: int = 0  # 0: of the start
 
     def save(self, folder: Path | None) -> None:
         """Writes it, in place of an earlier one; without a folder nothing. Raises StorageError."""
@@ -45,25 +47,35 @@ class HiddenSum:
             about = {
                 "asked": self.asked, "attempt": self.attempt, "near": {n: list(o) for n, o in self.near.items()},
                 "shared": sorted(self.shared), "sent": sorted(self.sent), "public": dict(self.public),
+                "round": self.round,
             }  # fmt: skip
             save_checkpoint(folder, NAME, {"masked": torch.from_numpy(self.masked.view(np.int32))}, about)
 
     @classmethod
     def load(cls, folder: Path | None, asked: str) -> HiddenSum | None:
         """The sum of these requests that was to be opened before a kill; None where there is none, or it is damaged."""
-        if folder is None or not folder.exists():
+        found = _read(folder)
+        if found is None or found[1]["asked"] != asked:
             return None
-        try:
-            tensors, about = load_checkpoint(folder / NAME)
-        except CheckpointError:
-            return None
-        if about["asked"] != asked:
-            return None
+        tensors, about = found
         near = {name: tuple(own) for name, own in about["near"].items()}
         shared, sent = frozenset(about["shared"]), frozenset(about["sent"])
         return cls(
-            asked, about["attempt"], near, shared, sent, about["public"], tensors["masked"].numpy().view(np.uint32)
+            asked,
+            about["attempt"],
+            near,
+            shared,
+            sent,
+            about["public"],
+            tensors["masked"].numpy().view(np.uint32),
+            about.get("round", 0),
         )
+
+    @staticmethod
+    def round_of(folder: Path | None) -> int:
+        """The round whose sum is there; 0 where there is none, or it is the start's, or damaged."""
+        found = _read(folder)
+        return 0 if found is None else int(found[1].get("round", 0))
 
     def require_openable(self) -> None:
         """Raises UnopenedError where too few sent for silos to open it: none of them is asked then."""
@@ -124,3 +136,12 @@ class HiddenSum:
         if number >> (8 * KEY_BYTES):
             raise UnopenedError(f"the shares of {node} do not fit together.")
         return number.to_bytes(KEY_BYTES, "little")
+
+
+def _read(folder: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    if folder is None or not folder.exists():
+        return None
+    try:
+        return load_checkpoint(folder / NAME)
+    except CheckpointError:
+        return None

@@ -63,6 +63,7 @@ class Lead:
     on_save: Callable[[LeadState], LeadState] = lambda state: state
     secret: int | None = None  # seed of the noise and of private cohorts; None: drawn, and kept in the folder
     _state: LeadState | None = None
+    _waiting: int = 0  # the round whose masked sum silos were asked to open before a kill
 
     def __post_init__(self) -> None:
         require_supported(self.given)
@@ -195,17 +196,19 @@ class Lead:
         self.members.config = joined_settings(terms, self.given)
         self._state = state
         self._draw_secret(new=False)
+        self._waiting = self._masked.round_to_open
         self.tell(f"going on after round {state.server.round}")
 
     @cached_property
     def _masked(self) -> MaskedSums:
         return MaskedSums(self.members, self.folder)
 
-    def _welcome(self) -> None:
+    def _welcome(self, *, new: bool = False) -> None:
+        """``new`` silos join between rounds: a masked round that is repeated after a kill has to be over the same."""
         before = self.state.silos
-        self._state = self.members.welcome(self.state)
+        self._state = self.members.welcome(self.state, new=new)
         if self.state.silos != before and is_masked(self.config.federation):
-            self._save()  # a masked round that is repeated after a kill has to be over the same silos
+            self._save()
 
     # Rounds ---------------------------------------------------------------------------------------------------------
 
@@ -223,7 +226,7 @@ class Lead:
         """One round, validated where that is due, and saved."""
         began = time.perf_counter()
         sent, received = self.conversation.sent_bytes, self.conversation.received_bytes
-        self._welcome()
+        self._welcome(new=self.state.server.round + 1 != self._waiting)
         statistics = self._released()
         validation = self._validate()
         conversation = self.conversation
@@ -370,7 +373,7 @@ class Lead:
 
     def finish(self) -> dict[str, dict[str, float]]:
         """Evaluates the best round on both splits and tells silos that it is over."""
-        self._welcome()
+        self._welcome(new=True)
         best = self.state.best
         snapshot = Snapshot(self.state.server.evaluated, self.state.server.round) if best is None else best.snapshot
         metrics = {split: self.evaluate(snapshot, split, of_best=best is not None) for split in ("validation", "test")}

@@ -55,6 +55,11 @@ class MaskedSums:
     members: Members
     folder: Path | None = None
 
+    @property
+    def round_to_open(self) -> int:
+        """The round of the sum that silos were asked to open last; 0 where there is none on the disk."""
+        return HiddenSum.round_of(self.folder)
+
     def total(
         self,
         requests: Mapping[str, Message],
@@ -177,7 +182,8 @@ class MaskedSums:
         total = np.zeros(width, dtype=np.uint32)
         for one in answers.values():
             total = total + one.tensors["masked"].numpy().view(np.uint32)
-        found = HiddenSum(own, attempt, near, frozenset(given), frozenset(answers), public, total)
+        number = max(one.round for one in requests.values())
+        found = HiddenSum(own, attempt, near, frozenset(given), frozenset(answers), public, total, number)
         found.require_openable()
         return found
 

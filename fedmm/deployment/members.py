@@ -150,15 +150,16 @@ class Members:
         self.tell(f"{node} is left out: {why}")
         self._small.add(node)
 
-    def welcome(self, state: LeadState) -> LeadState:
-        """Tells silos that came, or came back, what was agreed, and takes new ones in."""
+    def welcome(self, state: LeadState, *, new: bool = True) -> LeadState:
+        """Tells silos that came, or came back, what was agreed, and takes new ones in; without ``new`` they wait."""
+        known = {silo.name for silo in state.silos}
         for node in self.conversation.unready:
             self._ready.pop(node, None)
         self.conversation.unready.clear()
         there = self._large(self.conversation.transport.nodes())
         for node in [own for own in self._ready if own not in there]:
             del self._ready[node]
-        strangers = [node for node in there if not self._ready.get(node)]
+        strangers = [node for node in there if not self._ready.get(node) and (new or node in known)]
         if not strangers:
             return state
         for node, own in sorted(self.introductions(strangers, state).items()):

@@ -1,0 +1,53 @@
+"""A masked sum that waits to be opened is opened by whoever leads on, whoever has come since."""
+
+import pytest
+import torch
+
+from worlds.masked_world import MASKED, NAMES
+from worlds.silo_world import lead_of, silos_of, write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("waiting")
+    write_world(folder, {"a": 7, "b": 9, "c": 5, "d": 6})
+    return folder
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("when", ["while it waits", "before the server leads on"])
+def test_who_joins_a_round_that_waits_to_be_opened_does_not_keep_it_shut(world, tmp_path, when):
+    calm = lead_of(world, silos_of(world, NAMES, **MASKED), **MASKED)
+    calm.begin()
+    calm.one_round()
+    silos = silos_of(world, [*NAMES, "d"], **MASKED)
+    there = {name: silos[name] for name in NAMES}
+    first = lead_of(world, there, kept=tmp_path, **MASKED)
+    first.begin()
+    opened = first._masked._opened
+    there = first.conversation.transport.silos
+
+    def shut(hidden):  # silos answer, and the server is killed before it hears of it
+        opened(hidden)
+        if when == "while it waits":
+            there["d"] = silos["d"].answer
+            first._welcome()
+            first._welcome()
+        raise Killed
+
+    first._masked.__dict__["_opened"] = shut
+    with pytest.raises(Killed):
+        first.one_round()
+    second = lead_of(world, silos, kept=tmp_path, silos=3, **MASKED)
+    second.begin()
+    report = second.one_round()
+    assert report.num_clients > 0
+    assert [own.name for own in second.state.silos] == NAMES
+    for name, value in calm.state.server.params.items():
+        assert torch.equal(second.state.server.params[name], value), name
+    assert second.conversation.events.number["round left out"] == 0
+    second.one_round()
+    assert [own.name for own in second.state.silos] == [*NAMES, "d"]
