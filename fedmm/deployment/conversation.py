@@ -32,6 +32,7 @@ class Conversation:
     received_bytes: int = 0
     unready: set[str] = field(default_factory=set)  # silos that have to be told again what was agreed
     cannot: dict[str, str] = field(default_factory=dict)  # who refused the last request that was asked, and why
+    wrong: dict[str, str] = field(default_factory=dict)  # who answered it with what cannot be, and why
     _sequence: int = 0
     _open: dict[int, str] = field(default_factory=dict)  # sequence numbers that wait for an answer, and whose
     _refused: Counter[str] = field(default_factory=Counter)
@@ -43,6 +44,7 @@ class Conversation:
         found: dict[str, Message] = {}
         tries: Counter[str] = Counter()
         self.cannot.clear()
+        self.wrong.clear()
         until = time.monotonic() + seconds
         while True:
             waiting = {node for node in requests if node not in found and tries[node] < TRIES}
@@ -55,6 +57,11 @@ class Conversation:
                 self._exchange(asked, accept, found, tries, until - time.monotonic())
             else:
                 time.sleep(POLL_SECONDS)
+
+    @property
+    def astray(self) -> dict[str, str]:
+        """Who answered the last request that was asked, and not with what was asked, and why."""
+        return {**self.wrong, **self.cannot}
 
     def _hopeful(self, waiting: set[str], there: set[str]) -> bool:
         """Whether one of those ``waiting`` is there, or left only just now."""
@@ -98,6 +105,7 @@ class Conversation:
                     self.unready.add(node)
             else:
                 found[node] = answer
+                self.wrong.pop(node, None)
 
     def _opened(self, node: str, data: bytes, accept: Accept) -> Message:
         """The answer that ``data`` holds. Raises RefusedError where it does not count."""
@@ -109,6 +117,10 @@ class Conversation:
             raise RefusedError("an answer of another session: it was recorded, or is very late.")
         if self._open.get(message.sequence) != node:
             raise RefusedError(f"an answer to request {message.sequence}, which is not open: late, or a copy.")
-        answer = message if message.kind in ("refused", "unready") else accept(node, header)
+        try:
+            answer = message if message.kind in ("refused", "unready") else accept(node, header)
+        except RefusedError as error:  # no fault of the line: it is sealed, and of this request
+            self.wrong[node] = str(error)[:200]
+            raise
         del self._open[message.sequence]
         return answer

@@ -132,14 +132,7 @@ class Lead:
             self._keep_catalogue()
             return self.state
         sent, received = self.conversation.sent_bytes, self.conversation.received_bytes
-        facts = self.members.first()
-        users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
-        self.members.config = settled_terms(self.given, self.catalogue.num_items, users, events)
-        require_company(self.config, {name: own["trainable"] for name, own in facts.items()}, self.tell)
-        if self.config.privacy.on:
-            state = self._private_state(facts, users)
-        else:
-            state = start.first_state(self.config, self.catalogue, self._ask(facts), sorted(facts))
+        facts, state = self.members.started(self._made)
         for name, own in sorted(facts.items()):
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state
@@ -154,6 +147,15 @@ class Lead:
         self._state = replace(self.state, ledger=ledger)
         self._save()
         return self.state
+
+    def _made(self, facts: Facts) -> LeadState:
+        self.__dict__.pop("local", None)  # of a start that was given up
+        users, events = (sum(own[name] for own in facts.values()) for name in ("users", "events"))
+        self.members.config = settled_terms(self.given, self.catalogue.num_items, users, events)
+        require_company(self.config, {name: own["trainable"] for name, own in facts.items()}, self.tell)
+        if self.config.privacy.on:
+            return self._private_state(facts, users)
+        return start.first_state(self.config, self.catalogue, self._ask(facts), sorted(facts))
 
     def _private_state(self, facts: Facts, users: int) -> LeadState:
         self._draw_secret(new=True)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fedmm.deployment.astray import TIMES, Strikes
 from fedmm.deployment.hidden_sum import HiddenSum, UnopenedError
 from fedmm.deployment.masks import FEWEST, SHARE_BYTES, WORD_BYTES, digest_of_request, threshold_of
 from fedmm.deployment.members import Members
@@ -76,11 +77,12 @@ class MaskedSums:
         silos that are ``enough``; tried until it can be opened and is ``plausible``, ``again`` before each time.
 
         A sum that silos were asked to open is opened again while they may come back. Raises UnopenedError where that
-        takes longer than a round waits for its silos, or, ``bounded``, whatever is missing.
+        takes longer than a round waits for its silos, or, ``bounded``, whatever is missing, and where one silo or more
+        send nonsense ``TIMES`` times; AstrayError, ``bounded``, where one never answers with what was asked.
         """
         seconds, own = self.members.options.deadline, digest_of_requests(requests)
         hidden, until = HiddenSum.load(self.folder, own), time.monotonic() + self.members.options.deadline
-        spoken = hidden is not None
+        spoken, strikes, nonsense = hidden is not None, Strikes(), 0
         while True:
             try:
                 if hidden is None or time.monotonic() > until:
@@ -89,6 +91,7 @@ class MaskedSums:
                     hidden.save(self.folder)
                     spoken = True
                 opened = Opened(self._opened(hidden), hidden.sent)
+                nonsense += 1
                 plausible(opened)
                 return opened
             except UnopenedError as error:
@@ -99,6 +102,11 @@ class MaskedSums:
                 hidden, why = None, str(error)
                 self.members.conversation.events.add("masked sum not used", why=why[:200])
                 self.members.tell_seldom(f"a masked sum is not used, since one of its silos sends nonsense: {why}")
+            if nonsense >= TIMES:
+                raise UnopenedError(f"{why} One of its silos sends nonsense each time, and no sum tells which.")
+            if bounded:
+                strikes.note(self.members.conversation.astray)
+                strikes.require()
             if time.monotonic() > until + (0.0 if bounded else seconds) and (bounded or spoken):
                 raise UnopenedError(why)
             self.members.pause()

@@ -51,6 +51,7 @@ SHARE_BYTES = 66  # of a number below 2^521
 NUMBER_BYTES = 8  # of how many clients; two numbers go with each share
 NONCE_BYTES = 12
 WORD_BYTES = 16  # by which a silo tells another which list it heard
+NOT_SEALED = "that it did not seal for this silo"  # of shares: who sent them lies, or who says so
 Shares = Mapping[str, str]  # hex by silo
 
 
@@ -285,7 +286,7 @@ class SiloMasks:
         except (InvalidTag, ValueError, TypeError):
             found = b""
         if len(found) != 2 * (SHARE_BYTES + NUMBER_BYTES):
-            raise RefusedError(f"shares of {other[:64]!r} that it did not seal for this silo.")
+            raise RefusedError(f"shares of {other[:64]!r} {NOT_SEALED}.")
         return found
 
     def _keep(self, state: dict[str, Any]) -> None:

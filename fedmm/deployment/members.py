@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fedmm.config import ExperimentConfig
+from fedmm.deployment.astray import AstrayError, GoneError, Strikes
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import is_masked
 from fedmm.deployment.conversation import Accept, Conversation
@@ -15,7 +16,8 @@ from fedmm.deployment.lead_state import LeadState
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.sizes import MOST_CLIENTS, MOST_EVENTS, clients_in
 from fedmm.deployment.terms import Terms, digest_of, terms_of
-from fedmm.errors import ConfigError, FedmmError
+from fedmm.errors import ConfigError
+from fedmm.privacy.plan import SHARES_OF_NOISE
 from fedmm.utils.text import counted
 
 SAID_EVERY = 60.0  # seconds
@@ -34,20 +36,13 @@ class LeadOptions:
     min_users: int = 1  # one with fewer is left out; of whom fewer are drawn sits out, where nothing hides a sum
 
 
-class GoneError(FedmmError):
-    """Silos that were there, and have not sent what the start needs of all."""
-
-    code = "silos_gone"
-    exit_code = 1
-
-    @classmethod
-    def of(cls, what: str, options: LeadOptions) -> GoneError:
-        """With the remedy."""
-        return cls(
-            f"{what} Waited {options.deadline:g} s.",
-            "Bring all silos back and give the same command, or begin in another --output with silos that join from "
-            "new folders; --deadline waits longer, and events.jsonl has what was refused.",
-        )
+def gone(what: str, options: LeadOptions) -> GoneError:
+    """The error of a start that lacks silos, with its remedy."""
+    return GoneError(
+        f"{what} Waited {options.deadline:g} s.",
+        "Bring all silos back and give the same command, or begin in another --output with silos that join from "
+        "new folders; --deadline waits longer, and events.jsonl has what was refused.",
+    )
 
 
 @dataclass(eq=False)
@@ -88,6 +83,16 @@ class Members:
             if facts and len(facts) >= self.options.silos:
                 return facts
             time.sleep(self.options.wait)
+
+    def started(self, made: Callable[[Facts], LeadState]) -> tuple[Facts, LeadState]:
+        """What the start has ``made`` of the silos that are there, and of which: those who never give what is asked
+        are left out. Raises what it raises, AstrayError where it cannot go on without them."""
+        facts = self.first()
+        while True:
+            try:
+                return facts, made(facts)
+            except AstrayError as error:
+                facts = self._without(facts, error)
 
     def introductions(self, nodes: Sequence[str], state: LeadState | None = None) -> Facts:
         """How much data each of ``nodes`` has; who does not know the terms and the catalogue is told them. ``state`` is
@@ -144,6 +149,19 @@ class Members:
                 f"{node} has {counted(users, 'user')}: sums over so few say much of each (--min-users leaves it out)"
             )
         return False
+
+    def _without(self, facts: Facts, error: AstrayError) -> Facts:
+        """The ``facts`` of a start that is made anew, without silos that went astray. Raises the error where it cannot
+        be, or too few remain."""
+        config = self.given
+        noisy = SHARES_OF_NOISE in config.federation.update_transforms
+        secret = config.privacy.on or is_masked(config.federation)
+        rest = {node: own for node, own in facts.items() if node not in error.why}
+        if not error.can_be_left(secret=secret, noise_of_silos=noisy) or len(rest) < self.options.silos:
+            raise error
+        for node, why in sorted(error.why.items()):
+            self._leave_out(node, f"the start goes on without it: {why}")
+        return rest
 
     def _leave_out(self, node: str, why: str) -> None:
         self.conversation.events.add("refused", node=node, why=why)
@@ -224,8 +242,10 @@ class Members:
         bounded: bool = False,
     ) -> dict[str, Message]:
         """Answers until they are enough; ``again`` is done before who is missing is asked again. ``bounded``: raises
-        GoneError where they are not within the time that a round waits."""
+        GoneError where they are not within the time that a round waits,
+        AstrayError where one answers, and never with what was asked."""
         found: dict[str, Message] = {}
+        strikes = Strikes()
         until = time.monotonic() + self.options.deadline
         while True:
             missing = {node: own for node, own in requests.items() if node not in found}
@@ -234,9 +254,12 @@ class Members:
                 return found
             if self.tell_seldom(f"{len(found)} of {len(requests)} silos have answered: waiting for more"):
                 self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
+            if bounded:
+                strikes.note(self.conversation.astray)
+                strikes.require()
             if bounded and time.monotonic() > until:
-                gone = ", ".join(sorted(requests.keys() - found.keys()))
-                raise GoneError.of(f"The start lacks what {gone} should send.", self.options)
+                missing_ones = ", ".join(sorted(requests.keys() - found.keys()))
+                raise gone(f"The start lacks what {missing_ones} should send.", self.options)
             self.pause()
             again()
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from fedmm.deployment import sums
+from fedmm.deployment.astray import AstrayError
 from fedmm.deployment.chained import is_masked
 from fedmm.deployment.hidden_sum import UnopenedError
 from fedmm.deployment.masked_sums import MaskedSums
-from fedmm.deployment.members import GoneError, Members
+from fedmm.deployment.members import Members, gone
 from fedmm.deployment.messages import Expected, Header, Message, require
 from fedmm.deployment.sizes import require_counts_of
 
@@ -23,10 +24,22 @@ class StartSums:
     members: Members
     masked: MaskedSums
     users: Mapping[str, int]
+    done: list[str] = field(default_factory=list)  # sums that were there
 
     def __call__(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
+        """As ``_asked``. An AstrayError says how many sums were there before."""
+        try:
+            found = self._asked(nodes, request, expected)
+        except AstrayError as error:
+            error.sums = len(self.done)
+            raise
+        self.done.append(str(request.body.get("what")))
+        return found
+
+    def _asked(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
         """What all ``nodes`` answer, in their order; the sum of all alone where it is masked. A silo that lost the
-        offer is made it again. Raises GoneError where one is missing for longer than a round waits."""
+        offer is made it again. Raises GoneError where one is missing for longer than a round waits, AstrayError
+        where one answers, and never with what was asked."""
         members = self.members
         requests = dict.fromkeys(nodes, request)
         if is_masked(members.config.federation):
@@ -42,7 +55,7 @@ class StartSums:
                     )
                 ]
             except UnopenedError as error:
-                raise GoneError.of(f"The start's masked sum was not opened: {error.message}", members.options) from None
+                raise gone(f"The start's masked sum was not opened: {error.message}", members.options) from None
 
         def accept(node: str, header: Header) -> Message:
             del node

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fedmm.deployment import masks as masks_module
+from fedmm.deployment.astray import GoneError
 from fedmm.deployment.masks import Purpose, SiloMasks
-from fedmm.deployment.members import GoneError
 from fedmm.deployment.messages import Message, RefusedError, encode, read_header
 from fedmm.deployment.silo import Silo
 from fedmm.deployment.terms import digest_of, terms_of

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fedmm.deployment import masks as masks_module
+from fedmm.deployment.astray import GoneError
 from fedmm.deployment.hidden_rounds import chance_of_one
 from fedmm.deployment.masks import Purpose
-from fedmm.deployment.members import GoneError
 from fedmm.deployment.messages import RefusedError
 from fedmm.deployment.promises import FILE, Promises
 from fedmm.errors import CheckpointError, ConfigError

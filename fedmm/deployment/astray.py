@@ -1,0 +1,60 @@
+"""Silos that answer and never give what was asked: they are named, and not waited for as those who are away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedmm.deployment.masks import NOT_SEALED
+from fedmm.errors import FedmmError
+
+TIMES = 3  # that a silo is asked again after a wrong answer, or a refusal
+
+
+class GoneError(FedmmError):
+    """Silos that were there, and have not sent what the start needs of all."""
+
+    code = "silos_gone"
+    exit_code = 1
+
+
+class AstrayError(GoneError):
+    """Silos that were asked ``TIMES`` times for a sum of the start, and answered with something else."""
+
+    def __init__(self, why: Mapping[str, str]) -> None:
+        told = "; ".join(f"{node}: {own.rstrip('.')}" for node, own in sorted(why.items()))
+        unsure = (
+            " Which of the two silos lies cannot be told." if any(NOT_SEALED in own for own in why.values()) else ""
+        )
+        super().__init__(
+            f"The start lacks what {', '.join(sorted(why))} should send ({told}).{unsure}",
+            "Mend those silos or lead without them, in another --output with silos that join from new folders.",
+        )
+        self.why = dict(why)
+        self.sums = 0  # of the start that were there before
+
+    def can_be_left(self, *, secret: bool, noise_of_silos: bool) -> bool:
+        """Whether the start can be made anew without them. Under masks or noise (``secret``) a sum that was there would
+        show theirs beside the new one; silos that add noise have planned it for all."""
+        disputed = any(NOT_SEALED in own for own in self.why.values())
+        return not disputed and not noise_of_silos and not (secret and self.sums)
+
+
+@dataclass(eq=False)
+class Strikes:
+    """Who went astray how often, and how the last time."""
+
+    number: Counter[str] = field(default_factory=Counter)
+    last: dict[str, str] = field(default_factory=dict)
+
+    def note(self, why: Mapping[str, str]) -> None:
+        """Notes those who went astray once more."""
+        self.number.update(why.keys())
+        self.last |= why
+
+    def require(self) -> None:
+        """Raises AstrayError where some did ``TIMES`` times."""
+        out = {node: self.last[node] for node, times in self.number.items() if times >= TIMES}
+        if out:
+            raise AstrayError(out)
