@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedmm.deployment.fitting import fitting
 from fedmm.deployment.masks import mask_info, needs_no_word, threshold_of
 from fedmm.deployment.messages import RefusedError
 from fedmm.errors import CheckpointError
-from fedmm.privacy import shamir
-from fedmm.privacy.secure_sum import KEY_BYTES, Words, agreed_key, key_stream, signed
+from fedmm.privacy.secure_sum import KEY_BYTES, Words, agreed_key, key_stream, public_key, signed
 from fedmm.runs.checkpoint import load_checkpoint, save_checkpoint
 
 NAME = "masked"  # of the checkpoint of the sum that silos are asked to open
@@ -26,6 +26,10 @@ NAME = "masked"  # of the checkpoint of the sum that silos are asked to open
 
 class UnopenedError(RefusedError):
     """A masked sum that cannot be opened; nothing was revealed."""
+
+
+class UnfitError(UnopenedError):
+    """Shares of a masked sum that are not of one secret, where which of them is wrong cannot be told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +109,14 @@ class HiddenSum:
             "needed; nothing was revealed."
         )
 
-    def opened(self, shares: Mapping[str, Mapping[str, str]]) -> Words:
-        """The sum, by the ``shares`` that silos handed out. Raises UnopenedError."""
+    def opened(self, shares: Mapping[str, Mapping[str, str]]) -> tuple[Words, dict[str, list[str]]]:
+        """The sum, by the ``shares`` that silos handed out, and whose were wrong, with the silos that they were of.
+        Raises UnopenedError."""
+        wrong: dict[str, list[str]] = {}
         total, size = self.masked, len(self.masked)
         gone = self._gone
-        own = {node: self._recovered(node, shares) for node in sorted(self.sent)}
-        keys = {node: self._recovered(node, shares) for node in sorted(gone)}
+        keys = {node: self._recovered(node, shares, wrong, key=True) for node in sorted(gone)}
+        own = {node: self._recovered(node, shares, wrong) for node in sorted(self.sent)}
         for secret in own.values():
             total = signed(total, key_stream(secret, size), False)
         for node, key in keys.items():
@@ -119,10 +125,13 @@ class HiddenSum:
                     info = mask_info(self.attempt, node, other)
                     agreed = agreed_key(key, bytes.fromhex(self.public[other][0]), info)
                     total = signed(total, key_stream(agreed, size), node < other)
-        return total
+        return total, wrong
 
-    def _recovered(self, node: str, shares: Mapping[str, Mapping[str, str]]) -> bytes:
-        """The secret of ``node`` that its holders' shares give back."""
+    def _recovered(
+        self, node: str, shares: Mapping[str, Mapping[str, str]], wrong: dict[str, list[str]], *, key: bool = False
+    ) -> bytes:
+        """The secret of ``node`` that its holders' shares give back, its ``key`` or that of its own mask; whose shares
+        are ``wrong`` is noted."""
         holders = sorted([*self.near[node], node])
         needed = threshold_of(len(holders))
         found = {
@@ -132,10 +141,20 @@ class HiddenSum:
         }
         if len(found) < needed:
             raise UnopenedError(self._too_few(node, len(found)))
-        number = shamir.join(found, needed)
-        if number >> (8 * KEY_BYTES):
-            raise UnopenedError(f"the shares of {node} do not fit together.")
-        return number.to_bytes(KEY_BYTES, "little")
+
+        def right(number: int) -> bool:
+            fits = not number >> (8 * KEY_BYTES)
+            return fits and public_key(number.to_bytes(KEY_BYTES, "little")).hex() == self.public[node][0]
+
+        suspects = {place + 1 for place, holder in enumerate(holders) if holder in wrong}
+        fit = fitting(found, needed, suspects, right if key else None)
+        if fit is None or fit[0] >> (8 * KEY_BYTES):
+            raise UnfitError(
+                f"the shares of {node} do not fit together: a silo sends a wrong one, and which no share tells."
+            )
+        for place in fit[1]:
+            wrong.setdefault(holders[place - 1], []).append(node)
+        return fit[0].to_bytes(KEY_BYTES, "little")
 
 
 def _read(folder: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

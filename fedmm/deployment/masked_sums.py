@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedmm.deployment.astray import TIMES, Strikes
-from fedmm.deployment.hidden_sum import HiddenSum, UnopenedError
+from fedmm.deployment.hidden_sum import HiddenSum, UnfitError, UnopenedError
 from fedmm.deployment.masks import FEWEST, SHARE_BYTES, WORD_BYTES, digest_of_request, threshold_of
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
@@ -95,7 +95,7 @@ class MaskedSums:
                 plausible(opened)
                 return opened
             except UnopenedError as error:
-                why = str(error)
+                why, nonsense = str(error), nonsense + isinstance(error, UnfitError)
                 self.members.conversation.events.add("masked sum not opened", why=why[:200])
                 self.members.tell_seldom(f"a masked sum was not opened: {why}")
             except RefusedError as error:
@@ -103,7 +103,7 @@ class MaskedSums:
                 self.members.conversation.events.add("masked sum not used", why=why[:200])
                 self.members.tell_seldom(f"a masked sum is not used, since one of its silos sends nonsense: {why}")
             if nonsense >= TIMES:
-                raise UnopenedError(f"{why} One of its silos sends nonsense each time, and no sum tells which.")
+                raise UnopenedError(f"{why} It is so each time, and nothing tells which silo it is.")
             if bounded:
                 strikes.note(self.members.conversation.astray)
                 strikes.require()
@@ -198,21 +198,21 @@ class MaskedSums:
     def _opened(self, hidden: HiddenSum) -> Words:
         """Asks those who sent to open it. Raises UnopenedError."""
         about, order = {"attempt": hidden.attempt, "sent": sorted(hidden.sent)}, sorted(hidden.sent)
-        words: Mapping[str, Message] = {}
+        heard: Mapping[str, Message] = {}
         if not hidden.is_of_all:
-            words = self._ask(
+            heard = self._ask(
                 dict.fromkeys(order, Message("agree", about)),
                 "agreed",
                 lambda node, own: _check_words(own, set(hidden.near[node]) & hidden.sent),
             )
-            if len(words) + 1 < min(threshold_of(len(hidden.near[node]) + 1) for node in order):
-                what = f"{len(words)} of {counted(len(order), 'silo')} said which list of who sent they heard."
+            if len(heard) + 1 < min(threshold_of(len(hidden.near[node]) + 1) for node in order):
+                what = f"{len(heard)} of {counted(len(order), 'silo')} said which list of who sent they heard."
                 raise UnopenedError(f"{what} {self._refused}".strip())
         told = self._ask(
             {
                 node: Message(
                     "open",
-                    {**about, "agreed": {n: words[n].body["agreed"][node] for n in hidden.near[node] if n in words}},
+                    {**about, "agreed": {n: heard[n].body["agreed"][node] for n in hidden.near[node] if n in heard}},
                 )
                 for node in order
             },
@@ -220,9 +220,21 @@ class MaskedSums:
             lambda node, own: _check_shares(own, {n for n in hidden.near[node] if n in hidden.shared} | {node}),
         )
         try:
-            return hidden.opened({node: own.body["shares"] for node, own in told.items()})
+            words, wrong = hidden.opened({node: own.body["shares"] for node, own in told.items()})
         except UnopenedError as error:
-            raise UnopenedError(f"{error.message} {self._refused}".strip()) from None
+            raise type(error)(f"{error.message} {self._refused}".strip()) from None
+        self._name(wrong)
+        return words
+
+    def _name(self, wrong: Mapping[str, list[str]]) -> None:
+        """Says whose shares were wrong, and of whom."""
+        for node, others in sorted(wrong.items()):
+            told = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            why = f"its shares of {told} do not fit those of the others, by which the masked sum was opened"
+            if len(others) == 1:
+                why += f"; or {told} dealt it a wrong one, which one share cannot tell"
+            self.members.conversation.events.add("wrong shares", node=node, why=why[:200])
+            self.members.tell(f"{node} sends wrong shares: {why}")
 
     def _require(self, there: set[str], requests: Mapping[str, Message], enough: Enough, did: str) -> None:
         if len(there) < FEWEST or not enough(there):
