@@ -76,7 +76,7 @@ HOSTILE = {
     "a pickle for tensors": lambda m, d, o: raw(m, pickle.dumps(dict(m.body))),
     "a deep header": lambda m, d, o: SEAL.close(struct.pack("<3sBI", b"FMM", 1, 60_000) + b"[" * 60_000),
     "a header that is too long": lambda m, d, o: SEAL.close(struct.pack("<3sBI", b"FMM", 1, 2**31) + d[8:-SEAL_BYTES]),
-    "another version": lambda m, d, o: versioned(d, 2),
+    "another version": lambda m, d, o: versioned(d, messages.PROTOCOL + 1),
     "version 0": lambda m, d, o: versioned(d, 0),
     "another kind": lambda m, d, o: again(m, kind="metrics"),
     "other settings": lambda m, d, o: again(m, settings="0" * 16),
@@ -131,8 +131,14 @@ def world(tmp_path_factory):
     return folder, good
 
 
-def test_there_are_thirty_of_them():
-    assert len(HOSTILE) >= 30
+# Hostile nodes, and messages of other exchanges, are met where they come: strangers, liars, wrong certificates, floods
+# and recorded greetings in test_connected_silos.py; keys, shares and openings in test_masked_sums.py, in
+# test_wrong_shares.py and test_lists_that_differ.py; requests of a server that lies in test_agreed_noise.py,
+# test_masked_silos.py and test_sizes.py; silos that lie in the start in test_astray_silos.py.
+
+
+def test_there_are_thirty_of_them_beside_fuzzed_bytes():
+    assert len([name for name in HOSTILE if not name.startswith("fuzzed")]) >= 30
 
 
 @pytest.mark.parametrize("attack", ["a replay", "NaN", "a pickle for tensors", "a huge tensor that is not there"])
