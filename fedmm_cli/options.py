@@ -94,6 +94,7 @@ FLAGS = (
     Flag("--threads", "runtime.threads", RUN),
     Flag("--engine", "runtime.engine", RUN),
     Flag("--precision", "runtime.precision", RUN),
+    Flag("--kernels", "runtime.kernels", RUN),
     Flag("--ray-address", "runtime.ray_address", RUN),
     Flag("--tracking-uri", "tracking.uri", RUN),
     Flag("--experiment", "tracking.experiment", RUN),

@@ -21,6 +21,7 @@ LAYERS = (
     ("errors",),
     ("utils",),
     ("config",),
+    ("kernels",),
     ("encoders",),
     ("drawing", "tracking", "data"),
     ("models", "study"),

@@ -7,6 +7,7 @@ from typing import Any
 
 # Settings that came later and whose default is not what was done before there was a choice.
 OLD_DEFAULTS: Mapping[str, Any] = {
+    "runtime.kernels": "torch",
     "data.feature_order": "by_kind",
     "federation.count_sums": "dense",
     "federation.counts_received": "all",

@@ -23,6 +23,11 @@ class RuntimeConfig(Section):
         description="what training rounds the operands of the item scores and of their gradients to; float32 rounds "
         "nothing, auto is bfloat16 where the hardware multiplies it by itself",
     )
+    kernels: Literal["auto", "native", "torch"] = Field(
+        "auto",
+        description="what trains a client: native is code in C that this machine's compiler builds once (float32, on a "
+        "processor), torch its own operations; auto is native where there is a compiler",
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
     engine: Literal["vectorized", "sequential", "cluster"] = Field(
         "vectorized", description="how a cohort is trained; cluster: the vectorized engine's blocks by workers of Ray"
@@ -45,6 +50,15 @@ class RuntimeConfig(Section):
                 'precision "bfloat16" and dtype "float64" exclude each other: set precision "float32", '
                 'or dtype "float32"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _builds_what_trains(self) -> Self:
+        for name, value, other in (("dtype", self.dtype, "float32"), ("engine", self.engine, "vectorized")):
+            if self.kernels == "native" and value in ("float64", "sequential"):
+                raise ValueError(
+                    f'kernels "native" and {name} "{value}" exclude each other: set kernels "auto", or {name} "{other}"'
+                )
         return self
 
     @model_validator(mode="after")

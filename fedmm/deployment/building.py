@@ -10,7 +10,7 @@ from fedmm.data.types import FloatArray, IntArray, Ragged
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.messages import Expected
 from fedmm.engines import build
-from fedmm.engines.precision import require_trainable, rounding, with_precision
+from fedmm.engines.precision import formed, require_trainable, with_precision
 from fedmm.federation.cohorts import COHORT_SAMPLERS, cohort_size
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_parts import private_federation, private_model
@@ -43,13 +43,12 @@ def build_local(
 
 
 def engine_of(config: ExperimentConfig) -> Engine:
-    """How a silo trains its clients, in the precision of its own settings. Raises ConfigError where its hardware has
-    not got that."""
+    """How a silo trains its clients, in the precision and by the kernels of its own settings. Raises ConfigError where
+    its hardware has not got them."""
     device = choose_device(config.runtime.device)
     config, _ = with_precision(config, device)
     require_trainable(config, device)
-    engine = build.engine_of(config)
-    return rounding(engine) if config.runtime.precision == "bfloat16" else engine
+    return formed(build.engine_of(config), config)
 
 
 def private_rounds(

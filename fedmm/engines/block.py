@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedmm.config import FederationConfig
 from fedmm.data.types import IntArray
 from fedmm.federation.client_states import Carried
 from fedmm.federation.gradient_rules import GradientRule, gradient_rules
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.optimizers import LOCAL_OPTIMIZERS, Update
 from fedmm.federation.schedules import scheduled
+from fedmm.kernels.steps import clipped_step
 from fedmm.models.workspace import Workspace
 from fedmm.utils.params import Params
 
@@ -31,6 +33,7 @@ class Block:
     update: Update
     learning_rate: float
     experts: bool  # False: only the backbone trains
+    compiled: bool  # whether the compiled kernel ends a step
     workspace: Workspace = field(default_factory=Workspace)
 
     @classmethod
@@ -51,11 +54,15 @@ class Block:
             update=LOCAL_OPTIMIZERS[config.local_optimizer](own, config),
             learning_rate=config.learning_rate,
             experts=not local.warming_up(number),
+            compiled=_ends_compiled(local, config, carried),
         )
 
     def advance(self, values: Mapping[str, Tensor], gradients: Params, index: int, num_active: int) -> None:
         """Ends step ``index`` (from 0): the rules change the gradients [C', ...] of the first C' clients, the
         optimizer the parameters ``values`` [C', ...] in place."""
+        if self.compiled:
+            clipped_step(values, gradients, self.local.config.clip_norm, self.learning_rate)
+            return
         for rule in self.rules:
             rule(gradients, values, num_active)
         for name, gradient in gradients.items():
@@ -64,3 +71,9 @@ class Block:
     def states(self, deltas: Params, num_steps: IntArray) -> Params:
         """What the clients keep after ``num_steps`` [C] steps."""
         return self.carried.states(self.own, deltas, num_steps, self.learning_rate)
+
+
+def _ends_compiled(local: LocalTraining, config: FederationConfig, carried: Carried) -> bool:
+    """Whether a step is clipping and plain SGD, which the kernel has a form of."""
+    plain = config.local_optimizer == "sgd" and not config.weight_decay and not config.proximal_mu
+    return local.recommender.compiled and plain and not carried.correction

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.data.types import Split
 from fedmm.engines import sequential, vectorized
 from fedmm.engines.cluster import ClusterEngine
+from fedmm.engines.precision import forming
 from fedmm.errors import DataError
 from fedmm.federation.cohorts import cohort_size
 from fedmm.federation.kind_start import NoisyStart
@@ -31,9 +31,7 @@ def build_federation(
     if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
         own = own.model_copy(update={"exclude_seen": False})
     own = private_federation(own, config, experts=bool(recommender.experts))
-    if config.runtime.precision == "bfloat16":
-        recommender = replace(recommender, rounded=True)
-    local = LocalTraining.build(recommender, own, split.train, config.runtime.seed, dtype, device)
+    local = LocalTraining.build(forming(recommender, config), own, split.train, config.runtime.seed, dtype, device)
     clients = local.windows.trainable
     if not len(clients):
         raise DataError("No user has two training items: there is nothing to train on.", "Give longer histories.")

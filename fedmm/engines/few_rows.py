@@ -117,7 +117,9 @@ def _step(block: Block, tables: _Tables, step: Step, index: int, num_active: int
     leaves = {name: value.detach().requires_grad_() for name, value in values.items() if name != ITEM_TABLE}
     embedded = lookup(values[ITEM_TABLE], columns).requires_grad_()
     together = leaves | expand_for_clients(block.frozen | {ITEM_TABLE: tables.shared}, num_active)
-    output = local.recommender.forward(together, step.batch, step.dropout, experts=block.experts, embedded=embedded)
+    output = local.recommender.forward(
+        together, step.batch, step.dropout, experts=block.experts, embedded=embedded, workspace=block.workspace
+    )
     (term,) = output.scores.terms
     queries = term.queries
     assert queries is not None

@@ -60,7 +60,7 @@ def _step(block: Block, step: CatalogueStep, index: int, num_active: int) -> tup
     leaves = {name: value.detach().requires_grad_() for name, value in active.items()}
     recommender = replace(block.local.recommender, tables=step.tables, catalogue=step.items)
     together = {**leaves, **expand_for_clients(block.frozen, num_active)}
-    output = recommender.forward(together, step.batch, step.dropout, experts=block.experts)
+    output = recommender.forward(together, step.batch, step.dropout, experts=block.experts, workspace=block.workspace)
     loss = block.local.loss.over_catalogues(output.scores, step.questions, block.workspace)
     objective = loss + output.penalty(recommender.config)
     found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)

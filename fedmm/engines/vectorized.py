@@ -117,7 +117,9 @@ def _step(block: Block, step: Step, index: int, num_active: int, shared: Tensor 
     embedded = _embed(shared, leaves, step.batch.items, trains=ITEM_TABLE in leaves)
     together = {**leaves, **expand_for_clients(block.frozen, num_active)}
     recommender = block.local.recommender
-    output = recommender.forward(together, step.batch, step.dropout, experts=block.experts, embedded=embedded)
+    output = recommender.forward(
+        together, step.batch, step.dropout, experts=block.experts, embedded=embedded, workspace=block.workspace
+    )
     loss, balance = block.local.loss.over_rows(output.scores, step.questions, block.workspace), output.load_balance_loss
     objective = loss + output.penalty(recommender.config)
     inputs = [*leaves.values(), *([embedded] if ITEM_TABLE in leaves else [])]

@@ -14,6 +14,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.config.expert_kinds import EXPERT_TRAITS
 from fedmm.data.types import Ragged
 from fedmm.federation.count_sums import default_protocol, default_received
+from fedmm.kernels.build import missing
 from fedmm.models import kinship, succession
 from fedmm.utils.text import counted
 
@@ -80,12 +81,21 @@ def _of_training(config: ExperimentConfig, sparse: bool) -> Iterator[tuple[str, 
         yield "federation.server_epsilon", SPARSE_SERVER_FLOOR
 
 
+def _could_be_compiled(given: ExperimentConfig, config: ExperimentConfig) -> bool:
+    """Whether torch trains what compiled kernels could, unless that was asked for."""
+    own = config.runtime
+    kind = (given.runtime.kernels, own.kernels, own.dtype)
+    return kind == ("auto", "torch", "float32") and own.engine != "sequential" and own.device in ("auto", "cpu")
+
+
 def training_notes(given: ExperimentConfig, config: ExperimentConfig, num_items: int) -> Iterator[str]:
     """One sentence for each choice about training that the data's shape or the machine made: ``config`` from what was
     ``given``."""
     own = config.federation
     if config.runtime.precision == "bfloat16":
         yield "training forms item scores and their gradients in bfloat16 (runtime.precision)"
+    if _could_be_compiled(given, config) and (why := missing()) is not None:
+        yield f"torch trains, more slowly than compiled kernels would: {why} (runtime.kernels)"
     if given.federation.recipe == "auto" and own.recipe == "sparse":
         yield (
             f"the sparse recipe trains: {counted(own.steps_per_round, 'local step')} a round, "

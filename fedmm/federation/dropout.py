@@ -50,6 +50,10 @@ class ClientDropout:
         self._site += 1
         return x * mask
 
+    def all_sites(self) -> Tensor:
+        """The masks [sites, C, B, L, D], the scale included, in the order of the forward pass."""
+        return self._masks
+
     def of_windows(self, windows: Tensor, longest: int) -> ClientDropout:
         """The same masks for the ``windows`` [C * B] bool and their first positions, as one client's [1, W, longest,
         D]."""

@@ -8,7 +8,7 @@ batched ones can.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,15 @@ class Dropout(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """``x`` [C, B, L, D] with some entries zeroed and the others scaled up."""
+        ...
+
+
+@runtime_checkable
+class KnownDropout(Protocol):
+    """Dropout that can say beforehand what it will multiply by."""
+
+    def all_sites(self) -> Tensor:
+        """[sites, C, B, L, D], the scale included, in the order of the forward pass."""
         ...
 
 

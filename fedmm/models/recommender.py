@@ -14,17 +14,19 @@ from torch import Tensor
 from fedmm.config import ModelConfig
 from fedmm.data.types import IntArray, ItemFeatures
 from fedmm.errors import ConfigError
+from fedmm.kernels.encoding import encode, fits
 from fedmm.models import sasrec
 from fedmm.models.alignment import alignment_loss
 from fedmm.models.cosine import cosine, mixture_cosine
 from fedmm.models.experts import EXPERTS, Asked, Expert, Source
 from fedmm.models.features import MODALITIES, FeatureTable, rows_of
 from fedmm.models.fusion import FUSIONS, GATE, Mixture
-from fedmm.models.layers import Dropout, lookup, no_dropout, pick_rows
+from fedmm.models.layers import Dropout, KnownDropout, lookup, no_dropout, pick_rows
 from fedmm.models.personal import USER_VECTOR, apart
 from fedmm.models.router import init_router, load_balance_loss, route
 from fedmm.models.scores import Constants, Scores, Term
 from fedmm.models.surprise import surprise
+from fedmm.models.workspace import Workspace
 from fedmm.utils import params as algebra
 from fedmm.utils.params import Params
 
@@ -64,6 +66,7 @@ class Recommender:
     trained: Tensor | None = None  # [V] bool: the items that training knows of, padding not; None: all
     catalogue: Tensor | None = None  # [C, N] the items of each client's own catalogue; None: all share the whole one
     rounded: bool = False  # whether products of queries and keys are formed in bfloat16
+    compiled: bool = False  # whether training takes the compiled kernels (``fedmm/kernels``), where they have a form
 
     @classmethod
     def build(
@@ -145,12 +148,14 @@ class Recommender:
         experts: bool = True,
         embedded: Tensor | None = None,
         only: str | None = None,
+        workspace: Workspace | None = None,
     ) -> Output:
         """Scores of ``batch.rows`` against the candidates. ``experts=False`` computes the backbone (partial
         aggregation). ``embedded`` [C, B, L, D] is the histories' rows of the item table, where the caller looked them
-        up. ``only`` names the one expert that scores: no gate, no router, no backbone."""
+        up. ``only`` names the one expert that scores: no gate, no router, no backbone. ``workspace`` is where the
+        compiled kernels work; without one torch encodes."""
         table = params[sasrec.ITEM_TABLE]
-        hidden = sasrec.encode(params, batch.items, self.config, dropout, embedded)
+        hidden = self._encoded(params, batch.items, dropout, embedded, workspace)
         queries = sasrec.final_norm(params, pick_rows(hidden, batch.rows))
         if USER_VECTOR in params:
             queries = queries + apart(params[USER_VECTOR]).unsqueeze(1)
@@ -310,9 +315,25 @@ class Recommender:
             mask[0] = False
         return mask.expand(num_clients, -1)
 
+    def _encoded(
+        self,
+        params: Mapping[str, Tensor],
+        items: Tensor,
+        dropout: Dropout,
+        embedded: Tensor | None,
+        workspace: Workspace | None,
+    ) -> Tensor:
+        """States before the last norm, [C, B, L, D], by the compiled kernel where it can."""
+        known = dropout is no_dropout or isinstance(dropout, KnownDropout)
+        if not (self.compiled and known) or workspace is None or not fits(self.config, params[sasrec.ITEM_TABLE]):
+            return sasrec.encode(params, items, self.config, dropout, embedded)
+        rows = lookup(params[sasrec.ITEM_TABLE], items) if embedded is None else embedded
+        masks = dropout.all_sites() if isinstance(dropout, KnownDropout) else None
+        return encode(params, items, self.config, masks, rows, workspace.taker("encoder", rows))
+
     def _backbone_scores(self, queries: Tensor, item_keys: Tensor) -> Scores:
         if self.config.scoring == "dot":
-            return Scores((Term(queries, item_keys),), rounded=self.rounded)
+            return Scores((Term(queries, item_keys),), rounded=self.rounded, compiled=self.compiled)
         return Scores(
             (), cosine(torch.matmul(queries, item_keys.mT), queries.square().sum(-1, keepdim=True), item_keys)
         )
@@ -329,12 +350,12 @@ class Recommender:
         dense = [name for name, part in self.parts.items() if not part.factorises]
         own = Term(queries, asked.item_keys, backbone)
         if not dense:
-            return Scores((own,), rounded=self.rounded)
+            return Scores((own,), rounded=self.rounded, compiled=self.compiled)
         said = [self.parts[name].represent(params, asked) for name in dense]
         weights = [coefficients[name] for name in dense]
         if self.config.scoring == "dot":
             dots = [w.unsqueeze(1) * part.dot(asked.item_keys) for w, part in zip(weights, said, strict=True)]
-            return Scores((own,), torch.stack(dots).sum(0), rounded=self.rounded)
+            return Scores((own,), torch.stack(dots).sum(0), rounded=self.rounded, compiled=self.compiled)
         return Scores((), mixture_cosine(queries, asked.item_keys, backbone, weights, said))
 
     def _surprise(self, params: Mapping[str, Tensor], items: Tensor, hidden: Tensor) -> Tensor:

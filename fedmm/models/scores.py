@@ -118,6 +118,7 @@ class Scores:
     terms: tuple[Term, ...]
     dense: Tensor | None = None  # [C, R, N]
     rounded: bool = False  # whether products are formed in bfloat16 (``models/rounding.py``)
+    compiled: bool = False  # whether losses may take the compiled kernels (``fedmm/kernels``)
 
     def plus(self, term: Term) -> Scores:
         """With one more summand."""

@@ -7,10 +7,13 @@ pay them every time.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
+
+Kept = TypeVar("Kept")
 
 
 class Workspace:
@@ -18,6 +21,17 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[Hashable, Tensor] = {}
+        self._kept: dict[Hashable, object] = {}
+
+    def kept(self, name: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What ``make`` made when it was first asked for under ``name``."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(Kept, self._kept[name])
+
+    def taker(self, owner: str, like: Tensor) -> Callable[[str, Sequence[int]], Tensor]:
+        """``take`` for one owner's names: a function of a name and a shape."""
+        return lambda name, shape: self.take((owner, name), shape, like)
 
     def take(self, name: Hashable, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor of ``shape`` with the precision (unless ``dtype`` names another) and device of

@@ -31,7 +31,7 @@ INTERACTING = (
         "runtime.start_from",
     ),
     ("data.encoding",),
-    ("runtime.dtype", "runtime.precision"),
+    ("runtime.dtype", "runtime.precision", "runtime.kernels"),
     ("data.images", "data.visual_features"),
     ("data.texts", "data.text_features"),
     (

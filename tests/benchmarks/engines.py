@@ -27,6 +27,7 @@ from fedmm.data.datasets import load_dataset
 from fedmm.data.splits import make_split
 from fedmm.engines import sequential, vectorized
 from fedmm.federation.local_training import LocalTraining
+from fedmm.kernels.build import library
 from fedmm.models.recommender import Recommender
 from fedmm.utils.devices import has_bfloat16
 from fedmm.utils.params import Params
@@ -117,13 +118,20 @@ def useful_flops(local: LocalTraining, clients: np.ndarray) -> float:
 
 def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray, repeats: int) -> dict[str, float]:
     """Milliseconds a client of each way, in turns, after one round of each that is not counted."""
+
+    def blocks(**how: bool) -> Callable[[], object]:
+        own = replace(local, recommender=replace(local.recommender, **how))
+        return lambda: sum(len(block.clients) for block in vectorized.train_cohort(own, server, clients, 1))
+
+    native = library() is not None  # runtime.kernels "auto"
     ways: dict[str, Callable[[], object]] = {
         "sequential": lambda: list(sequential.train_cohort(local, server, clients, 1)),
-        "vectorized": lambda: sum(len(block.clients) for block in vectorized.train_cohort(local, server, clients, 1)),
+        "vectorized": blocks(compiled=native),
     }
+    if native:
+        ways["by torch"] = blocks()
     if has_bfloat16(local.device):
-        rounded = replace(local, recommender=replace(local.recommender, rounded=True))
-        ways["bfloat16"] = lambda: sum(len(own.clients) for own in vectorized.train_cohort(rounded, server, clients, 1))
+        ways["bfloat16"] = blocks(rounded=True, compiled=native)
     if name == "backbone":
         ways = {"plain loop": lambda: plain_loop(local, server, clients), **ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -145,6 +153,9 @@ def compare(name: str, local: LocalTraining, server: Params, clients: np.ndarray
         low, high = (1000 * bound(seconds[way]) / len(clients) for bound in (min, max))
         print(f"  {way:<12}{value:7.1f} ms a client ({low:.1f} to {high:.1f})")
     print(f"  sequential / vectorized = {milliseconds['sequential'] / milliseconds['vectorized']:.2f}")
+    if "by torch" in milliseconds:
+        ratio = milliseconds["sequential"] / milliseconds["by torch"]
+        print(f"  sequential / vectorized by torch's operations = {ratio:.2f}")
     if "bfloat16" in milliseconds:
         print(f"  sequential / vectorized in bfloat16 = {milliseconds['sequential'] / milliseconds['bfloat16']:.2f}")
     return milliseconds

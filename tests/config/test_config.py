@@ -16,6 +16,7 @@ from fedmm.config import UNDIGESTED, ExperimentConfig
 from fedmm.config.describe import known_settings
 from fedmm.config.load import dump_toml, load_config
 from fedmm.engines.build import engine_of
+from fedmm.engines.precision import with_precision
 from fedmm.errors import CheckpointError, ConfigError
 from fedmm.experiment import Experiment, choose_device
 from fedmm.models.sasrec import ITEM_TABLE
@@ -35,7 +36,7 @@ from worlds.data_settings import (
 )
 from worlds.federation_settings import MESSAGES, PRIVACY, Case
 from worlds.loss_accountant import accountant_sets_the_noise
-from worlds.precision_world import precision_rounds_scores
+from worlds.precision_world import kernels_decide_who_computes, precision_rounds_scores
 
 pytestmark = pytest.mark.usefixtures("top_heavy")
 TEMPORAL = {"data.split": "temporal", "data.temporal_fraction": 0.2}
@@ -319,6 +320,7 @@ OBSERVED: dict[str, Observation] = {  # settings that change no number of a run,
     "runtime.threads": threads_reach_torch,
     "runtime.engine": engine_decides_who_trains_together,
     "runtime.precision": precision_rounds_scores,
+    "runtime.kernels": kernels_decide_who_computes,
     "privacy.accountant": accountant_sets_the_noise,
     "runtime.workers": reaches_the_cluster("workers", 3),
     "runtime.ray_address": reaches_the_cluster("ray_address", "10.0.0.1:6379"),
@@ -374,8 +376,10 @@ def test_the_settings_a_run_writes_are_its_own(world: Path, tmp_path: Path) -> N
         "model.succession": 0.0, "federation.count_sums": "dense", "federation.recipe": "standard",
         "evaluation.every": config.evaluation.interval, "model.gate_start": "given",
     }  # fmt: skip
-    assert load_config([path]) == config.with_values(chosen)
-    assert load_config([path]).digest == config.digest
+    kernels = {"runtime.kernels": with_precision(config, torch.device("cpu"))[0].runtime.kernels}  # by the machine
+    assert load_config([path]) == config.with_values({**chosen, **kernels})
+    assert load_config([path]).digest == config.with_values(kernels).digest
+    assert config.with_values(chosen).digest == config.digest
     assert dump_toml(load_config([path])) == path.read_text(encoding="utf-8")
     assert tomllib.loads(path.read_text(encoding="utf-8"))["federation"]["clip_norm"] == "none"
 

@@ -42,4 +42,9 @@ def test_a_later_setting_with_a_value_of_before_is_not_in_the_digest(key: str, v
 @pytest.mark.parametrize(("key", "value"), OLD_DEFAULTS.items())
 def test_what_runs_of_before_did_is_not_in_the_digest(key: str, value: Any) -> None:
     assert value in LATER[key]
-    assert with_old_defaults({"data": {}, "model": {}, "federation": {}})[key.split(".")[0]][key.split(".")[1]] == value
+    assert (
+        with_old_defaults({"data": {}, "model": {}, "federation": {}, "runtime": {}})[key.split(".")[0]][
+            key.split(".")[1]
+        ]
+        == value
+    )

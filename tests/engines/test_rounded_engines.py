@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedmm.engines.precision import rounding
+from fedmm.config import ExperimentConfig
+from fedmm.engines.precision import formed
 from fedmm.models.rounding import UNIT
 from fedmm.utils.params import Params, norm, subtract
 from fedmm.verification.world import ENGINES, by_client, make_local
@@ -15,6 +16,7 @@ MODELS: list[dict[str, Any]] = [
     {"fusion": "residual", "experts": "hybrid", "transition": True},
     {"fusion": "competitive", "experts": "memory"},
 ]
+ROUNDED = ExperimentConfig().with_values({"runtime.precision": "bfloat16"})
 TOLERANCE = 2 * UNIT  # of an update's length
 
 
@@ -32,7 +34,7 @@ def test_engines_agree_in_bfloat16(model: dict[str, Any], loss: dict[str, Any]) 
     ways = {
         (name, own is not engine): by_client(own(exact, params, cohort, 1))
         for name, engine in ENGINES.items()
-        for own in (engine, rounding(engine))
+        for own in (engine, formed(engine, ROUNDED))
     }
     for client in map(int, cohort):
         reference, exactly = ways["sequential", True][client][0], ways["sequential", False][client][0]

@@ -95,7 +95,8 @@ def gate_starts_where_it_is_told(world: Path, tmp_path: Path, monkeypatch: pytes
         made = experiments.Experiment.prepare(settings_of(world, {"model.gate_start": how}))
         assert made.config.model.gating_init == 0.1 + more * len(made.queries("validation"))
         assert float(made.initial_state().server.params[GATE]) == pytest.approx(made.config.model.gating_init)
-        assert made.federation.local.recommender is made.recommender
+        assert made.federation.local.recommender.config is made.recommender.config
+        assert made.federation.local.recommender.parts is made.recommender.parts
         assert made.config.model.gate_start == "given"
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from fedmm.models.losses.compiled import compiled_losses
 from fedmm.models.losses.rounded import AskedOf, Part, Parts, RoundedClient
 from fedmm.models.scores import Scores, SparseScores, Term
 from fedmm.models.workspace import Workspace
@@ -46,7 +47,7 @@ def cross_entropy(scores: Scores, questions: Questions, workspace: Workspace | N
     scores = shifted(scores, questions.offsets)
     if scores.dense is None:
         flat = [tensor for term in scores.terms for tensor in _parts(term)]
-        arguments = (questions, workspace or Workspace(), scores.rounded, *flat)
+        arguments = (questions, workspace or Workspace(), scores.rounded, scores.compiled, *flat)
         return cast(Tensor, _FusedCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
     logits = masked_logits(scores, questions)
     taken = logits.gather(-1, questions.targets.unsqueeze(-1)).squeeze(-1)
@@ -84,12 +85,18 @@ class _FusedCrossEntropy(torch.autograd.Function):
     """Gradients are computed in the forward pass; backward only scales them by each client's incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, questions: Questions, workspace: Workspace, rounded: bool, *flat: Part) -> Tensor:
-        needs = ctx.needs_input_grad[3:]
+    def forward(
+        ctx: Any, questions: Questions, workspace: Workspace, rounded: bool, compiled: bool, *flat: Part
+    ) -> Tensor:
+        needs = ctx.needs_input_grad[4:]
         gradients = [
             workspace.take(place, t.shape, t) if isinstance(t, Tensor) and need else None
             for place, (t, need) in enumerate(zip(flat, needs, strict=True))
         ]
+        found = compiled_losses(flat, gradients, questions, workspace) if compiled and not rounded else None
+        if found is not None:
+            ctx.save_for_backward(*gradients)
+            return found
         losses = torch.zeros_like(questions.row_weights[:, 0])
         # Rows are padded at the end only: what a client does not have is never multiplied.
         num_rows = (questions.row_weights > 0).sum(1).tolist()
@@ -109,9 +116,9 @@ class _FusedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (incoming,) = outputs
         if bool((incoming == 1).all()):  # the sum of the clients' losses: nothing to scale
-            return (None, None, None, *ctx.saved_tensors)
+            return (None, None, None, None, *ctx.saved_tensors)
         scaled = (None if g is None else g * incoming.view(-1, *[1] * (g.ndim - 1)) for g in ctx.saved_tensors)
-        return (None, None, None, *scaled)
+        return (None, None, None, None, *scaled)
 
 
 def _parts(term: Term) -> Parts:

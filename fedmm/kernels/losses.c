@@ -1,0 +1,297 @@
+/* The cross-entropy of sums of products, with its gradients, some rows of one client at a time.
+ *
+ * Rows are independent but for what they add to the gradients of keys and scales, so logits are formed for few of them:
+ * they are written, normalised, differentiated and read while they lie in a core's own cache, and never leave it.
+ */
+#include "vectors.h"
+
+#define AT_ONCE (1 << 17) /* logits at once: 512 KB */
+#define MOST_TERMS 16
+
+/* One summand. Tensors of C clients lie one after the other; NULL where there is none. */
+typedef struct {
+    int64_t width;            /* K of queries and keys, 0 without */
+    int64_t depth;            /* of the queries' gradient: K, made up to a multiple of LANES */
+    const float *queries;     /* [C, R, K] */
+    const float *keys;        /* [C, N, K], or [N, K] */
+    int64_t keys_step;        /* from client to client: N * K, or 0 */
+    const float *panels;      /* shared keys, packed, or NULL */
+    const float *wide;        /* keys of one client, or of all, [N, depth] */
+    const float *scale;       /* [C, N] */
+    const float *constants;   /* [C, R, N] */
+    const int64_t *ends;      /* sparse constants: row (c, r) has the entries ends[c * R + r] .. ends[c * R + r + 1] */
+    const int64_t *columns;
+    const float *values;
+    float *into_queries;      /* [C, R, K] */
+    float *into_keys;         /* [C, N, K] */
+    float *into_scale;        /* [C, N] */
+} Term;
+
+typedef struct {
+    int64_t clients, rows, candidates;
+    int64_t terms;
+    const int64_t *num_rows;  /* [C]: a client's own rows; those behind them are padding */
+    const int64_t *targets;   /* [C, R] */
+    const float *weights;     /* [C, R] */
+    const uint8_t *exists;    /* [C, N], or NULL: all but candidate 0 */
+    int64_t exists_step;
+    const int64_t *excluded;  /* [C, X] or [C, R, X] candidates */
+    const uint8_t *barred;    /* [C, R, X]: whether the row must not rank it */
+    int64_t num_excluded, excluded_step, excluded_row_step; /* X; from client to client; from row to row, or 0 */
+} Questions;
+
+/* How many numbers a row of logits takes: whole tiles of columns, and never a multiple of a page. */
+int64_t fedmm_logits_width(int64_t candidates) {
+    int64_t width = (candidates + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+    return width % 1024 ? width : width + LANES;
+}
+
+int64_t fedmm_lanes(void) { return LANES; }
+
+static int64_t panels_of(int64_t candidates) { return (candidates + TILE_COLUMNS - 1) / TILE_COLUMNS; }
+
+int64_t fedmm_panel_numbers(int64_t candidates, int64_t width) { return panels_of(candidates) * TILE_COLUMNS * width; }
+
+/* Rows of logits at once. */
+static int64_t height_of(int64_t candidates) {
+    int64_t height = AT_ONCE / fedmm_logits_width(candidates) / TILE_ROWS * TILE_ROWS;
+    return height < TILE_ROWS ? TILE_ROWS : height > 20 * TILE_ROWS ? 20 * TILE_ROWS : height;
+}
+
+static int scaled(const Term *term) { return term->scale != NULL && (term->queries != NULL || term->constants != NULL); }
+
+/* Numbers of scratch: logits, each scaled term's product, one client's packed keys, weighted queries. */
+int64_t fedmm_loss_scratch(const Questions *asked, const Term *terms) {
+    const int64_t wide = fedmm_logits_width(asked->candidates), height = height_of(asked->candidates);
+    int64_t total = height * wide, packed = 0, depth = 0;
+    for (int64_t t = 0; t < asked->terms; t++) {
+        const int64_t own = fedmm_panel_numbers(asked->candidates, terms[t].width);
+        if (scaled(&terms[t])) total += height * wide;
+        if (terms[t].queries && !terms[t].panels) packed += own;
+        if (terms[t].depth > depth) depth = terms[t].depth;
+    }
+    return total + packed + height * depth + 16 * LANES;
+}
+
+/* Keys [N, K] as panels of TILE_COLUMNS candidates, [K, TILE_COLUMNS] each, zeros behind the last. */
+void fedmm_pack(int64_t candidates, int64_t width, const float *keys, float *panels) {
+    for (int64_t begin = 0; begin < candidates; begin += TILE_COLUMNS, panels += width * TILE_COLUMNS) {
+        const int64_t some = candidates - begin < TILE_COLUMNS ? candidates - begin : TILE_COLUMNS;
+        if (some < TILE_COLUMNS) memset(panels, 0, sizeof(float) * width * TILE_COLUMNS);
+        transpose(some, width, keys + begin * width, width, panels, TILE_COLUMNS);
+    }
+}
+
+/* Some rows of one client. */
+typedef struct {
+    const Questions *asked;
+    int64_t client, begin, rows; /* the first of them, and how many */
+    int64_t wide;                /* of a row of logits */
+    float *logits;               /* [rows, wide], later their slopes */
+} Some;
+
+static void multiply(const Some *own, const Term *term, const float *panels, float *into, int add) {
+    const int64_t N = own->asked->candidates, K = term->width;
+    const float *queries = term->queries + (own->client * own->asked->rows + own->begin) * K;
+    for (int64_t j = 0; j < N; j += TILE_COLUMNS, panels += K * TILE_COLUMNS)
+        product(own->rows, TILE_COLUMNS, K, queries, K, 1, panels, TILE_COLUMNS, into + j, own->wide, add);
+}
+
+static void add_constants(const Some *own, const Term *term, float *into, int add, const float *scale) {
+    const int64_t N = own->asked->candidates, first = own->client * own->asked->rows + own->begin;
+    for (int64_t r = 0; r < own->rows; r++) {
+        float *row = into + r * own->wide;
+        if (term->constants) {
+            const float *given = term->constants + (first + r) * N;
+            if (add)
+                for (int64_t j = 0; j < N; j++) row[j] += given[j];
+            else
+                memcpy(row, given, sizeof(float) * N);
+        }
+        if (term->ends)
+            for (int64_t e = term->ends[first + r]; e < term->ends[first + r + 1]; e++) {
+                const int64_t column = term->columns[e];
+                row[column] += scale ? scale[column] * term->values[e] : term->values[e];
+            }
+    }
+}
+
+/* The logits; scaled terms leave their products in ``products``, one behind the other. */
+static void form_logits(const Some *own, const Term *terms, float *const *panels, float *products) {
+    const int64_t N = own->asked->candidates;
+    int begun = 0;
+    for (int64_t t = 0; t < own->asked->terms; t++) {
+        const Term *term = &terms[t];
+        const float *scale = term->scale ? term->scale + own->client * N : NULL;
+        if (scaled(term)) {
+            if (term->queries) multiply(own, term, panels[t], products, 0);
+            add_constants(own, term, products, term->queries != NULL, NULL);
+            for (int64_t r = 0; r < own->rows; r++) {
+                float *row = own->logits + r * own->wide;
+                const float *said = products + r * own->wide;
+                if (begun)
+                    for (int64_t j = 0; j < N; j++) row[j] += said[j] * scale[j];
+                else
+                    for (int64_t j = 0; j < N; j++) row[j] = said[j] * scale[j];
+            }
+            products += own->rows * own->wide;
+        } else {
+            if (term->queries) multiply(own, term, panels[t], own->logits, begun);
+            else if (!begun && !term->constants)
+                for (int64_t r = 0; r < own->rows; r++) memset(own->logits + r * own->wide, 0, sizeof(float) * N);
+            add_constants(own, term, own->logits, begun || term->queries != NULL, scale);
+        }
+        begun = 1;
+    }
+}
+
+/* What no candidate is, or no longer one, becomes minus infinity. */
+static void bar(const Some *own) {
+    const Questions *asked = own->asked;
+    const int64_t N = asked->candidates, X = asked->num_excluded;
+    const uint8_t *exists = asked->exists ? asked->exists + own->client * asked->exists_step : NULL;
+    for (int64_t r = 0; r < own->rows; r++) {
+        float *row = own->logits + r * own->wide;
+        for (int64_t j = N; j < own->wide; j++) row[j] = -INFINITY;
+        if (exists) {
+            for (int64_t j = 0; j < N; j++) row[j] = exists[j] ? row[j] : -INFINITY;
+        } else
+            row[0] = -INFINITY;
+        if (!X) continue;
+        const int64_t place = own->begin + r;
+        const int64_t *index = asked->excluded + own->client * asked->excluded_step + place * asked->excluded_row_step;
+        const uint8_t *barred = asked->barred + (own->client * asked->rows + place) * X;
+        for (int64_t x = 0; x < X; x++)
+            if (barred[x]) row[index[x]] = -INFINITY;
+    }
+}
+
+/* Logits become the slopes of each row's own loss by them; returns the weighted sum of the losses. */
+static double normalise(const Some *own) {
+    const int64_t first = own->client * own->asked->rows + own->begin;
+    double total = 0;
+    for (int64_t r = 0; r < own->rows; r++) {
+        float *row = own->logits + r * own->wide;
+        const int64_t target = own->asked->targets[first + r];
+        const float taken = row[target];
+        vector most = load(row), sum = all(0);
+        for (int64_t j = LANES; j < own->wide; j += LANES) most = larger(load(row + j), most);
+        const vector largest = all(largest_of(most));
+        for (int64_t j = 0; j < own->wide; j += LANES) {
+            const vector value = exponential(load(row + j) - largest);
+            sum += value;
+            store(row + j, value);
+        }
+        const float mass = sum_of(sum);
+        const vector share = all(1 / mass);
+        for (int64_t j = 0; j < own->wide; j += LANES) store(row + j, load(row + j) * share);
+        row[target] -= 1;
+        total += (double)own->asked->weights[first + r] * (logf(mass) + largest[0] - taken);
+    }
+    return total;
+}
+
+/* The scale's gradient, sum_r weight * slope * product, and the slopes by the product in its place. */
+static void differentiate_scale(const Some *own, const Term *term, float *said) {
+    const int64_t N = own->asked->candidates, first = own->client * own->asked->rows + own->begin;
+    const float *scale = term->scale + own->client * N;
+    float *into = term->into_scale ? term->into_scale + own->client * N : NULL;
+    for (int64_t r = 0; r < own->rows; r++, said += own->wide) {
+        const float *slope = own->logits + r * own->wide;
+        const float weight = own->asked->weights[first + r];
+        if (into)
+            for (int64_t j = 0; j < N; j++) {
+                into[j] += weight * slope[j] * said[j];
+                said[j] = slope[j] * scale[j];
+            }
+        else
+            for (int64_t j = 0; j < N; j++) said[j] = slope[j] * scale[j];
+        for (int64_t j = N; j < own->wide; j++) said[j] = 0;
+    }
+}
+
+static void differentiate_sparse_scale(const Some *own, const Term *term) {
+    const int64_t first = own->client * own->asked->rows + own->begin;
+    float *into = term->into_scale + own->client * own->asked->candidates;
+    for (int64_t r = 0; r < own->rows; r++) {
+        const float weight = own->asked->weights[first + r];
+        for (int64_t e = term->ends[first + r]; e < term->ends[first + r + 1]; e++)
+            into[term->columns[e]] += weight * own->logits[r * own->wide + term->columns[e]] * term->values[e];
+    }
+}
+
+/* Gradients of queries and keys, given the slopes by their product; ``spare`` is [rows, depth]. */
+static void differentiate_product(const Some *own, const Term *term, const float *slope, float *spare) {
+    const int64_t N = own->asked->candidates, K = term->width, depth = term->depth;
+    const int64_t first = own->client * own->asked->rows + own->begin;
+    if (term->into_queries) {
+        const float *keys = term->wide + own->client * (term->keys_step ? N * depth : 0);
+        product(own->rows, depth, N, slope, own->wide, 1, keys, depth, spare, depth, 0);
+        for (int64_t r = 0; r < own->rows; r++) {
+            float *into = term->into_queries + (first + r) * K;
+            const float weight = own->asked->weights[first + r];
+            for (int64_t k = 0; k < K; k++) into[k] = spare[r * depth + k] * weight;
+        }
+    }
+    if (term->into_keys) {
+        for (int64_t r = 0; r < own->rows; r++)
+            for (int64_t k = 0; k < K; k++)
+                spare[r * K + k] = term->queries[(first + r) * K + k] * own->asked->weights[first + r];
+        product(N, K, own->rows, slope, 1, own->wide, spare, K, term->into_keys + own->client * N * K, K, own->begin > 0);
+    }
+}
+
+static void differentiate(const Some *own, const Term *terms, float *products, float *spare) {
+    for (int64_t t = 0; t < own->asked->terms; t++) {
+        const Term *term = &terms[t];
+        const float *slope = own->logits;
+        if (scaled(term)) {
+            differentiate_scale(own, term, products);
+            slope = products;
+            products += own->rows * own->wide;
+        } else if (term->scale && term->into_scale)
+            differentiate_sparse_scale(own, term);
+        if (term->queries) differentiate_product(own, term, slope, spare);
+    }
+}
+
+/* Gradients start from nothing where rows add up, and where there is no row. */
+static void clear(const Questions *asked, const Term *term, int64_t client, int64_t rows) {
+    const int64_t N = asked->candidates, K = term->width;
+    if (term->into_scale) memset(term->into_scale + client * N, 0, sizeof(float) * N);
+    if (term->into_keys && !rows) memset(term->into_keys + client * N * K, 0, sizeof(float) * N * K);
+    if (term->into_queries) {
+        float *padding = term->into_queries + (client * asked->rows + rows) * K;
+        memset(padding, 0, sizeof(float) * (asked->rows - rows) * K);
+    }
+}
+
+/* Each client's weighted loss into ``losses`` [C], the gradients into what the terms name; ``scratch`` has
+ * fedmm_loss_scratch() numbers. */
+void fedmm_cross_entropy(const Questions *asked, const Term *terms, float *scratch, float *losses) {
+    const int64_t N = asked->candidates, wide = fedmm_logits_width(N), height = height_of(N);
+    float *panels[MOST_TERMS], *logits = scratch, *products = logits + height * wide, *packed = products;
+    for (int64_t t = 0; t < asked->terms; t++)
+        if (scaled(&terms[t])) packed += height * wide;
+    for (int64_t c = 0; c < asked->clients; c++) {
+        float *spare = packed;
+        for (int64_t t = 0; t < asked->terms; t++) {
+            clear(asked, &terms[t], c, asked->num_rows[c]);
+            panels[t] = (float *)terms[t].panels;
+            if (!terms[t].queries || terms[t].panels) continue;
+            panels[t] = spare;
+            spare += fedmm_panel_numbers(N, terms[t].width);
+            if (asked->num_rows[c]) fedmm_pack(N, terms[t].width, terms[t].keys + c * terms[t].keys_step, panels[t]);
+        }
+        double total = 0;
+        for (int64_t begin = 0; begin < asked->num_rows[c]; begin += height) {
+            const int64_t left = asked->num_rows[c] - begin;
+            const Some own = {asked, c, begin, left < height ? left : height, wide, logits};
+            form_logits(&own, terms, panels, products);
+            bar(&own);
+            total += normalise(&own);
+            differentiate(&own, terms, products, spare);
+        }
+        losses[c] = (float)total;
+    }
+}

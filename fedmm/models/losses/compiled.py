@@ -1,0 +1,48 @@
+"""The fused cross-entropy by the compiled kernel (``fedmm/kernels``), for what it can compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from fedmm.kernels.losses import Asked, SharedKeys, TermParts, cross_entropy, fits
+from fedmm.models.losses.rounded import Part
+from fedmm.models.scores import SparseScores
+from fedmm.models.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fedmm.models.losses.softmax import Questions
+
+
+def compiled_losses(
+    flat: Sequence[Part], gradients: Sequence[Tensor | None], questions: Questions, workspace: Workspace
+) -> Tensor | None:
+    """[C]: the losses of terms whose queries, keys, scales and constants are ``flat``; their gradients are written into
+    ``gradients``, where there are some. None, and nothing written, for what the kernel has no form of."""
+    terms = [_term(flat[i : i + 4], gradients[i : i + 4]) for i in range(0, len(flat), 4)]
+    if not fits(terms):
+        return None
+    excluded = questions.exclusions
+    asked = Asked(
+        (questions.row_weights > 0).sum(1),
+        questions.targets,
+        questions.row_weights,
+        questions.candidate_mask,
+        None if excluded is None else excluded.index,
+        None if excluded is None else excluded.rows,
+    )
+    return cross_entropy(terms, asked, workspace.kept("shared keys", SharedKeys))
+
+
+def _term(parts: Sequence[Part], into: Sequence[Tensor | None]) -> TermParts:
+    queries, keys, scale, constants = parts
+    dense = sparse = None
+    if isinstance(constants, SparseScores):
+        sparse = torch.from_numpy(constants.ends), constants.columns.long(), constants.values
+    else:
+        dense = constants
+    own, others, factor = (cast("Tensor | None", part) for part in (queries, keys, scale))
+    return TermParts(own, others, factor, dense, sparse, into[0], into[1], into[2])
