@@ -5,7 +5,7 @@
 #include "vectors.h"
 
 /* out [rows, outputs] = x [rows, inputs] times weight transposed, plus bias. ``scratch`` holds inputs * outputs. */
-static void map(int64_t rows, int64_t inputs, int64_t outputs, const float *x, const float *weight, const float *bias,
+UNUSED static void map(int64_t rows, int64_t inputs, int64_t outputs, const float *x, const float *weight, const float *bias,
                 float *out, float *scratch) {
     transpose(outputs, inputs, weight, inputs, scratch, outputs);
     for (int64_t r = 0; r < rows && bias; r++)
@@ -14,19 +14,19 @@ static void map(int64_t rows, int64_t inputs, int64_t outputs, const float *x, c
 }
 
 /* into [rows, inputs] = incoming [rows, outputs] times weight, or added to it. */
-static void map_back(int64_t rows, int64_t inputs, int64_t outputs, const float *incoming, const float *weight,
+UNUSED static void map_back(int64_t rows, int64_t inputs, int64_t outputs, const float *incoming, const float *weight,
                      float *into, int add) {
     product(rows, inputs, outputs, incoming, outputs, 1, weight, inputs, into, inputs, add);
 }
 
 /* into [outputs, inputs]: the derivative by the weight; nothing where ``into`` is NULL. */
-static void map_weight(int64_t rows, int64_t inputs, int64_t outputs, const float *incoming, const float *x,
+UNUSED static void map_weight(int64_t rows, int64_t inputs, int64_t outputs, const float *incoming, const float *x,
                        float *into) {
     if (into) product(outputs, inputs, rows, incoming, 1, outputs, x, inputs, into, inputs, 0);
 }
 
 /* into [columns]: the sum of rows x [rows, columns]; nothing where ``into`` is NULL. */
-static void add_up(int64_t rows, int64_t columns, const float *x, float *into) {
+UNUSED static void add_up(int64_t rows, int64_t columns, const float *x, float *into) {
     if (!into) return;
     for (int64_t d = 0; d < columns; d += LANES) {
         vector total = all(0);
@@ -36,7 +36,7 @@ static void add_up(int64_t rows, int64_t columns, const float *x, float *into) {
 }
 
 /* Each head's ``width`` parts of ``size`` numbers, made up to ``whole_width`` parts with zeros. */
-static void widen(int64_t heads, int64_t width, int64_t whole_width, int64_t size, const float *from, float *into) {
+UNUSED static void widen(int64_t heads, int64_t width, int64_t whole_width, int64_t size, const float *from, float *into) {
     for (int64_t h = 0; h < heads; h++, from += width * size, into += whole_width * size) {
         memcpy(into, from, sizeof(float) * width * size);
         memset(into + width * size, 0, sizeof(float) * (whole_width - width) * size);
@@ -44,7 +44,7 @@ static void widen(int64_t heads, int64_t width, int64_t whole_width, int64_t siz
 }
 
 /* And back, without what was made up. */
-static void narrow(int64_t heads, int64_t width, int64_t whole_width, int64_t size, const float *from, float *into) {
+UNUSED static void narrow(int64_t heads, int64_t width, int64_t whole_width, int64_t size, const float *from, float *into) {
     for (int64_t h = 0; h < heads; h++)
         memcpy(into + h * width * size, from + h * whole_width * size, sizeof(float) * width * size);
 }

@@ -8,7 +8,7 @@
 
 /* Rows x [rows, width] of mean 0 and variance 1 into ``normal``, one over their standard deviations into ``rates``
  * [rows], and normal * gain + bias into ``out``. */
-static void norm(int64_t rows, int64_t width, const float *x, const float *gain, const float *bias, float *normal,
+UNUSED static void norm(int64_t rows, int64_t width, const float *x, const float *gain, const float *bias, float *normal,
                  float *rates, float *out) {
     for (int64_t r = 0; r < rows; r++, x += width, normal += width, out += width) {
         vector total = all(0), squares = all(0);
@@ -29,7 +29,7 @@ static void norm(int64_t rows, int64_t width, const float *x, const float *gain,
 }
 
 /* normal * gain + bias again, as the forward pass had it. */
-static void norm_again(int64_t rows, int64_t width, const float *normal, const float *gain, const float *bias,
+UNUSED static void norm_again(int64_t rows, int64_t width, const float *normal, const float *gain, const float *bias,
                        float *out) {
     for (int64_t r = 0; r < rows; r++, normal += width, out += width)
         for (int64_t d = 0; d < width; d += LANES)
@@ -38,7 +38,7 @@ static void norm_again(int64_t rows, int64_t width, const float *normal, const f
 
 /* Adds to ``into`` the derivative by x, given ``incoming`` by the norm's output: rate * (g - mean(g) - n mean(g n))
  * with g = incoming * gain. ``into_gain`` and ``into_bias`` [width] are written. */
-static void norm_back(int64_t rows, int64_t width, const float *incoming, const float *normal, const float *rates,
+UNUSED static void norm_back(int64_t rows, int64_t width, const float *incoming, const float *normal, const float *rates,
                       const float *gain, float *into, float *into_gain, float *into_bias) {
     memset(into_gain, 0, sizeof(float) * width);
     memset(into_bias, 0, sizeof(float) * width);

@@ -164,6 +164,8 @@ class Recommender:
         if not (experts and self.experts):
             return Output(self._backbone_scores(queries, item_keys), none, none)
         asked = self._asked(params, batch, hidden, item_keys)
+        if self.compiled:
+            asked = replace(asked, workspace=workspace)
         if only is not None:
             part, mixture = self._alone(only, batch.candidates, item_keys)
             return Output(part._fused_scores(params, asked, queries, batch.constants, mixture), none, none)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from fedmm.kernels import build
 from fedmm.kernels.encoding import fits
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params, norm, subtract
+from fedmm.verification import world
 from fedmm.verification.engines import CASES
 from fedmm.verification.world import ENGINES, by_client, make_local
 
@@ -26,6 +28,18 @@ CPU = torch.device("cpu")
 STEADY = [case for case in CASES if case[1].get("local_optimizer", "sgd") == "sgd"]
 WIDE = {"hidden_dim": 32}  # what the encoder's kernel takes
 RATE = 0.1
+
+
+@pytest.fixture(autouse=True)
+def wide_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features as wide as the pooled expert's kernel takes them."""
+    narrow = world.small_features()
+    drawn = np.random.default_rng(0)
+    wide = {
+        name: replace(own, values=drawn.standard_normal((len(own.values), 16)).astype(own.values.dtype))
+        for name, own in narrow.items()
+    }
+    monkeypatch.setattr(world, "small_features", lambda: wide)
 
 
 def gap(found: Params, expected: Params) -> float:
@@ -65,10 +79,11 @@ def test_the_kernels_are_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
             called.append(name)
             return getattr(kernels, name)
 
-    for module in ("losses", "encoding", "steps"):
+    for module in ("losses", "encoding", "pooling", "steps"):
         monkeypatch.setattr(f"fedmm.kernels.{module}._kernel", Watched)
     found = by_client(vectorized.train_cohort(compiled(local), params, cohort, 1))
-    kinds = {"fedmm_cross_entropy", "fedmm_encoder_forward", "fedmm_encoder_backward", "fedmm_clipped_step"}
+    models = {"fedmm_pooled_forward", "fedmm_pooled_backward", "fedmm_encoder_forward", "fedmm_encoder_backward"}
+    kinds = {*models, "fedmm_cross_entropy", "fedmm_clipped_step"}
     assert kinds <= set(called)
     for client in map(int, cohort):
         assert 0.0 < gap(found[client][0], plain[client][0]) < 1e-5

@@ -23,6 +23,7 @@ from fedmm.config import ModelConfig
 from fedmm.data.types import IntArray
 from fedmm.models.features import FeatureTable
 from fedmm.models.scores import SparseScores
+from fedmm.models.workspace import Workspace
 from fedmm.utils.params import Params
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Asked:
     item_keys: Tensor  # [C, N, D] the candidates' rows of the item table
     tables: Mapping[str, FeatureTable]  # by modality
     surprise: Callable[[], Tensor]  # [C, B, L] the backbone's own loss on every entry of the histories, over ln V
+    workspace: Workspace | None = None  # of the compiled kernels, where training takes them: all real positions ask
 
 
 class Representation(Protocol):

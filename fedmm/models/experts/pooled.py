@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from fedmm.config import ModelConfig
+from fedmm.kernels.pooling import fits, queries
 from fedmm.models.experts.contract import Asked, Expert
 from fedmm.models.features import FeatureTable, rows_of
 from fedmm.models.layers import layer_norm, linear, pick_rows
+from fedmm.models.workspace import Workspace
 from fedmm.utils.params import Params
 
 
@@ -36,8 +38,21 @@ class PooledExpert(Expert):
     def term(self, params: Mapping[str, Tensor], asked: Asked) -> tuple[Tensor, Tensor] | None:
         """Queries [C, R, F] and the candidates' features."""
         table = asked.tables[self.name]
-        queries = pooled_queries(params, self.name, table, asked.items, asked.rows)
-        return queries, rows_of(table.values, asked.candidates)
+        if asked.workspace is not None and fits(table.values, params[f"{self.name}.projection.weight"]):
+            return self._compiled(params, asked, table, asked.workspace), rows_of(table.values, asked.candidates)
+        asking = pooled_queries(params, self.name, table, asked.items, asked.rows)
+        return asking, rows_of(table.values, asked.candidates)
+
+    def _compiled(
+        self, params: Mapping[str, Tensor], asked: Asked, table: FeatureTable, workspace: Workspace
+    ) -> Tensor:
+        names = (f"{self.name}.{part}" for part in ("projection.weight", "norm.weight", "norm.bias"))
+        projection, gain, bias = (params[name] for name in names)
+        decays = torch.sigmoid(params[f"{self.name}.decay_logit"])
+        take = workspace.taker(f"pooled {self.name}", table.values)
+        return queries(
+            asked.items, asked.rows.shape[1], table.values, table.present, decays, projection, gain, bias, take
+        )
 
     def project(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
         """W f."""
