@@ -11,7 +11,9 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 from fedmm.errors import ConfigError
 
 SOURCES = Path(__file__).parent
+COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 120.0  # that a compiler may take; it needs two
 # The same products in the same order whoever asks; no liberties with infinities or with the order of sums.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -59,15 +62,48 @@ def require_kernels() -> ctypes.CDLL:
 
 @functools.cache
 def _found() -> tuple[ctypes.CDLL | None, str | None]:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    given = os.environ.get("CC", "").strip()
+    try:
+        compiler = shlex.split(given) or [found for name in COMPILERS if (found := shutil.which(name))][:1]
+    except ValueError as error:  # a quotation without an end
+        return None, f"CC is not a command: {error}"
+    if not compiler:
         return None, "there is no C compiler (cc, gcc or clang)"
     try:
-        path = _built(compiler.split())
-        return ctypes.CDLL(str(path)), None
+        return ctypes.CDLL(str(_built(compiler))), None
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        return None, f"{compiler} could not build them: {said.strip().splitlines()[-1] if said.strip() else error}"
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        return None, f"{shlex.join(compiler)} could not build them: {said.splitlines()[-1] if said else error}"
+
+
+def _run(command: list[str]) -> str:
+    """What the command says. Raises OSError or SubprocessError where it cannot be run, fails, or does not end in time;
+    then what it has started ends with it."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaints:
+        # Files, not pipes: whatever a wrapper left behind would keep a pipe open.
+        begun = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=complaints, start_new_session=True
+        )
+        try:
+            code = begun.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            raise subprocess.SubprocessError(f"it did not end in {SECONDS:g} seconds") from None
+        finally:
+            if begun.returncode is None:
+                _end(begun)
+        if code:
+            complaints.seek(0)
+            why = complaints.read().decode(errors="replace")
+            raise subprocess.CalledProcessError(code, command, stderr=why)
+        said.seek(0)
+        return said.read().decode(errors="replace")
+
+
+def _end(begun: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(begun.pid, signal.SIGKILL)
+    begun.kill()
+    begun.wait()
 
 
 def _built(compiler: list[str]) -> Path:
@@ -79,14 +115,13 @@ def _built(compiler: list[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / path.name
         sources = [str(source) for source in sorted(SOURCES.glob("*.c"))]
-        for native in ("-march=native", "-mcpu=native", None):
-            flags = [*FLAGS, *([native] if native else [])]
-            done = subprocess.run(
-                [*compiler, *flags, *sources, "-o", str(made), "-lm"], capture_output=True, text=True, timeout=SECONDS
-            )
-            if done.returncode == 0:
+        for native in (["-march=native"], ["-mcpu=native"], []):
+            try:
+                _run([*compiler, *FLAGS, *native, *sources, "-o", str(made), "-lm"])
                 break
-        done.check_returncode()
+            except subprocess.CalledProcessError:
+                if not native:
+                    raise
         made.replace(path)
     return path
 
@@ -101,7 +136,7 @@ def _folder() -> Path:
 
 
 def _digest(compiler: list[str]) -> str:
-    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    said = _run([*compiler, "--version"])
     digest = hashlib.blake2b(digest_size=12)
     parts = [*FLAGS, said, platform.machine(), _processor()]
     parts += [source.read_text(encoding="utf-8") for source in sorted(SOURCES.glob("*.[ch]"))]

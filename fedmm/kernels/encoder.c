@@ -176,6 +176,9 @@ static void heads_of(const Client *own, const Kept *k, const float *incoming, fl
     }
 }
 
+/* ``yes`` where x is above 0, 0 elsewhere; where x is not a number, ``yes`` too: what diverges is seen to. */
+INLINE vector rectified(vector x, vector yes) { return chosen(x <= all(0), all(0), yes); }
+
 /* What comes of one block: x, in place. */
 static void block_forward(const Client *own, int64_t block, const Kept *k, float *x, float *scratch) {
     const int64_t N = own->rows, D = own->encoder->width, wide = own->wide;
@@ -192,7 +195,7 @@ static void block_forward(const Client *own, int64_t block, const Kept *k, float
     add_said(own, 1 + 2 * block, said, x);
     norm(N, D, x, w[FEEDFORWARD_GAIN], w[FEEDFORWARD_BIAS], k->later, k->later_rates, normed);
     map(N, D, D, normed, w[INNER], w[INNER_BIAS], k->inner, packed);
-    for (int64_t n = 0; n < N * D; n += LANES) store(k->inner + n, larger(load(k->inner + n), all(0)));
+    for (int64_t n = 0; n < N * D; n += LANES) store(k->inner + n, rectified(load(k->inner + n), load(k->inner + n)));
     map(N, D, D, k->inner, w[OUTER], w[OUTER_BIAS], said, packed);
     add_said(own, 2 + 2 * block, said, x);
 }
@@ -295,7 +298,7 @@ static void feedforward_back(const Client *own, int64_t block, const Kept *k, co
     map_weight(N, D, D, said, k->inner, into[OUTER]);
     map_back(N, D, D, said, w[OUTER], inner, 0);
     for (int64_t n = 0; n < N * D; n += LANES)
-        store(inner + n, chosen(load(k->inner + n) > all(0), load(inner + n), all(0)));
+        store(inner + n, rectified(load(k->inner + n), load(inner + n)));
     add_up(N, D, inner, into[INNER_BIAS]);
     norm_again(N, D, k->later, w[FEEDFORWARD_GAIN], w[FEEDFORWARD_BIAS], normed);
     map_weight(N, D, D, inner, normed, into[INNER]);

@@ -242,3 +242,21 @@ def test_wrong_shapes_are_refused() -> None:
         encoding.encode(params, items[..., :5], config, torch.ones(1, 1, 1, 5, 16), embedded[..., :5, :])
     with pytest.raises(ValueError, match="float32"):
         encoding.encode(params, items[..., :5], config, None, embedded[..., :5, :].double())
+
+
+@pytest.mark.parametrize("part", ["inner.weight", "inner.bias", "outer.weight", "attention_norm.weight"])
+def test_what_is_not_a_number_is_not_hidden(part: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    config = model(2, 16, 1, 5)
+    items = histories([[5, 3], [4, 1]], generator)
+    params = stacked(config, 2, generator, shared=False)
+    params[f"backbone.block0.{part}"][1] = math.nan
+    incoming = torch.randn(*items.shape, config.hidden_dim, generator=generator)
+    wanted, slopes = exact(config, params, items, None, incoming)
+    got, found = compiled(config, params, items, None, incoming)
+    real = items != 0
+    assert torch.equal(got[real].isnan(), wanted[real].isnan())
+    assert got[1][real[1]].isnan().all()
+    for name, slope in slopes.items():
+        assert found[name][0].isfinite().all(), name
+        assert bool(found[name][1].isnan().any()) == bool(slope[1].isnan().any()), name
