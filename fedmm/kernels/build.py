@@ -72,8 +72,14 @@ def _found() -> tuple[ctypes.CDLL | None, str | None]:
     try:
         return ctypes.CDLL(str(_built(compiler))), None
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip()
-        return None, f"{shlex.join(compiler)} could not build them: {said.splitlines()[-1] if said else error}"
+        return None, f"{shlex.join(compiler)} could not build them: {_told(error)}"
+
+
+def _told(error: OSError | subprocess.SubprocessError) -> str:
+    """What went wrong, in one line without a full stop."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return (error.stderr.strip() or f"it failed with {error.returncode} and said nothing").splitlines()[-1]
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _run(command: list[str]) -> str:

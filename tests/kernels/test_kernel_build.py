@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -96,3 +98,26 @@ def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest
     why = str(build.missing()) if sys.platform == "linux" else "file"
     assert "file" in why
     assert "\n" not in why
+
+
+@needs_shell
+@pytest.mark.usefixtures("cache")
+def test_a_compiler_that_fails_in_silence_is_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "false")
+    assert build.missing() == "false could not build them: it failed with 1 and said nothing"
+
+
+@needs_compiler
+@needs_shell
+def test_processes_that_build_at_once_all_have_the_library(tmp_path: Path) -> None:
+    own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    script = "from fedmm.kernels import build; print(build.missing(), build._folder())"
+    begun = [
+        subprocess.Popen([sys.executable, "-c", script], env=own, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = {process.communicate(timeout=120)[0] for process in begun}
+    assert len(said) == 1
+    assert said.pop().startswith("None ")
+    if sys.platform == "linux":
+        (made,) = (tmp_path / "fedmm" / "kernels").iterdir()
+        assert made.suffix == ".so"
