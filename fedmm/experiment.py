@@ -107,14 +107,14 @@ class Experiment:
         """
         tell = tell or (lambda _: None)
         device = choose_device(config.runtime.device)
-        config, dtype = with_precision(config, device)
+        given, (config, dtype) = config, with_precision(config, device)
         data = read_by(data or config.data, config.model.fusion)
         tell(f"loading {data.source}")
         with timer.stage("loading data"):
             dataset = load_dataset(data, tell) if warm is None else warm.dataset
             config = config if warm is None else config.with_values(NO_START)
             split = make_split(dataset, config.data)
-            given, config = config, settled(config, split.train, split.num_items, dataset.attributes)
+            config = settled(config, split.train, split.num_items, dataset.attributes)
         tell("building the model")
         with timer.stage("building the model"):
             sums = count_uses.count_sums(config, split.train, split.num_items)

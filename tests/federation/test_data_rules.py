@@ -75,7 +75,8 @@ def test_what_is_given_stays_and_what_is_chosen_is_chosen_once(
 @pytest.mark.parametrize(("num_items", "length"), [(50, 3), (50, 99), (SOME_ITEMS - 1, 99)])
 def test_where_the_data_choose_what_was_done_before_the_digest_is_that_of_before(num_items: int, length: int) -> None:
     found = settled(ExperimentConfig(), histories(length), num_items)
-    later = {"data.feature_order", "model.gate_start", "federation.counts_received"}  # files, validation, who receives
+    # files, validation, who receives, the machine
+    later = {"data.feature_order", "model.gate_start", "federation.counts_received", "runtime.kernels"}
     chosen = {key: value for key, value in OLD_DEFAULTS.items() if key not in later}
     assert {key: found.flat()[key] for key in chosen} == chosen
     assert found.digest == ExperimentConfig().digest

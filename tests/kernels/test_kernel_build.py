@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fedmm.experiment import Experiment
 from fedmm.kernels import build
+from fedmm.testing import tiny_config
 
 compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(build.library() is None or compiler is None, reason="there is no C compiler here")
@@ -121,3 +123,12 @@ def test_processes_that_build_at_once_all_have_the_library(tmp_path: Path) -> No
     if sys.platform == "linux":
         (made,) = (tmp_path / "fedmm" / "kernels").iterdir()
         assert made.suffix == ".so"
+
+
+def test_a_run_says_that_torch_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_found", lambda: (None, "there is no C compiler"))
+    plain = tiny_config()
+    notes = Experiment.prepare(plain).notes
+    assert any("torch trains, more slowly" in note and "no C compiler (runtime.kernels)" in note for note in notes)
+    asked = plain.with_values({"runtime.kernels": "torch"})
+    assert not any("runtime.kernels" in note for note in Experiment.prepare(asked).notes)
