@@ -377,7 +377,7 @@ LATER: Mapping[str, tuple[Any, ...]] = {
     "data.validation_from": (None,),
     "data.test_from": (None,),
     "runtime.start_from": (None,),
-    **{"runtime.precision": ("float32",), "runtime.kernels": ("torch", "auto")},
+    **{"runtime.precision": ("float32",), "runtime.kernels": ("torch", "auto", "native")},
     "federation.item_table": (None,),
     "federation.backbone": (None,),
     "federation.trained_size": (None,),

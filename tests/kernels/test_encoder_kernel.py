@@ -126,12 +126,12 @@ def test_states_and_derivatives_are_those_of_the_backbone(
     incoming = torch.randn(*items.shape, config.hidden_dim, generator=generator)
     wanted, slopes = exact(config, params, items, masks, incoming)
     got, found = compiled(config, params, items, masks, incoming)
-    assert apart(got, wanted) < 1e-5
+    assert apart(got, wanted) < 3e-5
     assert not got[items == 0].any()
     assert not found["embedded"][items == 0].any()
     for name, slope in slopes.items():
         assert found[name].shape == slope.shape
-        assert apart(found[name], slope) < 1e-5, name
+        assert apart(found[name], slope) < 3e-5, name
 
 
 @pytest.mark.parametrize("length", [63, 64, 65, 130, 200])
@@ -144,8 +144,8 @@ def test_long_windows(length: int) -> None:
     incoming = torch.randn(*items.shape, 64, generator=generator)
     wanted, slopes = exact(config, params, items, masks, incoming)
     got, found = compiled(config, params, items, masks, incoming)
-    assert apart(got, wanted) < 1e-5
-    assert max(apart(found[name], slope) for name, slope in slopes.items()) < 1e-5
+    assert apart(got, wanted) < 3e-5
+    assert max(apart(found[name], slope) for name, slope in slopes.items()) < 3e-5
 
 
 def test_sharp_attention_neither_overflows_nor_loses_its_sums() -> None:
