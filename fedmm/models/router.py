@@ -24,7 +24,7 @@ def route(params: Mapping[str, Tensor], inputs: Tensor, present: Tensor) -> Tens
     ``inputs`` [N, I] or [C, N, I] describe the candidates; ``present`` [N, M] or [C, N, M] says which outputs exist for
     each. Weights are a softmax over what is present, 0 elsewhere, and all 0 for a candidate with nothing present.
     """
-    # In memory each output's N numbers lie together, [C, M, N]: a softmax over M neighbours is ten times as slow.
+    # In memory each output's N numbers lie together, [C, M, N]: a softmax over M neighbours is many times as slow.
     logits = params["router.bias"].unsqueeze(2).expand(-1, -1, present.shape[-2])
     if "router.weight" in params:
         logits = _project(inputs, params["router.weight"]) + logits
