@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedmm.data.mapped import let_go
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import ray_workers
@@ -77,7 +78,9 @@ class ClusterEngine:
             (take_rows(local.train, clients), clients, _states_of(local.clients, clients), round_number)
             for clients in cut_blocks(local, cohort, self.block_size)
         )
-        yield from ray_workers.spread(ray, train_part, given, jobs, self.workers, _named)
+        for block in ray_workers.spread(ray, train_part, given, jobs, self.workers, _named):
+            let_go(local.train.values, local.train.offsets)
+            yield by_itself(block)
 
     def spread(self, work: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
         """``work(job)`` of every job, in order; ``work`` goes out once, and what cannot travel is done here. Raises as
@@ -102,6 +105,22 @@ class ClusterEngine:
         bare = replace(local.among(nobody, NOBODY, NO_STATES), control={})
         self._held = bare, store, ray.put(bare)
         return self._held[2]
+
+
+def by_itself(block: UpdateBlock) -> UpdateBlock:
+    """The block with all but its deltas in memory of its own. What came through the object store lies there as one, and
+    stays whole as long as anything of it is read: a round that takes down who sent would keep every update."""
+    return replace(
+        block,
+        clients=block.clients.copy(),
+        weights=block.weights.clone(),
+        losses=block.losses.clone(),
+        load_balance_losses=block.load_balance_losses.clone(),
+        num_rows=None if block.num_rows is None else block.num_rows.copy(),
+        rows=None if block.rows is None else tuple(own.copy() for own in block.rows),
+        coded=None if block.coded is None else block.coded.copy(),
+        states={name: value.clone() for name, value in block.states.items()},
+    )
 
 
 def _call(work: Callable[[Any], Any], job: Any) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedmm.config import FederationConfig
 from fedmm.config.part_errors import returned
 from fedmm.config.parts import KINDS
+from fedmm.data.mapped import let_go
 from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.models.sasrec import ITEM_TABLE
@@ -36,14 +37,15 @@ class UpdateSum:
 
 
 def sum_updates(updates: Iterable[UpdateBlock], train: Ragged, num_items: int) -> UpdateSum:
-    """Adds updates up block by block; no block is kept, and row-sparse item tables are added where they belong. Heat
-    is each client's own count of what it holds, summed alike.
+    """Adds updates up block by block; no block is kept, nor pages of mapped histories, and row-sparse item tables are
+    added where they belong. Heat is each client's own count of what it holds, summed alike.
 
     Raises ValueError on an empty cohort.
     """
     total: UpdateSum | None = None
     for block in updates:
         total = _add_block(_nothing(block, num_items) if total is None else total, block, train)
+        let_go(train.values, train.offsets)
     if total is None:
         raise ValueError("an empty cohort has no update")
     return total

@@ -216,9 +216,9 @@ def largest_counts(counts: csr_matrix, seed: int) -> csr_matrix:
 
 
 def _pairs_of_length(lengths: IntArray) -> IntArray:
-    """How many pairs histories of these lengths have."""
-    gaps = np.arange(1, WINDOW + 1)
-    return np.asarray(np.maximum(lengths[:, None] - gaps, 0).sum(axis=1), dtype=np.int64)
+    """How many pairs histories of these lengths have: of each gap g up to the window, length - g."""
+    gaps = np.clip(lengths - 1, 0, WINDOW)
+    return np.asarray(gaps * lengths - gaps * (gaps + 1) // 2, dtype=np.int64)
 
 
 def _limit(form: PairTable) -> int:

@@ -73,7 +73,7 @@ def _holdings(updates: Sequence[UpdateBlock], train: Ragged, num_items: int) -> 
     clients = [int(client) for update in updates for client in update.clients]
     holds = torch.zeros(len(clients), num_items + 1, dtype=torch.bool)
     for place, client in enumerate(clients):
-        holds[place, torch.from_numpy(train[client])] = True
+        holds[place, torch.from_numpy(train[client].copy())] = True  # histories may be a file's, to be read alone
     holds[:, ~holds.any(0)] = True
     return holds
 

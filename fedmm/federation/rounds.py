@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fedmm.config import FederationConfig
+from fedmm.data.mapped import let_go
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
@@ -127,6 +128,7 @@ def run_round(
     with timer.stage("ledger"):
         uplink, downlink = traffic_of_all(federation, state.params, number, seen.sent, lost, versions)
         versions = None if versions is None else versions.after(drawn)
+    let_go(local.train.values, local.train.offsets)
     statistics = RoundStatistics(
         num_clients=total.num_clients,
         loss=float(total.loss / total.weight),

@@ -246,12 +246,14 @@ def predicted(one: dict[str, float], workers: int, cores: int) -> float:
 
 
 def remember(arguments: argparse.Namespace) -> dict[str, object]:
-    """Two rounds of a mapped population by two workers, and what each process holds after."""
+    """Two rounds of a mapped population by two workers: the most that is held, and what each process holds after."""
+    if arguments.folder is None:
+        raise SystemExit("--memory needs a --folder for the population's files")
     train = population(arguments.clients, arguments.items, arguments.folder)
-    federation, state = federation_of(train, arguments.items, arguments.cohort)
     print(f"{len(train):,} clients, {len(train.values):,} interactions")
-    engine = ClusterEngine(32, 2)
     with watched() as most:
+        federation, state = federation_of(train, arguments.items, arguments.cohort)
+        engine = ClusterEngine(32, 2)  # opens its cluster by itself, as a run does
         for number in (1, 2):
             told, state = measured(federation, state, engine)
             print(number, json.dumps({key: round(value, 2) for key, value in told.items()}), flush=True)
@@ -259,7 +261,10 @@ def remember(arguments: argparse.Namespace) -> dict[str, object]:
     for role, own, whole, of_files in held:
         print(f"{role:8} {own:6.2f} GB of its own share ({of_files:.2f} of files), {whole:6.2f} GB resident")
     print(f"together {sum(own for _, own, *_ in held):.2f} GB; the driver at its peak {peak_bytes() / 1e9:.2f} GB")
-    print("at the peak of both rounds, by role:", json.dumps({role: round(size, 2) for role, size in most.items()}))
+    print(
+        "at the peak of building and both rounds, by role:",
+        json.dumps({role: round(size, 2) for role, size in most.items()}),
+    )
     return {"processes": held, "peak": peak_bytes(), "most": most}
 
 
@@ -276,8 +281,8 @@ def main() -> None:
     torch.set_num_threads(1)
     machine = describe()
     print(headline(machine))
-    store = {"object_store_memory": 10**9} if arguments.memory else {}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, **store)
+    if not arguments.memory:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     chosen = remember if arguments.memory else rank if arguments.evaluation else compare
     found = chosen(arguments)
     if arguments.json:
