@@ -12,6 +12,7 @@ from fedmm.deployment.events import Events
 from fedmm.deployment.messages import Header, Message, RefusedError, encode, read_header
 from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.transport import Transport
+from fedmm.utils.text import one_line
 
 POLL_SECONDS = 0.1
 TRIES = 3
@@ -97,7 +98,7 @@ class Conversation:
                     self.events.add("refused", node=node, why=str(error)[:200])
                 continue
             if answer.kind in ("refused", "unready"):
-                why = str(answer.body.get("why", "it has to be told again what was agreed"))[:200]
+                why = one_line(str(answer.body.get("why", "it has to be told again what was agreed")))
                 self.events.add("silo cannot follow", node=node, why=why)
                 self.cannot[node] = why
                 tries[node] = TRIES
@@ -120,7 +121,7 @@ class Conversation:
         try:
             answer = message if message.kind in ("refused", "unready") else accept(node, header)
         except RefusedError as error:  # no fault of the line: it is sealed, and of this request
-            self.wrong[node] = str(error)[:200]
+            self.wrong[node] = one_line(str(error))
             raise
         del self._open[message.sequence]
         return answer

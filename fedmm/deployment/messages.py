@@ -30,6 +30,7 @@ PROTOCOL = 2
 MAGIC = b"FMM"
 MOST_HEADER = 1_000_000  # bytes
 MOST_BYTES = 2**31  # of one message
+MOST_DEPTH = 16  # lists and tables within each other, of a header
 _FIXED = struct.Struct("<3sBI")
 _TYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I32": torch.int32, "I64": torch.int64, "F32": torch.float32,
@@ -123,10 +124,10 @@ def whole(body: Mapping[str, Any], name: str, most: int = 2**53) -> int:
 
 
 def text(body: Mapping[str, Any], name: str, most: int = 200) -> str:
-    """The text ``name`` of a body. Raises RefusedError."""
+    """The text ``name`` of a body, one line. Raises RefusedError."""
     value = body.get(name)
-    if not isinstance(value, str) or len(value) > most:
-        raise RefusedError(f"{name} is not a text of at most {most} characters.")
+    if not isinstance(value, str) or len(value) > most or not value.isprintable():
+        raise RefusedError(f"{name} is not a text of at most {most} characters in one line.")
     return value
 
 
@@ -137,8 +138,19 @@ def _read_json(data: bytes) -> Message:
         raise RefusedError("a header that is not JSON.") from None
     if not isinstance(found, dict) or not isinstance(found.get("body"), dict):
         raise RefusedError("a header that is not an object with a body.")
+    if not _is_plain(found, MOST_DEPTH):
+        raise RefusedError("a header with half of a character, or lists too deep within each other.")
     kind, session, settings, node = (text(found, name) for name in ("kind", "session", "settings", "node"))
     return Message(kind, found["body"], {}, session, whole(found, "sequence"), whole(found, "round"), settings, node)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether all texts can be written (JSON may name half of a character), and nothing is nested deeper than so."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= own <= "\udfff" for own in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_plain(name, 0) and _is_plain(own, depth - 1) for name, own in value.items())
+    return not isinstance(value, list) or (depth > 0 and all(_is_plain(own, depth - 1) for own in value))
 
 
 def _tensors(content: bytes, expected: Expected) -> dict[str, Tensor]:

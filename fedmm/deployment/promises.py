@@ -35,7 +35,8 @@ class Promises:
         whole, _, torn = content.rpartition(b"\n")
         try:
             lines = whole.decode().splitlines()
-            self._held = dict(_pair(line) for line in lines)
+            for name, own in map(_pair, lines):
+                self._held.setdefault(name, own)  # what was promised first holds
         except ValueError:
             raise CheckpointError(
                 f"{path}, by which this silo never opens two sums that differ by its own, was changed.",
@@ -54,7 +55,10 @@ class Promises:
             )
 
     def hold(self, name: str, value: str) -> None:
-        """Promises it, on disk before anybody hears of it. Raises RefusedError as ``require`` does, or StorageError."""
+        """Promises it, on disk before anybody hears of it. Raises RefusedError as ``require`` does and for what is
+        more than a line, or StorageError."""
+        if not value or not (name + value).isprintable():
+            raise RefusedError("a promise that is more than a line.", "Ask whoever leads the federation.")
         self.require(name, value)
         if name in self._held:
             return

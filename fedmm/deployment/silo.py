@@ -51,6 +51,7 @@ from fedmm.privacy.plan import SHARES_OF_NOISE
 from fedmm.utils.files import write_atomically
 from fedmm.utils.params import Params
 from fedmm.utils.seeding import derive
+from fedmm.utils.text import one_line
 
 SERVER = "server"
 
@@ -143,8 +144,8 @@ class Silo:
         return self.seal.close(encode(stamped))
 
     def _refused(self, why: str) -> Message:
-        self.tell(f"refused {why}")
-        return Message("refused", {"why": why[:200]})
+        self.tell(f"refused {one_line(why, len(why))}")
+        return Message("refused", {"why": one_line(why)})
 
     def _answer(self, header: Header) -> Message:
         kind = header.message.kind

@@ -61,7 +61,8 @@ def digest_of(terms: Terms, catalogue: str) -> str:
 def joined_settings(terms: Terms, own: ExperimentConfig) -> ExperimentConfig:
     """A silo's settings: the server's ``terms``, and for what they leave open its own. Raises RefusedError where this
     fedmm cannot read them."""
-    if not isinstance(terms, dict) or terms.keys() != {*SECTIONS, "data", "runtime"}:
+    whole = isinstance(terms, dict) and terms.keys() == {*SECTIONS, "data", "runtime"}
+    if not whole or not all(isinstance(own, dict) for own in terms.values()):
         raise RefusedError("terms without all sections of settings.", "Use one version of fedmm on both sides.")
     local = own.model_dump(mode="python")
     wrong = [name for name in terms["data"] if name not in DATA] + [n for n in terms["runtime"] if n not in RUNTIME]

@@ -113,6 +113,16 @@ def counted(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """What somebody else said, cut to ``most`` characters, with a space for what is no character of a line: it can
+    neither begin another line nor steer a terminal.
+
+    >>> one_line("no\\nround 3: all is well\\x1b[2J"), one_line("seven", 3)
+    ('no round 3: all is well [2J', 'sev')
+    """
+    return "".join(own if own.isprintable() else " " for own in text[:most])
+
+
 def listed(names: Sequence[str]) -> str:
     """``A, B and C``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 2 else names)
