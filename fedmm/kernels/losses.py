@@ -122,7 +122,7 @@ class SharedKeys:
         """Panels of the ``keys``, and the keys made up to whole vectors, [N, depth]."""
         found = self._packed.get(id(keys))
         if found is None or found[0] is not keys:
-            panels = _packed(keys)
+            panels = packed_keys(keys)
             short = -keys.shape[1] % _kernel().fedmm_lanes()
             wide = torch.nn.functional.pad(keys, (0, short)) if short else keys
             found = self._packed[id(keys)] = (keys, panels, wide)
@@ -183,7 +183,7 @@ def _term(term: TermParts, shared: SharedKeys, alive: list[Tensor]) -> _Term:
         if not _is_shared(term.keys) and term.keys.ndim == 3:
             own.keys_step = term.keys.shape[1] * term.keys.shape[2]
         elif term.keys.ndim == 3:  # one client's copy serves all: the first step
-            panels = _packed(term.keys[0])
+            panels = packed_keys(term.keys[0])
             alive.append(panels)
             own.panels = panels.data_ptr()
         else:
@@ -204,7 +204,7 @@ def _is_shared(keys: Tensor) -> bool:
     return keys.ndim == 3 and (keys.stride(0) == 0 or len(keys) == 1)
 
 
-def _packed(keys: Tensor) -> Tensor:
+def packed_keys(keys: Tensor) -> Tensor:
     """Panels of keys [N, K]."""
     kernel, keys = _kernel(), keys.contiguous()
     panels = torch.empty(kernel.fedmm_panel_numbers(*keys.shape))

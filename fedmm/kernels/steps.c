@@ -35,19 +35,22 @@ static void move(float *value, const float *gradient, int64_t size, float rate) 
     for (int64_t i = 0; i < size; i++) value[i] -= rate * gradient[i];
 }
 
-/* value -= rate * min(1, most / (|gradient| + 1e-6)) * gradient, the norm over all of a client's parameters; ``most`` 0
- * clips nothing. Gradients stay as they are. */
-void fedmm_clipped_step(int64_t clients, int64_t number, const Parameter *own, float most, float rate) {
+/* value -= rate * min(1, most / (|gradient| + 1e-6)) * gradient, the norm over all of a client's parameters, and over
+ * others whose norm is ``rest`` [C] or NULL; ``most`` 0 clips nothing. Gradients stay as they are; ``factors`` [C] are
+ * what they were brought down by. */
+void fedmm_clipped_step(int64_t clients, int64_t number, const Parameter *own, float most, float rate, const float *rest,
+                        float *factors) {
     for (int64_t c = 0; c < clients; c++) {
         float factor = 1;
         if (most > 0) {
-            double total = 0;
+            double total = rest ? (double)rest[c] * rest[c] : 0;
             for (int64_t p = 0; p < number; p++)
                 total += square_of(own[p].gradient + c * own[p].gradient_step, own[p].size);
             const float norm = (float)sqrt(total);
             factor = most / (norm + 1e-6f);
             factor = factor > 1 ? 1 : factor; /* NaN stays NaN */
         }
+        factors[c] = factor;
         for (int64_t p = 0; p < number; p++)
             move(own[p].value + c * own[p].size, own[p].gradient + c * own[p].gradient_step, own[p].size, rate * factor);
     }

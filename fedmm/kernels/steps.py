@@ -30,16 +30,23 @@ def _kernel() -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_float,
         ctypes.c_float,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
     )
     found.fedmm_clipped_step.restype = None
     return found
 
 
 def clipped_step(
-    values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], clip_norm: float | None, learning_rate: float
-) -> None:
+    values: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    clip_norm: float | None,
+    learning_rate: float,
+    rest: Tensor | None = None,
+) -> Tensor:
     """Moves ``values`` [C, ...] (float32, contiguous) against their ``gradients``, each client's of a norm of at most
-    ``clip_norm`` over all parameters, where one is given."""
+    ``clip_norm`` over all parameters, where one is given; over others, too, whose norms are ``rest`` [C]. What each
+    client's gradients were brought down by [C]."""
     num_clients = len(next(iter(gradients.values())))
     alive = []
     parameters = (_Parameter * len(gradients))()
@@ -51,4 +58,7 @@ def clipped_step(
         parameters[place] = _Parameter(value[0].numel(), gradient.data_ptr(), gradient.stride(0), value.data_ptr())
         if value.dtype != torch.float32 or not value.is_contiguous():
             raise ValueError(f"{name} is not contiguous and float32")
-    _kernel().fedmm_clipped_step(num_clients, len(parameters), parameters, clip_norm or 0.0, learning_rate)
+    factors, others = torch.empty(num_clients), None if rest is None else rest.data_ptr()
+    sizes = (num_clients, len(parameters), parameters, clip_norm or 0.0, learning_rate)
+    _kernel().fedmm_clipped_step(*sizes, others, factors.data_ptr())
+    return factors

@@ -59,11 +59,8 @@ INLINE vector chosen(whole mask, vector yes, vector no) {
     return (vector)(((whole)yes & mask) | ((whole)no & ~mask));
 }
 
-INLINE vector larger(vector one, vector other) {
-    vector value;
-    for (int i = 0; i < LANES; i++) value[i] = one[i] > other[i] ? one[i] : other[i];
-    return value;
-}
+/* One by one, the compiler takes numbers out of registers and puts them back. */
+INLINE vector larger(vector one, vector other) { return chosen(one > other, one, other); }
 
 /* By halves, and the last quarter one by one: half the waiting of one sum after the other. */
 INLINE float sum_of(vector value) {

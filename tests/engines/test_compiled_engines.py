@@ -105,12 +105,13 @@ def test_blocks_and_threads_change_no_bit() -> None:
             assert all(torch.equal(value, other[client][0][name]) for name, value in results[0][client][0].items())
 
 
-def test_clients_of_few_rows_take_the_encoders_kernel() -> None:
-    model, federation = {**WIDE, "fusion": "backbone", "dropout": 0.2}, {"local_steps": 1, "learning_rate": RATE}
+def test_clients_of_few_rows_take_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, federation = {**WIDE, "fusion": "backbone", "dropout": 0.2}, {"local_steps": 3, "learning_rate": RATE}
     local, params = make_local(model, federation, dtype=torch.float32)
     cohort = local.windows.trainable[:2]
     assert few_rows.fits(local, 1)
     plain = by_client([few_rows.train_block(local, params, cohort, 1)])
+    monkeypatch.setattr(few_rows, "KeptSlopes", None)  # it is the kernel's that serves
     found = by_client([few_rows.train_block(compiled(local), params, cohort, 1)])
     for client in map(int, cohort):
         assert gap(found[client][0], plain[client][0]) < 1e-5

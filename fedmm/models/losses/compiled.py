@@ -25,8 +25,13 @@ def compiled_losses(
     terms = [_term(flat[i : i + 4], gradients[i : i + 4]) for i in range(0, len(flat), 4)]
     if not fits(terms):
         return None
+    return cross_entropy(terms, asked_of(questions), workspace.kept("shared keys", SharedKeys))
+
+
+def asked_of(questions: Questions) -> Asked:
+    """The same questions as kernels have them."""
     excluded = questions.exclusions
-    asked = Asked(
+    return Asked(
         (questions.row_weights > 0).sum(1),
         questions.targets,
         questions.row_weights,
@@ -34,7 +39,6 @@ def compiled_losses(
         None if excluded is None else excluded.index,
         None if excluded is None else excluded.rows,
     )
-    return cross_entropy(terms, asked, workspace.kept("shared keys", SharedKeys))
 
 
 def _term(parts: Sequence[Part], into: Sequence[Tensor | None]) -> TermParts:

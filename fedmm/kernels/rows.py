@@ -1,0 +1,184 @@
+"""Cross-entropy over a whole catalogue of clients that hold no item table, by the compiled kernel.
+
+``KeptRows`` is what C clients hold instead: the table that all share, the slopes of their earlier steps, and by which
+factors those entered the table. The rows of their own items they hold beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmm.kernels.build import require_kernels
+from fedmm.kernels.losses import Asked, packed_keys
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("clients", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("items", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("own", ctypes.c_int64),
+        ("kept", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("table", ctypes.c_void_p),
+        ("panels", ctypes.c_void_p),
+        ("own_items", ctypes.c_void_p),
+        ("own_rows", ctypes.c_void_p),
+        ("queries", ctypes.c_void_p),
+        ("num_rows", ctypes.c_void_p),
+        ("targets", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("exists", ctypes.c_void_p),
+        ("exists_step", ctypes.c_int64),
+        ("excluded", ctypes.c_void_p),
+        ("barred", ctypes.c_void_p),
+        ("num_excluded", ctypes.c_int64),
+        ("excluded_step", ctypes.c_int64),
+        ("excluded_row_step", ctypes.c_int64),
+        ("held", ctypes.c_void_p),
+        ("slopes", ctypes.c_void_p),
+        ("levels", ctypes.c_void_p),
+        ("factors", ctypes.c_void_p),
+        ("losses", ctypes.c_void_p),
+        ("by_queries", ctypes.c_void_p),
+        ("by_own", ctypes.c_void_p),
+        ("rest", ctypes.c_void_p),
+    )
+
+
+@functools.cache
+def _kernel() -> ctypes.CDLL:
+    found = require_kernels()
+    found.fedmm_rows_span.restype = found.fedmm_rows_scratch.restype = ctypes.c_int64
+    found.fedmm_rows_scratch.argtypes = (ctypes.c_void_p,)
+    found.fedmm_rows_step.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    found.fedmm_rows_total.argtypes = (
+        *[ctypes.c_int64] * 5,
+        *[ctypes.c_void_p] * 6,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    )
+    found.fedmm_rows_step.restype = found.fedmm_rows_total.restype = None
+    return found
+
+
+def fits(shared: Tensor) -> bool:
+    """Whether the kernel takes this table [V, D]: float32 on the processor, rows of whole vectors."""
+    kernel = require_kernels()
+    plain = shared.dtype == torch.float32 and shared.device.type == "cpu"
+    return plain and shared.shape[1] % int(kernel.fedmm_lanes()) == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Differentiated:
+    """One step of C' clients: losses, and their gradients."""
+
+    losses: Tensor  # [C']
+    by_queries: Tensor  # [C', R, D]
+    by_own: Tensor  # [C', n, D]: by the clients' own rows of the table
+    rest: Tensor | None  # [C']: the norms of those by its other rows, where they are asked for
+
+
+class KeptRows:
+    """What C clients hold of their item tables, with room for ``num_rows`` predictions of all steps each."""
+
+    def __init__(self, shared: Tensor, items: Tensor, num_rows: int) -> None:
+        """``shared`` [V, D] is the server's table; ``items`` [C, n] are the clients' own, behind item 0 and ascending,
+        and 0 again where a client has fewer. What ``fits`` is needed."""
+        span = int(_kernel().fedmm_rows_span())
+        self.shared, self.items = shared.contiguous(), items.contiguous()
+        self._panels = packed_keys(shared)
+        spans = -(-len(shared) // span)
+        self._slopes = torch.empty(spans, len(items), num_rows, span)
+        self._levels = torch.empty(len(items), num_rows, spans)
+        self._factors = torch.empty(len(items), num_rows, shared.shape[1])
+        self._held = torch.zeros(len(items), dtype=torch.int64)
+        self._before = torch.zeros(0, dtype=torch.int64)  # how many the last step's clients had before it
+
+    def differentiate(self, queries: Tensor, own: Tensor, asked: Asked, *, norms: bool) -> Differentiated:
+        """The losses of the first C' clients' ``queries`` [C', R, D], given their own rows ``own`` [C', n, D] of the
+        table. Every target is one of the client's own items. Slopes and weighted queries are kept; ``move`` must
+        follow."""
+        num_clients, num_rows, width = queries.shape
+        found = Differentiated(
+            torch.empty(num_clients),
+            torch.empty_like(queries, memory_format=torch.contiguous_format),
+            torch.empty_like(own, memory_format=torch.contiguous_format),
+            torch.empty(num_clients) if norms else None,
+        )
+        given = [queries, own, asked.num_rows, asked.targets, asked.weights]
+        queries, own, rows, targets, weights = (part.contiguous() for part in given)
+        exists = asked.exists if asked.exists is None or asked.exists.stride(-1) == 1 else asked.exists.contiguous()
+        excluded = None if asked.excluded is None else asked.excluded.contiguous()
+        barred = None if asked.barred is None else asked.barred.contiguous()
+        self._before = self._held[:num_clients].clone()
+        step = _Step(
+            num_clients,
+            num_rows,
+            len(self.shared),
+            width,
+            own.shape[1],
+            self._factors.shape[1],
+            len(self.items),
+            self.shared.data_ptr(),
+            self._panels.data_ptr(),
+            self.items.data_ptr(),
+            own.data_ptr(),
+            queries.data_ptr(),
+            rows.data_ptr(),
+            targets.data_ptr(),
+            weights.data_ptr(),
+            None if exists is None else exists.data_ptr(),
+            0 if exists is None else exists.stride(0),
+            None if excluded is None else excluded.data_ptr(),
+            None if barred is None else barred.data_ptr(),
+            0 if excluded is None else excluded.shape[-1],
+            0 if excluded is None else excluded[0].numel(),
+            excluded.shape[-1] if excluded is not None and excluded.ndim == 3 else 0,
+            self._held.data_ptr(),
+            self._slopes.data_ptr(),
+            self._levels.data_ptr(),
+            self._factors.data_ptr(),
+            found.losses.data_ptr(),
+            found.by_queries.data_ptr(),
+            found.by_own.data_ptr(),
+            None if found.rest is None else found.rest.data_ptr(),
+        )
+        scratch = torch.empty(_kernel().fedmm_rows_scratch(ctypes.byref(step)))
+        _kernel().fedmm_rows_step(ctypes.byref(step), scratch.data_ptr())
+        return found
+
+    def move(self, rates: Tensor) -> None:
+        """The last step moved each of its clients' tables by ``rates`` [C'] times its gradient."""
+        places = torch.arange(self._factors.shape[1])
+        last = self._held[: len(rates)].unsqueeze(1)
+        new = (places >= self._before.unsqueeze(1)) & (places < last)
+        factors = self._factors[: len(rates)]
+        factors.mul_(torch.where(new, rates.unsqueeze(1), 1.0).unsqueeze(2))
+
+    def deltas(self, own: Tensor) -> Tensor:
+        """[C, V, D]: what each client's table changed by, given the change of its own rows [C, n, D]."""
+        found = torch.zeros(len(own), *self.shared.shape)
+        self._add(found, -torch.ones(len(own)), found.stride(0))
+        index = self.items.unsqueeze(2).expand(own.shape)
+        return found.scatter_(1, index, own)
+
+    def total(self, own: Tensor, weights: Tensor) -> Tensor:
+        """[V, D]: the sum of ``deltas`` by the ``weights`` [C], with no client's table formed."""
+        found = torch.zeros_like(self.shared)
+        self._add(found, weights.neg(), 0)
+        weighted = own * weights.view(-1, 1, 1)
+        return found.index_add_(0, self.items.flatten(), weighted.flatten(0, 1))
+
+    def _add(self, into: Tensor, weights: Tensor, step: int) -> None:
+        num_clients, num_rows, width = self._factors.shape
+        scratch = torch.empty(num_rows * width)
+        parts = (self._held, self._slopes, self._levels, self._factors, weights, into)
+        sizes = (num_clients, num_clients, len(self.shared), width, num_rows)
+        _kernel().fedmm_rows_total(*sizes, *(part.data_ptr() for part in parts), step, scratch.data_ptr())
