@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from fedmm.utils.parallel import map_blocks
 from fedmm.utils.params import Params
 
 NOBODY = np.zeros(0, np.int64)
+MOST_JOBS = 8  # of an evaluation's task
 NAMED = 8  # clients of a block whose worker was lost
 
 
@@ -83,16 +85,17 @@ class ClusterEngine:
             yield by_itself(block)
 
     def spread(self, work: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-        """``work(job)`` of every job, in order; ``work`` goes out once, and what cannot travel is done here. Raises as
-        a call does."""
+        """``work(job)`` of every job, in order; ``work`` goes out once, and what cannot travel is done here. Jobs are
+        short, so a task has several. Raises as a call does."""
         ray = self.start()
         try:
             given = (ray.put(work),)
         except TypeError:  # somebody's own scorer holds a lock, a file or the like
             yield from map_blocks(work, list(jobs), torch.device("cpu"))
             return
-        own = ((job,) for job in jobs)
-        yield from ray_workers.spread(ray, _call, given, own, self.workers, lambda _: "a block of the evaluation")
+        own = ((several,) for several in groups(jobs, ray_workers.at_hand(ray, self.workers)))
+        for found in ray_workers.spread(ray, _call, given, own, self.workers, lambda _: "blocks of the evaluation"):
+            yield from found
 
     def _model(self, ray: Any, local: LocalTraining) -> Any:
         """Where the object store has what all blocks of all rounds share."""
@@ -123,8 +126,19 @@ def by_itself(block: UpdateBlock) -> UpdateBlock:
     )
 
 
-def _call(work: Callable[[Any], Any], job: Any) -> Any:
-    return work(job)
+def groups(jobs: Iterable[Any], workers: int) -> Iterator[list[Any]]:
+    """The jobs in their order, one at a time first and up to ``MOST_JOBS`` later: a few are shared out evenly, and
+    where there are many, handing them out takes little beside them."""
+    waiting = iter(jobs)
+    for number in count():
+        several = list(islice(waiting, min(1 + number // (2 * workers), MOST_JOBS)))
+        if not several:
+            return
+        yield several
+
+
+def _call(work: Callable[[Any], Any], jobs: list[Any]) -> list[Any]:
+    return [work(job) for job in jobs]
 
 
 def _named(job: tuple[Any, ...]) -> str:

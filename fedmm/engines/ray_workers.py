@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedmm.engines.vectorized import REUSED_NUMBERS
 from fedmm.errors import ConfigError, FedmmError, PartError
 from fedmm.utils.registry import OwnPart, all_own_parts, own_parts
 
@@ -113,9 +114,8 @@ def spread(
     A job whose worker dies is tried ``RETRIES`` times more, then raises WorkerLostError. A FedmmError of a job is
     raised as itself.
     """
-    processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    workers = min(workers or processors, processors)
-    most = workers + (workers == processors)  # one waits at hand where Ray itself keeps to the number of workers
+    workers = at_hand(ray, workers)
+    most = workers + (workers == at_hand(ray, 0))  # one waits at hand where Ray itself keeps to the number of workers
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(_alone).remote
     own = _put_own_parts(ray)
     waiting = iter(jobs)
@@ -138,9 +138,16 @@ def spread(
                 yield _result(ray, *turn.popleft())
 
 
+def at_hand(ray: Any, workers: int) -> int:
+    """How many of ``workers`` (0: all) the cluster has processors for."""
+    processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return min(workers or processors, processors)
+
+
 def _alone(own: dict[str, dict[str, OwnPart]] | None, work: Callable[..., Any], *given: Any) -> Any:
     """At a worker: one thread, parts of a user's own, and tensors that travel back as arrays."""
     torch.set_num_threads(1)
+    torch.empty(REUSED_NUMBERS)  # memory of a size that was freed once, glibc keeps for the next tensor
     _share_tensors(library())
     for kind, parts in (own or {}).items():
         own_parts(kind).update(parts)

@@ -1,4 +1,4 @@
-"""What the engine cluster hands on, without Ray: whoever takes down who sent must not keep updates."""
+"""What the engine cluster hands on and out, without Ray: whoever takes down who sent must not keep updates."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmm.engines.cluster import by_itself
+from fedmm.engines.cluster import MOST_JOBS, by_itself, groups
 from fedmm.federation.local_training import UpdateBlock
 from fedmm.verification.world import ENGINES, make_local
 
@@ -40,3 +40,18 @@ def test_small_parts_of_a_block_share_no_memory_with_what_came(settings: dict[st
     assert block.states
     assert (block.num_rows is None) == ("num_negatives" not in settings)
     assert all(own.deltas[name] is value for name, value in block.deltas.items())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_jobs_are_handed_out_in_order_few_at_a_time_at_first(workers: int) -> None:
+    for number in (0, 1, 2 * workers, 2 * workers + 1, 500):
+        handed = list(groups(iter(range(number)), workers))
+        assert [job for several in handed for job in several] == list(range(number))
+        sizes = [len(several) for several in handed]
+        assert all(sizes)
+        assert sizes[:-1] == sorted(sizes[:-1])
+        assert sizes[: 2 * workers] == [1] * min(number, 2 * workers)
+        assert max(sizes, default=0) == (MOST_JOBS if number == 500 else max(sizes, default=0))
+    drawn: list[int] = []
+    next(groups((drawn.append(job) for job in range(100)), workers))
+    assert len(drawn) == 1  # the others are not taken before they are asked for
