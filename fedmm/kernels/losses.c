@@ -3,7 +3,7 @@
  * Rows are independent but for what they add to the gradients of keys and scales, so logits are formed for few of them:
  * they are written, normalised, differentiated and read while they lie in a core's own cache, and never leave it.
  */
-#include "vectors.h"
+#include "rounded_scores.h"
 
 #define AT_ONCE (1 << 17) /* logits at once: 512 KB */
 #define MOST_TERMS 16
@@ -38,6 +38,7 @@ typedef struct {
     const int64_t *excluded;  /* [C, X] or [C, R, X] candidates */
     const uint8_t *barred;    /* [C, R, X]: whether the row must not rank it */
     int64_t num_excluded, excluded_step, excluded_row_step; /* X; from client to client; from row to row, or 0 */
+    int64_t rounded;          /* whether the factors of products are rounded to bfloat16 */
 } Questions;
 
 /* How many numbers a row of logits takes: whole tiles of columns, and never a multiple of a page. */
@@ -48,33 +49,51 @@ int64_t fedmm_logits_width(int64_t candidates) {
 
 int64_t fedmm_lanes(void) { return LANES; }
 
+/* Whether this processor, and the system for this process, multiply bfloat16. */
+int64_t fedmm_rounds(void) {
+#if ROUNDS
+    return tiles_allowed();
+#else
+    return 0;
+#endif
+}
+
 static int64_t panels_of(int64_t candidates) { return (candidates + TILE_COLUMNS - 1) / TILE_COLUMNS; }
 
-int64_t fedmm_panel_numbers(int64_t candidates, int64_t width) { return panels_of(candidates) * TILE_COLUMNS * width; }
+/* Numbers of packed keys [N, K]. */
+int64_t fedmm_packed_numbers(int64_t candidates, int64_t width, int64_t rounded) {
+    return rounded ? rounded_numbers(candidates, width) : panels_of(candidates) * TILE_COLUMNS * width;
+}
 
-/* Rows of logits at once. */
-static int64_t height_of(int64_t candidates) {
-    int64_t height = AT_ONCE / fedmm_logits_width(candidates) / TILE_ROWS * TILE_ROWS;
-    return height < TILE_ROWS ? TILE_ROWS : height > 20 * TILE_ROWS ? 20 * TILE_ROWS : height;
+/* Rows of logits at once: whole tiles. */
+static int64_t height_of(const Questions *asked) {
+    const int64_t side = asked->rounded ? INNER : TILE_ROWS, most = asked->rounded ? 4 * INNER : 20 * TILE_ROWS;
+    const int64_t height = AT_ONCE / fedmm_logits_width(asked->candidates) / side * side;
+    return height < side ? side : height > most ? most : height;
 }
 
 static int scaled(const Term *term) { return term->scale != NULL && (term->queries != NULL || term->constants != NULL); }
 
-/* Numbers of scratch: logits, each scaled term's product, one client's packed keys, weighted queries. */
+/* Numbers of scratch: logits, each scaled term's product, one client's packed keys, what derivatives need. */
 int64_t fedmm_loss_scratch(const Questions *asked, const Term *terms) {
-    const int64_t wide = fedmm_logits_width(asked->candidates), height = height_of(asked->candidates);
-    int64_t total = height * wide, packed = 0, depth = 0;
+    const int64_t wide = fedmm_logits_width(asked->candidates), height = height_of(asked);
+    int64_t total = height * wide, packed = 0, width = 0;
     for (int64_t t = 0; t < asked->terms; t++) {
-        const int64_t own = fedmm_panel_numbers(asked->candidates, terms[t].width);
         if (scaled(&terms[t])) total += height * wide;
-        if (terms[t].queries && !terms[t].panels) packed += own;
-        if (terms[t].depth > depth) depth = terms[t].depth;
+        if (terms[t].queries && !terms[t].panels) packed += fedmm_packed_numbers(asked->candidates, terms[t].width, asked->rounded);
+        if (terms[t].depth > width) width = terms[t].depth;
+        if (terms[t].width > width) width = terms[t].width;
     }
-    return total + packed + height * depth + 16 * LANES;
+    const int64_t spare = asked->rounded ? rounded_spare(height, wide, width) : height * width;
+    return total + packed + spare + 16 * LANES;
 }
 
-/* Keys [N, K] as panels of TILE_COLUMNS candidates, [K, TILE_COLUMNS] each, zeros behind the last. */
-void fedmm_pack(int64_t candidates, int64_t width, const float *keys, float *panels) {
+/* Keys [N, K] as panels of TILE_COLUMNS candidates, [K, TILE_COLUMNS] each, zeros behind the last; or as tiles. */
+void fedmm_pack(int64_t candidates, int64_t width, int64_t rounded, const float *keys, float *panels) {
+    if (rounded) {
+        rounded_pack(candidates, width, keys, panels);
+        return;
+    }
     for (int64_t begin = 0; begin < candidates; begin += TILE_COLUMNS, panels += width * TILE_COLUMNS) {
         const int64_t some = candidates - begin < TILE_COLUMNS ? candidates - begin : TILE_COLUMNS;
         if (some < TILE_COLUMNS) memset(panels, 0, sizeof(float) * width * TILE_COLUMNS);
@@ -86,13 +105,17 @@ void fedmm_pack(int64_t candidates, int64_t width, const float *keys, float *pan
 typedef struct {
     const Questions *asked;
     int64_t client, begin, rows; /* the first of them, and how many */
-    int64_t wide;                /* of a row of logits */
+    int64_t height, wide;        /* of the room for logits */
     float *logits;               /* [rows, wide], later their slopes */
 } Some;
 
-static void multiply(const Some *own, const Term *term, const float *panels, float *into, int add) {
+static void multiply(const Some *own, const Term *term, const float *panels, float *spare, float *into, int add) {
     const int64_t N = own->asked->candidates, K = term->width;
     const float *queries = term->queries + (own->client * own->asked->rows + own->begin) * K;
+    if (own->asked->rounded) {
+        rounded_scores(own->rows, N, K, queries, panels, spare, into, own->wide, add);
+        return;
+    }
     for (int64_t j = 0; j < N; j += TILE_COLUMNS, panels += K * TILE_COLUMNS)
         product(own->rows, TILE_COLUMNS, K, queries, K, 1, panels, TILE_COLUMNS, into + j, own->wide, add);
 }
@@ -117,14 +140,14 @@ static void add_constants(const Some *own, const Term *term, float *into, int ad
 }
 
 /* The logits; scaled terms leave their products in ``products``, one behind the other. */
-static void form_logits(const Some *own, const Term *terms, float *const *panels, float *products) {
+static void form_logits(const Some *own, const Term *terms, float *const *panels, float *products, float *spare) {
     const int64_t N = own->asked->candidates;
     int begun = 0;
     for (int64_t t = 0; t < own->asked->terms; t++) {
         const Term *term = &terms[t];
         const float *scale = term->scale ? term->scale + own->client * N : NULL;
         if (scaled(term)) {
-            if (term->queries) multiply(own, term, panels[t], products, 0);
+            if (term->queries) multiply(own, term, panels[t], spare, products, 0);
             add_constants(own, term, products, term->queries != NULL, NULL);
             for (int64_t r = 0; r < own->rows; r++) {
                 float *row = own->logits + r * own->wide;
@@ -134,9 +157,9 @@ static void form_logits(const Some *own, const Term *terms, float *const *panels
                 else
                     for (int64_t j = 0; j < N; j++) row[j] = said[j] * scale[j];
             }
-            products += own->rows * own->wide;
+            products += own->height * own->wide;
         } else {
-            if (term->queries) multiply(own, term, panels[t], own->logits, begun);
+            if (term->queries) multiply(own, term, panels[t], spare, own->logits, begun);
             else if (!begun && !term->constants)
                 for (int64_t r = 0; r < own->rows; r++) memset(own->logits + r * own->wide, 0, sizeof(float) * N);
             add_constants(own, term, own->logits, begun || term->queries != NULL, scale);
@@ -220,10 +243,18 @@ static void differentiate_sparse_scale(const Some *own, const Term *term) {
     }
 }
 
-/* Gradients of queries and keys, given the slopes by their product; ``spare`` is [rows, depth]. */
-static void differentiate_product(const Some *own, const Term *term, const float *slope, float *spare) {
+/* Gradients of queries and keys, given the slopes by their product. */
+static void differentiate_product(const Some *own, const Term *term, const float *panels, const float *slope,
+                                  float *spare) {
     const int64_t N = own->asked->candidates, K = term->width, depth = term->depth;
     const int64_t first = own->client * own->asked->rows + own->begin;
+    if (own->asked->rounded) {
+        const Slopes slopes = {own->rows, N, K, slope, own->wide, own->asked->weights + first, term->queries + first * K};
+        if (term->into_queries) rounded_queries(&slopes, panels, spare, term->into_queries + first * K);
+        if (term->into_keys)
+            rounded_keys(&slopes, spare, term->into_keys + own->client * N * K, own->begin > 0);
+        return;
+    }
     if (term->into_queries) {
         const float *keys = term->wide + own->client * (term->keys_step ? N * depth : 0);
         product(own->rows, depth, N, slope, own->wide, 1, keys, depth, spare, depth, 0);
@@ -241,17 +272,17 @@ static void differentiate_product(const Some *own, const Term *term, const float
     }
 }
 
-static void differentiate(const Some *own, const Term *terms, float *products, float *spare) {
+static void differentiate(const Some *own, const Term *terms, float *const *panels, float *products, float *spare) {
     for (int64_t t = 0; t < own->asked->terms; t++) {
         const Term *term = &terms[t];
         const float *slope = own->logits;
         if (scaled(term)) {
             differentiate_scale(own, term, products);
             slope = products;
-            products += own->rows * own->wide;
+            products += own->height * own->wide;
         } else if (term->scale && term->into_scale)
             differentiate_sparse_scale(own, term);
-        if (term->queries) differentiate_product(own, term, slope, spare);
+        if (term->queries) differentiate_product(own, term, panels[t], slope, spare);
     }
 }
 
@@ -269,8 +300,10 @@ static void clear(const Questions *asked, const Term *term, int64_t client, int6
 /* Each client's weighted loss into ``losses`` [C], the gradients into what the terms name; ``scratch`` has
  * fedmm_loss_scratch() numbers. */
 void fedmm_cross_entropy(const Questions *asked, const Term *terms, float *scratch, float *losses) {
-    const int64_t N = asked->candidates, wide = fedmm_logits_width(N), height = height_of(N);
+    const int64_t N = asked->candidates, wide = fedmm_logits_width(N), height = height_of(asked);
     float *panels[MOST_TERMS], *logits = scratch, *products = logits + height * wide, *packed = products;
+    Shapes kept;
+    if (asked->rounded) begin_tiles(&kept);
     for (int64_t t = 0; t < asked->terms; t++)
         if (scaled(&terms[t])) packed += height * wide;
     for (int64_t c = 0; c < asked->clients; c++) {
@@ -280,18 +313,20 @@ void fedmm_cross_entropy(const Questions *asked, const Term *terms, float *scrat
             panels[t] = (float *)terms[t].panels;
             if (!terms[t].queries || terms[t].panels) continue;
             panels[t] = spare;
-            spare += fedmm_panel_numbers(N, terms[t].width);
-            if (asked->num_rows[c]) fedmm_pack(N, terms[t].width, terms[t].keys + c * terms[t].keys_step, panels[t]);
+            spare += fedmm_packed_numbers(N, terms[t].width, asked->rounded);
+            if (!asked->num_rows[c]) continue;
+            fedmm_pack(N, terms[t].width, asked->rounded, terms[t].keys + c * terms[t].keys_step, panels[t]);
         }
         double total = 0;
         for (int64_t begin = 0; begin < asked->num_rows[c]; begin += height) {
             const int64_t left = asked->num_rows[c] - begin;
-            const Some own = {asked, c, begin, left < height ? left : height, wide, logits};
-            form_logits(&own, terms, panels, products);
+            const Some own = {asked, c, begin, left < height ? left : height, height, wide, logits};
+            form_logits(&own, terms, panels, products, spare);
             bar(&own);
             total += normalise(&own);
-            differentiate(&own, terms, products, spare);
+            differentiate(&own, terms, panels, products, spare);
         }
         losses[c] = (float)total;
     }
+    if (asked->rounded) end_tiles(&kept);
 }

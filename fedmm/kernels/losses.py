@@ -39,6 +39,7 @@ class Asked:
     exists: Tensor | None = None  # [C, N] bool, the client axis may be expanded; None: all but candidate 0
     excluded: Tensor | None = None  # [C, X] or [C, R, X] candidates
     barred: Tensor | None = None  # [C, R, X] bool
+    rounded: bool = False  # whether the factors of products are rounded to bfloat16
 
 
 class _Term(ctypes.Structure):
@@ -77,20 +78,27 @@ class _Questions(ctypes.Structure):
         ("num_excluded", ctypes.c_int64),
         ("excluded_step", ctypes.c_int64),
         ("excluded_row_step", ctypes.c_int64),
+        ("rounded", ctypes.c_int64),
     )
 
 
 @functools.cache
 def _kernel() -> ctypes.CDLL:
     found = require_kernels()
-    for name in ("fedmm_logits_width", "fedmm_lanes", "fedmm_panel_numbers", "fedmm_loss_scratch"):
+    for name in ("fedmm_lanes", "fedmm_rounds", "fedmm_packed_numbers", "fedmm_loss_scratch"):
         getattr(found, name).restype = ctypes.c_int64
-    found.fedmm_panel_numbers.argtypes = (ctypes.c_int64, ctypes.c_int64)
-    found.fedmm_pack.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+    found.fedmm_packed_numbers.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    found.fedmm_pack.argtypes = (*found.fedmm_packed_numbers.argtypes, ctypes.c_void_p, ctypes.c_void_p)
     found.fedmm_pack.restype = None
     found.fedmm_cross_entropy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     found.fedmm_cross_entropy.restype = None
     return found
+
+
+@functools.cache
+def can_round() -> bool:
+    """Whether the kernels form products of bfloat16, which takes a processor that multiplies tiles of it."""
+    return bool(_kernel().fedmm_rounds())
 
 
 def fits(terms: Sequence[TermParts]) -> bool:
@@ -116,16 +124,16 @@ class SharedKeys:
     """Keys [N, K] that all clients share, packed once for as long as they are the same tensor."""
 
     def __init__(self) -> None:
-        self._packed: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._packed: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def of(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, keys: Tensor, *, rounded: bool) -> tuple[Tensor, Tensor]:
         """Panels of the ``keys``, and the keys made up to whole vectors, [N, depth]."""
-        found = self._packed.get(id(keys))
+        found = self._packed.get((id(keys), rounded))
         if found is None or found[0] is not keys:
-            panels = packed_keys(keys)
+            panels = packed_keys(keys, rounded=rounded)
             short = -keys.shape[1] % _kernel().fedmm_lanes()
             wide = torch.nn.functional.pad(keys, (0, short)) if short else keys
-            found = self._packed[id(keys)] = (keys, panels, wide)
+            found = self._packed[id(keys), rounded] = (keys, panels, wide)
         return found[1], found[2]
 
 
@@ -135,7 +143,7 @@ def cross_entropy(terms: Sequence[TermParts], asked: Asked, shared: SharedKeys) 
     kernel = _kernel()
     num_clients, num_rows = asked.targets.shape
     alive: list[Tensor] = []  # contiguous copies and packed keys, until the kernel has read them
-    built = (_Term * len(terms))(*(_term(term, shared, alive) for term in terms))
+    built = (_Term * len(terms))(*(_term(term, shared, alive, rounded=asked.rounded) for term in terms))
     losses = torch.empty(num_clients)
     exists, excluded, barred = asked.exists, asked.excluded, asked.barred
     if exists is not None and (exists.stride(-1) != 1):
@@ -155,6 +163,7 @@ def cross_entropy(terms: Sequence[TermParts], asked: Asked, shared: SharedKeys) 
         0 if excluded is None else excluded.shape[-1],
         0 if excluded is None else excluded[0].numel(),
         excluded.shape[-1] if excluded is not None and excluded.ndim == 3 else 0,
+        asked.rounded,
     )
     size = kernel.fedmm_loss_scratch(ctypes.byref(questions), built)
     scratch = torch.empty(size)
@@ -173,7 +182,7 @@ def _candidates(terms: Sequence[TermParts]) -> int:
     raise ValueError("scores without a single term")
 
 
-def _term(term: TermParts, shared: SharedKeys, alive: list[Tensor]) -> _Term:
+def _term(term: TermParts, shared: SharedKeys, alive: list[Tensor], *, rounded: bool) -> _Term:
     own = _Term()
     if term.queries is not None and term.keys is not None:
         own.width = term.keys.shape[-1]
@@ -183,11 +192,11 @@ def _term(term: TermParts, shared: SharedKeys, alive: list[Tensor]) -> _Term:
         if not _is_shared(term.keys) and term.keys.ndim == 3:
             own.keys_step = term.keys.shape[1] * term.keys.shape[2]
         elif term.keys.ndim == 3:  # one client's copy serves all: the first step
-            panels = packed_keys(term.keys[0])
+            panels = packed_keys(term.keys[0], rounded=rounded)
             alive.append(panels)
             own.panels = panels.data_ptr()
         else:
-            panels, wide = shared.of(term.keys)
+            panels, wide = shared.of(term.keys, rounded=rounded)
             own.panels, own.wide, own.depth = panels.data_ptr(), wide.data_ptr(), wide.shape[1]
     own.scale, own.constants = _pointer(term.scale, alive), _pointer(term.constants, alive)
     if term.sparse is not None:
@@ -204,11 +213,11 @@ def _is_shared(keys: Tensor) -> bool:
     return keys.ndim == 3 and (keys.stride(0) == 0 or len(keys) == 1)
 
 
-def packed_keys(keys: Tensor) -> Tensor:
-    """Panels of keys [N, K]."""
+def packed_keys(keys: Tensor, *, rounded: bool = False) -> Tensor:
+    """Panels of keys [N, K], or tiles."""
     kernel, keys = _kernel(), keys.contiguous()
-    panels = torch.empty(kernel.fedmm_panel_numbers(*keys.shape))
-    kernel.fedmm_pack(*keys.shape, keys.data_ptr(), panels.data_ptr())
+    panels = torch.empty(kernel.fedmm_packed_numbers(*keys.shape, rounded))
+    kernel.fedmm_pack(*keys.shape, rounded, keys.data_ptr(), panels.data_ptr())
     return panels
 
 

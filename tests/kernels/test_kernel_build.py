@@ -14,6 +14,7 @@ import pytest
 from fedmm.experiment import Experiment
 from fedmm.kernels import build
 from fedmm.testing import tiny_config
+from worlds.short_kernels import short_sources
 
 compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(build.library() is None or compiler is None, reason="there is no C compiler here")
@@ -29,9 +30,15 @@ def wrapper(folder: Path, name: str, *lines: str) -> Path:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def short(tmp_path: Path) -> Path:
+    return short_sources(tmp_path / "sources")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "a cache"
     folder.mkdir()
+    monkeypatch.setattr(build, "SOURCES", short)
     monkeypatch.setattr(build, "_folder", lambda: folder)
     monkeypatch.setattr(build, "_found", build._found.__wrapped__)
     return folder
@@ -111,9 +118,12 @@ def test_a_compiler_that_fails_in_silence_is_told_plainly(monkeypatch: pytest.Mo
 
 @needs_compiler
 @needs_shell
-def test_processes_that_build_at_once_all_have_the_library(tmp_path: Path) -> None:
+def test_processes_that_build_at_once_all_have_the_library(tmp_path: Path, short: Path) -> None:
     own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    script = "from fedmm.kernels import build; print(build.missing(), build._folder())"
+    script = (
+        f"from fedmm.kernels import build; from pathlib import Path; build.SOURCES = Path({str(short)!r})\n"
+        "print(build.missing(), build._folder())"
+    )
     begun = [
         subprocess.Popen([sys.executable, "-c", script], env=own, stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from fedmm.kernels.losses import Asked, SharedKeys, TermParts, cross_entropy, fits
+from fedmm.kernels.losses import Asked, SharedKeys, TermParts, can_round, cross_entropy, fits
 from fedmm.models.losses.rounded import Part
 from fedmm.models.scores import SparseScores
 from fedmm.models.workspace import Workspace
@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 
 def compiled_losses(
-    flat: Sequence[Part], gradients: Sequence[Tensor | None], questions: Questions, workspace: Workspace
+    flat: Sequence[Part],
+    gradients: Sequence[Tensor | None],
+    questions: Questions,
+    workspace: Workspace,
+    *,
+    rounded: bool = False,
 ) -> Tensor | None:
     """[C]: the losses of terms whose queries, keys, scales and constants are ``flat``; their gradients are written into
-    ``gradients``, where there are some. None, and nothing written, for what the kernel has no form of."""
+    ``gradients``, where there are some. None, and nothing written, for what the kernel has no form of: among others,
+    ``rounded`` products on a processor without tiles of bfloat16."""
     terms = [_term(flat[i : i + 4], gradients[i : i + 4]) for i in range(0, len(flat), 4)]
-    if not fits(terms):
+    if not fits(terms) or (rounded and not can_round()):
         return None
     return cross_entropy(terms, asked_of(questions), workspace.kept("shared keys", SharedKeys))
 
@@ -38,6 +44,7 @@ def asked_of(questions: Questions) -> Asked:
         questions.candidate_mask,
         None if excluded is None else excluded.index,
         None if excluded is None else excluded.rows,
+        rounded,
     )
 
 

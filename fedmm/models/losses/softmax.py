@@ -93,7 +93,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             workspace.take(place, t.shape, t) if isinstance(t, Tensor) and need else None
             for place, (t, need) in enumerate(zip(flat, needs, strict=True))
         ]
-        found = compiled_losses(flat, gradients, questions, workspace) if compiled and not rounded else None
+        found = compiled_losses(flat, gradients, questions, workspace, rounded=rounded) if compiled else None
         if found is not None:
             ctx.save_for_backward(*gradients)
             return found
