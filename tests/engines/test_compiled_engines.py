@@ -16,6 +16,8 @@ from fedmm.errors import ConfigError
 from fedmm.federation.local_training import LocalTraining
 from fedmm.kernels import build
 from fedmm.kernels.encoding import fits
+from fedmm.kernels.losses import can_round
+from fedmm.models.rounding import UNIT
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params, norm, subtract
 from fedmm.verification import world
@@ -64,6 +66,22 @@ def test_kernels_learn_what_the_reference_engine_learns(case: tuple[dict[str, An
     found = by_client(vectorized.train_cohort(compiled(own), single, cohort, 1, block_size=3))
     for client in map(int, cohort):
         assert gap(found[client][0], wanted[client][0]) < 1e-5
+
+
+@pytest.mark.skipif(build.library() is None or not can_round(), reason="no tiles of bfloat16 here")
+@pytest.mark.parametrize(
+    "model", [{"fusion": "backbone"}, {"experts": "hybrid", "transition": True}, {"fusion": "competitive"}], ids=str
+)
+def test_rounded_kernels_learn_what_the_rounded_reference_learns(model: dict[str, Any]) -> None:
+    local, params = make_local({**WIDE, **model}, {"learning_rate": RATE, "local_steps": 2}, dtype=torch.float32)
+    low = replace(local, recommender=replace(local.recommender, rounded=True))
+    cohort = local.windows.trainable[:4]
+    exactly = by_client(ENGINES["sequential"](local, params, cohort, 1))
+    wanted = by_client(ENGINES["sequential"](low, params, cohort, 1))
+    found = by_client(vectorized.train_cohort(compiled(low), params, cohort, 1, block_size=3))
+    for client in map(int, cohort):
+        assert gap(found[client][0], wanted[client][0]) < 2 * UNIT
+        assert 0.0 < gap(found[client][0], exactly[client][0]) < 4 * UNIT
 
 
 def test_the_kernels_are_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
