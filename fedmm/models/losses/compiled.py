@@ -31,11 +31,11 @@ def compiled_losses(
     terms = [_term(flat[i : i + 4], gradients[i : i + 4]) for i in range(0, len(flat), 4)]
     if not fits(terms) or (rounded and not can_round()):
         return None
-    return cross_entropy(terms, asked_of(questions), workspace.kept("shared keys", SharedKeys))
+    return cross_entropy(terms, asked_of(questions, rounded=rounded), workspace.kept("shared keys", SharedKeys))
 
 
-def asked_of(questions: Questions) -> Asked:
-    """The same questions as kernels have them."""
+def asked_of(questions: Questions, *, rounded: bool = False) -> Asked:
+    """The same questions as kernels have them, with products ``rounded`` or not."""
     excluded = questions.exclusions
     return Asked(
         (questions.row_weights > 0).sum(1),
