@@ -53,7 +53,7 @@ class World:
             excluded = excluded.expand(*shape, -1).clone() if barred == "by row" else excluded
             index = excluded if excluded.ndim == 3 else excluded.unsqueeze(1)
             each = (torch.rand(*shape, index.shape[2], generator=self.g) < 0.4) & (index != targets.unsqueeze(2))
-            each &= index > 0
+            each &= (index > 0) & (weights > 0).unsqueeze(2)
         return Asked(num_rows, targets, weights, self.exists[:clients] if mask else None, excluded, each)
 
     def queries(self, clients: int) -> Tensor:
