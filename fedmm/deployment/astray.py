@@ -32,11 +32,12 @@ class AstrayError(GoneError):
             "Mend those silos or lead without them, in another --output with silos that join from new folders.",
         )
         self.why = dict(why)
-        self.sums = 0  # of the start that were there before
+        self.sums = 0  # of the start that were there before, or that silos were asked to open
 
     def can_be_left(self, *, secret: bool, noise_of_silos: bool) -> bool:
         """Whether the start can be made anew without them. Under masks or noise (``secret``) a sum that was there would
-        show theirs beside the new one; silos that add noise have planned it for all."""
+        show theirs beside the new one, and silos refuse another than they were asked to open; silos that add noise
+        have planned it for all."""
         disputed = any(NOT_SEALED in own for own in self.why.values())
         return not disputed and not noise_of_silos and not (secret and self.sums)
 
@@ -53,8 +54,10 @@ class Strikes:
         self.number.update(why.keys())
         self.last |= why
 
-    def require(self) -> None:
-        """Raises AstrayError where some did ``TIMES`` times."""
+    def require(self, *, asked: bool = False) -> None:
+        """Raises AstrayError where some did ``TIMES`` times; ``asked``: silos were asked to open the sum before."""
         out = {node: self.last[node] for node, times in self.number.items() if times >= TIMES}
         if out:
-            raise AstrayError(out)
+            error = AstrayError(out)
+            error.sums = int(asked)
+            raise error

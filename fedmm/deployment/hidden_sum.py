@@ -44,6 +44,7 @@ class HiddenSum:
     public: Mapping[str, list[str]]
     masked: Words
     round: int = 0  # 0: of the start
+    offer: str = ""  # digest of the offer that it was asked under
 
     def save(self, folder: Path | None) -> None:
         """Writes it, in place of an earlier one; without a folder nothing. Raises StorageError."""
@@ -51,7 +52,7 @@ class HiddenSum:
             about = {
                 "asked": self.asked, "attempt": self.attempt, "near": {n: list(o) for n, o in self.near.items()},
                 "shared": sorted(self.shared), "sent": sorted(self.sent), "public": dict(self.public),
-                "round": self.round,
+                "round": self.round, "offer": self.offer,
             }  # fmt: skip
             save_checkpoint(folder, NAME, {"masked": torch.from_numpy(self.masked.view(np.int32))}, about)
 
@@ -73,6 +74,7 @@ class HiddenSum:
             about["public"],
             tensors["masked"].numpy().view(np.uint32),
             about.get("round", 0),
+            about.get("offer", ""),
         )
 
     @staticmethod
@@ -80,6 +82,13 @@ class HiddenSum:
         """The round whose sum is there; 0 where there is none, or it is the start's, or damaged."""
         found = _read(folder)
         return 0 if found is None else int(found[1].get("round", 0))
+
+    @staticmethod
+    def silos_of_start(folder: Path | None, offer: str) -> frozenset[str]:
+        """Whose sum is there, where it is that of a start under this ``offer``; else nobody."""
+        found = _read(folder)
+        of_it = found is not None and not found[1].get("round", 0) and found[1].get("offer") == offer
+        return frozenset(found[1]["near"]) if found is not None and of_it else frozenset()
 
     def require_openable(self) -> None:
         """Raises UnopenedError where too few sent for silos to open it: none of them is asked then."""
@@ -161,6 +170,8 @@ def _read(folder: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
     if folder is None or not folder.exists():
         return None
     try:
-        return load_checkpoint(folder / NAME)
+        tensors, about = load_checkpoint(folder / NAME)
     except CheckpointError:
         return None
+    whole = about.keys() >= {"asked", "attempt", "near", "shared", "sent", "public"} and "masked" in tensors
+    return (tensors, about) if whole else None

@@ -132,7 +132,7 @@ class Lead:
             self._keep_catalogue()
             return self.state
         sent, received = self.conversation.sent_bytes, self.conversation.received_bytes
-        facts, state = self.members.started(self._made)
+        facts, state = self.members.started(self._made, self._masked.start_to_open)
         for name, own in sorted(facts.items()):
             state = state.joined(name, own["users"], own["trainable"], own["events"])
         self._state = state

@@ -61,6 +61,12 @@ class MaskedSums:
         """The round of the sum that silos were asked to open last; 0 where there is none on the disk."""
         return HiddenSum.round_of(self.folder)
 
+    @property
+    def start_to_open(self) -> frozenset[str]:
+        """The silos of the sum of a start that they were asked to open, of the same offer; nobody where there is none
+        on the disk."""
+        return HiddenSum.silos_of_start(self.folder, self.members.offer_digest)
+
     def total(
         self,
         requests: Mapping[str, Message],
@@ -106,7 +112,7 @@ class MaskedSums:
                 raise UnopenedError(f"{why} It is so each time, and nothing tells which silo it is.")
             if bounded:
                 strikes.note(self.members.conversation.astray)
-                strikes.require()
+                strikes.require(asked=spoken)
             if time.monotonic() > until + (0.0 if bounded else seconds) and (bounded or spoken):
                 raise UnopenedError(why)
             self.members.pause()
@@ -191,7 +197,8 @@ class MaskedSums:
         for one in answers.values():
             total = total + one.tensors["masked"].numpy().view(np.uint32)
         number = max(one.round for one in requests.values())
-        found = HiddenSum(own, attempt, near, frozenset(given), frozenset(answers), public, total, number)
+        offer = self.members.offer_digest
+        found = HiddenSum(own, attempt, near, frozenset(given), frozenset(answers), public, total, number, offer)
         found.require_openable()
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -59,6 +59,7 @@ class Members:
     _ready: dict[str, bool] = field(default_factory=dict)
     _why: dict[str, str] = field(default_factory=dict)  # silos do not begin, as it was told last
     _small: set[str] = field(default_factory=set)  # silos that are left out, until they come again
+    _few: set[str] = field(default_factory=set)  # silos of few users that were told of
 
     @cached_property
     def offer_terms(self) -> Terms:
@@ -75,19 +76,33 @@ class Members:
         """Of what was agreed."""
         return digest_of(terms_of(self.config), self.catalogue.digest)
 
-    def first(self) -> Facts:
-        """Waits until as many silos are there as are asked for, and makes the offer."""
+    def first(self, again: Collection[str] = ()) -> Facts:
+        """Waits until as many silos are there as are asked for, and makes the offer. A start that silos were asked to
+        open before a kill is over these silos ``again``: they open it over no others, who join later. Raises GoneError
+        where they do not come back within the time that a round waits."""
+        until = time.monotonic() + self.options.deadline
         while True:
             there = self._large(self.conversation.transport.nodes())
-            facts = self.introductions(there) if len(there) >= self.options.silos else {}
-            if facts and len(facts) >= self.options.silos:
+            if again:
+                there = [node for node in there if node in again]
+            least = len(again) or self.options.silos
+            facts = self.introductions(there) if len(there) >= least else {}
+            if facts and len(facts) >= least:
                 return facts
+            if again:
+                missing = ", ".join(sorted(set(again) - (facts.keys() or set(there))))
+                if time.monotonic() > until:
+                    raise gone(
+                        f"The start was to be opened, and of its silos {missing} did not come back.", self.options
+                    )
+                self.tell_seldom(f"the start was to be opened, of {missing} too: waiting for them")
             time.sleep(self.options.wait)
 
-    def started(self, made: Callable[[Facts], LeadState]) -> tuple[Facts, LeadState]:
+    def started(self, made: Callable[[Facts], LeadState], again: Collection[str] = ()) -> tuple[Facts, LeadState]:
         """What the start has ``made`` of the silos that are there, and of which: those who never give what is asked
-        are left out. Raises what it raises, AstrayError where it cannot go on without them."""
-        facts = self.first()
+        are left out. ``again``: as in ``first``. Raises what it raises, AstrayError where it cannot go on without
+        them."""
+        facts = self.first(again)
         while True:
             try:
                 return facts, made(facts)
@@ -144,7 +159,8 @@ class Members:
         if users < self.options.min_users:
             self._leave_out(node, f"{users} of the {self.options.min_users} users that a silo has to have")
             return True
-        if users < FEW_USERS and not known:
+        if users < FEW_USERS and not known and node not in self._few:
+            self._few.add(node)
             self.tell(
                 f"{node} has {counted(users, 'user')}: sums over so few say much of each (--min-users leaves it out)"
             )

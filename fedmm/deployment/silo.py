@@ -30,6 +30,7 @@ from fedmm.deployment.agreed import (
 from fedmm.deployment.building import PARAMS, build_local, counts_wanted, engine_of, parameter_shapes, private_rounds
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import Chain, hides_cohorts, is_masked
+from fedmm.deployment.counting import counted_openly, require_agreed
 from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.masks import SiloMasks
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, encode, read_header, require, text, whole
@@ -37,7 +38,7 @@ from fedmm.deployment.seals import Checksums, Seal
 from fedmm.deployment.sequences import Sequences
 from fedmm.deployment.silo_data import SiloData, read_silo
 from fedmm.deployment.silo_states import SiloStates, StateStore
-from fedmm.deployment.sizes import clients_in, lacks_memory, require_counts_of, require_followable, sketch_size
+from fedmm.deployment.sizes import clients_in, lacks_memory, require_counts_of, require_followable
 from fedmm.deployment.terms import digest_of, joined_settings, terms_of
 from fedmm.errors import FedmmError
 from fedmm.evaluation.model_scorer import Addition, model_scorer, with_additions
@@ -215,21 +216,11 @@ class Silo:
         """The sums of the rounds before the first."""
         offered = self._require_offer()
         split, what = offered.data.split, text(header.message.body, "what")
+        if not offered.config.privacy.on:
+            require_agreed(offered.config, what)
         if offered.config.privacy.on or is_masked(offered.config.federation):
             return self._count_hidden(header, offered, what)
-        if what == "counts":
-            return Message("sums", tensors=sums.counted(split))
-        if what == "popularity":
-            return Message("sums", tensors={"popularity": torch.from_numpy(sums.popularity_of(split))})
-        if what == "degrees":
-            return Message("sums", tensors={"degrees": torch.from_numpy(sums.degrees_of(split))})
-        if what == "sketch":
-            size = sketch_size(header.message.body, offered.config, split.num_items)
-            seed = whole(header.message.body, "seed")
-            expected: Expected = {"degrees": (torch.float64, (split.num_items + 1,))}
-            degrees = header.with_tensors(expected).tensors["degrees"].numpy()
-            return Message("sums", tensors={"sketch": torch.from_numpy(sums.sketched(split, degrees, size, seed))})
-        raise RefusedError(f"a request for {what[:40]!r}, which this silo does not count.")
+        return counted_openly(header, offered.config, split, what)
 
     def _count_hidden(self, header: Header, offered: Offered, what: str) -> Message:
         """The same where sums are masked or noisy."""

@@ -83,14 +83,15 @@ class StateStore:
     _written: bool = field(default=False)
 
     def load(self) -> SiloStates:
-        """What was kept; nothing where this silo is new. Raises CheckpointError where users are not those of then."""
+        """What was kept; nothing where this silo is new. Raises CheckpointError where users are not those of then, or
+        what was kept is damaged."""
         if self.folder is None:
             return SiloStates()
         roster = self.folder / ROSTER
         if not roster.exists():
             write_atomically(roster, json.dumps(self.user_ids.tolist()).encode())
-        elif json.loads(roster.read_bytes()) != self.user_ids.tolist():
-            known, here = set(json.loads(roster.read_bytes())), set(self.user_ids.tolist())
+        elif (kept := _kept_roster(roster)) != self.user_ids.tolist():
+            known, here = set(kept), set(self.user_ids.tolist())
             raise CheckpointError(
                 f"The users of these data are not those that joined from {self.folder}: {len(here - known)} are new, "
                 f"{len(known - here)} are gone.",
@@ -126,3 +127,17 @@ class StateStore:
         rounds = {name: getattr(states, name) for name in ("pending_round", "candidate_round", "best_round")}
         save_checkpoint(self.folder, NAME, tensors, {**rounds, "federation": self.federation})
         self._written = True
+
+
+def _kept_roster(path: Path) -> list[str]:
+    """The users who joined from a folder. Raises CheckpointError."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(own, str) for own in found):
+        raise CheckpointError(
+            f"{path}, which names the users that joined from there, was changed.",
+            "Put it back as it was, or join another federation from another --folder.",
+        )
+    return found

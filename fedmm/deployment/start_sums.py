@@ -27,11 +27,11 @@ class StartSums:
     done: list[str] = field(default_factory=list)  # sums that were there
 
     def __call__(self, nodes: list[str], request: Message, expected: Expected) -> list[Mapping[str, Tensor]]:
-        """As ``_asked``. An AstrayError says how many sums were there before."""
+        """As ``_asked``. An AstrayError says how many sums were there before, or were to be opened."""
         try:
             found = self._asked(nodes, request, expected)
         except AstrayError as error:
-            error.sums = len(self.done)
+            error.sums += len(self.done)
             raise
         self.done.append(str(request.body.get("what")))
         return found

@@ -127,6 +127,19 @@ def test_a_secret_sum_is_not_made_again_without_one_whose_part_it_had(world, set
     assert caught.value.sums == 1
 
 
+def test_those_who_were_asked_to_open_a_sum_are_asked_for_no_other(world):
+    """Two of four refuse to open it: the other two hold to it, and it is not they who are named."""
+    silos = silos_of(world, [*NAMES, "d"], **HIDDEN)
+    for name in ("b", "d"):
+        refusing(silos[name], ["open"])
+    lead, told = lead_of(world, silos, silos=2, **HIDDEN), []
+    lead.tell = told.append
+    with pytest.raises(AstrayError, match="lacks what b, d should send") as caught:
+        lead.begin()
+    assert caught.value.sums == 1
+    assert len([line for line in told if line.startswith("a has 7 users")]) == 1
+
+
 def test_of_shares_that_nobody_sealed_both_silos_are_named(world):
     silos = silos_of(world, NAMES, **HIDDEN)
     fouling(silos["c"])

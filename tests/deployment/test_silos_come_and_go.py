@@ -138,6 +138,15 @@ def test_a_silo_whose_users_have_changed_is_told_so(world):
         Silo("a", silo_settings(world, "c", **SETTINGS), folder)
 
 
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b"\xff"])
+def test_a_damaged_list_of_users_is_told_so(world, content):
+    silos = silos_of(world, ["a", "b"], keep=True, **SETTINGS)
+    lead_of(world, silos, **SETTINGS).begin()
+    (silos["a"].folder / "roster.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"roster\.json.* was changed"):
+        Silo("a", silos["a"].config, silos["a"].folder)
+
+
 def test_trouble_with_its_own_data_ends_a_silo_and_is_not_told(world):
     secret = world / "secret.csv"
     secret.write_text("user,item,timestamp\nuser-secret,item-none,77\n", encoding="utf-8")

@@ -1,8 +1,14 @@
 """A masked sum that waits to be opened is opened by whoever leads on, whoever has come since."""
 
+import json
+
 import pytest
 import torch
 
+from fedmm.deployment.astray import GoneError
+from fedmm.deployment.hidden_sum import HiddenSum
+from fedmm.runs.checkpoint import META_FILE
+from worlds.lying_server import hasty
 from worlds.masked_world import MASKED, NAMES
 from worlds.silo_world import lead_of, silos_of, write_world
 
@@ -51,3 +57,43 @@ def test_who_joins_a_round_that_waits_to_be_opened_does_not_keep_it_shut(world, 
     assert second.conversation.events.number["round left out"] == 0
     second.one_round()
     assert [own.name for own in second.state.silos] == [*NAMES, "d"]
+
+
+def test_a_start_that_was_to_be_opened_is_over_the_silos_of_then(world, tmp_path):
+    """Who came since joins once it has begun: the others open their counts over no other silos."""
+    settings = {**MASKED, "protocols": ("full", "popularity100")}
+    silos = silos_of(world, [*NAMES, "d"], **settings)
+    first = lead_of(world, {name: silos[name] for name in NAMES}, kept=tmp_path, **settings)
+    opened = first._masked._opened
+
+    def shut(hidden):
+        opened(hidden)
+        raise Killed
+
+    first._masked.__dict__["_opened"] = shut
+    with pytest.raises(Killed):
+        first.begin()
+    rest, told = {name: silos[name] for name in ("a", "b", "d")}, []
+    without = hasty(lead_of(world, rest, kept=tmp_path, silos=2, **settings), 0.3)
+    without.tell = told.append
+    with pytest.raises(GoneError, match="of its silos c did not come back"):
+        without.begin()
+    assert "the start was to be opened, of c too: waiting for them" in told
+    second = lead_of(world, silos, kept=tmp_path, silos=3, **settings)
+    assert [own.name for own in second.begin().silos] == NAMES
+    second.one_round()
+    assert [own.name for own in second.state.silos] == [*NAMES, "d"]
+
+
+@pytest.mark.parametrize("part", ["asked", "near", "public"])
+def test_a_sum_that_lacks_a_part_is_none(world, tmp_path, part):
+    lead = lead_of(world, silos_of(world, NAMES, **MASKED), kept=tmp_path, **MASKED)
+    lead.begin()
+    lead.one_round()
+    assert lead._masked.round_to_open == 1
+    path = tmp_path / "masked" / META_FILE
+    found = json.loads(path.read_bytes())
+    del found["meta"][part]
+    path.write_text(json.dumps(found))
+    assert lead._masked.round_to_open == 0
+    assert HiddenSum.load(tmp_path, "any") is None
