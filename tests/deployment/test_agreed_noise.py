@@ -151,7 +151,7 @@ def test_a_start_that_is_made_again_has_the_same_noise(world, tmp_path):
         before.append(masked.whole(*given, **more)["sum"])
         raise KeyboardInterrupt
 
-    first.__dict__["_masked"] = SimpleNamespace(whole=whole)
+    first.__dict__["_masked"] = SimpleNamespace(whole=whole, start_to_open=frozenset())
     with pytest.raises(KeyboardInterrupt):
         first.begin()
     (tmp_path / "masked" / "state.json").unlink()  # what was to be opened is lost as well
