@@ -78,7 +78,7 @@ class ClusterEngine:
         given = self._model(ray, local), ray.put(params), ray.put(local.control)
         jobs = (
             (take_rows(local.train, clients), clients, _states_of(local.clients, clients), round_number)
-            for clients in cut_blocks(local, cohort, self.block_size)
+            for clients in cut_blocks(local, cohort, self.block_size, round_number)
         )
         for block in ray_workers.spread(ray, train_part, given, jobs, self.workers, _named):
             let_go(local.train.values, local.train.offsets)
@@ -102,7 +102,8 @@ class ClusterEngine:
         store = ray.get_runtime_context().get_job_id(), ray.get_runtime_context().gcs_address
         if self._held is not None:
             held, of, place = self._held
-            if of == store and held.recommender is local.recommender and held.config is local.config:
+            alike = held.recommender is local.recommender and held.config is local.config
+            if of == store and alike and held.sums_only == local.sums_only:
                 return place
         nobody = Ragged(NOBODY, np.zeros(1, np.int64))
         bare = replace(local.among(nobody, NOBODY, NO_STATES), control={})

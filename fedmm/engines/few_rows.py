@@ -12,9 +12,13 @@ most twice the table's width D, E(t) is never formed: logits are the product wit
 
 and gradients by queries, and the norm of the gradient, likewise. Only SGD moves by the gradient alone, so momentum,
 decay, FedProx and SCAFFOLD train on whole tables (``vectorized.py``), and so does what scores by more than a product.
+Where a round needs sums of updates alone, no client's table is formed in the end either: the sum over a block's clients
+is one product of all their slopes and queries.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,6 +29,7 @@ from fedmm.engines.block import Block
 from fedmm.engines.kept_slopes import KeptSlopes
 from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.federation.optimizers import clip_factors
+from fedmm.federation.row_updates import TouchedRows
 from fedmm.kernels import rows as compiled_rows
 from fedmm.kernels.steps import clipped_step
 from fedmm.models.layers import lookup
@@ -33,7 +38,7 @@ from fedmm.models.losses.softmax import cross_entropy
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params, client_norms, expand_for_clients, select
 
-WIDEST = 2.0  # rows of all steps of a client, over the width of the table
+WIDEST, WIDEST_COMPILED = 2.0, 4.0  # rows of all steps of a client, over the width of the table
 
 Tables = KeptSlopes | compiled_rows.KeptRows
 
@@ -49,9 +54,22 @@ def fits(local: LocalTraining, round_number: int) -> bool:
 
 def pays(local: LocalTraining, num_rows: int) -> bool:
     """Whether clients of at most ``num_rows`` predictions are better off without tables."""
-    model = local.recommender.config
-    rows = min(num_rows, local.config.batch_size * model.max_length) * _num_steps(local, num_rows)
-    return rows <= WIDEST * model.hidden_dim
+    widest = WIDEST_COMPILED if local.recommender.compiled else WIDEST
+    return _kept_rows(local, num_rows) <= widest * local.recommender.config.hidden_dim
+
+
+def held_numbers(local: LocalTraining, num_rows: int, *, few: bool) -> int:
+    """Of a client with ``num_rows`` predictions, in its block's largest tensor: its table or, where it may do without
+    one (``few``), slopes, and a table only if it is asked for in the end."""
+    num_items, width = local.recommender.num_items + 1, local.recommender.config.hidden_dim
+    if not (few and pays(local, num_rows)):
+        return num_items * width
+    return num_items * max(_kept_rows(local, num_rows), 0 if local.sums_only else width)
+
+
+def _kept_rows(local: LocalTraining, num_rows: int) -> int:
+    most = local.config.batch_size * local.recommender.config.max_length
+    return min(num_rows, most) * _num_steps(local, num_rows)
 
 
 def _num_steps(local: LocalTraining, num_rows: int) -> int:
@@ -76,11 +94,12 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
         num_active = int((num_steps > index).sum())
         losses[:num_active] += _step(block, tables, stream.step(index, num_active), index, num_active)
     deltas = {name: block.own[name].sub_(start[name]) for name in names}
-    deltas[ITEM_TABLE] = tables.deltas(deltas[ITEM_TABLE])
     states = block.states(deltas, num_steps)
-    taken = torch.from_numpy(num_steps).to(losses)
-    balances = torch.zeros_like(losses)
-    return UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances, states=states)
+    taken, balances = torch.from_numpy(num_steps).to(losses), torch.zeros_like(losses)
+    update = UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances, states=states)
+    if local.sums_only:
+        return replace(update, touched=TouchedRows(items), other_rows=tables.total(update.weights))
+    return replace(update, deltas={**deltas, ITEM_TABLE: tables.deltas(deltas[ITEM_TABLE])})
 
 
 def _own_items(histories: list[IntArray], device: torch.device) -> Tensor:

@@ -72,13 +72,12 @@ class KeptSlopes:
         found = torch.bmm(self._slopes[:, :kept].mT, self._factors[:, :kept].neg())
         return found.scatter_(1, self.items.unsqueeze(2).expand(own.shape), own)
 
-    def total(self, own: Tensor, weights: Tensor) -> Tensor:
-        """[V, D]: the sum of ``deltas`` by the ``weights`` [C], with no client's table formed."""
+    def total(self, weights: Tensor) -> Tensor:
+        """[V, D]: the sum by the ``weights`` [C] of what clients' tables changed by at all rows that are not their own,
+        with no client's table formed."""
         kept = self._kept.stop
         factors = self._factors[:, :kept] * -weights.view(-1, 1, 1)
-        found = self._slopes[:, :kept].flatten(0, 1).T @ factors.flatten(0, 1)
-        weighted = own * weights.view(-1, 1, 1)
-        return found.index_add_(0, self.items.flatten(), weighted.flatten(0, 1))
+        return self._slopes[:, :kept].flatten(0, 1).T @ factors.flatten(0, 1)
 
 
 def _slopes_of(logits: Tensor, asked: Asked, some: slice) -> Tensor:

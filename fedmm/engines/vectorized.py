@@ -32,7 +32,7 @@ def train_cohort(
 ) -> Iterator[UpdateBlock]:
     """Trains ``cohort`` from the server's ``params`` in blocks of clients of like size, yielding a block at a time."""
     train = trainer(local, round_number)
-    blocks = cut_blocks(local, cohort, block_size)
+    blocks = cut_blocks(local, cohort, block_size, round_number)
     return map_blocks(lambda clients: train(local, params, clients, round_number), blocks, local.device)
 
 
@@ -51,15 +51,15 @@ def trainer(local: LocalTraining, round_number: int) -> Callable[[LocalTraining,
     return train
 
 
-def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[IntArray]:
+def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int, round_number: int) -> list[IntArray]:
     """The cohort sorted by falling number of predictions, cut where a block is full or a client has much fewer
     predictions than the block's first: blocks then pad little, and their clients finish last to first. A block's
-    hidden states fit into cache, its item tables into memory that is used again, and models whose scores do not
-    factorise get blocks small enough for what they must form."""
+    hidden states fit into cache, its item tables, or what it holds instead, into memory that is used again, and models
+    whose scores do not factorise get blocks small enough for what they must form."""
     per_row = local.formed_per_row
     model = local.recommender.config
-    if not (local.fits_local_tables or local.table_is_frozen) and local.device.type == "cpu":
-        block_size = min(block_size, max(1, REUSED_NUMBERS // ((local.recommender.num_items + 1) * model.hidden_dim)))
+    tables = not (local.fits_local_tables or local.table_is_frozen) and local.device.type == "cpu"
+    few = few_rows.fits(local, round_number)
     most = local.config.batch_size * model.max_length  # positions of one step
     positions = local.windows.num_positions(cohort)
     order = np.lexsort((cohort, -positions))
@@ -69,7 +69,8 @@ def cut_blocks(local: LocalTraining, cohort: IntArray, block_size: int) -> list[
         largest = int(positions[order[begin]])
         formed = per_row * largest / FORMED_NUMBERS
         states = min(largest, most) * model.hidden_dim / STATE_NUMBERS
-        full = place - begin >= min(block_size, max(1, int(1 / max(formed, states, 1e-9))))
+        room = REUSED_NUMBERS // few_rows.held_numbers(local, largest, few=few) if tables else block_size
+        full = place - begin >= min(block_size, max(1, min(room, int(1 / max(formed, states, 1e-9)))))
         if place == len(order) or full or positions[order[place]] < ALIKE * largest:
             blocks.append(cohort[order[begin:place]])
             begin = place

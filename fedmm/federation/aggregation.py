@@ -51,6 +51,17 @@ def sum_updates(updates: Iterable[UpdateBlock], train: Ragged, num_items: int) -
     return total
 
 
+def needs_sums_only(config: FederationConfig) -> bool:
+    """Whether a round joins its updates by their sums alone, and changes none of them on its way to the server."""
+    as_they_are = config.upload_share is None and config.upload_bits is None and config.upload_step is None
+    return (
+        as_they_are
+        and config.aggregation in AGGREGATIONS
+        and not config.update_transforms
+        and config.late_updates == "lost"
+    )
+
+
 def weighted_mean(total: UpdateSum, config: FederationConfig) -> Params:
     """FedAvg (McMahan et al., AISTATS 2017): sum w_c delta_c / sum w_c."""
     del config
@@ -109,6 +120,8 @@ def _add_block(total: UpdateSum, block: UpdateBlock, train: Ragged) -> UpdateSum
     for name, value in block.deltas.items():
         if name == ITEM_TABLE and block.touched is not None:
             block.touched.add_to(total.deltas[name], value, weights)
+            if block.other_rows is not None:
+                total.deltas[name] += block.other_rows
         else:
             total.deltas[name] += torch.tensordot(weights, value, dims=1)
     owner, items = _holdings(block.clients, train)

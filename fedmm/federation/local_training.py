@@ -57,9 +57,13 @@ class UpdateBlock:
     states: Params = field(default_factory=dict)  # stacked: what stays with the clients, and is never sent
     rows: tuple[IntArray, ...] | None = None  # [C] which rows travel, where the delta has all; None: all
     coded: IntArray | None = None  # [C, 2] what codes come to (``step_updates``, ``largest_updates``)
+    other_rows: torch.Tensor | None = None  # [V, D] the sum by ``weights`` of what the table's rows besides ``touched``
+    # changed by, where the round asks for no more; None: they did not change
 
     def dense_deltas(self, num_items: int) -> Params:
-        """The deltas with every row of the item table."""
+        """The deltas with every row of the item table. Raises ValueError where some of them are known in sum only."""
+        if self.other_rows is not None:
+            raise ValueError("what each client's rows changed by is not known: training was asked for their sum")
         if self.touched is None:
             return self.deltas
         table = self.touched.dense(self.deltas[ITEM_TABLE], num_items + 1)
@@ -81,6 +85,7 @@ class LocalTraining:
     clients: ClientStates = NO_STATES
     control: Params = field(default_factory=dict)  # by parameter; absent: zero
     names: IntArray | None = None  # [U] what random streams call the clients, who are a few of many; None: 0..U-1
+    sums_only: bool = False  # whether a round needs the sum of the updates by their weights, and no update of its own
 
     @classmethod
     def build(

@@ -14,7 +14,7 @@ from fedmm.data.mapped import let_go
 from fedmm.data.types import IntArray
 from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
-from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, require_aggregate, sum_updates
+from fedmm.federation.aggregation import AGGREGATIONS, UpdateSum, needs_sums_only, require_aggregate, sum_updates
 from fedmm.federation.availability import asked, awake, loses_clients, staying
 from fedmm.federation.buffered import NOBODY, AtWork, Visits, discounted, fill_buffer, staleness_of
 from fedmm.federation.client_states import ClientStates, Kept
@@ -96,8 +96,8 @@ def run_round(
     """The server's state and the clients' own after one more round. Raises DivergenceError when an update is not
     finite."""
     number = state.round + 1
-    local = replace(federation.local, clients=clients, control=state.control)
     config = federation.config
+    local = replace(federation.local, clients=clients, control=state.control, sums_only=needs_sums_only(config))
     visits, drawn, lost, at_work = _visits(state, federation, number)
     cohort = visits[0].clients if at_work is None else np.sort(np.concatenate([own.clients for own in visits]))
     seen = _Seen()

@@ -169,12 +169,12 @@ class KeptRows:
         index = self.items.unsqueeze(2).expand(own.shape)
         return found.scatter_(1, index, own)
 
-    def total(self, own: Tensor, weights: Tensor) -> Tensor:
-        """[V, D]: the sum of ``deltas`` by the ``weights`` [C], with no client's table formed."""
+    def total(self, weights: Tensor) -> Tensor:
+        """[V, D]: the sum by the ``weights`` [C] of what clients' tables changed by at all rows that are not their own,
+        with no client's table formed."""
         found = torch.zeros_like(self.shared)
         self._add(found, weights.neg(), 0)
-        weighted = own * weights.view(-1, 1, 1)
-        return found.index_add_(0, self.items.flatten(), weighted.flatten(0, 1))
+        return found
 
     def _add(self, into: Tensor, weights: Tensor, step: int) -> None:
         num_clients, num_rows, width = self._factors.shape

@@ -246,7 +246,7 @@ def test_the_engines_agree(kind, negatives):
     expected, found = (small.by_client(engine(local, params, cohort, 1)) for engine in small.ENGINES.values())
     assert small.update_gap(expected, found) < 1e-9
     assert local.fits_local_tables == (bool(negatives) and KINDS[kind].local_tables)
-    dense = (vectorized.train_block(local, params, block, 1) for block in vectorized.cut_blocks(local, cohort, 32))
+    dense = (vectorized.train_block(local, params, block, 1) for block in vectorized.cut_blocks(local, cohort, 32, 1))
     assert small.update_gap(expected, small.by_client(dense)) < 1e-9
 
 

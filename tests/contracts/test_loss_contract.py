@@ -252,7 +252,7 @@ def test_engines_agree(name, model, negatives):
 @EVERY
 def test_local_tables_train_as_dense_ones_do(name):
     local, params = make_local({"experts": "pooled"}, {"loss": name, "num_negatives": 5})
-    clients = vectorized.cut_blocks(local, local.windows.trainable[:4], 32)[0]
+    clients = vectorized.cut_blocks(local, local.windows.trainable[:4], 32, 1)[0]
     assert local.fits_local_tables
     whole = vectorized.train_block(local, shaken(params), clients, 1)
     blocks = vectorized.train_cohort(local, shaken(params), clients, 1)

@@ -82,7 +82,7 @@ def test_blocks_partition_the_cohort_and_keep_like_with_like(model: dict[str, An
     local, _ = make_local(model)
     cohort = local.windows.trainable
     for block_size in (1, 2, 5, 100):
-        blocks = vectorized.cut_blocks(local, cohort, block_size)
+        blocks = vectorized.cut_blocks(local, cohort, block_size, 1)
         assert sorted(np.concatenate(blocks)) == sorted(cohort)
         for block in blocks:
             positions = local.windows.num_positions(block)
@@ -97,7 +97,7 @@ def test_blocks_shrink_where_models_form_much(experts: str, monkeypatch: pytest.
     cohort = local.windows.trainable
     whole = by_client(vectorized.train_cohort(local, params, cohort, 1))
     monkeypatch.setattr(vectorized, "FORMED_NUMBERS", 1)
-    assert all(len(block) == 1 for block in vectorized.cut_blocks(local, cohort, 32))
+    assert all(len(block) == 1 for block in vectorized.cut_blocks(local, cohort, 32, 1))
     assert update_gap(whole, by_client(vectorized.train_cohort(local, params, cohort, 1))) < 1e-10
 
 

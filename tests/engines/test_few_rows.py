@@ -1,5 +1,6 @@
 """Training without an item table for each client changes nothing: the same updates as on whole tables."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmm.config import FederationConfig
 from fedmm.engines import few_rows, vectorized
+from fedmm.federation.aggregation import needs_sums_only, sum_updates
+from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
+from fedmm.federation.rounds import Federation, ServerState, run_round
 from fedmm.utils.params import Params
 from fedmm.verification.subject import SMALL_ITEMS
-from fedmm.verification.world import histories, make_local, with_states
+from fedmm.verification.world import ENGINES, histories, make_local, with_states
 
 FULL = {"num_negatives": 0, "local_optimizer": "sgd", "learning_rate": 0.5}
 
@@ -76,6 +81,58 @@ def test_the_updates_are_those_of_whole_tables(data: st.DataObject) -> None:
     assert gap(local, params, in_order(local, len(lengths)), 3) < 1e-10
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(2, SMALL_ITEMS), min_size=1, max_size=5), st.sampled_from(["uniform", "positions"]))
+def test_the_sum_of_updates_needs_no_client_s_table(lengths: list[int], weighting: str) -> None:
+    """What a round adds up is the same, where it asks for no more; single updates are then not to be had."""
+    federation = {**FULL, "local_steps": 3, "client_weighting": weighting}
+    local, params = make_local({"fusion": "backbone", "dropout": 0.25}, federation, train=histories(lengths))
+    clients = in_order(local, len(lengths))
+    blocks = [few_rows.train_block(replace(local, sums_only=sums), params, clients, 1) for sums in (False, True)]
+    whole, few = (sum_updates([block], local.train, SMALL_ITEMS) for block in blocks)
+    assert whole.deltas.keys() == few.deltas.keys()
+    assert max(float((few.deltas[name] - value).abs().max()) for name, value in whole.deltas.items()) < 1e-12
+    with pytest.raises(ValueError, match="sum"):
+        blocks[1].dense_deltas(SMALL_ITEMS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aggregation": "median"},
+        {"upload_bits": 8},
+        {"upload_share": 0.5},
+        {"upload_step": 1.0},
+        {"update_transforms": ["clip"], "update_clip": 1.0},
+        {"late_updates": "buffered", "over_selection": 2.0},
+    ],
+    ids=str,
+)
+def test_what_looks_at_single_updates_is_given_them(changes: dict[str, Any]) -> None:
+    assert needs_sums_only(FederationConfig())
+    assert needs_sums_only(FederationConfig(aggregation="heat"))
+    assert not needs_sums_only(FederationConfig(**changes))
+
+
+def test_a_round_learns_the_same_from_sums() -> None:
+    """By the reference engine, which has whole updates, and by blocks, of which some have tables and some have none."""
+    local, params = make_local(
+        {"fusion": "backbone"}, {**FULL, "local_steps": 3}, train=histories([3, 4, 9, 9]), dtype=torch.float64
+    )
+    asked: list[bool] = []
+
+    def by_blocks(own: LocalTraining, *given: Any) -> Iterator[UpdateBlock]:
+        asked.append(own.sums_only)
+        return vectorized.train_cohort(own, *given)
+
+    found = []
+    for engine in (ENGINES["sequential"], by_blocks):
+        federation = Federation(local.config, local, np.arange(4), 4, engine, 0)
+        found.append(run_round(ServerState(params, {}, 0), NO_STATES, federation)[0].params)
+    assert asked == [True]
+    assert max(float((found[0][name] - value).abs().max()) for name, value in found[1].items()) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("model", "federation"),
     [
@@ -119,4 +176,4 @@ def test_blocks_are_cut_by_the_memory_of_tables_that_train(monkeypatch: pytest.M
     for changes, sizes in (({}, [1, 1, 1]), ({"item_table": "frozen"}, [3])):
         local, _ = make_local({"fusion": "backbone"}, {**FULL, **changes}, train=histories([4, 4, 4]))
         monkeypatch.setattr(vectorized, "REUSED_NUMBERS", (SMALL_ITEMS + 1) * local.recommender.config.hidden_dim)
-        assert [len(block) for block in vectorized.cut_blocks(local, np.arange(3), 32)] == sizes
+        assert [len(block) for block in vectorized.cut_blocks(local, np.arange(3), 32, 1)] == sizes

@@ -51,7 +51,7 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def world(model: Mapping[str, Any], federation: Mapping[str, Any]) -> tuple[LocalTraining, Params, IntArray]:
     """Clients in the order of falling number of steps that blocks are in."""
     local, params = make_local(model, {**SAMPLED, **federation})
-    (clients,) = vectorized.cut_blocks(local, local.windows.trainable[:4], 32)[:1]
+    (clients,) = vectorized.cut_blocks(local, local.windows.trainable[:4], 32, 1)[:1]
     return local, shaken(params), clients
 
 
@@ -104,7 +104,7 @@ def test_a_client_names_its_own_items_and_its_negatives_once_each() -> None:
 def test_items_met_more_than_once_stay_exact(rows: list[list[int]], excludes: bool, experts: str) -> None:
     train = Ragged.from_rows([np.array(row, dtype=np.int64) for row in rows])
     local, params = make_local({"experts": experts}, {**SAMPLED, "exclude_seen": excludes}, train=train)
-    for clients in vectorized.cut_blocks(local, local.windows.trainable, 32):
+    for clients in vectorized.cut_blocks(local, local.windows.trainable, 32, 1):
         sparse, dense = both(local, shaken(params), clients)
         found = sparse.dense_deltas(SMALL_ITEMS)
         assert max(float((found[name] - dense.deltas[name]).abs().max()) for name in found) < 1e-12
