@@ -283,8 +283,8 @@ def test_a_silo_that_lost_the_offer_is_made_it_again(world):
         lead = lead_of(world, silos, **settings)
         first, forgot = lead.members.first, []
 
-        def forgetting(silos=silos, first=first, forgot=forgot):
-            found = first()
+        def forgetting(again, silos=silos, first=first, forgot=forgot):
+            found = first(again)
             silos["b"]._offered = None
             forgot.append(1)
             return found
