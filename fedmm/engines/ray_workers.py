@@ -7,6 +7,7 @@ is taken as it is.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -147,11 +148,18 @@ def at_hand(ray: Any, workers: int) -> int:
 def _alone(own: dict[str, dict[str, OwnPart]] | None, work: Callable[..., Any], *given: Any) -> Any:
     """At a worker: one thread, parts of a user's own, and tensors that travel back as arrays."""
     torch.set_num_threads(1)
-    torch.empty(REUSED_NUMBERS)  # memory of a size that was freed once, glibc keeps for the next tensor
+    _keep_memory()
     _share_tensors(library())
     for kind, parts in (own or {}).items():
         own_parts(kind).update(parts)
     return work(*given)
+
+
+@functools.cache  # once a process
+def _keep_memory() -> None:
+    """Has a block's tensors lie where those of the one before did: what is as large as something that was freed before,
+    glibc keeps for the next one, and all else goes back to the system and comes again page by page."""
+    torch.empty(REUSED_NUMBERS)
 
 
 def _put_own_parts(ray: Any) -> Any:
