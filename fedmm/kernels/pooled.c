@@ -12,8 +12,9 @@
 typedef struct {
     int64_t clients, windows, length, rows, width, inner; /* C, B, L, R, F, P */
     const int64_t *items;    /* [C, B, L], 0 at padding, which stands at the right */
-    const float *values;     /* [V, F], zero where absent */
-    const uint8_t *present;  /* [V] */
+    const float *values;     /* [V, F], zero where absent, or [C, V, F] */
+    const uint8_t *present;  /* [V], or [C, V] */
+    int64_t own_items;       /* V where each client has its own, 0 where all share them */
     const float *decays;     /* [C] */
     const float *projection; /* [C, P, F] */
     int64_t projection_step; /* from client to client */
@@ -63,9 +64,10 @@ static void pool(const Pooled *own, int64_t client, const Saved *into, float *su
         for (int64_t l = 0; l < own->length; l++) {
             const int64_t item = items[b * own->length + l];
             if (!item) break;
-            const float *value = own->values + item * F;
+            const int64_t place = client * own->own_items + item;
+            const float *value = own->values + place * F;
             more = mass + decay * more;
-            mass = decay * mass + (own->present[item] ? 1.0f : 0.0f);
+            mass = decay * mass + (own->present[place] ? 1.0f : 0.0f);
             const float share = 1 / (mass > FLT_MIN ? mass : FLT_MIN);
             into->has[r] = mass > 0 ? 1.0f : 0.0f;
             const vector shares = all(share), decays = all(decay), mores = all(more);

@@ -29,6 +29,7 @@ class _Pooled(ctypes.Structure):
         ("items", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
         ("present", ctypes.c_void_p),
+        ("own_items", ctypes.c_int64),
         ("decays", ctypes.c_void_p),
         ("projection", ctypes.c_void_p),
         ("projection_step", ctypes.c_int64),
@@ -55,8 +56,9 @@ def _kernel() -> ctypes.CDLL:
 
 
 def fits(values: Tensor, projection: Tensor) -> bool:
-    """Whether the kernel pools features ``values`` [V, F], shared by all clients, under a ``projection`` [C, P, F]."""
-    wide = values.ndim == 2 and projection.shape[1] % STEP == 0 and projection.shape[2] % STEP == 0
+    """Whether the kernel pools features ``values`` [V, F], or [C, V, F] over catalogues of each client's own, under a
+    ``projection`` [C, P, F]."""
+    wide = projection.shape[1] % STEP == 0 and projection.shape[2] % STEP == 0
     kind = {(part.dtype, part.device.type) for part in (values, projection)}
     return wide and kind == {(torch.float32, "cpu")} and library() is not None
 
@@ -75,9 +77,9 @@ def queries(
     """Queries [C, R, F] at the real positions of histories ``items`` [C, B, L] (padded on the right), a client's one
     after the other, and zeros behind them up to R = ``num_rows``.
 
-    ``values`` [V, F] and ``present`` [V] are the features; ``decays`` [C], the ``projection`` [C, P, F], ``gain`` and
-    ``bias`` [C, P] are differentiated. ``take(name, shape)`` gives float32 memory that nobody else uses until the
-    derivatives are there. What ``fits`` is needed.
+    ``values`` [V, F] and ``present`` [V] are the features, or [C, V, F] and [C, V]; ``decays`` [C], the ``projection``
+    [C, P, F], ``gain`` and ``bias`` [C, P] are differentiated. ``take(name, shape)`` gives float32 memory that nobody
+    else uses until the derivatives are there. What ``fits`` is needed.
     """
     given = (items.contiguous(), num_rows, values.contiguous(), present.contiguous(), take)
     return cast(Tensor, _Pooling.apply(*given, decays, projection, gain, bias))  # type: ignore[no-untyped-call]
@@ -102,6 +104,7 @@ class _Pooling(torch.autograd.Function):
         C, P, F = projection.shape
         call = _Pooled(C, items.shape[1], items.shape[2], num_rows, F, P)
         call.items, call.values, call.present = items.data_ptr(), values.data_ptr(), present.data_ptr()
+        call.own_items = values.shape[1] if values.ndim == 3 else 0
         call.decays, call.projection, call.projection_step = (
             decays.data_ptr(),
             projection.data_ptr(),

@@ -14,9 +14,11 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from generated import generate_features, generate_histories
 from machine import describe, headline, peak_bytes
 
@@ -26,6 +28,7 @@ from fedmm.engines import vectorized
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Federation, ServerState, run_round
+from fedmm.kernels.build import choose_kernels
 from fedmm.models.recommender import Recommender
 from fedmm.utils.seeding import torch_stream
 
@@ -43,6 +46,8 @@ def measure(num_clients: int, num_items: int, cohort: int) -> dict[str, float]:
     train = generate_histories(num_clients, num_items, MEAN_LENGTH, 0)
     features = generate_features(num_items, FEATURE_WIDTH, 0)
     recommender = Recommender.build(ModelConfig(experts="pooled"), num_items, features)
+    kernels = choose_kernels("auto", "vectorized", torch.float32, torch.device("cpu"))
+    recommender = replace(recommender, compiled=kernels == "native")
     config = FederationConfig(local_steps=5, num_negatives=NEGATIVES, cohort_size=cohort)
     local = LocalTraining.build(recommender, config, train, 0)
     clients: IntArray = local.windows.trainable

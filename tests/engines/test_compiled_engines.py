@@ -84,8 +84,11 @@ def test_rounded_kernels_learn_what_the_rounded_reference_learns(model: dict[str
         assert 0.0 < gap(found[client][0], exactly[client][0]) < 4 * UNIT
 
 
-def test_the_kernels_are_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    local, params = make_local({**WIDE, "experts": "hybrid", "dropout": 0.2}, dtype=torch.float32)
+@pytest.mark.parametrize("federation", [{}, {"num_negatives": 5}, {"num_negatives": 5, "negatives_per": "round"}])
+def test_the_kernels_are_what_trains(monkeypatch: pytest.MonkeyPatch, federation: dict[str, Any]) -> None:
+    model = {**WIDE, "experts": "pooled" if federation else "hybrid", "dropout": 0.2}
+    local, params = make_local(model, federation, dtype=torch.float32)
+    assert local.fits_local_tables == bool(federation)
     assert fits(local.recommender.config, params[ITEM_TABLE])
     cohort = local.windows.trainable[:3]
     plain = by_client(vectorized.train_cohort(local, params, cohort, 1))

@@ -66,10 +66,10 @@ def catalogue_cross_entropy(
     scores: Scores, questions: CatalogueQuestions, workspace: Workspace | None = None
 ) -> Tensor:
     """[C]: each client's weighted cross-entropy. Clients with many logits and dense constants take the path of
-    ``softmax.py``, gradients in ``workspace``; those with few logits are worth no walk of their own. Raises ValueError
-    for scores that do not factorise."""
+    ``softmax.py``, gradients in ``workspace``, and so do compiled kernels, whose walk costs nothing; others with few
+    logits are worth no walk of their own. Raises ValueError for scores that do not factorise."""
     constants = any(isinstance(term.constants, Tensor) for term in scores.terms)
-    many = questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK
+    many = scores.compiled or questions.targets.shape[1] * questions.candidate_mask.shape[1] > WORTH_A_WALK
     if (many or constants) and scores.dense is None:
         return cross_entropy(scores, questions.one_by_one(), workspace)
     return catalogue_loss(shifted(scores, questions.offsets), questions, _softmax_block)
