@@ -61,6 +61,10 @@ def lead(
         600.0
     ),
     min_users: Annotated[int, _option("--min-users", "INT", "A silo with fewer, or of a round, is out.", ROUNDS)] = 1,
+    take_back: Annotated[
+        list[str] | None,
+        _option("--take-back", "NAME", "A silo that lied and was left out (see: status).", ROUNDS, show_default=False),
+    ] = None,
     keys: KeysFolder = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Neither keys nor TLS, wherever it listens.", rich_help_panel=KEYS)
@@ -88,7 +92,7 @@ def lead(
 
     listening = Listening(host, port, keys, no_keys)
     health = None if health_port is None else (host, health_port)
-    options = LeadOptions(silos, quorum, deadline, min_users=min_users)
+    options = LeadOptions(silos, quorum, deadline, min_users=min_users, take_back=tuple(take_back or ()))
     with make_observer(settings, quiet=quiet, stream=sys.stderr) as observer:
         result = lead_federation(settings, observer, listening, options, items=catalogue, health=health, say=say)
     print_json(result) if as_json else print_outcome(result)

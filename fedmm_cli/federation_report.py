@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -52,4 +53,8 @@ def print_status(found: Mapping[str, Any]) -> None:
         connected = "yes" if own["connected"] and found["led"] else "no"
         table.add_row(own["name"], users, connected, str(own["last_counted"] or ""))
     console.print(table)
+    for own in found["named"]:
+        where = f"round {own['round']}" if own["round"] else "the start"
+        when = datetime.fromtimestamp(own["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        console.print(f"{own['silo']} lied in {where} ({when}), and is left out: {own['why']}", markup=False)
     console.print(f"{counted(found['refused'], 'message')} refused")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fedmm.deployment.masks import NOT_SEALED
@@ -22,7 +22,7 @@ class GoneError(FedmmError):
 class AstrayError(GoneError):
     """Silos that were asked ``TIMES`` times for a sum of the start, and answered with something else."""
 
-    def __init__(self, why: Mapping[str, str]) -> None:
+    def __init__(self, why: Mapping[str, str], lied: Collection[str] = ()) -> None:
         told = "; ".join(f"{node}: {own.rstrip('.')}" for node, own in sorted(why.items()))
         unsure = (
             " Which of the two silos lies cannot be told." if any(NOT_SEALED in own for own in why.values()) else ""
@@ -32,6 +32,7 @@ class AstrayError(GoneError):
             "Mend those silos or lead without them, in another --output with silos that join from new folders.",
         )
         self.why = dict(why)
+        self.lied = frozenset(lied) & why.keys()  # who answered with what cannot be; the others refused
         self.sums = 0  # of the start that were there before, or that silos were asked to open
 
     def can_be_left(self, *, secret: bool, noise_of_silos: bool) -> bool:
@@ -48,16 +49,18 @@ class Strikes:
 
     number: Counter[str] = field(default_factory=Counter)
     last: dict[str, str] = field(default_factory=dict)
+    lied: set[str] = field(default_factory=set)
 
-    def note(self, why: Mapping[str, str]) -> None:
-        """Notes those who went astray once more."""
+    def note(self, why: Mapping[str, str], lied: Collection[str]) -> None:
+        """Notes those who went astray once more, and who of them ``lied``; the others refused."""
         self.number.update(why.keys())
         self.last |= why
+        self.lied.update(lied)
 
     def require(self, *, asked: bool = False) -> None:
         """Raises AstrayError where some did ``TIMES`` times; ``asked``: silos were asked to open the sum before."""
         out = {node: self.last[node] for node, times in self.number.items() if times >= TIMES}
         if out:
-            error = AstrayError(out)
+            error = AstrayError(out, self.lied)
             error.sums = int(asked)
             raise error

@@ -22,17 +22,18 @@ def evaluated(
     *,
     of_best: bool,
 ) -> dict[str, float]:
-    """Metrics of ``split`` by the model of ``snapshot``, over the users of silos with a quorum of all users; ``again``
-    is done before those who are missing are asked again."""
+    """Metrics of ``split`` by the model of ``snapshot``, over the users of silos with a quorum of all users, but for
+    silos that lied; ``again`` is done before those who are missing are asked again."""
     best = 0 if state.best is None else state.best.snapshot.round
-    users = {silo.name: silo.users for silo in state.silos}
+    asked = [silo for silo in state.silos if silo.name not in members.named]
+    users = {silo.name: silo.users for silo in asked}
     tensors = {f"{PARAMS}{name}": value for name, value in snapshot.params.items()}
     requests = {
         silo.name: Message(
             "evaluate", {"split": split, "counted": silo.counted, "best": best, "of_best": of_best}, tensors,
             round=snapshot.round, settings=members.digest,
         )
-        for silo in state.silos
+        for silo in asked
     }  # fmt: skip
     expected = sums.expected_metrics(members.config)
 

@@ -1,7 +1,9 @@
 """Which of a secret's shares are wrong, where that can be told.
 
-Shares above the threshold are more than a secret needs: n shares of which t give it back tell of one wrong share where
-n > t, and which it is where n >= t + 2. A secret whose public key is known tells it where n > t.
+Of n shares, t of which give a secret back, w wrong ones stand out where n >= t + 2 w: the others alone are of one
+secret. With fewer to spare, n >= t + w, it takes a sign of the secret itself: its public key, or that it is short, for
+wrong shares of numbers below 2^521 hardly ever give one below 2^256. Whoever sends a wrong share can choose it so that
+it looks short among some of the others; then two secrets do, and which of them is right is not told.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ def fitting(
     shares: Mapping[int, int], threshold: int, suspects: Collection[int], right: Callable[[int], bool] | None = None
 ) -> tuple[int, frozenset[int]] | None:
     """The secret of these ``shares`` (by place), and the places whose share is wrong; None where that cannot be told.
-    ``suspects`` are tried first; ``right`` says of a secret whether it is the one. Raises ValueError for fewer shares
-    than the threshold.
+    ``suspects`` are tried first; ``right`` says of a secret whether it can be the one. Raises ValueError for fewer
+    shares than the threshold.
 
     >>> import numpy as np
     >>> shares = shamir.split(7, [1, 2, 3, 4], 2, np.random.default_rng(0))
     >>> fitting({**shares, 3: 5}, 2, ())
+    (7, frozenset({3}))
+    >>> fitting({1: shares[1], 2: shares[2], 3: 5}, 2, (), lambda secret: secret < 100)
     (7, frozenset({3}))
     >>> fitting({1: shares[1], 2: shares[2], 3: 5}, 2, ()) is None
     True
@@ -32,11 +36,16 @@ def fitting(
     most = min(MOST_WRONG, spare if right is not None else spare // 2)
     order = sorted(shares, key=lambda place: (place not in suspects, place))
     for number in range(max(most, 0) + 1):
+        found = []
         for left in combinations(order, number):
             kept = {place: own for place, own in shares.items() if place not in left}
             secret = shamir.join(kept, threshold)
             if _is_one(kept, threshold) and (right is None or right(secret)):
-                return secret, frozenset(left)
+                found.append((secret, frozenset(left)))
+                if 2 * number <= spare:  # no other secret has as many shares
+                    break
+        if found:
+            return found[0] if len(found) == 1 else None
     return None
 
 

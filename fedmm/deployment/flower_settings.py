@@ -29,7 +29,9 @@ from fedmm.utils import locks
 from fedmm.utils.parallel import set_threads
 
 Given = Mapping[str, Any]  # as Flower gives them: names with texts, numbers and truth values
-LEAD_KEYS = ("silos", "quorum", "deadline", "min-users", "config", "set", "catalogue", "keys", "output")
+LEAD_KEYS = (
+    "silos", "quorum", "deadline", "min-users", "take-back", "config", "set", "catalogue", "keys", "output"
+)  # fmt: skip
 SILO_KEYS = ("name", "data", "folder", "keys", "config", "set", "partition-id", "num-partitions")
 
 
@@ -85,7 +87,8 @@ def lead_settings(given: Given, run: int) -> LeadSettings:
             remedy = "Give silos and users from 1, a quorum above 0 and up to 1, a deadline of seconds above 0."
             raise ConfigError(f"{name} is {value!r}.", remedy)
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"output": output.absolute()})})
-    options = LeadOptions(silos, float(quorum), float(deadline), min_users=users)
+    back = tuple((_text(given, "take-back") or "").replace(",", " ").split())
+    options = LeadOptions(silos, float(quorum), float(deadline), min_users=users, take_back=back)
     return LeadSettings(config, options, _path(given, "catalogue"), _path(given, "keys"))
 
 

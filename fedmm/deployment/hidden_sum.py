@@ -6,7 +6,7 @@ could not begin another one over other silos, since what two sums differ by is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,18 +152,25 @@ class HiddenSum:
             raise UnopenedError(self._too_few(node, len(found)))
 
         def right(number: int) -> bool:
-            fits = not number >> (8 * KEY_BYTES)
-            return fits and public_key(number.to_bytes(KEY_BYTES, "little")).hex() == self.public[node][0]
+            short = not number >> (8 * KEY_BYTES)
+            return short and (not key or public_key(number.to_bytes(KEY_BYTES, "little")).hex() == self.public[node][0])
 
         suspects = {place + 1 for place, holder in enumerate(holders) if holder in wrong}
-        fit = fitting(found, needed, suspects, right if key else None)
-        if fit is None or fit[0] >> (8 * KEY_BYTES):
+        fit = fitting(found, needed, suspects, right)
+        if fit is None:
             raise UnfitError(
                 f"the shares of {node} do not fit together: a silo sends a wrong one, and which no share tells."
             )
         for place in fit[1]:
             wrong.setdefault(holders[place - 1], []).append(node)
         return fit[0].to_bytes(KEY_BYTES, "little")
+
+
+def is_sure(node: str, others: Collection[str], held: int) -> bool:
+    """Whether ``node``, who sent wrong shares of these ``others`` and of so many that it ``held``, lies for sure: its
+    own share of its own secret was wrong, or that of more than half of all. Of fewer, those may have dealt it wrong
+    ones."""
+    return node in others or 2 * len(others) > held
 
 
 def _read(folder: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

@@ -5,7 +5,6 @@ It holds parameters and sums, never a user's data; it knows nothing of how messa
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,17 +26,23 @@ from fedmm.deployment.evaluating import evaluated, value_of
 from fedmm.deployment.hidden import hidden_seed
 from fedmm.deployment.hidden_rounds import HiddenRound, alone, hiding, require_company
 from fedmm.deployment.hidden_sum import UnopenedError
-from fedmm.deployment.lead_state import LeadState, load_lead, released, save_lead, save_released, without_rounds
+from fedmm.deployment.lead_state import (
+    LeadState,
+    load_lead,
+    released,
+    require_same,
+    save_lead,
+    save_released,
+    without_rounds,
+)
 from fedmm.deployment.masked_answers import require_countable
 from fedmm.deployment.masked_sums import MaskedSums, require_silos
-from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, too_few_drawn
+from fedmm.deployment.members import Facts, LeadOptions, Members, accept_ready, lacks_noise, too_few_drawn
 from fedmm.deployment.messages import Header, Message, RefusedError, require
-from fedmm.deployment.server_step import SiloSums, require_plausible, step
+from fedmm.deployment.server_step import SiloSums, nothing_learnt, require_plausible, step, training_requests
 from fedmm.deployment.start_sums import StartSums
 from fedmm.deployment.terms import joined_settings, require_supported, settled_terms, terms_of
-from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
-from fedmm.federation.averaging import averaged
 from fedmm.federation.compression import downloaded
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_rounds import PrivateRounds
@@ -183,18 +188,8 @@ class Lead:
     def _resume(self, state: LeadState, meta: Mapping[str, Any]) -> None:
         """Takes up a stored state, where it is of these settings and this catalogue."""
         terms = {**meta["terms"], "federation": {**meta["terms"]["federation"], "rounds": self.given.federation.rounds}}
-        same = meta["catalogue"] == self.catalogue.digest and meta["offer"] == without_rounds(self.members.offer_terms)
-        if not same:
-            raise CheckpointError(
-                f"{self.folder} holds a federation of other settings or another catalogue.",
-                "Give those it began with, or another --folder.",
-            )
-        before, after = meta["terms"]["federation"]["rounds"], self.given.federation.rounds
-        if self.given.privacy.on and self.given.privacy.rounds is None and before != after:
-            raise CheckpointError(
-                f"{self.folder} cannot go on to {after} rounds: its noise was set for {before}.",
-                f"Give --rounds {before}, or begin anew in another folder.",
-            )
+        require_same(self.folder, meta, self.given, self.catalogue.digest, self.members.offer_terms)
+        self.members.know(state.named)
         self.members.config = joined_settings(terms, self.given)
         self._state = state
         self._draw_secret(new=False)
@@ -229,6 +224,10 @@ class Lead:
         began = time.perf_counter()
         sent, received = self.conversation.sent_bytes, self.conversation.received_bytes
         self._welcome(new=self.state.server.round + 1 != self._waiting)
+        while why := self.members.too_few(self.state):
+            self.members.tell_seldom(why)
+            self.members.pause()
+            self._welcome(new=True)
         statistics = self._released()
         validation = self._validate()
         conversation = self.conversation
@@ -250,20 +249,21 @@ class Lead:
         found = released(kept, self.state)
         if found is not None:
             self._state, statistics = found
+            self.members.know(self.state.named)
         else:
             statistics = self._train()
+            self._state = replace(self.state, named=tuple(self.members.named.values()))
             save_released(kept, self.state, statistics)
         return statistics
 
     def _train(self) -> RoundStatistics:
         """The round's training, until enough of its clients counted."""
-        state, local = self.state, self.local
-        number = state.server.round + 1
+        state, local, number = self.state, self.local, self.state.server.round + 1
         chosen = self._chosen(number)
         if is_masked(local.config) and not chosen:
             return self._left_out(alone(number))
-        cohort = sum(map(len, chosen.values()))
-        chain = self._chain(number, cohort)
+        there = sum(map(len, chosen.values()))
+        chain = self._chain(number, cohort := there + self._absent(number))
         about = {} if chain is None else {"cohort": cohort, "clip": state.server.clip}
         received = downloaded(
             state.server.params, local.trainable(state.server.params, number), local.config.download_bits
@@ -272,14 +272,8 @@ class Lead:
         if local.uses_controls:
             zeros = {name: torch.zeros_like(value) for name, value in received.items()}
             sent |= scaffold.named({**zeros, **state.server.control})
-        silos = {silo.name: silo for silo in state.silos}
-        requests = {
-            name: Message(
-                "train", {"counted": silos[name].counted, **about}, {**sent, "clients": torch.from_numpy(places)},
-                round=number, settings=self.members.digest,
-            )
-            for name, places in chosen.items()
-        }  # fmt: skip
+        last = {silo.name: silo.counted for silo in state.silos}
+        requests = training_requests(chosen, last, about, sent, number, self.members.digest)
         expected = sums.expected_sums(local, state.server.params, number, chain)
 
         def accept(node: str, header: Header) -> Message:
@@ -290,7 +284,10 @@ class Lead:
             require_plausible(found.tensors, len(chosen[node]), local, number, chain)
             return found
 
-        least = max(self.options.quorum * cohort, 0 if chain is None else chain.least_senders)
+        needed = 0 if chain is None else chain.least_senders
+        if there < needed <= cohort:
+            raise lacks_noise(there, needed)
+        least = max(self.options.quorum * there, needed)
 
         def enough(answered: set[str]) -> bool:
             return bool(answered) and sum(len(chosen[node]) for node in answered) >= least
@@ -312,11 +309,9 @@ class Lead:
         state, number = self.state, self.state.server.round + 1
         self.tell(f"round {number} is left out: {why}")
         self.conversation.events.add("round left out", round=number, why=why[:200])
-        server = replace(state.server, round=number)
-        if self.local.config.ema_decay:
-            server = averaged(server, state.server, self.local.config)
+        server, statistics = nothing_learnt(state.server, self.local.config)
         self._state = replace(state, server=server)
-        return RoundStatistics(0, math.nan, math.nan, 0.0, uplink_bytes=0, downlink_bytes=0)
+        return statistics
 
     def _step(
         self, begun: LeadState, counted: list[SiloSums], answered: set[str], chain: Chain | None
@@ -330,8 +325,9 @@ class Lead:
 
     def _chosen(self, number: int) -> dict[str, IntArray]:
         """The round's clients by silo, as places among its trainable users; silos of too few sit the round out."""
-        cohort = self._cohort(np.arange(self.state.num_trainable, dtype=np.int64), number)
-        own = self.state.by_silo(cohort)
+        out = self.members.out_of(number)
+        cohort = self._cohort(self.state.places(out if self.private is None else ()), number)
+        own = {name: places for name, places in self.state.by_silo(cohort).items() if name not in out}
         if is_masked(self.local.config):
             return hiding(self.config, own)
         # In a private round whether a client counts may not depend on who else was drawn.
@@ -340,6 +336,12 @@ class Lead:
         if not chosen and self.private is None:
             raise too_few_drawn(fewest, number, len(cohort))
         return chosen
+
+    def _absent(self, number: int) -> int:
+        """How many clients of silos that are left out a private round draws: the account is that of all."""
+        out = self.members.out_of(number) if self.private is not None else ()
+        own = self.state.by_silo(self._cohort(self.state.places(()), number)) if out else {}
+        return sum(len(own[name]) for name in out if name in own)
 
     def _cohort(self, everyone: IntArray, number: int) -> IntArray:
         seed = self.config.runtime.seed if self.private is None or self.secret is None else self.secret
@@ -387,7 +389,7 @@ class Lead:
     # Records --------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        self._state = self.on_save(self.state)
+        self._state = self.on_save(replace(self.state, named=tuple(self.members.named.values())))
         if self.folder is not None:
             about = {
                 "terms": terms_of(self.config),

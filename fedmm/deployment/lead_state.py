@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from fedmm.config import ExperimentConfig
 from fedmm.data.types import IntArray
 from fedmm.errors import CheckpointError
 from fedmm.federation import scaffold
@@ -44,6 +46,16 @@ class SiloFacts:
     counted: int = 0  # the last round in which its sums counted
 
 
+@dataclass(frozen=True)
+class Named:
+    """A silo that lied, and is left out until it is taken back."""
+
+    silo: str
+    why: str
+    round: int  # in which it was found; 0: in the start
+    time: float  # seconds since 1970
+
+
 @dataclass(frozen=True, eq=False)
 class LeadState:
     """The server's state after a round."""
@@ -57,11 +69,17 @@ class LeadState:
     seconds: float = 0.0
     name: str = ""  # of this federation and no other: what silos keep belongs to it
     run_id: str | None = None
+    named: tuple[Named, ...] = ()
 
     @property
     def num_trainable(self) -> int:
         """Clients with something to train on, of all silos."""
         return sum(silo.trainable for silo in self.silos)
+
+    def places(self, without: Collection[str]) -> IntArray:
+        """The places of all trainable users, but for those of some silos; ascending."""
+        own = [np.arange(own.first, own.first + own.trainable) for own in self.silos if own.name not in without]
+        return np.concatenate([np.zeros(0, np.int64), *own])
 
     def by_silo(self, cohort: IntArray) -> dict[str, IntArray]:
         """The ``cohort``, places among all trainable users, as places among each silo's own."""
@@ -103,6 +121,7 @@ def save_lead(folder: Path, state: LeadState, about: Mapping[str, Any]) -> None:
         "run_id": state.run_id,
         "name": state.name,
         "silos": [vars(silo) for silo in state.silos],
+        "named": [vars(own) for own in state.named],
     }
     checkpoints = folder / FOLDER
     if best is not None and best.snapshot.round == server.round:
@@ -136,7 +155,27 @@ def load_lead(folder: Path, device: torch.device) -> tuple[LeadState, Mapping[st
     begin = _part(tensors, "begin")
     silos = tuple(SiloFacts(**silo) for silo in meta["silos"])
     ledger, stale, seconds = Ledger(**meta["ledger"]), int(meta["stale"]), float(meta["seconds"])
-    return LeadState(server, silos, begin, ledger, best, stale, seconds, str(meta["name"]), meta["run_id"]), meta
+    named = tuple(Named(**own) for own in meta.get("named", ()))
+    name, run_id = str(meta["name"]), meta["run_id"]
+    return LeadState(server, silos, begin, ledger, best, stale, seconds, name, run_id, named), meta
+
+
+def require_same(
+    folder: Path | None, meta: Mapping[str, Any], given: ExperimentConfig, catalogue: str, offer: Mapping[str, Any]
+) -> None:
+    """Raises CheckpointError where a stored federation is of other settings than ``given``, of another ``offer`` or of
+    another ``catalogue`` (its digest)."""
+    if meta["catalogue"] != catalogue or meta["offer"] != without_rounds(offer):
+        raise CheckpointError(
+            f"{folder} holds a federation of other settings or another catalogue.",
+            "Give those it began with, or another --folder.",
+        )
+    before, after = meta["terms"]["federation"]["rounds"], given.federation.rounds
+    if given.privacy.on and given.privacy.rounds is None and before != after:
+        raise CheckpointError(
+            f"{folder} cannot go on to {after} rounds: its noise was set for {before}.",
+            f"Give --rounds {before}, or begin anew in another folder.",
+        )
 
 
 def save_released(folder: Path | None, state: LeadState, statistics: RoundStatistics) -> None:

@@ -186,6 +186,7 @@ def result_of(lead: Lead, metrics: Mapping[str, Mapping[str, float]], folder: Pa
         "best_round": lead.state.server.round if best is None else best.snapshot.round,
         "settings": lead.members.digest,
         "silos": [{"name": silo.name, "users": silo.users} for silo in lead.state.silos],
+        "named": named_of(lead),
         "metrics": metrics,
         "uplink_bytes": lead.state.ledger.uplink_bytes,
         "downlink_bytes": lead.state.ledger.downlink_bytes,
@@ -193,6 +194,11 @@ def result_of(lead: Lead, metrics: Mapping[str, Mapping[str, float]], folder: Pa
         "refused": lead.conversation.events.number["refused"],
         "privacy": None if plan is None else privacy_of(plan, lead.state.server.round),
     }
+
+
+def named_of(lead: Lead) -> list[dict[str, Any]]:
+    """Which silos lied, what, in which round (0: in the start) and when: they are left out."""
+    return [vars(own) for own in list(lead.members.named.values())]
 
 
 def status_of(lead: Lead) -> dict[str, Any]:
@@ -216,6 +222,7 @@ def status_of(lead: Lead) -> dict[str, Any]:
         "best_value": None if best is None else best.value,
         "selection_metric": lead.config.evaluation.selection_metric,
         "silos": [*known, *new],
+        "named": named_of(lead),
         "refused": lead.conversation.events.number["refused"],
         "sent_bytes": lead.conversation.sent_bytes,
         "received_bytes": lead.conversation.received_bytes,
@@ -239,4 +246,4 @@ def read_status(folder: Path) -> dict[str, Any]:
     led = locks.is_held(folder / LOCK_FILE)
     if found["state"] == "running" and not led:
         found["state"] = "stopped"
-    return {**found, "led": led, "output": str(folder)}
+    return {"named": [], **found, "led": led, "output": str(folder)}

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedmm.deployment.astray import TIMES, Strikes
-from fedmm.deployment.hidden_sum import HiddenSum, UnfitError, UnopenedError
+from fedmm.deployment.hidden_sum import HiddenSum, UnfitError, UnopenedError, is_sure
 from fedmm.deployment.masks import FEWEST, SHARE_BYTES, WORD_BYTES, digest_of_request, threshold_of
 from fedmm.deployment.members import Members
 from fedmm.deployment.messages import Expected, Header, Message, RefusedError, require
@@ -32,6 +32,7 @@ from fedmm.utils.text import counted
 
 Check = Callable[[str, Message], None]  # raises RefusedError for an answer's body
 Enough = Callable[[set[str]], bool]
+Wrong = Mapping[str, tuple[list[str], bool]]  # whose shares are wrong, of whom, and whether it lies for sure
 Plausible = Callable[["Opened"], None]  # raises RefusedError for a sum that cannot be
 
 
@@ -96,9 +97,11 @@ class MaskedSums:
                     hidden = self._hidden(own, requests, width, check, enough, clients or dict.fromkeys(requests, 1))
                     hidden.save(self.folder)
                     spoken = True
-                opened = Opened(self._opened(hidden), hidden.sent)
+                words, wrong = self._opened(hidden)
+                opened = Opened(words, hidden.sent)
                 nonsense += 1
                 plausible(opened)
+                self._name(wrong, hidden.round)
                 return opened
             except UnopenedError as error:
                 why, nonsense = str(error), nonsense + isinstance(error, UnfitError)
@@ -111,7 +114,7 @@ class MaskedSums:
             if nonsense >= TIMES:
                 raise UnopenedError(f"{why} It is so each time, and nothing tells which silo it is.")
             if bounded:
-                strikes.note(self.members.conversation.astray)
+                strikes.note(self.members.conversation.astray, self.members.conversation.wrong)
                 strikes.require(asked=spoken)
             if time.monotonic() > until + (0.0 if bounded else seconds) and (bounded or spoken):
                 raise UnopenedError(why)
@@ -202,8 +205,8 @@ class MaskedSums:
         found.require_openable()
         return found
 
-    def _opened(self, hidden: HiddenSum) -> Words:
-        """Asks those who sent to open it. Raises UnopenedError."""
+    def _opened(self, hidden: HiddenSum) -> tuple[Words, Wrong]:
+        """Asks those who sent to open it; who sent wrong shares is given too. Raises UnopenedError."""
         about, order = {"attempt": hidden.attempt, "sent": sorted(hidden.sent)}, sorted(hidden.sent)
         heard: Mapping[str, Message] = {}
         if not hidden.is_of_all:
@@ -226,22 +229,24 @@ class MaskedSums:
             "opening",
             lambda node, own: _check_shares(own, {n for n in hidden.near[node] if n in hidden.shared} | {node}),
         )
+        shares = {node: own.body["shares"] for node, own in told.items()}
         try:
-            words, wrong = hidden.opened({node: own.body["shares"] for node, own in told.items()})
+            words, wrong = hidden.opened(shares)
         except UnopenedError as error:
             raise type(error)(f"{error.message} {self._refused}".strip()) from None
-        self._name(wrong)
-        return words
+        return words, {node: (others, is_sure(node, others, len(shares[node]))) for node, others in wrong.items()}
 
-    def _name(self, wrong: Mapping[str, list[str]]) -> None:
-        """Says whose shares were wrong, and of whom."""
-        for node, others in sorted(wrong.items()):
+    def _name(self, wrong: Wrong, number: int) -> None:
+        """Says whose shares were wrong in round ``number``, and of whom. Who lies for sure is left out from then on."""
+        for node, (others, sure) in sorted(wrong.items()):
             told = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             why = f"its shares of {told} do not fit those of the others, by which the masked sum was opened"
-            if len(others) == 1:
-                why += f"; or {told} dealt it a wrong one, which one share cannot tell"
+            if not sure:
+                why += f"; or {told} dealt it wrong ones, which cannot be told"
             self.members.conversation.events.add("wrong shares", node=node, why=why[:200])
             self.members.tell(f"{node} sends wrong shares: {why}")
+            if sure:
+                self.members.name(node, f"wrong shares: {why}", number)
 
     def _require(self, there: set[str], requests: Mapping[str, Message], enough: Enough, did: str) -> None:
         if len(there) < FEWEST or not enough(there):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,13 +12,14 @@ from fedmm.deployment.astray import AstrayError, GoneError, Strikes
 from fedmm.deployment.catalogue import Catalogue
 from fedmm.deployment.chained import is_masked
 from fedmm.deployment.conversation import Accept, Conversation
-from fedmm.deployment.lead_state import LeadState
+from fedmm.deployment.lead_state import LeadState, Named
+from fedmm.deployment.masks import FEWEST
 from fedmm.deployment.messages import Header, Message, RefusedError, require, text, whole
 from fedmm.deployment.sizes import MOST_CLIENTS, MOST_EVENTS, clients_in
 from fedmm.deployment.terms import Terms, digest_of, terms_of
 from fedmm.errors import ConfigError
 from fedmm.privacy.plan import SHARES_OF_NOISE
-from fedmm.utils.text import counted
+from fedmm.utils.text import counted, listed
 
 SAID_EVERY = 60.0  # seconds
 FEW_USERS = 10  # sums over fewer say much of each one
@@ -34,6 +35,7 @@ class LeadOptions:
     deadline: float = 600.0  # seconds that a round waits for its silos
     wait: float = 0.5  # seconds before a round that lacks its quorum asks again
     min_users: int = 1  # one with fewer is left out; of whom fewer are drawn sits out, where nothing hides a sum
+    take_back: tuple[str, ...] = ()  # silos that were named as lying, and take part again
 
 
 def gone(what: str, options: LeadOptions) -> GoneError:
@@ -59,6 +61,7 @@ class Members:
     _ready: dict[str, bool] = field(default_factory=dict)
     _why: dict[str, str] = field(default_factory=dict)  # silos do not begin, as it was told last
     _small: set[str] = field(default_factory=set)  # silos that are left out, until they come again
+    named: dict[str, Named] = field(default_factory=dict)  # silos that lied, and are left out
     _few: set[str] = field(default_factory=set)  # silos of few users that were told of
 
     @cached_property
@@ -150,9 +153,9 @@ class Members:
         return facts
 
     def _large(self, there: Sequence[str]) -> list[str]:
-        """Those of ``there`` that are not left out. Who leaves and comes back is asked again."""
+        """Those of ``there`` that are not left out. Who leaves and comes back is asked again, unless it lied."""
         self._small &= set(there)
-        return [node for node in there if node not in self._small]
+        return [node for node in there if node not in self._small and node not in self.named]
 
     def _too_small(self, node: str, users: int, *, known: bool) -> bool:
         """Whether a silo is left out for its size; one of few users that is not is told of when it is new."""
@@ -177,7 +180,41 @@ class Members:
             raise error
         for node, why in sorted(error.why.items()):
             self._leave_out(node, f"the start goes on without it: {why}")
+            if node in error.lied:
+                self.name(node, f"in the start: {why}", 0)
         return rest
+
+    def name(self, node: str, why: str, number: int) -> None:
+        """Notes that ``node`` lied in round ``number`` (0: in the start), and leaves it out from then on."""
+        if node not in self.named:
+            self.named[node] = Named(node, why[:200], number, round(time.time(), 3))
+            self.conversation.events.add("named", node=node, why=why[:200], round=number)
+            self.tell(f"{node} is left out from now on (lead --take-back {node} ends that)")
+
+    def know(self, named: Iterable[Named]) -> None:
+        """Leaves those out who were ``named`` before, but for who is taken back."""
+        for own in named:
+            if own.silo in self.options.take_back:
+                self.conversation.events.add("taken back", node=own.silo)
+                self.tell(f"{own.silo} is taken back: it was named in round {own.round}")
+            else:
+                self.named.setdefault(own.silo, own)
+
+    def out_of(self, number: int) -> set[str]:
+        """Who takes no part in round ``number``, since it lied in an earlier one: what a round asks for stays."""
+        return {node for node, own in self.named.items() if own.round < number}
+
+    def too_few(self, state: LeadState) -> str:
+        """What is missing where too few silos are left beside those who lied; else nothing. Raises GoneError where
+        nobody can join."""
+        masked = is_masked(self.config.federation)
+        left = [silo for silo in state.silos if silo.name not in self.named and silo.trainable]
+        if not self.named or len(left) >= (FEWEST if masked else 1):
+            return ""
+        why = f"Without {listed(sorted(self.named))} {counted(len(left), 'silo')} of the federation can go on."
+        if self.config.privacy.on:
+            raise GoneError(why, "Give the same command with --take-back NAME, or begin in another --output.")
+        return f"{why} Waiting for another to join (--take-back NAME takes one back)"
 
     def _leave_out(self, node: str, why: str) -> None:
         self.conversation.events.add("refused", node=node, why=why)
@@ -271,7 +308,7 @@ class Members:
             if self.tell_seldom(f"{len(found)} of {len(requests)} silos have answered: waiting for more"):
                 self.conversation.events.add("waiting", answered=len(found), asked=len(requests))
             if bounded:
-                strikes.note(self.conversation.astray)
+                strikes.note(self.conversation.astray, self.conversation.wrong)
                 strikes.require()
             if bounded and time.monotonic() > until:
                 missing_ones = ", ".join(sorted(requests.keys() - found.keys()))
@@ -285,6 +322,14 @@ def too_few_drawn(fewest: int, number: int, cohort: int) -> ConfigError:
     return ConfigError(
         f"Of no silo {fewest} users are drawn in round {number}, of {cohort} in all.",
         "Raise federation.client_fraction, lower --min-users, or mask the sums (federation.update_transforms).",
+    )
+
+
+def lacks_noise(there: int, needed: int) -> GoneError:
+    """What is wrong where silos that are left out would have to add their noise."""
+    return GoneError(
+        f"Without the silos that were named as lying {there:,} clients are left, and the noise takes {needed:,}.",
+        "Give the same command with --take-back NAME, or begin in another --output.",
     )
 
 

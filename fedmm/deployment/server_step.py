@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedmm.config import FederationConfig
+from fedmm.data.types import IntArray
 from fedmm.deployment.chained import HOLDERS, SCALARS, SLACK, Chain
-from fedmm.deployment.messages import RefusedError
+from fedmm.deployment.messages import Message, RefusedError
 from fedmm.deployment.sums import DELTA, MEMORY
 from fedmm.errors import DivergenceError
 from fedmm.federation import scaffold
@@ -23,6 +26,32 @@ from fedmm.federation.schedules import scheduled
 from fedmm.federation.server_optimizers import apply_pseudo_gradient
 from fedmm.federation.transforms.clipping import next_bound
 from fedmm.utils.params import Params, negate, norm
+
+
+def training_requests(
+    chosen: Mapping[str, IntArray],
+    counted: Mapping[str, int],
+    about: Mapping[str, Any],
+    tensors: Params,
+    number: int,
+    settings: str,
+) -> dict[str, Message]:
+    """What each silo is asked in round ``number``: to train its ``chosen`` clients from the ``tensors``. ``counted`` is
+    the last round in which its sums counted."""
+    return {
+        name: Message(
+            "train", {"counted": counted[name], **about}, {**tensors, "clients": torch.from_numpy(places)},
+            round=number, settings=settings,
+        )
+        for name, places in chosen.items()
+    }  # fmt: skip
+
+
+def nothing_learnt(state: ServerState, config: FederationConfig) -> tuple[ServerState, RoundStatistics]:
+    """The server's state after a round that is left out."""
+    after = replace(state, round=state.round + 1)
+    after = averaged(after, state, config) if config.ema_decay else after
+    return after, RoundStatistics(0, math.nan, math.nan, 0.0, uplink_bytes=0, downlink_bytes=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -180,6 +180,7 @@ def test_a_run_and_a_node_are_given_settings(tmp_path, monkeypatch):
     lead = lead_settings({"set": text, "silos": 3, "quorum": 1, "output": "", "keys": "", "catalogue": "x.csv"}, 12)
     assert (lead.config.federation.rounds, lead.options) == (7, LeadOptions(3, 1.0, 600.0))
     assert lead.config.runtime.output == tmp_path / "cache" / "flower" / "12" / "server"
+    assert lead_settings({"set": text, "take-back": "north, south"}, 12).options.take_back == ("north", "south")
     assert (str(lead.catalogue), lead.keys) == ("x.csv", None)
     silo = silo_settings({"data": "north.csv", "set": text, "folder": str(tmp_path)}, 12)
     assert (silo.name, silo.folder, str(silo.config.data.path)) == ("north", tmp_path, "north.csv")

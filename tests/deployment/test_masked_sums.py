@@ -238,7 +238,7 @@ def test_a_hostile_answer_is_refused_and_the_sum_is_right(attack):
 
 
 def test_shares_that_lie_open_nothing():
-    silos, tries = maskers(3), []
+    silos, tries = maskers(2), []
     good = silos["silo01"].answer
 
     def answer(data):

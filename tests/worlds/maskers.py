@@ -53,14 +53,18 @@ def maskers(number, folder=None, width=WIDTH):
     return {name: Masker(name, drawn[place], folder and folder / name) for place, name in enumerate(names)}
 
 
-def total_of(silos, again=lambda: None, least=2, line=InProcess):
+def total_of(silos, again=lambda: None, least=2, line=InProcess, heard=None, plausible=lambda _: None):
     told = []
     conversation = Conversation(line({name: own.answer for name, own in silos.items()}), grace=0.0)
     config = ExperimentConfig()
     options = LeadOptions(deadline=10.0, wait=0.0)
     members = Members(config, Catalogue(np.array(["", "a"])), conversation, options, told.append, config)
+    if heard is not None:
+        heard.append(members)
     asked = dict.fromkeys(silos, Message("count", {"what": "words"}))
-    found = MaskedSums(members).total(asked, WIDTH, lambda node, own: None, lambda there: len(there) >= least, again)
+    found = MaskedSums(members).total(
+        asked, WIDTH, lambda node, own: None, lambda there: len(there) >= least, again, plausible
+    )
     return found, members, told
 
 
