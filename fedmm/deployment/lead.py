@@ -189,7 +189,7 @@ class Lead:
         """Takes up a stored state, where it is of these settings and this catalogue."""
         terms = {**meta["terms"], "federation": {**meta["terms"]["federation"], "rounds": self.given.federation.rounds}}
         require_same(self.folder, meta, self.given, self.catalogue.digest, self.members.offer_terms)
-        self.members.know(state.named)
+        self.members.resume(state.named)
         self.members.config = joined_settings(terms, self.given)
         self._state = state
         self._draw_secret(new=False)

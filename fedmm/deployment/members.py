@@ -191,6 +191,13 @@ class Members:
             self.conversation.events.add("named", node=node, why=why[:200], round=number)
             self.tell(f"{node} is left out from now on (lead --take-back {node} ends that)")
 
+    def resume(self, named: Iterable[Named]) -> None:
+        """As ``know``, of a federation that goes on; says who is to be taken back, and was not left out."""
+        known = list(named)
+        for node in sorted(set(self.options.take_back) - {own.silo for own in known}):
+            self.tell(f"{node} is not taken back: it was not left out")
+        self.know(known)
+
     def know(self, named: Iterable[Named]) -> None:
         """Leaves those out who were ``named`` before, but for who is taken back."""
         for own in named:

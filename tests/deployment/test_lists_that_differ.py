@@ -209,33 +209,6 @@ def _seen(masks, keys, agree, whole, sent, everyone, needed):
             yield part
 
 
-@pytest.mark.parametrize("number", [2, 3, 4])
-def test_sums_that_different_silos_opened_differ_by_none_alone(number):
-    """Over several attempts each silo opens one list of a sum: lists S, opened by more than half of each, have no
-    silo's own in what can be made of them."""
-    silos = range(number)
-    lists = [(set(d), s) for s in subsets(silos, 2) for d in map(frozenset, subsets(s)) if 2 * len(d) > len(s)]
-
-    def families(start, free):
-        yield []
-        for place in range(start, len(lists)):
-            openers, members = lists[place]
-            if openers <= free:
-                for rest in families(place + 1, free - openers):
-                    yield [members, *rest]
-
-    tried = 0
-    for family in families(0, set(silos)):
-        if not family:
-            continue
-        rows = np.array([[float(own in members) for own in silos] for members in family])
-        for own in silos:
-            alone = np.vstack([rows, np.eye(number)[own]])
-            assert np.linalg.matrix_rank(alone) == np.linalg.matrix_rank(rows) + 1
-        tried += 1
-    assert tried
-
-
 def test_a_silo_that_is_told_of_fewer_silos_reads_no_share_of_others():
     """Rosters that differ would have thresholds that differ."""
     names = ["a", "b", "c", "d"]

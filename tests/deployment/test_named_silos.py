@@ -73,8 +73,9 @@ def test_who_sends_wrong_shares_is_left_out_of_the_next_rounds_and_evaluations(w
     assert second.state.named == lead.state.named
     assert second.one_round().num_clients == 18
     assert heard == []
-    lead, told = led(world, silos_of(world, NAMES, **HIDDEN), tmp_path, take_back=("b",), **HIDDEN)
+    lead, told = led(world, silos_of(world, NAMES, **HIDDEN), tmp_path, take_back=("b", "z"), **HIDDEN)
     assert "b is taken back: it was named in round 1" in told
+    assert "z is not taken back: it was not left out" in told
     assert lead.one_round().num_clients == 27
     assert lead.state.named == ()
     assert led(world, silos, tmp_path, **HIDDEN)[0].members.named == {}
