@@ -85,7 +85,7 @@ int64_t fedmm_loss_scratch(const Questions *asked, const Term *terms) {
         if (terms[t].width > width) width = terms[t].width;
     }
     const int64_t spare = asked->rounded ? rounded_spare(height, wide, width) : height * width;
-    return total + packed + spare + 16 * LANES;
+    return total + packed + spare + height + 16 * LANES;
 }
 
 /* Keys [N, K] as panels of TILE_COLUMNS candidates, [K, TILE_COLUMNS] each, zeros behind the last; or as tiles. */
@@ -106,7 +106,8 @@ typedef struct {
     const Questions *asked;
     int64_t client, begin, rows; /* the first of them, and how many */
     int64_t height, wide;        /* of the room for logits */
-    float *logits;               /* [rows, wide], later their slopes */
+    float *logits;               /* [rows, wide], later their slopes times the row's mass */
+    float *shares;               /* [rows], each row's weight over its mass */
 } Some;
 
 static void multiply(const Some *own, const Term *term, const float *panels, float *spare, float *into, int add) {
@@ -189,39 +190,59 @@ static void bar(const Some *own) {
     }
 }
 
-/* Logits become the slopes of each row's own loss by them; returns the weighted sum of the losses. */
+/* The largest of a row: four at a time, so that none waits for another. */
+static float largest_in(const float *row, int64_t wide) {
+    vector most[4];
+    for (int q = 0; q < 4; q++) most[q] = load(row + q * LANES);
+    int64_t j = 4 * LANES;
+    for (; j + 4 * LANES <= wide; j += 4 * LANES)
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; q++) most[q] = larger(load(row + j + q * LANES), most[q]);
+    for (; j < wide; j += LANES) most[0] = larger(load(row + j), most[0]);
+    return largest_of(larger(larger(most[0], most[1]), larger(most[2], most[3])));
+}
+
+/* Logits become exponentials, and so the slopes of each row's own loss by them times the exponentials' sum, the mass,
+ * by which weights are divided instead; returns the weighted sum of the losses. */
 static double normalise(const Some *own) {
     const int64_t first = own->client * own->asked->rows + own->begin;
     double total = 0;
     for (int64_t r = 0; r < own->rows; r++) {
         float *row = own->logits + r * own->wide;
         const int64_t target = own->asked->targets[first + r];
-        const float taken = row[target];
-        vector most = load(row), sum = all(0);
-        for (int64_t j = LANES; j < own->wide; j += LANES) most = larger(load(row + j), most);
-        const vector largest = all(largest_of(most));
-        for (int64_t j = 0; j < own->wide; j += LANES) {
+        const float taken = row[target], most = largest_in(row, own->wide), weight = own->asked->weights[first + r];
+        const vector largest = all(most);
+        vector sums[2] = {all(0), all(0)};
+        int64_t j = 0;
+        for (; j + 2 * LANES <= own->wide; j += 2 * LANES)
+#pragma GCC unroll 2
+            for (int q = 0; q < 2; q++) {
+                const vector value = exponential(load(row + j + q * LANES) - largest);
+                sums[q] += value;
+                store(row + j + q * LANES, value);
+            }
+        for (; j < own->wide; j += LANES) {
             const vector value = exponential(load(row + j) - largest);
-            sum += value;
+            sums[0] += value;
             store(row + j, value);
         }
-        const float mass = sum_of(sum);
-        const vector share = all(1 / mass);
-        for (int64_t j = 0; j < own->wide; j += LANES) store(row + j, load(row + j) * share);
-        row[target] -= 1;
-        total += (double)own->asked->weights[first + r] * (logf(mass) + largest[0] - taken);
+        const float mass = sum_of(sums[0] + sums[1]);
+        row[target] -= mass;
+        own->shares[r] = weight / mass;
+        total += (double)weight * (logf(mass) + most - taken);
     }
     return total;
 }
 
-/* The scale's gradient, sum_r weight * slope * product, and the slopes by the product in its place. */
-static void differentiate_scale(const Some *own, const Term *term, float *said) {
-    const int64_t N = own->asked->candidates, first = own->client * own->asked->rows + own->begin;
+/* The scale's gradient, sum_r weight * slope * product, and the slopes by the product in its place; where they are to be
+ * rounded, that is done to each row while it is near. */
+static void differentiate_scale(const Some *own, const Term *term, float *said, brief *low) {
+    const int64_t N = own->asked->candidates, last = tiles_of(N, INNER) * INNER;
     const float *scale = term->scale + own->client * N;
     float *into = term->into_scale ? term->into_scale + own->client * N : NULL;
     for (int64_t r = 0; r < own->rows; r++, said += own->wide) {
         const float *slope = own->logits + r * own->wide;
-        const float weight = own->asked->weights[first + r];
+        const float weight = own->shares[r];
         if (into)
             for (int64_t j = 0; j < N; j++) {
                 into[j] += weight * slope[j] * said[j];
@@ -230,6 +251,7 @@ static void differentiate_scale(const Some *own, const Term *term, float *said) 
         else
             for (int64_t j = 0; j < N; j++) said[j] = slope[j] * scale[j];
         for (int64_t j = N; j < own->wide; j++) said[j] = 0;
+        if (low) round_row(last, said, low + r * last);
     }
 }
 
@@ -237,19 +259,19 @@ static void differentiate_sparse_scale(const Some *own, const Term *term) {
     const int64_t first = own->client * own->asked->rows + own->begin;
     float *into = term->into_scale + own->client * own->asked->candidates;
     for (int64_t r = 0; r < own->rows; r++) {
-        const float weight = own->asked->weights[first + r];
+        const float weight = own->shares[r];
         for (int64_t e = term->ends[first + r]; e < term->ends[first + r + 1]; e++)
             into[term->columns[e]] += weight * own->logits[r * own->wide + term->columns[e]] * term->values[e];
     }
 }
 
-/* Gradients of queries and keys, given the slopes by their product. */
+/* Gradients of queries and keys, given the slopes by their product, and rounded ones where that is asked for. */
 static void differentiate_product(const Some *own, const Term *term, const float *panels, const float *slope,
-                                  float *spare) {
+                                  const brief *low, float *spare) {
     const int64_t N = own->asked->candidates, K = term->width, depth = term->depth;
     const int64_t first = own->client * own->asked->rows + own->begin;
     if (own->asked->rounded) {
-        const Slopes slopes = {own->rows, N, K, slope, own->wide, own->asked->weights + first, term->queries + first * K};
+        const Slopes slopes = {own->rows, N, K, slope, own->wide, low, own->shares, term->queries + first * K};
         if (term->into_queries) rounded_queries(&slopes, panels, spare, term->into_queries + first * K);
         if (term->into_keys)
             rounded_keys(&slopes, spare, term->into_keys + own->client * N * K, own->begin > 0);
@@ -260,29 +282,34 @@ static void differentiate_product(const Some *own, const Term *term, const float
         product(own->rows, depth, N, slope, own->wide, 1, keys, depth, spare, depth, 0);
         for (int64_t r = 0; r < own->rows; r++) {
             float *into = term->into_queries + (first + r) * K;
-            const float weight = own->asked->weights[first + r];
-            for (int64_t k = 0; k < K; k++) into[k] = spare[r * depth + k] * weight;
+            for (int64_t k = 0; k < K; k++) into[k] = spare[r * depth + k] * own->shares[r];
         }
     }
     if (term->into_keys) {
         for (int64_t r = 0; r < own->rows; r++)
             for (int64_t k = 0; k < K; k++)
-                spare[r * K + k] = term->queries[(first + r) * K + k] * own->asked->weights[first + r];
+                spare[r * K + k] = term->queries[(first + r) * K + k] * own->shares[r];
         product(N, K, own->rows, slope, 1, own->wide, spare, K, term->into_keys + own->client * N * K, K, own->begin > 0);
     }
 }
 
 static void differentiate(const Some *own, const Term *terms, float *const *panels, float *products, float *spare) {
+    const int64_t last = tiles_of(own->asked->candidates, INNER) * INNER;
+    brief *low = own->asked->rounded ? (brief *)spare : NULL;
+    float *behind = low ? spare + own->height * own->wide / 2 : spare;
     for (int64_t t = 0; t < own->asked->terms; t++) {
         const Term *term = &terms[t];
         const float *slope = own->logits;
         if (scaled(term)) {
-            differentiate_scale(own, term, products);
+            differentiate_scale(own, term, products, low);
             slope = products;
             products += own->height * own->wide;
-        } else if (term->scale && term->into_scale)
-            differentiate_sparse_scale(own, term);
-        if (term->queries) differentiate_product(own, term, panels[t], slope, spare);
+        } else {
+            if (term->scale && term->into_scale) differentiate_sparse_scale(own, term);
+            for (int64_t r = 0; low && term->into_queries && r < own->rows; r++)
+                round_row(last, slope + r * own->wide, low + r * last);
+        }
+        if (term->queries) differentiate_product(own, term, panels[t], slope, low, behind);
     }
 }
 
@@ -301,11 +328,13 @@ static void clear(const Questions *asked, const Term *term, int64_t client, int6
  * fedmm_loss_scratch() numbers. */
 void fedmm_cross_entropy(const Questions *asked, const Term *terms, float *scratch, float *losses) {
     const int64_t N = asked->candidates, wide = fedmm_logits_width(N), height = height_of(asked);
-    float *panels[MOST_TERMS], *logits = scratch, *products = logits + height * wide, *packed = products;
+    float *panels[MOST_TERMS], *logits = scratch, *products = logits + height * wide, *packed = products, *shares;
     Shapes kept;
     if (asked->rounded) begin_tiles(&kept);
     for (int64_t t = 0; t < asked->terms; t++)
         if (scaled(&terms[t])) packed += height * wide;
+    shares = packed;
+    packed += (height + LANES - 1) / LANES * LANES;
     for (int64_t c = 0; c < asked->clients; c++) {
         float *spare = packed;
         for (int64_t t = 0; t < asked->terms; t++) {
@@ -320,7 +349,7 @@ void fedmm_cross_entropy(const Questions *asked, const Term *terms, float *scrat
         double total = 0;
         for (int64_t begin = 0; begin < asked->num_rows[c]; begin += height) {
             const int64_t left = asked->num_rows[c] - begin;
-            const Some own = {asked, c, begin, left < height ? left : height, height, wide, logits};
+            const Some own = {asked, c, begin, left < height ? left : height, height, wide, logits, shares};
             form_logits(&own, terms, panels, products, spare);
             bar(&own);
             total += normalise(&own);

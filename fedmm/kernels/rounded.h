@@ -64,6 +64,14 @@ INLINE whole rounded_vector(vector value) { /* in the low half of each place */
 
 INLINE whole paired(vector first, vector second) { return rounded_vector(first) | rounded_vector(second) << 16; }
 
+/* ``numbers`` of them, a multiple of INNER. */
+static void round_row(int64_t numbers, const float *from, brief *into) {
+    for (int64_t j = 0; j < numbers; j += LANES) {
+        const __m256bh low = _mm512_cvtneps_pbh((__m512)load(from + j));
+        memcpy(into + j, &low, sizeof low);
+    }
+}
+
 /* A [rows, columns] into ``into`` [rows to whole tiles, columns to INNER], the left factor of a product. */
 static void round_rows(int64_t rows, int64_t columns, const float *A, int64_t left, brief *into) {
     const int64_t wide = tiles_of(columns, INNER) * INNER;

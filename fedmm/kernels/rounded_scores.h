@@ -9,6 +9,7 @@ typedef struct {
     int64_t rows, candidates, width;
     const float *slope; /* [rows, wide], zeros behind the last candidate */
     int64_t wide;
+    const brief *low;     /* the same rounded, [rows to whole tiles, candidates to INNER] */
     const float *weights; /* [rows] */
     const float *queries; /* [rows, width] */
 } Slopes;
@@ -25,7 +26,7 @@ static int64_t rounded_numbers(int64_t candidates, int64_t width) {
 /* The room that rounded queries and slopes take, [height, width] and [height, wide]. */
 static int64_t rounded_spare(int64_t height, int64_t wide, int64_t width) {
     const int64_t depth = tiles_of(width, INNER) * INNER;
-    return height * wide + 3 * height * depth;
+    return 2 * height * wide + 3 * height * depth;
 }
 
 #if ROUNDS
@@ -49,10 +50,8 @@ static void rounded_queries(const Slopes *own, const float *panels, float *spare
     const int64_t rows = tiles_of(own->rows, SIDE), inner = tiles_of(own->candidates, INNER);
     const int64_t columns = tiles_of(own->width, SIDE), depth = columns * SIDE;
     float *sums = spare;
-    brief *left = (brief *)(sums + rows * SIDE * depth);
-    round_rows(own->rows, inner * INNER, own->slope, own->wide, left);
     const brief *right = (const brief *)(panels + across_numbers(own->candidates, own->width));
-    rounded_product(rows, columns, inner, left, right, sums, depth, 0);
+    rounded_product(rows, columns, inner, own->low, right, sums, depth, 0);
     for (int64_t r = 0; r < own->rows; r++)
         for (int64_t k = 0; k < own->width; k++) into[r * own->width + k] = sums[r * depth + k] * own->weights[r];
 }
@@ -76,6 +75,7 @@ typedef int Shapes;
 UNUSED static void nothing(int any, ...) { (void)any; }
 #define begin_tiles(...) nothing(0, __VA_ARGS__)
 #define end_tiles(...) nothing(0, __VA_ARGS__)
+#define round_row(...) nothing(0, __VA_ARGS__)
 #define rounded_pack(...) nothing(0, __VA_ARGS__)
 #define rounded_scores(...) nothing(0, __VA_ARGS__)
 #define rounded_queries(...) nothing(0, __VA_ARGS__)

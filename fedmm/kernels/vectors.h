@@ -10,6 +10,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -60,7 +63,16 @@ INLINE vector chosen(whole mask, vector yes, vector no) {
 }
 
 /* One by one, the compiler takes numbers out of registers and puts them back. */
-INLINE vector larger(vector one, vector other) { return chosen(one > other, one, other); }
+/* The second where one is no number. */
+INLINE vector larger(vector one, vector other) {
+#if LANES == 16
+    return (vector)_mm512_max_ps((__m512)one, (__m512)other);
+#else
+    vector value;
+    for (int i = 0; i < LANES; i++) value[i] = one[i] > other[i] ? one[i] : other[i];
+    return value;
+#endif
+}
 
 /* By halves, and the last quarter one by one: half the waiting of one sum after the other. */
 INLINE float sum_of(vector value) {
@@ -84,8 +96,12 @@ INLINE float largest_of(vector value) {
 /* exp(x), within two units in the last place; 0 below -87.3, where float32 has no normal number left; x is at most 0
  * wherever this is called. 2^n is put together from its bits, e^r is a polynomial in |r| <= ln 2 / 2. */
 INLINE vector exponential(vector x) {
+#if LANES == 16
+    const vector safe = x;
+#else
     const whole nothing = x < all(-87.3f);
     const vector safe = chosen(nothing, all(-87.3f), x);
+#endif
     const vector shifted = safe * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the sum's last bits are the integer */
     const vector n = shifted - 12582912.0f;
     const vector r = (safe - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -96,8 +112,13 @@ INLINE vector exponential(vector x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
+#if LANES == 16
+    const __mmask16 some = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.3f), _CMP_NLT_UQ);
+    return (vector)_mm512_maskz_scalef_ps(some, (__m512)p, (__m512)n);
+#else
     const whole power = ((whole)shifted << 23) + (127 << 23);
     return chosen(nothing, all(0), p * (vector)power);
+#endif
 }
 
 /* LANES vectors, turned: number j of vector i changes places with number i of vector j. Each pass interleaves the first

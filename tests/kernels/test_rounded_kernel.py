@@ -53,8 +53,10 @@ def slowly(terms: list[Term], questions: Questions) -> tuple[Tensor, list[Tensor
     logits = torch.where(weights > 0, logits, 0.0)
     taken = logits.gather(2, questions.targets.unsqueeze(2))
     found = ((logits.logsumexp(2, keepdim=True) - taken) * weights).sum((1, 2))
-    slope = logits.softmax(2).scatter_add(2, questions.targets.unsqueeze(2), torch.full_like(taken, -1.0))
-    slope = slope * (weights > 0)
+    slope = (logits - logits.amax(2, keepdim=True)).exp()  # slopes are rounded before the rows' sums divide them
+    mass = slope.sum(2, keepdim=True)
+    slope = slope.scatter_add(2, questions.targets.unsqueeze(2), -mass) * (weights > 0)
+    weights = weights / mass
     gradients, off = [], []
     for own, product in zip(terms, products, strict=True):
         scale = 1.0 if own.scale is None else own.scale.detach().double().unsqueeze(1)
