@@ -103,13 +103,19 @@ INLINE vector some_of(const float *A, int64_t rows, int64_t columns, int64_t lef
 
 /* A [rows, columns] as a right factor whose rows are added up: tiles [columns / SIDE, rows / INNER]. */
 static void pack_rows(int64_t rows, int64_t columns, const float *A, int64_t left, brief *into) {
-    const int64_t inner = tiles_of(rows, INNER), outer = tiles_of(columns, SIDE);
-    for (int64_t i = 0; i < inner * SIDE; i++)
-        for (int64_t j = 0; j < outer; j++) {
-            const whole pairs = paired(some_of(A, rows, columns, left, 2 * i, j * SIDE),
-                                       some_of(A, rows, columns, left, 2 * i + 1, j * SIDE));
-            memcpy(into + (j * inner + i / SIDE) * TILE + i % SIDE * INNER, &pairs, sizeof pairs);
+    const int64_t inner = tiles_of(rows, INNER);
+    for (int64_t j = 0; j < columns; j += SIDE) {
+        const int64_t some = j + SIDE <= columns ? rows / 2 : 0; /* pairs without an end of rows or columns in them */
+        for (int64_t i = 0; i < some; i++, into += INNER) {
+            const whole pairs = paired(load(A + 2 * i * left + j), load(A + (2 * i + 1) * left + j));
+            memcpy(into, &pairs, sizeof pairs);
         }
+        for (int64_t i = some; i < inner * SIDE; i++, into += INNER) {
+            const whole pairs =
+                paired(some_of(A, rows, columns, left, 2 * i, j), some_of(A, rows, columns, left, 2 * i + 1, j));
+            memcpy(into, &pairs, sizeof pairs);
+        }
+    }
 }
 
 /* A [rows, columns] as the right factor A', whose columns are added up: tiles [rows / SIDE, columns / INNER]. */
@@ -117,10 +123,12 @@ static void pack_columns(int64_t rows, int64_t columns, const float *A, int64_t 
     for (int64_t i = 0; i < rows; i += SIDE)
         for (int64_t j = 0; j < columns; j += INNER, into += TILE) {
             vector own[LANES];
+            const int full = i + SIDE <= rows && j + INNER <= columns;
             for (int k = 0; k < SIDE; k++) {
-                const __m512bh both =
-                    _mm512_cvtne2ps_pbh((__m512)some_of(A, rows, columns, left, i + k, j + LANES),
-                                        (__m512)some_of(A, rows, columns, left, i + k, j));
+                const float *row = A + (i + k) * left + j;
+                const vector first = full ? load(row) : some_of(A, rows, columns, left, i + k, j);
+                const vector second = full ? load(row + LANES) : some_of(A, rows, columns, left, i + k, j + LANES);
+                const __m512bh both = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
                 memcpy(&own[k], &both, sizeof both);
             }
             turn(own);
