@@ -17,10 +17,11 @@ from fedmm.data.negatives import Negatives
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, IntArray, Queries, Ragged
 from fedmm.errors import DivergenceError
-from fedmm.utils.largest import largest
+from fedmm.utils.largest import largest, leading_columns
 from fedmm.utils.parallel import map_blocks
 
 CPU = torch.device("cpu")
+NARROW = 512  # columns, up to which a call a row costs more than wide sums
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
 is padding and never read; every other entry must be finite."""
@@ -201,7 +202,10 @@ def _count_above_and_level(scores: Tensor, target: Tensor) -> tuple[IntArray, In
     """[n] each: how many of a row's scores [n, V] are above ``target`` [n, 1], and how many are level with it."""
     if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
         return (scores > target).sum(1).cpu().numpy(), (scores == target).sum(1).cpu().numpy()
-    own, bar = scores.numpy(), target.numpy()  # a sum of truth values would widen each of them to eight bytes first
+    own, bar = scores.numpy(), target.numpy()
+    if own.shape[1] <= NARROW:
+        return (own > bar).sum(1), (own == bar).sum(1)
+    # A sum of truth values would widen each of them to eight bytes first.
     above, level = ([np.count_nonzero(row) for row in found] for found in (own > bar, own == bar))
     return np.array(above, dtype=np.int64), np.array(level, dtype=np.int64)
 
@@ -257,19 +261,31 @@ def _hash_order(size: int) -> Tensor:
 
 
 def _top(scores: Tensor, order: Tensor, keep: int) -> Tensor:
-    """[n, keep] best items a row, level ones by ``order``; 0 where finite scores run out. ``topk`` leaves open which of
-    several level items it returns, so rows whose last place is contested choose again by standing."""
-    size = scores.shape[1]
-    kept = min(keep, size)
-    values, items = largest(scores, min(kept + 1, size))
-    if size > kept:
-        contested = (values[:, kept - 1] == values[:, kept]).nonzero()[:, 0]
-        items = items[:, :kept]
-        if len(contested):
-            rows, last = scores[contested], values[contested, kept - 1 : kept]
-            standing = torch.where(rows > last, size + 1, torch.where(rows == last, order, 0))
-            items[contested] = standing.topk(kept, dim=1).indices
+    """[n, keep] best items a row, level ones by ``order``; 0 where finite scores run out."""
+    kept = min(keep, scores.shape[1])
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        items, crowded = map(torch.from_numpy, leading_columns(scores.numpy(), kept))
+        if crowded.any():
+            items[crowded, :kept] = _largest_by_standing(scores[crowded], order, kept)
+    else:
+        items = _largest_by_standing(scores, order, kept)
     items = items.gather(1, order[items].argsort(dim=1, descending=True))
     values, places = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
-    items = items.gather(1, places).masked_fill(values == -torch.inf, 0)
+    values, items = values[:, :kept], items.gather(1, places)[:, :kept].masked_fill(values[:, :kept] == -torch.inf, 0)
     return torch.nn.functional.pad(items, (0, keep - kept))
+
+
+def _largest_by_standing(scores: Tensor, order: Tensor, kept: int) -> Tensor:
+    """[n, kept] columns of the best scores. ``topk`` leaves open which of several level items it returns, so rows whose
+    last place is contested choose again by standing."""
+    size = scores.shape[1]
+    values, items = largest(scores, min(kept + 1, size))
+    if size == kept:
+        return items
+    contested = (values[:, kept - 1] == values[:, kept]).nonzero()[:, 0]
+    items = items[:, :kept]
+    if len(contested):
+        rows, last = scores[contested], values[contested, kept - 1 : kept]
+        standing = torch.where(rows > last, size + 1, torch.where(rows == last, order, 0))
+        items[contested] = standing.topk(kept, dim=1).indices
+    return items

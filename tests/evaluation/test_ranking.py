@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedmm.data.types import Queries, Ragged
 from fedmm.errors import DivergenceError
 from fedmm.evaluation.metrics import per_query
-from fedmm.evaluation.ranking import _hash_order, rank_queries
+from fedmm.evaluation.ranking import _hash_order, best_items, rank_queries
 
 PROTOCOLS = ("full", "uniform100")
 
@@ -217,3 +217,23 @@ def test_tied_lists_do_not_follow_the_catalogue():
     queries, negatives, scores = case(8, num_items=70)
     top = rank_queries(lookup(torch.zeros_like(scores)), queries, negatives, PROTOCOLS, keep_top=20).top_items
     assert 20 < top.mean() < 50
+
+
+@pytest.mark.parametrize("levels", [None, 2, 40, 4000])
+@pytest.mark.parametrize(("size", "keep"), [(30, 50), (700, 50), (1500, 10), (1500, 300)])
+def test_the_best_items_of_rows_are_those_that_sorting_finds(levels, size, keep):
+    """However many are level, and where finite scores run out."""
+    rng = np.random.default_rng(size)
+    scores = rng.standard_normal((7, size)) if levels is None else rng.integers(0, levels, (7, size)).astype(float)
+    scores[:, 0] = scores[2, 5:] = scores[3, :] = -np.inf
+    scores[4, 9:] = 1.0
+    order = _hash_order(size).numpy()
+    wanted = np.zeros((7, keep), np.int64)
+    for row, own in enumerate(scores):
+        best = [item for item in np.lexsort((-order, -own)) if own[item] > -np.inf][:keep]
+        wanted[row, : len(best)] = best
+    for kind in (torch.float64, torch.float32, torch.bfloat16):
+        if kind is torch.bfloat16 and levels not in (2, 40):
+            continue  # they would be rounded to others
+        found = best_items(torch.from_numpy(scores).to(kind), Ragged.from_rows([[]] * 7), None, keep)
+        assert found.tolist() == wanted.tolist()
