@@ -64,7 +64,8 @@ def held_numbers(local: LocalTraining, num_rows: int, *, few: bool) -> int:
     num_items, width = local.recommender.num_items + 1, local.recommender.config.hidden_dim
     if not (few and pays(local, num_rows)):
         return num_items * width
-    return num_items * max(_kept_rows(local, num_rows), 0 if local.sums_only else width)
+    columns = -(-num_items // compiled_rows.SPAN) * compiled_rows.SPAN
+    return max(columns * _kept_rows(local, num_rows), 0 if local.sums_only else num_items * width)
 
 
 def _kept_rows(local: LocalTraining, num_rows: int) -> int:
@@ -88,7 +89,7 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     start = expand_for_clients(select(server, [name for name in names if name != ITEM_TABLE]), len(clients))
     start[ITEM_TABLE] = server[ITEM_TABLE][items]
     block = Block.begin(local, server, clients, round_number, start)
-    tables = _begin(local, server[ITEM_TABLE], items, clients, int(num_steps.max()))
+    tables = _begin(local, server[ITEM_TABLE], items, clients, num_steps)
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
     for index in range(int(num_steps.max())):
         num_active = int((num_steps > index).sum())
@@ -111,12 +112,12 @@ def _own_items(histories: list[IntArray], device: torch.device) -> Tensor:
     return torch.from_numpy(found).to(device)
 
 
-def _begin(local: LocalTraining, shared: Tensor, items: Tensor, clients: IntArray, num_steps: int) -> Tables:
+def _begin(local: LocalTraining, shared: Tensor, items: Tensor, clients: IntArray, num_steps: IntArray) -> Tables:
     model = local.recommender
-    most = min(int(local.windows.num_positions(clients).max()), local.config.batch_size * model.config.max_length)
+    a_step = np.minimum(local.windows.num_positions(clients), local.config.batch_size * model.config.max_length)
     if model.compiled and compiled_rows.fits(shared):
-        return compiled_rows.KeptRows(shared, items, most * num_steps)
-    return KeptSlopes(shared, items, most * num_steps)
+        return compiled_rows.KeptRows(shared, items, torch.from_numpy(a_step * num_steps))
+    return KeptSlopes(shared, items, torch.tensor([int(a_step.max()) * int(num_steps.max())]))
 
 
 def _step(block: Block, tables: Tables, step: Step, index: int, num_active: int) -> Tensor:

@@ -14,16 +14,17 @@ NUMBERS_AT_ONCE = 2**19  # of some clients' logits: 2 MB in float32
 
 
 class KeptSlopes:
-    """What C clients hold of their item tables, with room for ``num_rows`` predictions of all steps each."""
+    """What C clients hold of their item tables, with room for ``num_rows`` [C] predictions of all steps."""
 
-    def __init__(self, shared: Tensor, items: Tensor, num_rows: int) -> None:
+    def __init__(self, shared: Tensor, items: Tensor, num_rows: Tensor) -> None:
         """``shared`` [V, D] is the server's table; ``items`` [C, n] are the clients' own, behind item 0 and ascending,
         and 0 again where a client has fewer."""
         self.shared, self.items = shared, items
         # [C, K, V] of the rows of all steps so far, 0 at a client's own items
-        self._slopes = shared.new_empty(len(items), num_rows, len(shared))
+        most = int(num_rows.max())
+        self._slopes = shared.new_empty(len(items), most, len(shared))
         # [C, K, D] by which they enter the table: rate * clipping * weight * query
-        self._factors = shared.new_zeros(len(items), num_rows, shared.shape[1])
+        self._factors = shared.new_zeros(len(items), most, shared.shape[1])
         self._kept = slice(0, 0)  # the last step's, of K
 
     def differentiate(self, queries: Tensor, own: Tensor, asked: Asked, *, norms: bool) -> Differentiated:

@@ -8,14 +8,16 @@
  */
 #include "vectors.h"
 
-#define SPAN 256 /* items; a multiple of TILE_COLUMNS */
+#define SPAN 256 /* items, as in rows.py; a multiple of TILE_COLUMNS */
+#define NEAR 32  /* as in rows.py: rows of slopes that are read across at once: more, a kilobyte apart, are not held by L1 */
 #define DOT_COLUMNS (LANES == 4 ? 2 : LANES / 4)
 #define DOT_ROWS (LANES / DOT_COLUMNS)
 
 /* One step of C clients. Tensors lie one client after the other. */
 typedef struct {
-    int64_t clients, rows, items, width, own, kept; /* C, R, V, D, n, K: rows of slopes that a client has room for */
-    int64_t stride;            /* clients that slopes are kept of: C and those that have done their steps */
+    int64_t clients, rows, items, width, own, kept; /* C, R, V, D, n, K: no client has room for more slopes */
+    int64_t room;              /* rows of slopes of all clients, those that have done their steps among them */
+    const int64_t *begins;     /* [C] where a client's rows begin among these */
     const float *table;        /* [V, D] */
     const float *panels;       /* the same, packed */
     const int64_t *own_items;  /* [C, n]: 0 first, and again behind a client's last */
@@ -30,9 +32,9 @@ typedef struct {
     const uint8_t *barred;     /* [C, R, X] */
     int64_t num_excluded, excluded_step, excluded_row_step;
     int64_t *held;             /* [C] rows of slopes so far; this step's are added */
-    float *slopes;             /* [spans, stride, K, SPAN] */
-    float *levels;             /* [C, K, spans] */
-    float *factors;            /* [C, K, D]: of earlier rows rate * clipping * weight * query; of new ones weight * query */
+    float *slopes;             /* [spans, room, SPAN] */
+    float *levels;             /* [room, spans] */
+    float *factors;            /* [room, D]: of earlier rows rate * clipping * weight * query; of new ones weight * query */
     float *losses;             /* [C] */
     float *by_queries;         /* [C, R, D] */
     float *by_own;             /* [C, n, D] */
@@ -52,8 +54,6 @@ static int64_t all_rows(const Step *step) {
     for (int64_t c = 0; c < step->clients; c++) total += step->num_rows[c];
     return total;
 }
-
-int64_t fedmm_rows_span(void) { return SPAN; }
 
 static int64_t room_of(const Step *step) { return step->rows * (3 * step->kept + 2 * step->own); }
 
@@ -99,7 +99,7 @@ static float dot(const float *one, const float *other, int64_t width) {
 /* Before the first span: what queries come to with own rows and with the factors of earlier rows. */
 static void prepare(const Step *step, const Memory *own, int64_t c) {
     const int64_t D = step->width, n = step->own, K = step->kept, held = step->held[c], rows = step->num_rows[c];
-    const float *factors = step->factors + c * K * D;
+    const float *factors = step->factors + step->begins[c] * D;
     for (int64_t r = 0; r < rows; r++) {
         float *query = own->queries + r * D;
         memcpy(query, step->queries + (c * step->rows + r) * D, sizeof(float) * D);
@@ -194,7 +194,7 @@ INLINE vector dots(const float *const rows[DOT_ROWS], const float *const columns
 /* Adds a span's products of new slopes with earlier ones, and with each other where norms are asked for: gram [R, K]. */
 static void add_gram(const Step *step, const Memory *own, int64_t c, int64_t span, const float *chunk) {
     const int64_t K = step->kept, held = step->held[c], rows = step->num_rows[c], spans = spans_of(step->items);
-    const float *levels = step->levels + c * K * spans + span;
+    const float *levels = step->levels + step->begins[c] * spans + span;
     const int64_t last = step->rest ? held + rows : held;
     for (int64_t i = 0; i < rows; i += DOT_ROWS) {
         const int64_t end = step->rest && last > held + i + DOT_ROWS ? held + i + DOT_ROWS : last; /* half is enough */
@@ -221,7 +221,7 @@ static void finish(const Step *step, const Memory *own, int64_t c) {
     const int64_t spans = spans_of(step->items);
     const int64_t *items = step->own_items + c * n;
     const float *weights = step->weights + c * step->rows;
-    float *factors = step->factors + c * K * D, *levels = step->levels + (c * K + held) * spans;
+    float *factors = step->factors + step->begins[c] * D, *levels = step->levels + (step->begins[c] + held) * spans;
     double loss = 0, squares = 0;
     memset(step->by_own + c * n * D, 0, sizeof(float) * n * D);
     for (int64_t r = 0; r < rows; r++) {
@@ -283,7 +283,8 @@ void fedmm_rows_step(const Step *step, float *scratch) {
         for (int64_t c = 0; c < C; first += step->num_rows[c++]) {
             const int64_t held = step->held[c], rows = step->num_rows[c];
             const Memory own = memory_at(step, &whole_of, c, first);
-            float *chunk = step->slopes + (span * step->stride + c) * K * SPAN, *levels = step->levels + c * K * spans;
+            float *chunk = step->slopes + (span * step->room + step->begins[c]) * SPAN;
+            float *levels = step->levels + step->begins[c] * spans;
             if (held) {
                 for (int64_t r = 0; r < rows; r++)
                     for (int64_t k = 0; k < held; k++)
@@ -303,21 +304,20 @@ void fedmm_rows_step(const Step *step, float *scratch) {
     }
 }
 
-/* Adds each client's weight times what its slopes come to, sum_k level * slope' factor, to ``into`` + c * into_step, [V, D]:
- * one table for all clients where the step is 0. ``scratch`` has K * D + SPAN * D numbers. */
-void fedmm_rows_total(int64_t clients, int64_t stride, int64_t items, int64_t width, int64_t kept, const int64_t *held,
-                      const float *slopes, const float *levels, const float *factors, const float *weights,
-                      float *into, int64_t into_step, float *scratch) {
+/* Adds weight times level * slope' factor of the rows begin .. end of all that are kept to ``into`` [V, D]; ``weights`` is
+ * by row. ``scratch`` has NEAR * D numbers. */
+void fedmm_rows_total(int64_t begin, int64_t end, int64_t room, int64_t items, int64_t width, const float *slopes,
+                      const float *levels, const float *factors, const float *weights, float *into, float *scratch) {
     const int64_t spans = spans_of(items), D = width;
-    for (int64_t begin = 0; begin < items; begin += SPAN) {
-        const int64_t size = items - begin < SPAN ? items - begin : SPAN, span = begin / SPAN;
-        for (int64_t c = 0; c < clients; c++) {
-            for (int64_t k = 0; k < held[c]; k++) {
-                const float level = levels[(c * kept + k) * spans + span] * weights[c];
-                for (int64_t d = 0; d < D; d++) scratch[k * D + d] = factors[(c * kept + k) * D + d] * level;
+    for (int64_t first = 0; first < items; first += SPAN) {
+        const int64_t size = items - first < SPAN ? items - first : SPAN, span = first / SPAN;
+        for (int64_t k = begin; k < end; k += NEAR) {
+            const int64_t some = end - k < NEAR ? end - k : NEAR;
+            for (int64_t i = 0; i < some; i++) {
+                const float level = levels[(k + i) * spans + span] * weights[k + i];
+                for (int64_t d = 0; d < D; d++) scratch[i * D + d] = factors[(k + i) * D + d] * level;
             }
-            product(size, D, held[c], slopes + (span * stride + c) * kept * SPAN, 1, SPAN, scratch, D,
-                    into + c * into_step + begin * D, D, 1);
+            product(size, D, some, slopes + (span * room + k) * SPAN, 1, SPAN, scratch, D, into + first * D, D, 1);
         }
     }
 }

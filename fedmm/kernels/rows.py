@@ -16,6 +16,8 @@ from torch import Tensor
 from fedmm.kernels.build import require_kernels
 from fedmm.kernels.losses import Asked, packed_keys
 
+SPAN, NEAR = 256, 32  # items whose logits are formed at once; rows of slopes whose sums are
+
 
 class _Step(ctypes.Structure):
     _fields_ = (
@@ -25,7 +27,8 @@ class _Step(ctypes.Structure):
         ("width", ctypes.c_int64),
         ("own", ctypes.c_int64),
         ("kept", ctypes.c_int64),
-        ("stride", ctypes.c_int64),
+        ("room", ctypes.c_int64),
+        ("begins", ctypes.c_void_p),
         ("table", ctypes.c_void_p),
         ("panels", ctypes.c_void_p),
         ("own_items", ctypes.c_void_p),
@@ -55,14 +58,12 @@ class _Step(ctypes.Structure):
 @functools.cache
 def _kernel() -> ctypes.CDLL:
     found = require_kernels()
-    found.fedmm_rows_span.restype = found.fedmm_rows_scratch.restype = ctypes.c_int64
+    found.fedmm_rows_scratch.restype = ctypes.c_int64
     found.fedmm_rows_scratch.argtypes = (ctypes.c_void_p,)
     found.fedmm_rows_step.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     found.fedmm_rows_total.argtypes = (
         *[ctypes.c_int64] * 5,
         *[ctypes.c_void_p] * 6,
-        ctypes.c_int64,
-        ctypes.c_void_p,
     )
     found.fedmm_rows_step.restype = found.fedmm_rows_total.restype = None
     return found
@@ -86,18 +87,20 @@ class Differentiated:
 
 
 class KeptRows:
-    """What C clients hold of their item tables, with room for ``num_rows`` predictions of all steps each."""
+    """What C clients hold of their item tables, with room for ``num_rows`` [C] predictions of all steps."""
 
-    def __init__(self, shared: Tensor, items: Tensor, num_rows: int) -> None:
+    def __init__(self, shared: Tensor, items: Tensor, num_rows: Tensor) -> None:
         """``shared`` [V, D] is the server's table; ``items`` [C, n] are the clients' own, behind item 0 and ascending,
         and 0 again where a client has fewer. What ``fits`` is needed."""
-        span = int(_kernel().fedmm_rows_span())
+        span = SPAN
         self.shared, self.items = shared.contiguous(), items.contiguous()
         self._panels = packed_keys(shared)
         spans = -(-len(shared) // span)
-        self._slopes = torch.empty(spans, len(items), num_rows, span)
-        self._levels = torch.empty(len(items), num_rows, spans)
-        self._factors = torch.empty(len(items), num_rows, shared.shape[1])
+        room, self._most = int(num_rows.sum()), int(num_rows.max())
+        self._begins = num_rows.cumsum(0) - num_rows
+        self._slopes = torch.empty(spans, room, span)
+        self._levels = torch.empty(room, spans)
+        self._factors = torch.empty(room, shared.shape[1])
         self._held = torch.zeros(len(items), dtype=torch.int64)
         self._before = torch.zeros(0, dtype=torch.int64)  # how many the last step's clients had before it
 
@@ -124,8 +127,9 @@ class KeptRows:
             len(self.shared),
             width,
             own.shape[1],
-            self._factors.shape[1],
-            len(self.items),
+            self._most,
+            len(self._factors),
+            self._begins.data_ptr(),
             self.shared.data_ptr(),
             self._panels.data_ptr(),
             self.items.data_ptr(),
@@ -156,16 +160,17 @@ class KeptRows:
 
     def move(self, rates: Tensor) -> None:
         """The last step moved each of its clients' tables by ``rates`` [C'] times its gradient."""
-        places = torch.arange(self._factors.shape[1])
-        last = self._held[: len(rates)].unsqueeze(1)
-        new = (places >= self._before.unsqueeze(1)) & (places < last)
-        factors = self._factors[: len(rates)]
-        factors.mul_(torch.where(new, rates.unsqueeze(1), 1.0).unsqueeze(2))
+        numbers = self._held[: len(rates)] - self._before
+        first = self._begins[: len(rates)] + self._before - (numbers.cumsum(0) - numbers)
+        new = first.repeat_interleave(numbers) + torch.arange(int(numbers.sum()))
+        self._factors[new] *= rates.repeat_interleave(numbers).unsqueeze(1)
 
     def deltas(self, own: Tensor) -> Tensor:
         """[C, V, D]: what each client's table changed by, given the change of its own rows [C, n, D]."""
         found = torch.zeros(len(own), *self.shared.shape)
-        self._add(found, -torch.ones(len(own)), found.stride(0))
+        down = -torch.ones(len(self._factors))
+        for one, begin, number in zip(found, self._begins.tolist(), self._held.tolist(), strict=True):
+            self._add(one, begin, begin + number, down)
         index = self.items.unsqueeze(2).expand(own.shape)
         return found.scatter_(1, index, own)
 
@@ -173,12 +178,18 @@ class KeptRows:
         """[V, D]: the sum by the ``weights`` [C] of what clients' tables changed by at all rows that are not their own,
         with no client's table formed."""
         found = torch.zeros_like(self.shared)
-        self._add(found, weights.neg(), 0)
+        room = torch.diff(self._begins, append=torch.tensor([len(self._factors)]))
+        by_row = weights.neg().repeat_interleave(room)
+        if torch.equal(room, self._held):  # the rows of all clients are one long sum
+            self._add(found, 0, len(by_row), by_row)
+            return found
+        for begin, number in zip(self._begins.tolist(), self._held.tolist(), strict=True):
+            self._add(found, begin, begin + number, by_row)
         return found
 
-    def _add(self, into: Tensor, weights: Tensor, step: int) -> None:
-        num_clients, num_rows, width = self._factors.shape
-        scratch = torch.empty(num_rows * width)
-        parts = (self._held, self._slopes, self._levels, self._factors, weights, into)
-        sizes = (num_clients, num_clients, len(self.shared), width, num_rows)
-        _kernel().fedmm_rows_total(*sizes, *(part.data_ptr() for part in parts), step, scratch.data_ptr())
+    def _add(self, into: Tensor, begin: int, end: int, weights: Tensor) -> None:
+        width = self._factors.shape[1]
+        scratch = torch.empty(NEAR * width)
+        parts = (self._slopes, self._levels, self._factors, weights, into, scratch)
+        sizes = (begin, end, len(self._factors), len(self.shared), width)
+        _kernel().fedmm_rows_total(*sizes, *(part.data_ptr() for part in parts))

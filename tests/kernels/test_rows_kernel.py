@@ -26,6 +26,7 @@ class World:
     def __init__(self, seed: int, clients: int, rows: int, items: int, width: int) -> None:
         self.g = torch.Generator().manual_seed(seed)
         self.clients, self.rows, self.width = clients, rows, width
+        self.num_rows: Tensor | None = None  # [C] of every step; None: any number
         self.table = torch.randn(items, width, generator=self.g) / width**0.25
         own = [self._own(items) for _ in range(clients)]
         size = max(map(len, own))
@@ -43,6 +44,7 @@ class World:
         """A step of the first ``clients``."""
         num_rows = torch.randint(1, self.rows + 1, (clients,), generator=self.g)
         num_rows[0] = self.rows
+        num_rows = num_rows if self.num_rows is None else self.num_rows[:clients]
         shape = (clients, self.rows)
         weights = (torch.arange(self.rows) < num_rows.unsqueeze(1)) * torch.rand(*shape, generator=self.g).add(0.1)
         place = 1 + (torch.rand(*shape, generator=self.g) * (self.num_own[:clients] - 1).unsqueeze(1)).long()
@@ -85,14 +87,19 @@ def parts(found: Differentiated) -> Iterator[Tensor]:
     st.sampled_from((16, 64)),
     st.sampled_from(("none", "by client", "by row")),
     st.booleans(),
+    st.booleans(),
 )
 def test_every_step_is_what_float64_makes_of_it(
-    seed: int, shape: tuple[int, int, int], width: int, barred: str, mask: bool
+    seed: int, shape: tuple[int, int, int], width: int, barred: str, mask: bool, snug: bool
 ) -> None:
     """Over three steps of falling numbers of clients, whatever is barred or does not exist; and what tables changed by
     in the end, one by one and in sum."""
     world = World(seed, *shape, width)
-    room = 3 * shape[1]
+    room = torch.full((shape[0],), 3 * shape[1])
+    if snug:  # every step takes all that a client predicts
+        world.num_rows = torch.randint(1, shape[1] + 1, (shape[0],), generator=world.g)
+        world.num_rows[0] = shape[1]
+        room = world.num_rows * torch.tensor({1: [3], 2: [3, 1], 3: [3, 2, 1]}[shape[0]])
     kernel, plain = KeptRows(world.table, world.items, room), KeptSlopes(world.table.double(), world.items, room)
     for step in range(3):
         clients = max(1, shape[0] - step)
@@ -120,7 +127,7 @@ def test_a_clients_bits_do_not_depend_on_its_block() -> None:
     queries, own = [world.queries(4) for _ in range(2)], world.own_rows(4)
 
     def steps(of: slice) -> list[Tensor]:
-        kept, found = KeptRows(world.table, world.items[of], 14), []
+        kept, found = KeptRows(world.table, world.items[of], torch.full((4,), 14)[of]), []
         for step in range(2):
             parts_of = vars(asked[step]).items()
             some: dict[str, Any] = {name: part[of] for name, part in parts_of if isinstance(part, Tensor)}
@@ -137,7 +144,10 @@ def test_a_clients_bits_do_not_depend_on_its_block() -> None:
 def test_norms_are_formed_where_they_are_asked_for() -> None:
     world = World(5, 2, 4, 300, 16)
     asked, queries, own = world.asked(2, "none", mask=False), world.queries(2), world.own_rows(2)
-    found = [KeptRows(world.table, world.items, 4).differentiate(queries, own, asked, norms=n) for n in (True, False)]
+    found = [
+        KeptRows(world.table, world.items, torch.full((2,), 4)).differentiate(queries, own, asked, norms=n)
+        for n in (True, False)
+    ]
     assert found[1].rest is None
     assert torch.equal(found[0].by_queries, found[1].by_queries)
 
@@ -148,12 +158,12 @@ def test_logits_far_apart_stay_finite_and_what_is_not_a_number_is_seen() -> None
     items, asked = torch.tensor([[0, 500]]), Asked(torch.tensor([1]), torch.tensor([[500]]), torch.ones(1, 1))
     queries, own = torch.zeros(1, 1, 16), table[items]
     queries[0, 0, 0] = 1e4
-    found = KeptRows(table, items, 1).differentiate(queries, own, asked, norms=True)
+    found = KeptRows(table, items, torch.ones(1, dtype=torch.long)).differentiate(queries, own, asked, norms=True)
     assert found.losses.item() == pytest.approx(2e4)
     assert all(bool(part.isfinite().all()) for part in parts(found))
     table[300] = torch.nan
-    assert all(bool(part.isnan().any()) for part in parts(KeptRows(table, items, 1).differentiate(
-        queries, own, asked, norms=True)))  # fmt: skip
+    found = KeptRows(table, items, torch.ones(1, dtype=torch.long)).differentiate(queries, own, asked, norms=True)
+    assert all(bool(part.isnan().any()) for part in parts(found))
 
 
 def test_which_tables_the_kernel_takes() -> None:
