@@ -5,10 +5,11 @@ The server says what is done in a round; a silo that believed all of it would ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedmm.config import ExperimentConfig
+from fedmm.deployment.chained import is_masked
 from fedmm.deployment.lead_state import without_rounds
 from fedmm.deployment.messages import RefusedError
 from fedmm.deployment.promises import Promises
@@ -33,6 +34,21 @@ def name_of_offer(terms: Terms, catalogue: str) -> str:
     """What a silo calls the federation that is offered, by its terms but for how many rounds there are, which may grow,
     and by the digest of its ``catalogue``: the name that the server gives could be another each time."""
     return digest_of(without_rounds(terms), catalogue)
+
+
+def require_same_data(promises: Promises, config: ExperimentConfig, terms: Terms, items: Iterable[str]) -> None:
+    """Raises ConfigError where masks or noise hide a silo's sums, and it has told how many users and events it has of
+    other ``items``, or by other settings of the data: of a few items such numbers say who met them all."""
+    if not config.privacy.on and not is_masked(config.federation):
+        return
+    try:
+        promises.hold("users and events", digest_of(terms["data"], "\n".join(items)))
+    except RefusedError:
+        raise ConfigError(
+            "This federation counts users by other items, or other settings of the data, than this silo told before; "
+            "what the two differ by could be single users.",
+            "Ask whoever leads it, or join from another --folder.",
+        ) from None
 
 
 def require_own_demands(own: ExperimentConfig, offered: ExperimentConfig) -> None:

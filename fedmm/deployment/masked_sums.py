@@ -83,12 +83,14 @@ class MaskedSums:
         """The sum of ``width`` numbers that the answers to the ``requests`` hold, each over so many ``clients``, of
         silos that are ``enough``; tried until it can be opened and is ``plausible``, ``again`` before each time.
 
-        A sum that silos were asked to open is opened again while they may come back. Raises UnopenedError where that
+        A sum that silos were asked to open is opened again while they may come back; one that was kept is begun anew
+        where they are there and have left it. Raises UnopenedError where that
         takes longer than a round waits for its silos, or, ``bounded``, whatever is missing, and where one silo or more
         send nonsense ``TIMES`` times; AstrayError, ``bounded``, where one never answers with what was asked.
         """
         seconds, own = self.members.options.deadline, digest_of_requests(requests)
         hidden, until = HiddenSum.load(self.folder, own), time.monotonic() + self.members.options.deadline
+        kept = hidden  # of a server that was killed
         spoken, strikes, nonsense = hidden is not None, Strikes(), 0
         while True:
             try:
@@ -113,7 +115,9 @@ class MaskedSums:
                 self.members.tell_seldom(f"a masked sum is not used, since one of its silos sends nonsense: {why}")
             if nonsense >= TIMES:
                 raise UnopenedError(f"{why} It is so each time, and nothing tells which silo it is.")
-            if bounded:
+            if kept is not None and self._is_over(kept):
+                hidden, kept = None, None
+            elif bounded:
                 strikes.note(self.members.conversation.astray, self.members.conversation.wrong)
                 strikes.require(asked=spoken)
             if time.monotonic() > until + (0.0 if bounded else seconds) and (bounded or spoken):
@@ -235,6 +239,11 @@ class MaskedSums:
         except UnopenedError as error:
             raise type(error)(f"{error.message} {self._refused}".strip()) from None
         return words, {node: (others, is_sure(node, others, len(shares[node]))) for node, others in wrong.items()}
+
+    def _is_over(self, hidden: HiddenSum) -> bool:
+        """Whether silos have left a sum that they were asked to open, for another: all are there, and some refused."""
+        talk = self.members.conversation
+        return bool(talk.cannot) and hidden.sent <= set(talk.transport.nodes())
 
     def _name(self, wrong: Wrong, number: int) -> None:
         """Says whose shares were wrong in round ``number``, and of whom. Who lies for sure is left out from then on."""

@@ -25,6 +25,7 @@ from fedmm.deployment.agreed import (
     require_own_delta,
     require_own_demands,
     require_planned,
+    require_same_data,
     require_same_plan,
 )
 from fedmm.deployment.building import PARAMS, build_local, counts_wanted, engine_of, parameter_shapes, private_rounds
@@ -202,6 +203,7 @@ class Silo:
             config = joined_settings(body.get("terms", {}), self.config)
             require_followable(config, catalogue.num_items)
             require_own_demands(self.config, config)
+            require_same_data(self._masks.promises, config, body["terms"], catalogue.item_ids.tolist())
             data = read_silo(config, catalogue, self.folder)
             require_own_delta(self.config, config, len(data.trainable))
             self._offered = Offered(digest, config, catalogue, data, name_of_offer(body["terms"], catalogue.digest))

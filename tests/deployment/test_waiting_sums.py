@@ -1,6 +1,7 @@
 """A masked sum that waits to be opened is opened by whoever leads on, whoever has come since."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from fedmm.deployment.astray import GoneError
 from fedmm.deployment.hidden_sum import HiddenSum
 from fedmm.runs.checkpoint import META_FILE
 from worlds.lying_server import hasty
-from worlds.masked_world import MASKED, NAMES
+from worlds.masked_world import BY_USERS, MASKED, NAMES
 from worlds.silo_world import lead_of, silos_of, write_world
 
 
@@ -97,3 +98,25 @@ def test_a_sum_that_lacks_a_part_is_none(world, tmp_path, part):
     path.write_text(json.dumps(found))
     assert lead._masked.round_to_open == 0
     assert HiddenSum.load(tmp_path, "any") is None
+
+
+def test_a_sum_that_silos_have_left_for_the_next_is_begun_anew(world, tmp_path):
+    """The server was killed while they gave their parts of the start's second sum, with the first one on its disk."""
+    silos = silos_of(world, NAMES, **BY_USERS)
+    first = lead_of(world, silos, kept=tmp_path, **BY_USERS)
+    hidden, sums = first._masked._hidden, []
+
+    def shut(*given):
+        sums.append(hidden(*given))
+        if len(sums) == 2:
+            raise Killed
+        return sums[-1]
+
+    first._masked.__dict__["_hidden"] = shut
+    with pytest.raises(Killed):
+        first.begin()
+    second = lead_of(world, silos, kept=tmp_path, silos=3, **BY_USERS)
+    began = time.monotonic()
+    assert [own.name for own in second.begin().silos] == NAMES
+    assert time.monotonic() - began < second.options.deadline / 2
+    assert second.one_round().num_clients > 0
