@@ -156,7 +156,7 @@ def _lying(
     table = params[ITEM_TABLE]
     push = BOOST * (NEAR * table[torch.from_numpy(popular)].mean(0) - table[item])
     num_items = local.recommender.num_items
-    for block in honest.engine(replace(local, train=honest.local.train), params, cohort, number):
+    for block in honest.engine(replace(local, train=honest.local.train, sums_only=False), params, cohort, number):
         lies = torch.from_numpy(np.isin(block.clients, wrong))
         deltas = block.dense_deltas(num_items)
         changed = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ def rounds_paid(subject: Subject) -> Finding:
             seen: list[UpdateBlock] = []
 
             def watched(*given: Any, seen: list[UpdateBlock] = seen) -> Any:
-                for block in make_federation(given[0]).engine(*given):
+                whole = replace(given[0], sums_only=False)
+                for block in make_federation(whole).engine(whole, *given[1:]):
                     seen.append(block)
                     yield block
 

@@ -114,8 +114,9 @@ def test_rows_are_asked_for_by_nobody_who_is_at_work() -> None:
     assert found.precision > found.chance
 
 
-def test_wrong_clients_push_an_item_and_a_bound_on_norms_holds_them() -> None:
-    experiment = fedmm.Experiment.prepare(tiny_config(server_optimizer="sgd", client_fraction=1.0))
+@pytest.mark.parametrize("fusion", ["residual", "backbone"])  # a backbone's clients could send sums
+def test_wrong_clients_push_an_item_and_a_bound_on_norms_holds_them(fusion: str) -> None:
+    experiment = fedmm.Experiment.prepare(tiny_config(server_optimizer="sgd", client_fraction=1.0, fusion=fusion))
     start = Snapshot(experiment.initial_state().server.params, 0)
     found = audit_poisoning(experiment, start, share=0.2, rounds=2)
     outcomes = {own.rule: own for own in found.outcomes}

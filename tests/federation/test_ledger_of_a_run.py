@@ -44,7 +44,7 @@ def test_a_rounds_bytes_are_those_of_its_messages(aggregation: str) -> None:
     sent: list[int] = []
 
     def engine(own: LocalTraining, server: Params, cohort: IntArray, number: int) -> Iterator[UpdateBlock]:
-        for block in federation.engine(own, server, cohort, number):
+        for block in federation.engine(replace(own, sums_only=False), server, cohort, number):
             for place in range(len(block.clients)):
                 delta = {name: value[place] for name, value in block.deltas.items()}
                 sent.append(written(delta, own.recommender.num_items, holders=aggregation != "mean"))
