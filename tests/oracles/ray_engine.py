@@ -6,6 +6,7 @@ an evaluation.
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -168,6 +169,16 @@ def test_workers_rank_yardsticks_too_and_what_cannot_travel_is_ranked_here(world
             return scorer(users, histories)
 
     assert spread.evaluate_scorer(locked, "test").to_json() == expected.to_json()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way with memory")
+def test_a_worker_keeps_the_memory_of_a_block_for_the_next(world):
+    def pages(job):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        _ = [torch.ones(5 * 2**18) for _ in range(12)]  # 60 MB: 15,000 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert sum(list(ClusterEngine(4, 1).spread(pages, range(12)))[-4:]) < 1000
 
 
 def test_parts_of_a_users_own_go_out_to_workers(world, monkeypatch):
