@@ -173,7 +173,7 @@ class Lead:
         return start.private_state(self.config, self.local, private, users, self.secret, ask, nodes, trainable)
 
     def _ask(self, facts: Facts) -> StartSums:
-        return StartSums(self.members, self._masked, {name: own["users"] for name, own in facts.items()})
+        return StartSums(self.members, self._masked, facts)
 
     def _draw_secret(self, *, new: bool) -> None:
         if self.config.privacy.on and self.secret is None:
