@@ -104,19 +104,23 @@ FAULTS = (
         "few rows: later steps read the server's table",
         (ENGINES_AGREE,),
         edited(
-            "fedmm.engines.few_rows:_differentiate", "factors.mT), before, alpha=-1", "factors.mT), before, alpha=0"
+            "fedmm.engines.kept_slopes:KeptSlopes.differentiate",
+            "factors.mT), before, alpha=-1",
+            "factors.mT), before, alpha=0",
         ),
     ),
     Fault(
         "few rows: queries learn from the server's table",
         (ENGINES_AGREE,),
         edited(
-            "fedmm.engines.few_rows:_differentiate", "before.mT), factors, alpha=-1", "before.mT), factors, alpha=0"
+            "fedmm.engines.kept_slopes:KeptSlopes.differentiate",
+            "before.mT), factors, alpha=-1",
+            "before.mT), factors, alpha=0",
         ),
     ),
     Fault(
         "few rows: the norm is that of the client's own rows",
         (ENGINES_AGREE,),
-        edited("fedmm.engines.few_rows:_differentiate", "gram.sum((1, 2))", "0 * gram.sum((1, 2))"),
+        edited("fedmm.engines.kept_slopes:KeptSlopes.differentiate", "gram.sum((1, 2))", "0 * gram.sum((1, 2))"),
     ),
 )
