@@ -193,8 +193,8 @@ static void bar(const Some *own) {
 /* The largest of a row: four at a time, so that none waits for another. */
 static float largest_in(const float *row, int64_t wide) {
     vector most[4];
-    for (int q = 0; q < 4; q++) most[q] = load(row + q * LANES);
-    int64_t j = 4 * LANES;
+    for (int q = 0; q < 4; q++) most[q] = load(row); /* a row has no more than TILE_COLUMNS for certain */
+    int64_t j = 0;
     for (; j + 4 * LANES <= wide; j += 4 * LANES)
 #pragma GCC unroll 4
         for (int q = 0; q < 4; q++) most[q] = larger(load(row + j + q * LANES), most[q]);
