@@ -4,8 +4,8 @@ The scores of a catalogue and their two gradients are most of what training comp
 bfloat16 of their own form them several times as fast (mixed precision: Micikevicius et al., ICLR 2018; bfloat16:
 Kalamkar et al., 2019). Parameters, softmax, sums over rows and clients and updates keep their type.
 
-A rounding changes a number by at most ``UNIT`` of itself. Scores are rounded when they leave the product, too, since
-that is how the hardware stores them, and so are the gradients by the scores before they enter one.
+A rounding changes a number by at most ``UNIT`` of itself. Torch rounds scores when they leave the product, too (the
+compiled kernel does not), and both round the gradients by the scores before they enter one.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ catalogue, in processor time; with ``--seeds`` also what whole runs at both prec
 
     python tests/benchmarks/precision.py [--repeats 5] [--seeds 5] [--data movielens-small ml-100k]
 
-Ratios in one run, medians; one thread. Needs hardware that multiplies bfloat16 by itself.
+Ratios in one run, medians; one thread; by the compiled kernels where there are some (``--kernels torch``: without).
+Needs hardware that multiplies bfloat16 by itself.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from machine import describe, headline
 
 from fedmm.config import ExperimentConfig
 from fedmm.experiment import Experiment
+from fedmm.kernels.build import library
 from fedmm.models.losses.softmax import Questions, cross_entropy
 from fedmm.models.scores import Scores, Term
 from fedmm.models.workspace import Workspace
@@ -26,7 +28,7 @@ PRECISIONS = ("float32", "bfloat16")
 CLIENTS, ROWS = 8, 96
 
 
-def microseconds(width: int, size: int, repeats: int) -> dict[str, float]:
+def microseconds(width: int, size: int, repeats: int, *, compiled: bool) -> dict[str, float]:
     """Of one client with ``ROWS`` rows, by precision; in turns."""
     stream = torch_stream(0, "precision")
     queries = torch.randn(CLIENTS, ROWS, width, generator=stream, requires_grad=True)
@@ -37,7 +39,7 @@ def microseconds(width: int, size: int, repeats: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     for repeat in range(1 + repeats):
         for precision in PRECISIONS:
-            scores = Scores((Term(queries, keys),), rounded=precision == "bfloat16")
+            scores = Scores((Term(queries, keys),), rounded=precision == "bfloat16", compiled=compiled)
             began = time.process_time()
             cross_entropy(scores, questions, spaces[precision])
             if repeat:
@@ -76,12 +78,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--data", nargs="+", default=["movielens-small", "ml-100k"])
+    parser.add_argument("--kernels", choices=("auto", "torch"), default="auto", help="of single losses")
     arguments = parser.parse_args()
     require_precision("bfloat16", torch.device("cpu"))
     torch.set_num_threads(1)
     print(headline(describe()))
+    compiled = arguments.kernels == "auto" and library() is not None
+    print("by the compiled kernels" if compiled else "by torch's operations")
     for width, size in SIZES:
-        found = microseconds(width, size, arguments.repeats)
+        found = microseconds(width, size, arguments.repeats, compiled=compiled)
         exact, rounded = (found[precision] for precision in PRECISIONS)
         print(
             f"D = {width:>3}, V = {size:>6,}: {exact:8.0f} {rounded:8.0f} us a client, {exact / rounded:.2f}x",
