@@ -165,7 +165,8 @@ def test_the_setting_changes_a_number(key: str, world: Path) -> None:
     case = NUMBERS[key]
     beside, with_it = case.beside, {**case.beside, key: case.value}
     config, changed = settings_of(world, beside), settings_of(world, with_it)
-    assert {name for name, value in config.flat().items() if changed.flat()[name] != value} == {key}
+    others = changed.flat()
+    assert {name for name, value in config.flat().items() if others[name] != value} == {key}
     assert known_numbers(world, beside) != known_numbers(world, with_it)
     assert config.digest != changed.digest
 

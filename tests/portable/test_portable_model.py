@@ -128,8 +128,8 @@ def test_padding_and_company_change_nothing(history: list[int], before: int, aft
     table = torch.zeros(1, len(history) + before + after, dtype=torch.int64)
     table[0, places] = torch.tensor(history)
     with torch.no_grad():
-        torch.testing.assert_close(model(table)[:, 1:].double(), alone, atol=2e-6, rtol=0)
-    torch.testing.assert_close(scored(model, [*HISTORIES, history])[-1:], alone, atol=2e-6, rtol=0)
+        torch.testing.assert_close(model(table)[:, 1:].double(), alone, atol=5e-6, rtol=0)
+    torch.testing.assert_close(scored(model, [*HISTORIES, history])[-1:], alone, atol=5e-6, rtol=0)
 
 
 def test_a_window_is_the_end_of_a_history() -> None:
