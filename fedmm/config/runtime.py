@@ -28,7 +28,9 @@ class RuntimeConfig(Section):
         description="what trains a client: native is code in C that this machine's compiler builds once (float32, on a "
         "processor), torch its own operations; auto is native where there is a compiler",
     )
-    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="CPU threads; 0 = as many as there are")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="CPU threads; 0 = as many as there are, or as OMP_NUM_THREADS says"
+    )
     engine: Literal["vectorized", "sequential", "cluster"] = Field(
         "vectorized", description="how a cohort is trained; cluster: the vectorized engine's blocks by workers of Ray"
     )

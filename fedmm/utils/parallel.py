@@ -20,9 +20,16 @@ Result = TypeVar("Result")
 
 
 def set_threads(threads: int) -> None:
-    """Sets torch's CPU threads; 0 takes as many as this process may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or available)
+    """Sets torch's CPU threads; 0 takes as many as this process may use: its cores, or fewer where OMP_NUM_THREADS
+    says so."""
+    torch.set_num_threads(threads or usable_threads())
+
+
+def usable_threads() -> int:
+    """How many threads this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
 
 
 def map_blocks(work: Callable[[Job], Result], jobs: Sequence[Job], device: torch.device) -> Iterator[Result]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
+from fedmm.utils.parallel import usable_threads
 from fedmm.verification.checks import Check, Result, run_checks
 from fedmm.verification.subject import Subject
 
@@ -32,7 +32,7 @@ def num_processes(num_checks: int, threads: int) -> int:
     """
     if not sys.platform.startswith("linux") or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return 1
-    return max(1, min(threads or len(os.sched_getaffinity(0)), MOST, num_checks // CHECKS_EACH))
+    return max(1, min(threads or usable_threads(), MOST, num_checks // CHECKS_EACH))
 
 
 def run_shared(
