@@ -23,21 +23,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-NEAR = 3e-5  # the relative error of a slope in float32
+NEAR = 3e-5  # the relative error of a slope, or of a weighted query, in float32
 
 
 def rounded(part: Tensor) -> Tensor:
     return part.detach().float().bfloat16().double()
 
 
-def unsettled(slope: Tensor) -> Tensor:
-    """By how much slopes may differ that float32 puts on the other side of the middle between two bfloat16 numbers."""
-    return slope.abs() * 2.0**-7 * (rounded(slope * (1 + NEAR)) != rounded(slope * (1 - NEAR)))
+def unsettled(factor: Tensor) -> Tensor:
+    """By how much factors may differ that float32 puts on the other side of the middle between two bfloat16 numbers."""
+    return factor.abs() * 2.0**-7 * (rounded(factor * (1 + NEAR)) != rounded(factor * (1 - NEAR)))
 
 
 def slowly(terms: list[Term], questions: Questions) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Losses [C] and the gradients of ``leaves``, client axes kept, each factor of a product rounded; and what the
-    gradients may be off by because of slopes that are ``unsettled``."""
+    gradients may be off by because of factors that are ``unsettled``."""
     weights = questions.row_weights.double().unsqueeze(2)
     products, total = [], torch.zeros((), dtype=torch.float64)
     for own in terms:
@@ -66,9 +66,10 @@ def slowly(terms: list[Term], questions: Questions) -> tuple[Tensor, list[Tensor
                 gradients.append(low @ rounded(own.keys) * weights)
                 off.append(open_ @ rounded(own.keys).abs() * weights)
             if own.keys.requires_grad:
-                weighted = rounded(own.queries * weights.float())
+                exact = own.queries.detach().double() * weights
+                weighted, beside = rounded(exact), unsettled(exact)
                 gradients.append(low.mT @ weighted)
-                off.append(open_.mT @ weighted.abs())
+                off.append(open_.mT @ (weighted.abs() + beside) + low.abs().mT @ beside)
         if own.scale is not None and own.scale.requires_grad:
             gradients.append((weights * slope * product).sum(1))
             off.append(torch.zeros(()))
