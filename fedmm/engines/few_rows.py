@@ -38,7 +38,8 @@ from fedmm.models.losses.softmax import cross_entropy
 from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.utils.params import Params, client_norms, expand_for_clients, select
 
-WIDEST, WIDEST_COMPILED = 2.0, 4.0  # rows of all steps of a client, over the width of the table
+WIDEST, WIDEST_COMPILED = 2.0, 3.0  # rows of all steps of a client, over the width of the table, at most
+NEAR_NUMBERS = 2**19  # of a table: compiled steps walk whole ones quickly while they are near, 2 MB
 
 Tables = KeptSlopes | compiled_rows.KeptRows
 
@@ -54,8 +55,10 @@ def fits(local: LocalTraining, round_number: int) -> bool:
 
 def pays(local: LocalTraining, num_rows: int) -> bool:
     """Whether clients of at most ``num_rows`` predictions are better off without tables."""
-    widest = WIDEST_COMPILED if local.recommender.compiled else WIDEST
-    return _kept_rows(local, num_rows) <= widest * local.recommender.config.hidden_dim
+    width = local.recommender.config.hidden_dim
+    numbers = (local.recommender.num_items + 1) * width
+    widest = min(1 + numbers / NEAR_NUMBERS, WIDEST_COMPILED) if local.recommender.compiled else WIDEST
+    return _kept_rows(local, num_rows) <= widest * width
 
 
 def held_numbers(local: LocalTraining, num_rows: int, *, few: bool) -> int:

@@ -171,6 +171,16 @@ def test_clients_of_many_predictions_train_on_whole_tables(monkeypatch: pytest.M
     assert sorted(whole) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("num_items", "most"), [(63, 1.0), (2**12 - 1, 1.5), (2**13 - 1, 2.0), (2**20 - 1, 3.0)])
+def test_kernels_walk_whole_tables_that_are_near(num_items: int, most: float) -> None:
+    """Small catalogues are worth fewer slopes than large ones; the width is 64."""
+    settings = {**FULL, "local_steps": 1, "batch_size": 100}
+    local, _ = make_local({"fusion": "backbone", "hidden_dim": 64}, settings, train=histories([3]))
+    local = replace(local, recommender=replace(local.recommender, num_items=num_items, compiled=True))
+    assert few_rows.pays(local, int(64 * most))
+    assert not few_rows.pays(local, int(64 * most) + 2)
+
+
 def test_blocks_are_cut_by_the_memory_of_tables_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen table is nobody's own, so that nothing of it bounds a block."""
     for changes, sizes in (({}, [1, 1, 1]), ({"item_table": "frozen"}, [3])):
