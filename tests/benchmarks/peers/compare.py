@@ -7,9 +7,9 @@ Each way runs in a process of its own, with its own virtual environment where it
 exported once. A process runs one round that is not timed (it pays for start-up) and then ``--rounds`` that are; ways
 take turns, ``--repeats`` times. A round is a whole one for everybody: parameters go out, all clients train, the mean
 comes back, the server takes a step. Before any time is compared the mean delta of the first round must equal that of
-fedmm's sequential engine but for float32's rounding (Flower averages parameters, not their changes): a process whose
-output differs is reported, with the parameters that differ, and its times are left out; the comparison then ends with
-status 1. Of several ways of one system the fastest counts.
+fedmm's sequential engine but for float32's rounding (Flower averages parameters, not their changes; in bfloat16 but for
+two of its roundings): a process whose output differs is reported, with the parameters that differ, and its times are
+left out; the comparison then ends with status 1. Of several ways of one system the fastest counts.
 
 Wall time wants a machine that does nothing else: two torch threads on two busy cores wait for each other and can be ten
 times slower than one. The column of processor time (over all processes of a way, Ray's daemons included) bears company
@@ -29,12 +29,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from environments import python_of
 from export import export_generated, export_ml100k
 from records import ROOT, Outcome
 from report import Measured, Way, as_table, difference, is_equal, machine, mismatch, rounding_of, summarise
 
 from fedmm.data.fetch import cache_folder
+from fedmm.utils.devices import has_bfloat16
 
 HERE = Path(__file__).parent
 
@@ -46,11 +48,14 @@ def ways(cores: int) -> list[Way]:
         counts = sorted({1, cores})
         return [Way(f"{name}, {_counted(n, 'thread')}", system, environment, script, arguments, n) for n in counts]
 
+    name = f"fedmm vectorized, bfloat16, {_counted(cores, 'thread')}"
+    rounded = Way(name, "bfloat16", None, "run_fedmm.py", ("vectorized", "bfloat16"), cores)
     found = [
         *threads("fedmm sequential", "sequential", None, "run_fedmm.py", "sequential"),
         Way(
             f"fedmm vectorized, {_counted(cores, 'thread')}", "vectorized", None, "run_fedmm.py", ("vectorized",), cores
         ),
+        *([rounded] if has_bfloat16(torch.device("cpu")) else []),
         *threads("plain loop", "plain", "plain", "run_plain.py"),
         *threads("pfl", "pfl", "pfl", "run_pfl.py"),
         Way(f"Flower, {_counted(cores, 'actor')}", "flower", "flower", "run_flower.py", (str(cores),), 1, cores),
@@ -127,7 +132,8 @@ def main() -> None:
                 found = run(own.way, python, problem, outcome, 1 + arguments.rounds)
                 reference = measured[0].outcomes[0].mean_delta if measured[0].outcomes else found.mean_delta
                 gap = difference(found.mean_delta, reference)
-                if not is_equal(gap, rounding_of(start, reference, num_clients)):
+                low = own.way.system == "bfloat16"
+                if not is_equal(gap, rounding_of(start, reference, num_clients), low=low):
                     unequal.append(mismatch(own.way, repeat, found.mean_delta, reference))
                     print(f"{own.way.name}: another output, times left out: {unequal[-1]}", file=sys.stderr)
                     continue

@@ -13,7 +13,7 @@ from records import Outcome
 
 ABSOLUTE = 1e-5  # largest difference of an entry of the mean delta
 RELATIVE = 1e-4  # norm of the difference over the norm of the mean delta: small entries count, too
-OURS = ("vectorized", "sequential")
+OURS = ("vectorized", "sequential")  # and "bfloat16", where the hardware has it
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,11 @@ def difference(
     return max(float(np.abs(gap).max()) for gap in gaps), sum(float(np.square(gap).sum()) for gap in gaps) ** 0.5 / norm
 
 
-def is_equal(gap: tuple[float, float], rounding: float = 0.0) -> bool:
-    """Whether two mean deltas are the same but for rounding, that of ``rounding_of`` included. A NaN is never equal."""
+def is_equal(gap: tuple[float, float], rounding: float = 0.0, *, low: bool = False) -> bool:
+    """Whether two mean deltas are the same but for rounding, that of ``rounding_of`` included, and where products are
+    of ``low`` precision twice bfloat16's of the delta's length. A NaN is never equal."""
+    if low:
+        return gap[1] <= RELATIVE + rounding + 2.0**-7
     return gap[0] <= ABSOLUTE and gap[1] <= RELATIVE + rounding
 
 
@@ -126,7 +129,7 @@ def summarise(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, floa
                 "repetitions": own.cpu_ms_per_client,
             },
             "start_up_seconds": {"median": statistics.median(own.start_up), "repetitions": own.start_up},
-            "ratio_to": {name: own.median / best[name].median for name in OURS},
+            "ratio_to": {name: own.median / best[name].median for name in (*OURS, "bfloat16") if name in best},
             "largest_difference": gaps[own.way.name][0],
             "relative_difference": gaps[own.way.name][1],
             "versions": own.outcomes[0].versions,

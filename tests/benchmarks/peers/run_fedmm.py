@@ -1,12 +1,14 @@
 """fedmm's own rounds: local training by one of its engines, the plain mean, a server step of rate 1.
 
-    python run_fedmm.py PROBLEM OUTCOME ROUNDS ENGINE
+    python run_fedmm.py PROBLEM OUTCOME ROUNDS ENGINE [bfloat16]
 
 ``fedmm.federation.rounds.run_round`` as a run calls it, with its cohort, its ledger of bytes and its check for
-divergence. Evaluation, checkpoints and tracking are no part of a round, here as with the peers.
+divergence. Evaluation, checkpoints and tracking are no part of a round, here as with the peers. The vectorized engine
+takes the compiled kernels where there are some, as ``runtime.kernels`` "auto" does.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from fedmm.engines import sequential, vectorized
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.rounds import Engine, Federation, ServerState, run_round
+from fedmm.kernels.build import library
 from fedmm.models.recommender import Recommender
 
 ENGINES: dict[str, Engine] = {"vectorized": vectorized.train_cohort, "sequential": sequential.train_cohort}
@@ -48,11 +51,13 @@ def configure(settings: Settings) -> tuple[ModelConfig, FederationConfig]:
     return model, federation
 
 
-def build(problem: Problem, engine: str) -> tuple[ServerState, Federation]:
+def build(problem: Problem, engine: str, *, rounded: bool = False) -> tuple[ServerState, Federation]:
     """The federation over the problem's clients, all of them in every round."""
     model, config = configure(problem.settings)
     train = Ragged(problem.history_values, problem.history_offsets)
     recommender = Recommender.build(model, problem.settings.num_items, {})
+    native = engine == "vectorized" and library() is not None
+    recommender = replace(recommender, compiled=native, rounded=rounded)
     local = LocalTraining.build(recommender, config, train, 0)
     server = {name_in_fedmm(name): value for name, value in problem.start.items()}
     return ServerState(server, {}, 0), Federation(config, local, np.arange(len(train)), len(train), ENGINES[engine], 0)
@@ -61,7 +66,7 @@ def build(problem: Problem, engine: str) -> tuple[ServerState, Federation]:
 def main() -> None:
     """Reads the problem, runs the rounds, writes the record."""
     problem = Problem.load(Path(sys.argv[1]))
-    state, federation = build(problem, sys.argv[4])
+    state, federation = build(problem, sys.argv[4], rounded="bfloat16" in sys.argv[5:])
     recorder = Recorder(problem.start)
     recorder.begin()
     for _ in range(int(sys.argv[3])):
