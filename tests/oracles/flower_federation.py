@@ -116,4 +116,8 @@ def test_masked_rounds_over_flower_are_the_simulations_integers(tmp_path):
     assert event["clients"] == reports[0].num_clients
     assert event["validation"] == pytest.approx(reports[0].validation["full/ndcg_at_10"], abs=1e-9)
     for name in SILOS:  # each message woke a new process of the silo: what it opened is on its disk
-        assert len((tmp_path / f"{name}.silo" / "promised.lines").read_text().splitlines()) == 1
+        promised = (tmp_path / f"{name}.silo" / "promised.lines").read_text().splitlines()
+        assert [line.split("\t")[1].split()[0] for line in promised] == [
+            "users",
+            "train",
+        ]  # the start's sums, the round
