@@ -42,6 +42,41 @@ class Asked:
     rounded: bool = False  # whether the factors of products are rounded to bfloat16
 
 
+ASKED = (  # how the kernels' structures have it
+    ("num_rows", ctypes.c_void_p),
+    ("targets", ctypes.c_void_p),
+    ("weights", ctypes.c_void_p),
+    ("exists", ctypes.c_void_p),
+    ("exists_step", ctypes.c_int64),
+    ("excluded", ctypes.c_void_p),
+    ("barred", ctypes.c_void_p),
+    ("num_excluded", ctypes.c_int64),
+    ("excluded_step", ctypes.c_int64),
+    ("excluded_row_step", ctypes.c_int64),
+)
+
+
+def asked_values(asked: Asked, alive: list[Tensor]) -> tuple[int | None, ...]:
+    """What stands in ``ASKED``; the tensors that are pointed to join ``alive``."""
+    exists, excluded = asked.exists, asked.excluded
+    if exists is not None and exists.stride(-1) != 1:
+        exists = exists.contiguous()
+    if exists is not None:
+        alive.append(exists)
+    return (
+        pointer(asked.num_rows, alive),
+        pointer(asked.targets, alive),
+        pointer(asked.weights, alive),
+        None if exists is None else exists.data_ptr(),
+        0 if exists is None else exists.stride(0),
+        pointer(excluded, alive),
+        pointer(asked.barred, alive),
+        0 if excluded is None else excluded.shape[-1],
+        0 if excluded is None else excluded[0].numel(),
+        excluded.shape[-1] if excluded is not None and excluded.ndim == 3 else 0,
+    )
+
+
 class _Term(ctypes.Structure):
     _fields_ = (
         ("width", ctypes.c_int64),
@@ -68,16 +103,7 @@ class _Questions(ctypes.Structure):
         ("rows", ctypes.c_int64),
         ("candidates", ctypes.c_int64),
         ("terms", ctypes.c_int64),
-        ("num_rows", ctypes.c_void_p),
-        ("targets", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-        ("exists", ctypes.c_void_p),
-        ("exists_step", ctypes.c_int64),
-        ("excluded", ctypes.c_void_p),
-        ("barred", ctypes.c_void_p),
-        ("num_excluded", ctypes.c_int64),
-        ("excluded_step", ctypes.c_int64),
-        ("excluded_row_step", ctypes.c_int64),
+        *ASKED,
         ("rounded", ctypes.c_int64),
     )
 
@@ -145,25 +171,8 @@ def cross_entropy(terms: Sequence[TermParts], asked: Asked, shared: SharedKeys) 
     alive: list[Tensor] = []  # contiguous copies and packed keys, until the kernel has read them
     built = (_Term * len(terms))(*(_term(term, shared, alive, rounded=asked.rounded) for term in terms))
     losses = torch.empty(num_clients)
-    exists, excluded, barred = asked.exists, asked.excluded, asked.barred
-    if exists is not None and (exists.stride(-1) != 1):
-        exists = exists.contiguous()
     questions = _Questions(
-        num_clients,
-        num_rows,
-        _candidates(terms),
-        len(terms),
-        _pointer(asked.num_rows, alive),
-        _pointer(asked.targets, alive),
-        _pointer(asked.weights, alive),
-        None if exists is None else exists.data_ptr(),
-        0 if exists is None else exists.stride(0),
-        _pointer(excluded, alive),
-        _pointer(barred, alive),
-        0 if excluded is None else excluded.shape[-1],
-        0 if excluded is None else excluded[0].numel(),
-        excluded.shape[-1] if excluded is not None and excluded.ndim == 3 else 0,
-        asked.rounded,
+        num_clients, num_rows, _candidates(terms), len(terms), *asked_values(asked, alive), asked.rounded
     )
     size = kernel.fedmm_loss_scratch(ctypes.byref(questions), built)
     scratch = torch.empty(size)
@@ -186,8 +195,8 @@ def _term(term: TermParts, shared: SharedKeys, alive: list[Tensor], *, rounded: 
     own = _Term()
     if term.queries is not None and term.keys is not None:
         own.width = term.keys.shape[-1]
-        own.queries = _pointer(term.queries, alive)
-        own.keys = own.wide = _pointer(term.keys[0] if _is_shared(term.keys) else term.keys, alive)
+        own.queries = pointer(term.queries, alive)
+        own.keys = own.wide = pointer(term.keys[0] if _is_shared(term.keys) else term.keys, alive)
         own.depth = own.width
         if not _is_shared(term.keys) and term.keys.ndim == 3:
             own.keys_step = term.keys.shape[1] * term.keys.shape[2]
@@ -198,9 +207,9 @@ def _term(term: TermParts, shared: SharedKeys, alive: list[Tensor], *, rounded: 
         else:
             panels, wide = shared.of(term.keys, rounded=rounded)
             own.panels, own.wide, own.depth = panels.data_ptr(), wide.data_ptr(), wide.shape[1]
-    own.scale, own.constants = _pointer(term.scale, alive), _pointer(term.constants, alive)
+    own.scale, own.constants = pointer(term.scale, alive), pointer(term.constants, alive)
     if term.sparse is not None:
-        own.ends, own.columns, own.values = (_pointer(part, alive) for part in term.sparse)
+        own.ends, own.columns, own.values = (pointer(part, alive) for part in term.sparse)
     for name in ("into_queries", "into_keys", "into_scale"):
         into = getattr(term, name)
         if into is not None:
@@ -221,7 +230,8 @@ def packed_keys(keys: Tensor, *, rounded: bool = False) -> Tensor:
     return panels
 
 
-def _pointer(tensor: Tensor | None, alive: list[Tensor]) -> int | None:
+def pointer(tensor: Tensor | None, alive: list[Tensor]) -> int | None:
+    """Where the tensor's numbers lie, one after the other; it joins ``alive``. None without one."""
     if tensor is None:
         return None
     whole = tensor.contiguous()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedmm.kernels.build import require_kernels
-from fedmm.kernels.losses import Asked, packed_keys
+from fedmm.kernels.losses import ASKED, Asked, asked_values, packed_keys, pointer
 
 SPAN, NEAR = 256, 32  # items whose logits are formed at once; rows of slopes whose sums are
 
@@ -34,16 +34,7 @@ class _Step(ctypes.Structure):
         ("own_items", ctypes.c_void_p),
         ("own_rows", ctypes.c_void_p),
         ("queries", ctypes.c_void_p),
-        ("num_rows", ctypes.c_void_p),
-        ("targets", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-        ("exists", ctypes.c_void_p),
-        ("exists_step", ctypes.c_int64),
-        ("excluded", ctypes.c_void_p),
-        ("barred", ctypes.c_void_p),
-        ("num_excluded", ctypes.c_int64),
-        ("excluded_step", ctypes.c_int64),
-        ("excluded_row_step", ctypes.c_int64),
+        *ASKED,
         ("held", ctypes.c_void_p),
         ("slopes", ctypes.c_void_p),
         ("levels", ctypes.c_void_p),
@@ -115,11 +106,7 @@ class KeptRows:
             torch.empty_like(own, memory_format=torch.contiguous_format),
             torch.empty(num_clients) if norms else None,
         )
-        given = [queries, own, asked.num_rows, asked.targets, asked.weights]
-        queries, own, rows, targets, weights = (part.contiguous() for part in given)
-        exists = asked.exists if asked.exists is None or asked.exists.stride(-1) == 1 else asked.exists.contiguous()
-        excluded = None if asked.excluded is None else asked.excluded.contiguous()
-        barred = None if asked.barred is None else asked.barred.contiguous()
+        alive: list[Tensor] = []  # until the kernel has read them
         self._before = self._held[:num_clients].clone()
         step = _Step(
             num_clients,
@@ -133,18 +120,9 @@ class KeptRows:
             self.shared.data_ptr(),
             self._panels.data_ptr(),
             self.items.data_ptr(),
-            own.data_ptr(),
-            queries.data_ptr(),
-            rows.data_ptr(),
-            targets.data_ptr(),
-            weights.data_ptr(),
-            None if exists is None else exists.data_ptr(),
-            0 if exists is None else exists.stride(0),
-            None if excluded is None else excluded.data_ptr(),
-            None if barred is None else barred.data_ptr(),
-            0 if excluded is None else excluded.shape[-1],
-            0 if excluded is None else excluded[0].numel(),
-            excluded.shape[-1] if excluded is not None and excluded.ndim == 3 else 0,
+            pointer(own, alive),
+            pointer(queries, alive),
+            *asked_values(asked, alive),
             self._held.data_ptr(),
             self._slopes.data_ptr(),
             self._levels.data_ptr(),
