@@ -237,7 +237,9 @@ class Recommender:
     ) -> dict[str, Constants]:
         """Scores [C, R, N] of the parts without parameters, by expert, for ``Batch.constants``. ``histories`` [C] are
         the clients' own training histories, whose share in what clients summed is left out; None leaves out nothing."""
-        said = ((name, self.parts[name].constants(items, rows, candidates, histories)) for name in self.constants)
+        asked = (items, rows, candidates, histories)
+        parts = ((name, self.parts[name]) for name in self.constants)
+        said = ((name, (part.compiled_constants if self.compiled else part.constants)(*asked)) for name, part in parts)
         return {name: scores for name, scores in said if scores is not None}
 
     def formed_per_row(self, num_negatives: int) -> int:

@@ -178,6 +178,12 @@ class Expert:
         del items, rows, candidates, histories
         return None
 
+    def compiled_constants(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> Tensor | SparseScores | None:
+        """``constants`` but for rounding, by a compiled kernel where the kind has one and the machine builds it."""
+        return self.constants(items, rows, candidates, histories)
+
     def represent(self, params: Mapping[str, Tensor], asked: Asked) -> Representation:
         """A representation of every position for every candidate, where the kind does not factorise."""
         raise NotImplementedError(f"{type(self).__name__} factorises")

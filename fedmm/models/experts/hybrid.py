@@ -55,6 +55,12 @@ class HybridExpert(Expert):
         """The neighbours' scores."""
         return self.neighbors.constants(items, rows, candidates, histories)
 
+    def compiled_constants(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> Tensor | None:
+        """The neighbours' scores by the kernel."""
+        return self.neighbors.compiled_constants(items, rows, candidates, histories)
+
     def project(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
         """The pooled part's projection."""
         return self.pooled.project(params, features)

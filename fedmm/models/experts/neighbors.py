@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from fedmm.config import NeighborsConfig
 from fedmm.data.types import IntArray
+from fedmm.kernels import neighboring
 from fedmm.models.experts.contract import Expert, Source
 from fedmm.models.features import FeatureTable
 from fedmm.utils.largest import largest
@@ -56,6 +58,14 @@ class NeighborExpert(Expert):
             raise ValueError("a neighbour expert is made by NeighborExpert.build")
         return neighbor_scores(self.graph, items, rows, candidates)
 
+    def compiled_constants(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> Tensor | None:
+        """By the kernel, where it fits."""
+        if self.graph is None or not neighboring.fits(self.graph.graph, items):
+            return self.constants(items, rows, candidates, histories)
+        return neighboring.scores(self.graph.near, items, rows, candidates)
+
 
 @dataclass(frozen=True, eq=False)
 class NeighborTable:
@@ -63,6 +73,11 @@ class NeighborTable:
 
     graph: sparse.csr_matrix  # 16 A, [V, V], in the model's precision
     decay: float  # d
+
+    @cached_property
+    def near(self) -> neighboring.Near:
+        """The graph as the compiled kernel reads it."""
+        return neighboring.Near.of(self.graph, self.decay)
 
     @classmethod
     def build(cls, table: FeatureTable, config: NeighborsConfig) -> NeighborTable:
