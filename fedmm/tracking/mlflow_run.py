@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from fedmm.config import ExperimentConfig, TrackingConfig
 from fedmm.errors import ConfigError
 from fedmm.tracking.messages import Artifact, DatasetInput, Finish, Message, Metrics, Model, Params, Status, Tags
 from fedmm.tracking.mlflow_client import load_mlflow, open_client, quieten
+from fedmm.tracking.mlflow_database import make_database
 from fedmm.tracking.mlflow_model import log_model, logged_model
 from fedmm.tracking.mlflow_store import (
     DEFAULT_URI,
@@ -194,7 +194,7 @@ class MlflowRun:
         quieten()
         try:
             with database_lock(self.uri):
-                _make_database(self.uri)
+                make_database(self.uri, ARTIFACTS)
                 client = open_client(self.uri)
                 return client, self._find_experiment(client)
         except UnsupportedModelRegistryStoreURIException:
@@ -283,23 +283,6 @@ class MlflowRun:
             client.log_batch(run_id, metrics=chunk)
         self._metrics |= values
         self.last_step = max(self.last_step, message.step)
-
-
-def _make_database(uri: str) -> None:
-    """Makes a SQLite database where there is none, under another name first: MLflow builds it in many steps, and one
-    that was stopped half-way (Ctrl-C during the first run) can never be used or finished. Call it under the lock."""
-    path = database_path(uri)
-    if path is None or (path.exists() and path.stat().st_size):
-        return
-    load_mlflow()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    for stale in path.parent.glob(f"{path.name}.*.new*"):
-        stale.unlink()
-    suffix = f".{secrets.token_hex(4)}.new"
-    store = SqlAlchemyStore(f"{uri.partition('?')[0]}{suffix}", (path.parent / ARTIFACTS).as_uri())  # type: ignore[no-untyped-call]
-    store.engine.dispose()
-    path.with_name(path.name + suffix).replace(path)
 
 
 def _send_tags(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from fedmm import __version__
 from fedmm.config import ExperimentConfig
 from fedmm.errors import ConfigError
-from fedmm.tracking import mlflow_run, mlflow_store
+from fedmm.tracking import mlflow_database, mlflow_run, mlflow_store
 from fedmm.tracking.mlflow_run import open_tracker, preload
 from fedmm.tracking.mlflow_store import DEFAULT_URI, database_path, git_commit, probe, redacted, resolve_uri
 
@@ -375,7 +375,9 @@ def test_a_first_run_stopped_while_the_database_is_made_does_no_harm(tmp_path: P
     from mlflow.store.db import utils
 
     config = with_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    with mock.patch.object(utils, "_upgrade_db", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    stopped = mock.patch.object(utils, "_upgrade_db", side_effect=KeyboardInterrupt)
+    nothing_kept = mock.patch.object(mlflow_database, "_kept", return_value=None)
+    with stopped, nothing_kept, pytest.raises(KeyboardInterrupt):
         open_tracker(config, tmp_path, tags={}, warn=pytest.fail)
     with open_tracker(config, tmp_path, tags={}, warn=pytest.fail) as tracker:
         tracker.log_round(ROUND, 1)
