@@ -1,7 +1,7 @@
 """Two processes share the machine's cores: each computes with one thread, as do the commands that its tests start.
-Nothing but compiled kernels and MLflow's empty database is kept in the user's cache folder, unless a test has one of its
-own. Nothing waits for the disk: a killed process loses nothing that it has written. Figures are drawn where a test looks
-at them."""
+Nothing but compiled kernels and MLflow's empty database is kept in the user's cache folder, unless a test has one of
+its own. Nothing waits for the disk: a killed process loses nothing that it has written. Figures are drawn where a test
+looks at them."""
 
 import base64
 import os
