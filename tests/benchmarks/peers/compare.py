@@ -2,6 +2,7 @@
 
     python tests/benchmarks/peers/compare.py [--cores 2] [--clients 188] [--rounds 2] [--repeats 3] [--json FILE]
     python tests/benchmarks/peers/compare.py --items 100000 [--negatives 256] ...     (generated, sampled softmax)
+    python tests/benchmarks/peers/compare.py --items 1682 --negatives 0 --clients 10000 --peer-clients 500 ...
 
 Each way runs in a process of its own, with its own virtual environment where it is a peer, on a problem that fedmm
 exported once. A process runs one round that is not timed (it pays for start-up) and then ``--rounds`` that are; ways
@@ -11,9 +12,13 @@ fedmm's sequential engine but for float32's rounding (Flower averages parameters
 two of its roundings): a process whose output differs is reported, with the parameters that differ, and its times are
 left out; the comparison then ends with status 1. Of several ways of one system the fastest counts.
 
+Where a round is so large that a peer would take hours, ``--peer-clients`` of its clients, of all sizes, are a round for
+everybody (a peer's time grows with its clients); besides, the vectorized engine trains all of them, and its output is
+held against one round of the sequential engine.
+
 Wall time wants a machine that does nothing else: two torch threads on two busy cores wait for each other and can be ten
-times slower than one. The column of processor time (over all processes of a way, Ray's daemons included) bears company
-better, and says what a client costs, but not how well a way uses several cores.
+times slower than one. The columns of processor time (over all processes of a way, Ray's daemons included) bear company
+better, best with ``--cores 1``, and say what a client costs, but not how well a way uses several cores.
 
 Training is that of fedmm's backbone with five local steps: plain SGD, clipped gradients, full softmax; dropout 0, so
 that outputs can be compared, and ``exclude_seen`` off, which the peers would have to pay for, too. ML-100K must have
@@ -23,124 +28,97 @@ been fetched (``fedmm data fetch ml-100k``); each ``run_*.py`` says what was cho
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from environments import python_of
-from export import export_generated, export_ml100k
-from records import ROOT, Outcome
-from report import Measured, Way, as_table, difference, is_equal, machine, mismatch, rounding_of, summarise
+from export import export_generated, export_ml100k, part_of
+from problem import Problem
+from report import Compared, Measured, as_table, machine, summarise
+from ways import Way, run, ways
 
 from fedmm.data.fetch import cache_folder
-from fedmm.utils.devices import has_bfloat16
 
-HERE = Path(__file__).parent
+Pythons = Mapping[str | None, Path]
 
 
-def ways(cores: int) -> list[Way]:
-    """Every way on so many cores. The first is what the others' outputs are held against."""
+def take_turns(compared: Compared, path: Path, pythons: Pythons, rounds: int, repeats: int) -> None:
+    """All ways train the problem at ``path``, ``repeats`` times; those whose output is another are left out."""
+    for repeat in range(repeats):
+        for number, own in enumerate(compared.measured):
+            outcome = path.with_name(f"{path.stem}-{repeat}-{number}.npz")
+            found = run(own.way, pythons[own.way.environment], path, outcome, 1 + rounds)
+            if compared.take(own, repeat, found):
+                print(f"{own.way.name}: {own.ms_per_client[-1]:.2f} ms a client", file=sys.stderr, flush=True)
+            else:
+                print(f"{own.way.name}: another output, times left out: {compared.unequal[-1]}", file=sys.stderr)
 
-    def threads(name: str, system: str, environment: str | None, script: str, *arguments: str) -> list[Way]:
-        counts = sorted({1, cores})
-        return [Way(f"{name}, {_counted(n, 'thread')}", system, environment, script, arguments, n) for n in counts]
 
-    name = f"fedmm vectorized, bfloat16, {_counted(cores, 'thread')}"
-    rounded = Way(name, "bfloat16", None, "run_fedmm.py", ("vectorized", "bfloat16"), cores)
-    found = [
-        *threads("fedmm sequential", "sequential", None, "run_fedmm.py", "sequential"),
-        Way(
-            f"fedmm vectorized, {_counted(cores, 'thread')}", "vectorized", None, "run_fedmm.py", ("vectorized",), cores
-        ),
-        *([rounded] if has_bfloat16(torch.device("cpu")) else []),
-        *threads("plain loop", "plain", "plain", "run_plain.py"),
-        *threads("pfl", "pfl", "pfl", "run_pfl.py"),
-        Way(f"Flower, {_counted(cores, 'actor')}", "flower", "flower", "run_flower.py", (str(cores),), 1, cores),
+def compare_all(
+    problem: Problem, path: Path, chosen: list[Way], pythons: Pythons, rounds: int, repeats: int
+) -> Compared:
+    """The vectorized engine's ways on a round that is too large for others, held against the sequential engine's."""
+    whole = f"{len(problem.clients):,} clients"
+    ours = [
+        Measured(replace(way, name=f"{way.name}, {whole}", system=f"{way.system}, {whole}"), len(problem.clients))
+        for way in chosen
+        if way.system in ("vectorized", "bfloat16")
     ]
-    if cores > 1:
-        found.insert(-1, Way(f"pfl, {cores} processes", "pfl", "pfl", "run_pfl.py", (), 1, cores))
-    return found
+    slow = next(way for way in reversed(chosen) if way.system == "sequential")
+    found = run(slow, pythons[None], path, path.with_name("expected.npz"), 1)
+    compared = Compared(ours, problem.start, found.mean_delta)
+    take_turns(compared, path, pythons, rounds, repeats)
+    return compared
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def run(way: Way, python: Path, problem: Path, outcome: Path, rounds: int) -> Outcome:
-    """One process from start to end; ends the comparison with the process's own words if it fails."""
-    command = [str(python)]
-    if way.processes > 1 and way.system == "pfl":
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={way.processes}"]
-    command += [str(HERE / way.script), str(problem), str(outcome), str(rounds), *way.arguments]
-    threads = str(way.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, ROOT: str(os.getpid())}
-    if way.environment is not None:
-        environment.pop("PYTHONPATH", None)
-    started = time.time()
-    with tempfile.TemporaryFile() as said:
-        done = subprocess.run(command, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
-        if done.returncode or not outcome.is_file():
-            said.seek(0)
-            raise SystemExit(f"{way.name} failed:\n{said.read().decode(errors='replace')[-4000:]}")
-    return Outcome.load(outcome, started)
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="threads, actors or processes at most")
+    parser.add_argument("--clients", type=int, default=188, help="clients of a round (188: a fifth of ML-100K)")
+    parser.add_argument("--peer-clients", type=int, help="clients of a round that all ways train, where all are many")
+    parser.add_argument("--rounds", type=int, default=2, help="timed rounds of a process")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
+    parser.add_argument("--items", type=int, help="a generated catalogue of so many items instead of ML-100K")
+    parser.add_argument("--negatives", type=int, default=256, help="of a local step, with --items; 0: full softmax")
+    parser.add_argument("--only", nargs="*", choices=["plain", "pfl", "flower"], help="of the peers")
+    parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where they are kept")
+    parser.add_argument("--json", type=Path, help="where the report goes")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Measures, checks, prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="threads, actors or processes at most")
-    parser.add_argument("--clients", type=int, default=188, help="clients of a round (188: a fifth of ML-100K)")
-    parser.add_argument("--rounds", type=int, default=2, help="timed rounds of a process")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
-    parser.add_argument("--items", type=int, help="a generated catalogue of so many items instead of ML-100K")
-    parser.add_argument("--negatives", type=int, default=256, help="of a local step, with --items")
-    parser.add_argument("--only", nargs="+", choices=["plain", "pfl", "flower"], help="of the peers")
-    parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where they are kept")
-    parser.add_argument("--json", type=Path, help="where the report goes")
-    arguments = parser.parse_args()
-    chosen = [
-        way
-        for way in ways(arguments.cores)
-        if way.environment is None or arguments.only is None or way.system in arguments.only
-    ]
-    pythons = {
-        way.environment: python_of(way.environment, arguments.environments)
-        for way in chosen
-        if way.environment is not None
-    }
+    arguments = parse()
+    wanted = arguments.only
+    chosen = [way for way in ways(arguments.cores) if way.environment is None or wanted is None or way.system in wanted]
+    named = {way.environment for way in chosen if way.environment is not None}
+    pythons = {name: python_of(name, arguments.environments) for name in named} | {None: Path(sys.executable)}
     before = machine()
     with tempfile.TemporaryDirectory() as folder:
-        problem = Path(folder) / "problem.npz"
+        path = Path(folder) / "problem.npz"
         if arguments.items:
-            exported = export_generated(problem, arguments.clients, arguments.items, arguments.negatives)
-            trained = f"generated, {arguments.items:,} items, {arguments.negatives} negatives a step"
+            problem = export_generated(path, arguments.clients, arguments.items, arguments.negatives)
+            loss = f"{arguments.negatives} negatives a step" if arguments.negatives else "full softmax"
+            trained = f"generated, {arguments.items:,} items, {loss}"
         else:
-            exported = export_ml100k(problem, arguments.clients)
+            problem = export_ml100k(path, arguments.clients)
             trained = "ML-100K, full softmax"
-        num_clients = len(exported.clients)
-        start = {name: value.numpy() for name, value in exported.start.items()}
-        measured = [Measured(way, num_clients) for way in chosen]
-        gaps: dict[str, tuple[float, float]] = {}
-        unequal: list[dict[str, object]] = []
-        for repeat in range(arguments.repeats):
-            for number, own in enumerate(measured):
-                python = pythons[own.way.environment] if own.way.environment else Path(sys.executable)
-                outcome = Path(folder) / f"{repeat}-{number}.npz"
-                found = run(own.way, python, problem, outcome, 1 + arguments.rounds)
-                reference = measured[0].outcomes[0].mean_delta if measured[0].outcomes else found.mean_delta
-                gap = difference(found.mean_delta, reference)
-                low = own.way.system == "bfloat16"
-                if not is_equal(gap, rounding_of(start, reference, num_clients), low=low):
-                    unequal.append(mismatch(own.way, repeat, found.mean_delta, reference))
-                    print(f"{own.way.name}: another output, times left out: {unequal[-1]}", file=sys.stderr)
-                    continue
-                own.outcomes.append(found)
-                gaps[own.way.name] = max(gap, gaps.get(own.way.name, (0.0, 0.0)))
-                print(f"{own.way.name}: {own.ms_per_client[-1]:.2f} ms a client", file=sys.stderr)
-    measured = [own for own in measured if own.outcomes]
+        found = []
+        if arguments.peer_clients and arguments.peer_clients < len(problem.clients):
+            found.append(compare_all(problem, path, chosen, pythons, arguments.rounds, arguments.repeats))
+            problem, path = part_of(problem, arguments.peer_clients), path.with_name("part.npz")
+            problem.save(path)
+        num_clients = len(problem.clients)
+        compared = Compared([Measured(way, num_clients) for way in chosen], problem.start)
+        take_turns(compared, path, pythons, arguments.rounds, arguments.repeats)
+        found.insert(0, compared)
+    measured = [own for each in found for own in each.measured if own.outcomes]
+    gaps = {name: gap for each in found for name, gap in each.gaps.items()}
+    unequal = [own for each in found for own in each.unequal]
     print(f"{before['processor']}, {arguments.cores} of {before['cores']} cores, load {before['load_average']}")
     print(f"{num_clients} clients of {trained}; 5 local steps, D = 64, L = 50, 2 blocks, dropout 0")
     print(f"{arguments.repeats} processes of {arguments.rounds} timed rounds each; medians and ranges over processes")

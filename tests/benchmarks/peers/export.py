@@ -14,6 +14,7 @@ from sasrec import SASRec, name_in_fedmm
 
 from fedmm.config import DataConfig
 from fedmm.data.datasets import load_dataset
+from fedmm.data.ragged import take_rows
 from fedmm.data.splits import make_split
 from fedmm.data.types import IntArray, Ragged
 from fedmm.federation.client_data import Windows, collate
@@ -30,10 +31,19 @@ def make_problem(train: Ragged, settings: Settings, num_clients: int) -> Problem
 
     Raises ValueError where a client has more windows than one local step takes: the peers know no batches.
     """
-    model, federation = configure(settings)
     windows = Windows.cut(train, settings.max_length)
-    chosen = _draw(windows, num_clients)
-    own = Ragged.from_rows([train[client] for client in chosen])
+    return _problem_of(take_rows(train, _draw(windows, num_clients)), settings)
+
+
+def part_of(problem: Problem, num_clients: int) -> Problem:
+    """The same problem for so many of its clients, from the largest to the smallest at even distances."""
+    histories = Ragged(problem.history_values, problem.history_offsets)
+    places = np.linspace(0, len(histories) - 1, num_clients).round().astype(np.int64)
+    return _problem_of(take_rows(histories, places), problem.settings)
+
+
+def _problem_of(own: Ragged, settings: Settings) -> Problem:
+    model, federation = configure(settings)
     windows = Windows.cut(own, settings.max_length)
     if int(np.diff(windows.first).max()) > federation.batch_size:
         raise ValueError(f"a client has more than {federation.batch_size} windows")

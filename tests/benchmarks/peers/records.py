@@ -81,6 +81,7 @@ class Outcome:
     start_up: float  # seconds from the start of the process to the first round's end, less a usual round
     rounds: list[float]  # seconds of each round after the first
     cpu: list[float]  # processor seconds of each of these rounds
+    start_up_cpu: float  # processor seconds to the first round's end, less a usual round
     mean_delta: dict[str, NDArray[np.float32]]
     threads: int
     versions: dict[str, str]
@@ -91,8 +92,14 @@ class Outcome:
         with np.load(path, allow_pickle=False) as file:
             about, ends, cpu = json.loads(str(file["about"])), file["ends"], file["cpu"]
             mean_delta = {key[len("mean_delta/") :]: file[key] for key in file if key.startswith("mean_delta/")}
-        rounds = np.diff(ends)[1:]
-        start_up = float(ends[1] - started - np.median(rounds))
+        rounds, used = np.diff(ends)[1:], np.diff(cpu)[1:]
+        usual, usual_cpu = (float(np.median(own)) if len(own) else 0.0 for own in (rounds, used))
         return cls(
-            start_up, rounds.tolist(), np.diff(cpu)[1:].tolist(), mean_delta, about["threads"], about["versions"]
+            float(ends[1]) - started - usual,
+            rounds.tolist(),
+            used.tolist(),
+            float(cpu[1]) - usual_cpu,
+            mean_delta,
+            about["threads"],
+            about["versions"],
         )

@@ -1,5 +1,6 @@
 """What was measured, as JSON and as a table."""
 
+import math
 import os
 import platform
 import statistics
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from records import Outcome
+from torch import Tensor
 
 ABSOLUTE = 1e-5  # largest difference of an entry of the mean delta
 RELATIVE = 1e-4  # norm of the difference over the norm of the mean delta: small entries count, too
@@ -27,6 +29,11 @@ class Way:
     arguments: tuple[str, ...]
     threads: int  # of each process
     processes: int = 1
+
+    @property
+    def rounded(self) -> bool:
+        """Whether its products are of bfloat16."""
+        return "bfloat16" in self.arguments
 
 
 @dataclass
@@ -51,6 +58,11 @@ class Measured:
     def median(self) -> float:
         """Over repetitions."""
         return statistics.median(self.ms_per_client)
+
+    @property
+    def cpu_median(self) -> float:
+        """Of processor time, likewise."""
+        return statistics.median(self.cpu_ms_per_client)
 
     @property
     def start_up(self) -> list[float]:
@@ -103,6 +115,30 @@ def mismatch(
     }
 
 
+@dataclass
+class Compared:
+    """What ways made of one problem; the first output is what the others' are held against, unless one is given."""
+
+    measured: list[Measured]
+    start: Mapping[str, Tensor]  # the server's first parameters
+    expected: Mapping[str, NDArray[np.float32]] | None = None
+    gaps: dict[str, tuple[float, float]] = field(default_factory=dict)  # by the way's name, the largest
+    unequal: list[dict[str, object]] = field(default_factory=list)
+
+    def take(self, own: Measured, repeat: int, found: Outcome) -> bool:
+        """Takes in what a process recorded, if its output is the expected one. Says whether it is."""
+        if self.expected is None:
+            self.expected = found.mean_delta
+        gap = difference(found.mean_delta, self.expected)
+        start = {name: value.numpy() for name, value in self.start.items()}
+        if not is_equal(gap, rounding_of(start, self.expected, own.num_clients), low=own.way.rounded):
+            self.unequal.append(mismatch(own.way, repeat, found.mean_delta, self.expected))
+            return False
+        own.outcomes.append(found)
+        self.gaps[own.way.name] = max(gap, self.gaps.get(own.way.name, (0.0, 0.0)))
+        return True
+
+
 def fastest(measured: Sequence[Measured]) -> dict[str, Measured]:
     """The way of each system that counts."""
     best: dict[str, Measured] = {}
@@ -113,9 +149,17 @@ def fastest(measured: Sequence[Measured]) -> dict[str, Measured]:
     return best
 
 
+def cheapest(measured: Sequence[Measured]) -> dict[str, float]:
+    """Of each system the least processor time of a client, in ms."""
+    best: dict[str, float] = {}
+    for own in measured:
+        best[own.way.system] = min(own.cpu_median, best.get(own.way.system, math.inf))
+    return best
+
+
 def summarise(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, float]]) -> list[dict[str, object]]:
     """One record a way: figures, ratios to fedmm's engines, equality of the output."""
-    best = fastest(measured)
+    best, least = fastest(measured), cheapest(measured)
     return [
         {
             "way": own.way.name,
@@ -125,11 +169,14 @@ def summarise(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, floa
             "threads_of_a_process": own.outcomes[0].threads,
             "ms_per_client": {"median": own.median, "repetitions": own.ms_per_client},
             "cpu_ms_per_client": {
-                "median": statistics.median(own.cpu_ms_per_client),
+                "median": own.cpu_median,
                 "repetitions": own.cpu_ms_per_client,
             },
             "start_up_seconds": {"median": statistics.median(own.start_up), "repetitions": own.start_up},
+            "start_up_cpu_seconds": statistics.median(each.start_up_cpu for each in own.outcomes),
+            "clients": own.num_clients,
             "ratio_to": {name: own.median / best[name].median for name in (*OURS, "bfloat16") if name in best},
+            "cpu_ratio_to": {name: own.cpu_median / least[name] for name in (*OURS, "bfloat16") if name in least},
             "largest_difference": gaps[own.way.name][0],
             "relative_difference": gaps[own.way.name][1],
             "versions": own.outcomes[0].versions,
@@ -156,17 +203,21 @@ def machine() -> dict[str, object]:
 
 def as_table(measured: Sequence[Measured], gaps: Mapping[str, tuple[float, float]]) -> str:
     """Lines for people; ``*`` marks the way of a system that counts."""
-    best = fastest(measured)
-    head = f"{'':<26}{'ms a client':>12} {'(range)':<15}{'cpu ms':>8} {'(range)':<15}{'start-up s':>11} {'(range)':<12}"
-    lines = [head + f"{'/ vectorized':>13}{'/ sequential':>13}{'difference':>12}"]
+    best, least = fastest(measured), cheapest(measured)
+    width = max(24, *(len(own.way.name) for own in measured))
+    head = f"{'':<{width + 2}}{'ms a client':>12} {'(range)':<15}{'cpu ms':>8} {'(range)':<15}{'start-up s':>11}"
+    lines = [
+        head + f" {'(range)':<12}{'/ vectorized':>13}{'/ sequential':>13}{'cpu / v':>9}{'cpu / s':>9}{'difference':>12}"
+    ]
     for own in measured:
         ms, cpu, start, gap = own.ms_per_client, own.cpu_ms_per_client, own.start_up, gaps[own.way.name]
         mark = "* " if best[own.way.system] is own else "  "
+        ratios = [own.median / best[name].median if name in best else math.nan for name in OURS]
+        cpu_ratios = [own.cpu_median / least.get(name, math.nan) for name in OURS]
         lines.append(
-            f"{mark}{own.way.name:<24}{own.median:>12.2f} {f'({min(ms):.2f}-{max(ms):.2f})':<15}"
-            f"{statistics.median(cpu):>8.2f} {f'({min(cpu):.2f}-{max(cpu):.2f})':<15}"
+            f"{mark}{own.way.name:<{width}}{own.median:>12.2f} {f'({min(ms):.2f}-{max(ms):.2f})':<15}"
+            f"{own.cpu_median:>8.2f} {f'({min(cpu):.2f}-{max(cpu):.2f})':<15}"
             f"{statistics.median(start):>11.1f} {f'({min(start):.1f}-{max(start):.1f})':<12}"
-            f"{own.median / best['vectorized'].median:>13.2f}{own.median / best['sequential'].median:>13.2f}"
-            f"{gap[0]:>12.1e}"
+            f"{ratios[0]:>13.2f}{ratios[1]:>13.2f}{cpu_ratios[0]:>9.2f}{cpu_ratios[1]:>9.2f}{gap[0]:>12.1e}"
         )
     return "\n".join(lines)

@@ -11,10 +11,10 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
-from export import make_problem
+from export import make_problem, part_of
 from problem import Problem, Settings
 from records import ROOT, Outcome, Recorder, cpu_seconds
-from report import ABSOLUTE, RELATIVE, Measured, Way, as_table, difference, fastest, is_equal, summarise
+from report import ABSOLUTE, RELATIVE, Compared, Measured, Way, as_table, difference, fastest, is_equal, summarise
 from run_fedmm import ENGINES, build
 from run_plain import run_round as plain_round
 from sasrec import SASRec, name_in_fedmm
@@ -44,7 +44,8 @@ def problem(tmp_path, settings=SETTINGS) -> Problem:
 def outcome(*ends: float, started: float = 0.0, **delta: float) -> Outcome:
     rounds = np.diff(ends)[1:]
     arrays = {name: np.array([value], np.float32) for name, value in delta.items()}
-    return Outcome(ends[1] - started - float(np.median(rounds)), rounds.tolist(), (2 * rounds).tolist(), arrays, 1, {})
+    start_up, cpu = ends[1] - started - float(np.median(rounds)), (2 * rounds).tolist()
+    return Outcome(start_up, rounds.tolist(), cpu, 2 * start_up, arrays, 1, {})
 
 
 @pytest.mark.parametrize(("engine", "negatives"), [*((own, 0) for own in sorted(ENGINES)), ("vectorized", 5)])
@@ -74,6 +75,24 @@ def test_every_client_that_can_train_is_there_once_the_longest_first(tmp_path):
         assert client.items.flatten()[client.rows].tolist() == own[:-1].tolist()
 
 
+def test_a_part_of_a_problem_has_clients_of_all_sizes_and_moves_the_server_as_fedmm_does(tmp_path):
+    whole = make_problem(histories(), replace(SETTINGS, num_negatives=5), 7)
+    part_of(whole, 3).save(tmp_path / "part.npz")
+    part = Problem.load(tmp_path / "part.npz")
+    rows = np.split(whole.history_values, whole.history_offsets[1:-1])
+    assert [own.tolist() for own in np.split(part.history_values, part.history_offsets[1:-1])] == [
+        rows[number].tolist() for number in (0, 3, 6)
+    ]
+    state, federation = build(part, "sequential")
+    state, _, _ = run_round(state, NO_STATES, federation)
+    model = SASRec(SETTINGS)
+    server = {name: value.clone() for name, value in part.start.items()}
+    plain_round(part, model, torch.optim.SGD(model.parameters(), lr=SETTINGS.learning_rate), server)
+    ours = {name: (state.params[name_in_fedmm(name)] - part.start[name]).numpy() for name in server}
+    assert is_equal(difference({name: (value - part.start[name]).numpy() for name, value in server.items()}, ours))
+    assert all(torch.equal(value, whole.start[name]) for name, value in part.start.items())
+
+
 def test_a_client_of_more_windows_than_a_step_takes_is_refused():
     settings = Settings(**{**vars(SETTINGS), "max_length": 2, "num_items": 100})
     with pytest.raises(ValueError, match="more than 32 windows"):
@@ -96,7 +115,35 @@ def test_a_recorder_reports_the_first_round_and_times_the_others(tmp_path, monke
     assert read.rounds == [2.0, 3.0, 2.0]
     assert read.cpu == [1.0, 2.0, 1.0]
     assert read.start_up == 14.0 - 4.0 - 2.0
+    assert read.start_up_cpu == 9.0 - 1.0
     assert read.versions == {"torch": version("torch")}
+
+
+def test_a_single_round_has_an_output_and_no_times(tmp_path):
+    recorder = Recorder({"a": torch.tensor([1.0])}, ends=[10.0, 14.0], cpu=[1.0, 3.0])
+    recorder.mean_delta = {"a": np.ones(1, np.float32)}
+    recorder.save(tmp_path / "record.npz", ["torch"])
+    read = Outcome.load(tmp_path / "record.npz", started=4.0)
+    assert (read.rounds, read.cpu, read.start_up, read.start_up_cpu) == ([], [], 10.0, 3.0)
+
+
+def test_what_computes_otherwise_is_left_out_and_bfloat16_may_round():
+    def way(name: str, *arguments: str) -> Measured:
+        return Measured(Way(name, name, None, "", arguments, 1), 10)
+
+    start = {"a": torch.zeros(2)}
+    first, same, other, rounded = way("first"), way("same"), way("other"), way("rounded", "vectorized", "bfloat16")
+    compared = Compared([first, same, other, rounded], start)
+    assert compared.take(first, 0, outcome(0, 9, 10, 11, a=1.0))
+    assert compared.take(same, 0, outcome(0, 9, 10, 11, a=1.0))
+    assert not compared.take(other, 0, outcome(0, 9, 10, 11, a=1.005))
+    assert compared.take(rounded, 0, outcome(0, 9, 10, 11, a=1.005))
+    assert not compared.take(rounded, 1, outcome(0, 9, 10, 11, a=1.02))
+    assert [len(own.outcomes) for own in compared.measured] == [1, 1, 0, 1]
+    assert [(own["way"], own["repeat"]) for own in compared.unequal] == [("other", 0), ("rounded", 1)]
+    assert compared.gaps.keys() == {"first", "same", "rounded"}
+    given = Compared([way("own")], start, {"a": np.array([2.0], np.float32)})
+    assert not given.take(given.measured[0], 0, outcome(0, 9, 10, 11, a=1.0))
 
 
 def test_processor_time_is_that_of_a_process_and_of_what_it_started(monkeypatch):
@@ -144,6 +191,7 @@ def test_of_a_systems_ways_the_fastest_counts_and_ratios_are_to_it():
     records = summarise(every, gaps)
     assert [record["counts"] for record in records] == [False, True, True, True]
     assert records[3]["ratio_to"] == {"vectorized": 5.0, "sequential": 2.0}
+    assert records[3]["cpu_ratio_to"] == {"vectorized": 5.0, "sequential": 2.0}
     lines = as_table(every, gaps).splitlines()
     assert len(lines) == 1 + len(every)
     assert [line[0] for line in lines[1:]] == [" ", "*", "*", "*"]
