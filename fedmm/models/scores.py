@@ -7,12 +7,14 @@ from experts without parameters. What does not factorise (the memory experts) ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmm.data.types import IntArray
@@ -36,12 +38,24 @@ class SparseScores:
     @classmethod
     def build(cls, scores: csr_matrix, num_clients: int, device: torch.device) -> SparseScores:
         """From a matrix [C * R, N]."""
-        ends = scores.indptr.astype(np.int64)
-        kind = np.int32 if scores.shape[0] * scores.shape[1] < 2**31 else np.int64
+        shape = (num_clients, scores.shape[0] // num_clients, scores.shape[1])
+        return cls.of_entries(scores.indptr.astype(np.int64), scores.indices, scores.data, shape, device)
+
+    @classmethod
+    def of_entries(
+        cls,
+        ends: IntArray,
+        columns: NDArray[np.int32] | IntArray,
+        values: NDArray[Any],
+        shape: tuple[int, int, int],
+        device: torch.device,
+    ) -> SparseScores:
+        """From ``columns`` [E] and ``values`` [E] in the order of rows, which end at ``ends`` [C * R + 1]."""
+        kind = np.int32 if math.prod(shape) < 2**31 else np.int64
         rows = np.repeat(np.arange(len(ends) - 1, dtype=kind), np.diff(ends))
-        parts = (rows, scores.indices.astype(kind, copy=False), scores.data)
-        at, columns, values = (torch.from_numpy(part).to(device) for part in parts)
-        return cls(at, columns, values, ends, (num_clients, scores.shape[0] // num_clients, scores.shape[1]))
+        parts = (rows, columns.astype(kind, copy=False), values)
+        at, places, numbers = (torch.from_numpy(part).to(device) for part in parts)
+        return cls(at, places, numbers, ends, shape)
 
     def some(self, begin: int, end: int, num_rows: int | None = None) -> SparseScores:
         """The entries of clients ``begin`` to ``end``; with ``num_rows``, of one client's first rows alone."""

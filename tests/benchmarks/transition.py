@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import vectorized
 from fedmm.evaluation.model_scorer import model_scorer
 from fedmm.federation.local_training import LocalTraining
+from fedmm.kernels.build import library
 from fedmm.models.recommender import Recommender
 from fedmm.utils.seeding import numpy_stream, torch_stream
 
@@ -94,6 +96,7 @@ def measure(world: str, clients: int, negatives: int | None, users: int, repeats
 
             works[name] = evaluate
             continue
+        recommender = replace(recommender, compiled=library() is not None)
         local = LocalTraining.build(recommender, FederationConfig(num_negatives=negatives), train, 0)
         cohort: IntArray = numpy_stream(0, "cohort").choice(local.windows.trainable, clients, replace=False)
 

@@ -23,8 +23,9 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from fedmm.data.transitions import client_transition_counts, symmetrise
+from fedmm.data.transitions import HALF_LIFE, WINDOW, client_transition_counts, symmetrise, transition_weight
 from fedmm.data.types import FloatArray, IntArray
+from fedmm.kernels.transitions import Counted, dense_transitions, transitions
 from fedmm.models.experts.contract import Expert, Source
 from fedmm.models.experts.transition_rows import sparse_transition_scores
 from fedmm.models.scores import SparseScores
@@ -60,10 +61,27 @@ class TransitionExpert(Expert):
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
     ) -> Tensor | SparseScores | None:
         """s [C, R, N], less what ``histories`` gave to the sum; dense for all positions where much was counted."""
-        all_positions = 2 * rows.shape[1] >= items.shape[1] * items.shape[2]
-        if self.counted.crowded and all_positions:
+        if self._densely(items, rows):
             return transition_scores(self.counted, items, rows, candidates, histories)
         return sparse_transition_scores(self.counted, items, rows, candidates, histories)
+
+    def compiled_constants(
+        self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
+    ) -> Tensor | SparseScores | None:
+        """The same by the kernel, in float32 on the processor."""
+        counted = self.counted
+        if counted.counts.dtype != np.float32 or items.device.type != "cpu":
+            return self.constants(items, rows, candidates, histories)
+        if self._densely(items, rows):
+            return dense_transitions(counted.for_kernel, items, rows, candidates, histories)
+        found = transitions(counted.for_kernel, items, rows, candidates, histories)
+        num_candidates = len(counted.totals) if candidates is None else candidates.shape[1]
+        shape = (*rows.shape, num_candidates)
+        return SparseScores.of_entries(found.ends, found.columns.numpy(), found.values.numpy(), shape, items.device)
+
+    def _densely(self, items: Tensor, rows: Tensor) -> bool:
+        """Whether much was counted and all positions ask."""
+        return self.counted.crowded and 2 * rows.shape[1] >= items.shape[1] * items.shape[2]
 
     @property
     def counted(self) -> TransitionTable:
@@ -112,6 +130,25 @@ class TransitionTable:
         data = self.counts.data * self.scale[self.counts.indices]
         kept = data.astype(self.counts.dtype), self.counts.indices, self.counts.indptr
         return csr_matrix(kept, shape=self.counts.shape)
+
+    @cached_property
+    def for_kernel(self) -> Counted:
+        """All of it as the kernel reads it."""
+        return Counted(
+            begins=torch.from_numpy(self.counts.indptr.astype(np.int64)),
+            others=torch.from_numpy(self.counts.indices.astype(np.int32)),
+            counts=torch.from_numpy(self.counts.data),
+            scaled=torch.from_numpy(self.scaled.data),
+            totals=torch.from_numpy(self.totals),
+            scale=torch.from_numpy(self.scale.astype(np.float32)),
+            by_gap=torch.tensor(
+                [transition_weight(gap, HALF_LIFE) for gap in range(1, WINDOW + 1)], dtype=torch.float64
+            ),
+            recency=torch.from_numpy(self.recency.astype(np.float32)),
+            softening=self.softening,
+            residue=self.residue,
+            sharpness=self.sharpness,
+        )
 
     def scale_of(self, totals: FloatArray) -> FloatArray:
         """1 / (A_0 sqrt(n)) of any ``totals`` n."""
