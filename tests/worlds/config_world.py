@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,39 +79,53 @@ def settings_of(world: Path, given: Given) -> ExperimentConfig:
     return load_config(flags=flags)
 
 
-def numbers(config: ExperimentConfig) -> str:
-    """All that a run computes, as JSON: parameters, losses, validations, results with intervals, baselines, bytes."""
+def numbers(config: ExperimentConfig) -> Iterator[str]:
+    """All that a run computes, piece by piece as it is reached, as JSON: data, losses and validations of each round,
+    parameters, bytes, results with intervals, baselines."""
     experiment = Experiment.prepare(config)
     state = experiment.initial_state()
-    rounds = []
+    yield json.dumps([experiment.dataset.digest, *experiment.split.train.lengths.tolist()])
     for reached, report in experiment.rounds(state):
-        rounds.append({name: value for name, value in vars(report).items() if name not in NO_NUMBERS})
+        yield json.dumps({name: value for name, value in vars(report).items() if name not in NO_NUMBERS})
         state = reached
     assert state.best is not None
     best = state.best.snapshot
     digest = hashlib.sha256()
     for name, value in best.params.items():
         digest.update(f"{name}{tuple(value.shape)}".encode() + value.numpy().tobytes())
-    return json.dumps(
-        {
-            "parameters": digest.hexdigest(),
-            "rounds": rounds,
-            "best": [best.round, state.best.value],
-            "ledger": vars(state.ledger),
-            "data": [experiment.dataset.digest, *experiment.split.train.lengths.tolist()],
-            **{s: experiment.evaluate(best, s).to_json() for s in ("validation", "test")},
-            "baselines": {
-                n: experiment.evaluate_scorer(s, "test").to_json() for n, s in experiment.baselines().items()
-            },
-        }
-    )
+    yield json.dumps([digest.hexdigest(), best.round, state.best.value, vars(state.ledger)])
+    for shown in ("validation", "test"):
+        yield json.dumps(experiment.evaluate(best, shown).to_json())
+    yield json.dumps({n: experiment.evaluate_scorer(s, "test").to_json() for n, s in experiment.baselines().items()})
 
 
-def known_numbers(world: Path, given: Given) -> str:
-    """The numbers of a run with ``given``, computed once."""
+class Known:
+    """The numbers of one run, computed once and no further than they are asked for."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._kept: list[str] = []
+        self._rest = numbers(config)
+
+    def __iter__(self) -> Iterator[str]:
+        for place in itertools.count():
+            if place == len(self._kept):
+                following = next(self._rest, None)
+                if following is None:
+                    return
+                self._kept.append(following)
+            yield self._kept[place]
+
+
+def differ(left: Iterable[str], right: Iterable[str]) -> bool:
+    """Whether two runs have other numbers anywhere; neither goes on behind the first of them."""
+    return any(one != other for one, other in itertools.zip_longest(left, right))
+
+
+def known_numbers(world: Path, given: Given) -> Known:
+    """The numbers of a run with ``given``, kept for all who ask."""
     return _known_numbers(world, tuple(given.items()))
 
 
 @functools.cache
-def _known_numbers(world: Path, given: tuple[tuple[str, Any], ...]) -> str:
-    return numbers(settings_of(world, dict(given)))
+def _known_numbers(world: Path, given: tuple[tuple[str, Any], ...]) -> Known:
+    return Known(settings_of(world, dict(given)))

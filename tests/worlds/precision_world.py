@@ -20,7 +20,7 @@ def precision_rounds_scores(world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """``runtime.precision`` changes a number, on a machine that can."""
     pretend(monkeypatch, bfloat16=True)
     exact, rounded, chosen = (
-        numbers(settings_of(world, {"runtime.precision": own})) for own in ("float32", "bfloat16", "auto")
+        list(numbers(settings_of(world, {"runtime.precision": own}))) for own in ("float32", "bfloat16", "auto")
     )
     assert exact != rounded == chosen
 
@@ -30,7 +30,7 @@ def kernels_decide_who_computes(world: Path, tmp_path: Path, monkeypatch: pytest
     if build.library() is None:
         pytest.skip("there is no C compiler here")
     native, plain, chosen = (
-        numbers(settings_of(world, {"runtime.kernels": own, "runtime.dtype": "float32"}))
+        list(numbers(settings_of(world, {"runtime.kernels": own, "runtime.dtype": "float32"})))
         for own in ("native", "torch", "auto")
     )
     assert plain != native == chosen
