@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from fedmm_cli import (
     ui,
     verify,
 )
-from fedmm_cli.help_pages import help_if_alone, with_readable_help
+from fedmm_cli.help_pages import help_if_alone, is_narrow, with_readable_help
 from fedmm_cli.options import SettingsCommand
 from fedmm_cli.output import run_command
 
@@ -73,11 +74,17 @@ def root(
     help_if_alone(context)
 
 
+@functools.cache
+def _command(narrow: bool) -> Any:
+    """The whole command line, for a terminal of that kind; a process that runs several lines makes it once."""
+    return with_readable_help(get_command(app), narrow=narrow)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; returns the exit code."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> Any:
-        return with_readable_help(get_command(app)).main(args=typed, prog_name="fedmm", standalone_mode=False)
+        return _command(is_narrow()).main(args=typed, prog_name="fedmm", standalone_mode=False)
 
     return run_command(body, typed)

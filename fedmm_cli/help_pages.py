@@ -10,12 +10,17 @@ import typer
 NARROW = 80  # columns; in fewer, the panels cut flags and values
 
 
-def with_readable_help(command: Any) -> Any:
+def is_narrow() -> bool:
+    """Whether the terminal is too narrow for panels."""
+    return shutil.get_terminal_size().columns < NARROW
+
+
+def with_readable_help(command: Any, *, narrow: bool) -> Any:
     """The command, and all below it, whose help shows names as they are typed.
 
     No type stands beside a flag (it would invite a value, which flags refuse) or an argument (``<list[str]>`` means
-    nothing to a reader). Where the terminal is narrow, a page of options is a plain list: panels would end long flags
-    in dots. Paragraphs are broken where the terminal ends, not where the source does.
+    nothing to a reader). Where the terminal is ``narrow``, a page of options is a plain list: panels would end long
+    flags in dots. Paragraphs are broken where the terminal ends, not where the source does.
     """
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.help or "").split("\n\n"))
     for parameter in command.params:
@@ -33,10 +38,10 @@ def with_readable_help(command: Any) -> Any:
 
     command.get_help_option = help_option
     below = getattr(command, "commands", {}).values()
-    if not below and shutil.get_terminal_size().columns < NARROW:
+    if not below and narrow:
         command.rich_markup_mode = None
     for own in below:
-        with_readable_help(own)
+        with_readable_help(own, narrow=narrow)
     return command
 
 
