@@ -10,13 +10,16 @@ PACKAGES = {
     "plain": [],
     "pfl": ["pfl==0.6.*"],
     "flower": ["flwr[simulation]==1.41.*"],
+    "rectools": ["rectools[torch]==0.19.*"],
 }
+OWN_NUMPY = {"rectools"}  # whose releases for this Python refuse the numpy that fedmm runs on
 STAMP = "installed.txt"
 
 
 def requirements(name: str) -> list[str]:
-    """What an environment holds: the peer, with the torch and numpy that fedmm itself runs on."""
-    shared = [f"{package}=={version(package).partition('+')[0]}" for package in ("torch", "numpy")]
+    """What an environment holds: the peer, with the torch and, where it takes that, the numpy that fedmm runs on."""
+    packages = ("torch",) if name in OWN_NUMPY else ("torch", "numpy")
+    shared = [f"{package}=={version(package).partition('+')[0]}" for package in packages]
     return [*shared, *PACKAGES[name]]
 
 

@@ -1,108 +1,81 @@
-"""Minutes to equal quality on ML-100K: `fedmm train` against federated averaging by fedmm's engine, pfl and Flower.
+"""Minutes to equal quality on ML-100K: `fedmm train` against federated averaging by fedmm's engine, pfl and Flower, and
+against RecTools' SASRec, which is trained centrally.
 
     python tests/benchmarks/peers/compare.py --json peers.json        (what a client of a round costs each system)
     python tests/benchmarks/peers/equal_quality.py peers.json [--target .10] [--rounds 200] [--seeds 0 1 2]
+        [--federated 1] [--epochs 40] [--json FILE]
 
-Quality is NDCG@10 over the whole catalogue on validation. Rounds of federated averaging (McMahan et al., AISTATS 2017)
-compute the same in every system (`compare.py` holds their outputs equal first), so they are counted once, by fedmm's
-engine, and each system's minutes are its start-up and so many times its own seconds of a round. The settings are the
-peers' best among ``GRID`` by the first seed: local rate and server's optimizer (Reddi et al., ICLR 2021). Their
-evaluation is free, and looked at after every fifth round. ``fedmm train`` is timed as a process, from its start to its
-exit, with as many rounds as its defaults need; it evaluates, writes its folder and logs to MLflow.
+Quality is NDCG@10 over the whole catalogue on validation, measured by fedmm for all. Rounds of federated averaging
+(McMahan et al., AISTATS 2017) compute the same in every system (`compare.py` holds their outputs equal first), so they
+are counted once, by fedmm's engine, and each system's time is its start-up and so many times its own seconds of a
+round. The settings are the peers' best among ``GRID`` by the first seed: local rate and server's optimizer (Reddi et
+al., ICLR 2021). Their evaluation is free, and looked at after every fifth round; ``--federated`` is how many of the
+seeds they get. ``fedmm train`` is timed as a process, from its start to its exit, with as many rounds as its defaults
+need; it evaluates, writes its folder and logs to MLflow.
+
+RecTools trains on the same training histories and is asked after the same ones; its evaluation is free and after every
+epoch. It sees all data in one place: a yardstick, not a peer, in its best settings among ``CENTRAL`` by the first seed.
+
+Times are by the clock and of the processor, in all processes; the second bears company better.
 """
 
 import argparse
-import itertools
 import json
+import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmm.config import ExperimentConfig
-from fedmm.experiment import Experiment
+from central import CENTRAL, best_central
+from environments import python_of
+from reaching import Reached, Taken, best_settings, rounds_to, whole_process
+from records import ROOT
+from report import machine
 
-METRIC = "full/ndcg_at_10"
-DATA = "ml-100k"
+from fedmm.data.fetch import cache_folder
+
 SHOWN = {"vectorized": "FedAvg, fedmm's engine", "pfl": "FedAvg, pfl", "flower": "FedAvg, Flower"}
-QUIET = {"evaluation.protocols": ["full"], "evaluation.every": 5, "evaluation.bootstrap_samples": 1}
-FEDAVG = {
-    "model.fusion": "backbone",
-    "model.dropout": 0.0,
-    "model.succession": 0.0,
-    "federation.recipe": "standard",
-    "federation.spectral_start": False,
-    "federation.aggregation": "mean",
-    "federation.ema_decay": 0.0,
-    "federation.exclude_seen": False,
-    "federation.local_steps": 5,
-}
-SERVERS: Mapping[str, Mapping[str, Any]] = {
-    "mean": {"federation.server_optimizer": "sgd", "federation.server_learning_rate": 1.0},
-    "adam": {"federation.server_optimizer": "adam", "federation.server_learning_rate": 0.02},
-}
-GRID = tuple(itertools.product((0.3, 1.0), SERVERS, (0.1,)))
 
 
-@dataclass(frozen=True)
-class Reached:
-    """When a run reached the target."""
+def taken_by(ways: Sequence[Mapping[str, Any]], system: str, runs: Sequence[Reached], most: int) -> list[Taken]:
+    """What each run takes a system: by the clock its fastest way, of the processor its cheapest."""
 
-    rounds: int | None  # None: not within the rounds that were allowed
-    best: float  # NDCG@10 of the best round
-    clients: int  # of a round
+    def least(figure: str, start: str) -> list[float]:
+        own = min((way for way in ways if way["system"] == system), key=lambda way: way[figure]["median"])
+        begin = own[start] if isinstance(own[start], float) else own[start]["median"]
+        rounds = [most if run.rounds is None else run.rounds for run in runs]
+        return [
+            begin + number * run.clients * own[figure]["median"] / 1000
+            for number, run in zip(rounds, runs, strict=True)
+        ]
 
-
-def rounds_to(target: float, values: Mapping[str, Any], seed: int, most: int) -> Reached:
-    """Rounds that a run with these settings needs; 0 where its start suffices."""
-    settings = {"data.name": DATA, "runtime.seed": seed, "federation.rounds": most} | QUIET | dict(values)
-    experiment = Experiment.prepare(ExperimentConfig().with_values(settings))
-    state, cohort = experiment.initial_state(), experiment.federation.cohort_size
-    best = experiment.validate(state.snapshot)[METRIC]
-    if best >= target:
-        return Reached(0, best, cohort)
-    for later, report in experiment.rounds(state):
-        if report.validation is None:
-            continue
-        found = report.validation[METRIC]
-        best = max(best, found)
-        if found >= target:
-            return Reached(later.server.round, best, cohort)
-    return Reached(None, best, cohort)
+    clock, cpu = least("ms_per_client", "start_up_seconds"), least("cpu_ms_per_client", "start_up_cpu_seconds")
+    return [Taken(*both) for both in zip(clock, cpu, strict=True)]
 
 
-def best_settings(target: float, seed: int, most: int) -> tuple[dict[str, Any], Reached]:
-    """The settings of ``GRID`` that reach the target after the fewest clients' trainings, or come closest."""
-    found = []
-    for rate, server, share in GRID:
-        values = FEDAVG | {"federation.learning_rate": rate, "federation.client_fraction": share} | SERVERS[server]
-        reached = rounds_to(target, values, seed, most)
-        rounds = reached.rounds
-        print(
-            f"  rate {rate}, server {server}, {share:.0%} of clients: {rounds} rounds, best {reached.best:.4f}",
-            flush=True,
-        )
-        found.append(
-            ((most + 1 if rounds is None else rounds) * reached.clients, -reached.best, len(found), values, reached)
-        )
-    *_, values, reached = min(found)
-    return values, reached
+def row(name: str, steps: Sequence[int | None], taken: Sequence[Taken], ours: Sequence[Taken]) -> dict[str, Any]:
+    """One line of the report: medians, and how many times what ``fedmm train`` takes."""
+    seconds, cpu = (statistics.median(getattr(own, part) for own in taken) for part in ("seconds", "cpu"))
+    of_ours = [statistics.median(getattr(own, part) for own in ours) for part in ("seconds", "cpu")]
+    return {
+        "name": name,
+        "rounds": list(steps),
+        "missed": any(own is None for own in steps),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "ratio": seconds / of_ours[0],
+        "cpu_ratio": cpu / of_ours[1],
+    }
 
 
-def whole_process(rounds: int, seed: int) -> float:
-    """Seconds of ``fedmm train``, from the start of the process to its exit; one round where the start suffices."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        options = ("--dataset", DATA, "--rounds", str(max(1, rounds)), "--seed", str(seed))
-        subprocess.run(
-            [sys.executable, "-m", "fedmm_cli", "train", *options], cwd=folder, check=True, capture_output=True
-        )
-        return time.perf_counter() - began
+def as_line(own: Mapping[str, Any]) -> str:
+    """For people."""
+    least = "at least " if own["missed"] else ""
+    return (
+        f"{own['name']}: {own['rounds']} rounds, {least}{own['seconds']:.0f} s, {own['ratio']:.1f}x; "
+        f"of the processor {least}{own['cpu_seconds']:.0f} s, {own['cpu_ratio']:.1f}x"
+    )
 
 
 def main() -> None:
@@ -111,30 +84,46 @@ def main() -> None:
     parser.add_argument("peers", type=Path, help="the report of compare.py --json")
     parser.add_argument("--target", type=float, default=0.10)
     parser.add_argument("--rounds", type=int, default=200, help="at most")
+    parser.add_argument("--epochs", type=int, default=40, help="of RecTools, with each of its settings; 0: without it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--federated", type=int, help="of the seeds, for federated averaging; all")
+    parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where they are kept")
+    parser.add_argument("--json", type=Path, help="where the report goes")
     arguments = parser.parse_args()
-    ways = json.loads(arguments.peers.read_text(encoding="utf-8"))["ways"]
-    print(f"settings of federated averaging, seed {arguments.seeds[0]}:")
-    values, _ = best_settings(arguments.target, arguments.seeds[0], arguments.rounds)
-    averaging = [rounds_to(arguments.target, values, seed, arguments.rounds) for seed in arguments.seeds]
-    ours = [rounds_to(arguments.target, {}, seed, arguments.rounds) for seed in arguments.seeds]
-    seconds = [whole_process(own.rounds or 0, seed) for own, seed in zip(ours, arguments.seeds, strict=True)]
-    print(f"NDCG@10 {arguments.target} on validation, {DATA}, seeds {arguments.seeds}: medians")
-    print(f"fedmm train: {[own.rounds for own in ours]} rounds, {statistics.median(seconds):.1f} s, the whole process")
-    for system, name in SHOWN.items():
-        own = min((way for way in ways if way["system"] == system), key=lambda way: way["ms_per_client"]["median"])
-        taken = [
-            own["start_up_seconds"]["median"]
-            + (arguments.rounds if run.rounds is None else run.rounds)
-            * run.clients
-            * own["ms_per_client"]["median"]
-            / 1000
-            for run in averaging
-        ]
-        missed = "at least " if any(run.rounds is None for run in averaging) else ""
-        ratio = statistics.median(taken) / statistics.median(seconds)
-        rounds, median = [run.rounds for run in averaging], statistics.median(taken)
-        print(f"{name}: {rounds} rounds, {missed}{median:.0f} s, {missed}{ratio:.1f}x")
+    os.environ[ROOT] = str(os.getpid())  # whose processes' time is counted
+    target, most, seeds = arguments.target, arguments.rounds, arguments.seeds
+    before, ways = machine(), json.loads(arguments.peers.read_text(encoding="utf-8"))["ways"]
+    ours = [rounds_to(target, {}, seed, most) for seed in seeds]
+    taken = [whole_process(own.rounds or 0, seed) for own, seed in zip(ours, seeds, strict=True)]
+    rows = [row("fedmm train, the whole process", [own.rounds for own in ours], taken, taken)]
+    print(as_line(rows[0]), flush=True)
+    print(f"settings of federated averaging, seed {seeds[0]}:")
+    values, first = best_settings(target, seeds[0], most)
+    averaging = [first, *(rounds_to(target, values, seed, most) for seed in seeds[1 : arguments.federated])]
+    steps = [own.rounds for own in averaging]
+    rows += [row(name, steps, taken_by(ways, system, averaging, most), taken) for system, name in SHOWN.items()]
+    central = None
+    if arguments.epochs:
+        python = python_of("rectools", arguments.environments)
+        print(f"settings of RecTools' SASRec, {arguments.epochs} epochs, seed {seeds[0]}:")
+        central = best_central(python, target, seeds[0], arguments.epochs, CENTRAL)
+        rows.append(row("SASRec, RecTools, centrally (epochs)", [central.epochs], [central.taken], taken))
+    print(f"{before['processor']}, {before['cores']} cores, load before and after {before['load_average']}", end="")
+    print(f" {os.getloadavg()}; NDCG@10 {target} on validation, ML-100K, seeds {seeds}: medians")
+    print("\n".join(map(as_line, rows)))
+    if central is not None:
+        print(f"RecTools' best, after {len(central.quality)} epochs at most: {max(central.quality):.4f}")
+    print(f"the best that federated averaging met on its way: {[round(own.best, 4) for own in averaging]}")
+    if arguments.json:
+        report = {
+            "machine": before,
+            "target": target,
+            "seeds": seeds,
+            "rows": rows,
+            "averaging": {"settings": values, "best": [own.best for own in averaging]},
+            "central": None if central is None else {"settings": central.settings, "quality": central.quality},
+        }
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
