@@ -21,10 +21,10 @@ from fedmm.data.types import IntArray, Queries, Ragged, Split
 from fedmm.experiment import Experiment
 
 SHARED = {"n_factors": 64, "n_blocks": 2, "n_heads": 2, "loss": "softmax"}
-CENTRAL: Sequence[Mapping[str, Any]] = (
-    {"lr": 0.001, "batch_size": 32, "session_max_len": 200},
-    {"lr": 0.003, "batch_size": 32, "session_max_len": 200},
-    {"lr": 0.001, "batch_size": 128, "session_max_len": 100},  # RecTools' defaults
+CENTRAL: Sequence[Mapping[str, Any]] = (  # RecTools' default batches of 128 need many more epochs
+    {"lr": 0.001, "batch_size": 32, "session_max_len": 100},
+    {"lr": 0.003, "batch_size": 32, "session_max_len": 100},
+    {"lr": 0.001, "batch_size": 16, "session_max_len": 50},
 )
 
 
