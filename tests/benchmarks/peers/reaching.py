@@ -1,6 +1,7 @@
 """How many rounds a run of fedmm needs to reach a quality, and what a whole run takes."""
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -92,19 +93,22 @@ def _rank(reached: Reached) -> tuple[float, float]:
     return (float("inf") if reached.rounds is None else reached.rounds), -reached.best
 
 
-def whole_process(rounds: int, seed: int) -> Taken:
-    """``fedmm train``, from the start of the process to its exit; one round where the start suffices."""
-    with tempfile.TemporaryDirectory() as folder:
+def whole_process(rounds: int | None, seed: int) -> tuple[Taken, float]:
+    """``fedmm train``, from the start of the process to its exit, and what NDCG@10 it keeps on validation. One round
+    where the start suffices; None: the rounds of its defaults."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
         began = time.perf_counter()
-        options = ("--dataset", DATA, "--rounds", str(max(1, rounds)), "--seed", str(seed))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedmm_cli", "train", *options],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        options = ["--dataset", DATA, "--seed", str(seed), "--json"]
+        if rounds is not None:
+            options += ["--rounds", str(max(1, rounds))]
+        command = [sys.executable, "-m", "fedmm_cli", "train", *options]
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"fedmm train {' '.join(options)} ended with {process.returncode}")
-        return Taken(time.perf_counter() - began, usage.ru_utime + usage.ru_stime)
+        said.seek(0)
+        protocol, metric = METRIC.split("/")
+        quality = json.loads(said.read())["metrics"]["validation"][protocol][metric]
+        return Taken(seconds, usage.ru_utime + usage.ru_stime), quality
