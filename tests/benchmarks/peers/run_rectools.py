@@ -74,7 +74,7 @@ class Scores(Callback):
 
 def train(given: Any, settings: dict[str, Any], path: Path) -> Scores:
     """Fits the model with everything RecTools does by itself."""
-    seed_everything(int(given["seed"]))
+    seed_everything(int(given["seed"]), verbose=False)
     values, offsets = given["values"], given["offsets"]
     lengths = np.diff(offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
