@@ -4,7 +4,7 @@ summary.
     python tests/benchmarks/everything.py [--only engines sampled] [--folder docs/benchmarks]
         [--page docs/explanation/speed.md] [--readme README.md]
 
-Twenty minutes to half an hour on two cores; nothing else should run. ``peers`` builds an environment a peer first and is
+Twenty minutes to half an hour on two cores; nothing else should run. ``peers`` builds four environments first and is
 left out unless it is named (``nox -s peers``).
 """
 
