@@ -164,13 +164,17 @@ class SettingsCommand(TyperCommand):
     """Fills in the help of flags when it is asked for: loading the tree takes longer than ``fedmm --help`` may."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help page."""
+        """Writes the help page. What it fills in is gone again: parts of one's own may join before the next page."""
         flags = {flag.parameter: flag for flag in FLAGS if flag.constant is None}
+        filled: list[Any] = []
         for parameter in self.params:
             option: Any = parameter
             if parameter.name in flags and not option.hidden and not option.help:
                 option.metavar, option.help = _describe(flags[parameter.name])
+                filled.append(option)
         super().format_help(ctx, formatter)
+        for option in filled:
+            option.metavar, option.help = None, None
 
 
 def _describe(flag: Flag) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from fedmm.config import ExperimentConfig
 from fedmm.config.describe import known_settings
 from fedmm.config.load import dump_toml, load_config
 from fedmm.errors import StorageError
+from fedmm.testing import registered
 from fedmm.utils.interrupts import Interrupted
 from fedmm_cli.old_options import OLD_OPTIONS
 from fedmm_cli.options import FLAGS, PROTOCOLS
@@ -41,6 +42,15 @@ def test_the_help_of_train_shows_every_flag_with_its_default_and_no_old_name(run
     assert "Default: 30." in page
     for name in OLD_OPTIONS:
         assert f"{name} " not in page
+
+
+def test_a_page_of_help_names_the_parts_there_are_when_it_is_asked_for(run) -> None:
+    """The command line is made once in a process; what its pages say of parts is not kept."""
+    before = run("train", "--help").stdout
+    with registered("aggregation", "of_mine", lambda *_: None):
+        assert "of_mine" in run("train", "--help").stdout
+    assert "of_mine" not in before
+    assert run("train", "--help").stdout == before
 
 
 def test_start_up_loads_nothing_heavy() -> None:
