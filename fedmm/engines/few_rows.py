@@ -11,13 +11,15 @@ most twice the table's width D, E(t) is never formed: logits are the product wit
     rate * sum_s (Q A(s)') S(s)
 
 and gradients by queries, and the norm of the gradient, likewise. Only SGD moves by the gradient alone, so momentum,
-decay, FedProx and SCAFFOLD train on whole tables (``vectorized.py``), and so does what scores by more than a product.
-Where a round needs sums of updates alone, no client's table is formed in the end either: the sum over a block's clients
-is one product of all their slopes and queries.
+decay, FedProx and SCAFFOLD train on whole tables (``vectorized.py``), and so does what scores by more than a product
+and, where these are few, the entries that transition counts add to it. Where a round needs sums of updates alone, no
+client's table is formed in the end either: the sum over a block's clients is one product of all their slopes and
+queries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,11 +33,15 @@ from fedmm.federation.local_training import LocalTraining, Step, UpdateBlock
 from fedmm.federation.optimizers import clip_factors
 from fedmm.federation.row_updates import TouchedRows
 from fedmm.kernels import rows as compiled_rows
+from fedmm.kernels.rows import Added
 from fedmm.kernels.steps import clipped_step
+from fedmm.models.experts.transition import TransitionExpert
 from fedmm.models.layers import lookup
 from fedmm.models.losses.compiled import asked_of
 from fedmm.models.losses.softmax import cross_entropy
+from fedmm.models.recommender import Recommender
 from fedmm.models.sasrec import ITEM_TABLE
+from fedmm.models.scores import SparseScores, Term
 from fedmm.utils.params import Params, client_norms, expand_for_clients, select
 
 WIDEST, WIDEST_COMPILED = 2.0, 3.0  # rows of all steps of a client, over the width of the table, at most
@@ -48,9 +54,18 @@ def fits(local: LocalTraining, round_number: int) -> bool:
     """Whether scores are one product with the item table, which moves by its gradient alone."""
     config, model = local.config, local.recommender
     plain = config.local_optimizer == "sgd" and not config.weight_decay and not config.proximal_mu
-    one_product = model.config.scoring == "dot" and (not model.experts or local.warming_up(round_number))
+    backbone_alone = not model.experts or local.warming_up(round_number)
+    one_product = model.config.scoring == "dot" and (backbone_alone or _adds_counts_alone(model))
     full = not local.num_negatives and local.loss.over_rows is cross_entropy
     return plain and one_product and full and not (local.uses_controls or local.table_is_frozen or model.rounded)
+
+
+def _adds_counts_alone(model: Recommender) -> bool:
+    """Whether all that stands beside the backbone's product are entries of the transition expert, weighed by a router
+    that reads nothing."""
+    plain = model.config.fusion == "residual" and not model.routes_by_items and not model.config.alignment_weight
+    parts = list(model.parts.values())
+    return plain and len(parts) == 1 and isinstance(parts[0], TransitionExpert) and not parts[0].counted.crowded
 
 
 def pays(local: LocalTraining, num_rows: int) -> bool:
@@ -94,13 +109,16 @@ def train_block(local: LocalTraining, server: Params, clients: IntArray, round_n
     block = Block.begin(local, server, clients, round_number, start)
     tables = _begin(local, server[ITEM_TABLE], items, clients, num_steps)
     losses = torch.zeros(len(clients), dtype=local.dtype, device=local.device)
+    balances = torch.zeros_like(losses)
     for index in range(int(num_steps.max())):
         num_active = int((num_steps > index).sum())
-        losses[:num_active] += _step(block, tables, stream.step(index, num_active), index, num_active)
+        loss, balance = _step(block, tables, stream.step(index, num_active), index, num_active)
+        losses[:num_active] += loss
+        balances[:num_active] += balance
     deltas = {name: block.own[name].sub_(start[name]) for name in names}
     states = block.states(deltas, num_steps)
-    taken, balances = torch.from_numpy(num_steps).to(losses), torch.zeros_like(losses)
-    update = UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances, states=states)
+    taken = torch.from_numpy(num_steps).to(losses)
+    update = UpdateBlock(clients, deltas, local.weights(clients), losses / taken, balances / taken, states=states)
     if local.sums_only:
         return replace(update, touched=TouchedRows(items), other_rows=tables.total(update.weights))
     return replace(update, deltas={**deltas, ITEM_TABLE: tables.deltas(deltas[ITEM_TABLE])})
@@ -123,8 +141,9 @@ def _begin(local: LocalTraining, shared: Tensor, items: Tensor, clients: IntArra
     return KeptSlopes(shared, items, torch.tensor([int(a_step.max()) * int(num_steps.max())]))
 
 
-def _step(block: Block, tables: Tables, step: Step, index: int, num_active: int) -> Tensor:
-    """One local step of the first ``num_active`` clients, written into ``block.own`` and ``tables``; losses [C]."""
+def _step(block: Block, tables: Tables, step: Step, index: int, num_active: int) -> tuple[Tensor, Tensor]:
+    """One local step of the first ``num_active`` clients, written into ``block.own`` and ``tables``; losses [C] and
+    those of the router's balance, which the weights of a single expert do not change."""
     local = block.local
     values = {name: value[:num_active] for name, value in block.own.items()}
     columns = _columns(tables.items[:num_active], step.batch.items)
@@ -134,19 +153,36 @@ def _step(block: Block, tables: Tables, step: Step, index: int, num_active: int)
     output = local.recommender.forward(
         together, step.batch, step.dropout, experts=block.experts, embedded=embedded, workspace=block.workspace
     )
-    (term,) = output.scores.terms
+    term, *others = output.scores.terms
     queries = term.queries
     assert queries is not None
+    scale, added = _added(others)
     with torch.no_grad():
-        clipped = local.config.clip_norm is not None
-        found = tables.differentiate(queries.detach(), values[ITEM_TABLE], asked_of(step.questions), norms=clipped)
-    inputs = [*leaves.values(), embedded]
-    own = torch.autograd.grad(queries, inputs, found.by_queries, allow_unused=True, materialize_grads=True)
+        clipped, asked = local.config.clip_norm is not None, asked_of(step.questions)
+        found = tables.differentiate(queries.detach(), values[ITEM_TABLE], asked, norms=clipped, added=added)
+    inputs, outputs = [*leaves.values(), embedded], [(queries, found.by_queries)]
+    if scale is not None and scale.requires_grad and found.by_scale is not None:
+        outputs.append((scale, found.by_scale))
+    said, slopes = zip(*outputs, strict=True)
+    own = torch.autograd.grad(said, inputs, slopes, allow_unused=True, materialize_grads=True)
     gradients = dict(zip(leaves, own, strict=False))
     with torch.no_grad():
         gradients[ITEM_TABLE] = _add_at(found.by_own, columns, own[-1])
         tables.move(_advance(block, values, gradients, found.rest, index))
-    return found.losses
+    return found.losses, output.load_balance_loss.detach()
+
+
+def _added(terms: Sequence[Term]) -> tuple[Tensor | None, Added | None]:
+    """The scale [C, V] of what a model of ``_adds_counts_alone`` adds to its product, and all of that; None while only
+    the backbone trains."""
+    if not terms:
+        return None, None
+    (term,) = terms
+    constants, scale = term.constants, term.scale
+    assert isinstance(constants, SparseScores)
+    assert scale is not None
+    ends = torch.from_numpy(constants.ends)
+    return scale, Added(constants.rows, constants.columns, constants.values, ends, scale.detach())
 
 
 def _add_at(rows: Tensor, columns: Tensor, more: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fedmm.kernels.losses import Asked
-from fedmm.kernels.rows import Differentiated
+from fedmm.kernels.rows import Added, Differentiated
+from fedmm.models.scores import SparseScores
 
 NUMBERS_AT_ONCE = 2**19  # of some clients' logits: 2 MB in float32
 
@@ -27,9 +28,11 @@ class KeptSlopes:
         self._factors = shared.new_zeros(len(items), most, shared.shape[1])
         self._kept = slice(0, 0)  # the last step's, of K
 
-    def differentiate(self, queries: Tensor, own: Tensor, asked: Asked, *, norms: bool) -> Differentiated:
+    def differentiate(
+        self, queries: Tensor, own: Tensor, asked: Asked, *, norms: bool, added: Added | None = None
+    ) -> Differentiated:
         """The losses of the first C' clients' ``queries`` [C', R, D], given their own rows ``own`` [C', n, D] of the
-        table. Slopes and weighted queries are kept; ``move`` must follow."""
+        table, with what is ``added`` to the scores. Slopes and weighted queries are kept; ``move`` must follow."""
         del norms
         C, R, D = queries.shape
         begin, end = self._kept.stop, self._kept.stop + R
@@ -39,6 +42,7 @@ class KeptSlopes:
         self._slopes[C:, begin:end] = 0.0
         losses, by_own = queries.new_empty(C), torch.empty_like(own)
         by_queries, rest = torch.empty_like(queries), queries.new_empty(C)
+        constants, by_scale = _constants(added, (C, R, len(self.shared)))
         width = max(1, NUMBERS_AT_ONCE // (R * len(self.shared)))
         for first in range(0, C, width):
             some = slice(first, min(first + width, C))
@@ -48,8 +52,13 @@ class KeptSlopes:
             if begin:
                 logits.baddbmm_(torch.bmm(queries[some], factors.mT), before, alpha=-1)
             logits.scatter_(2, index, torch.bmm(queries[some], own[some].mT))
+            here = None if constants is None else constants.some(some.start, some.stop)
+            if added is not None and here is not None:
+                here.add_to(logits, added.scale[some])
             losses[some] = _slopes_of(logits, asked, some)
             slopes = logits
+            if by_scale is not None and here is not None:
+                here.scale_gradient(slopes * asked.weights[some].unsqueeze(2), by_scale[some])
             at_own = slopes.gather(2, index)
             at_own[..., 1:].masked_fill_(index[..., 1:] == 0, 0.0)
             slopes.scatter_(2, index, 0.0)
@@ -61,7 +70,7 @@ class KeptSlopes:
             gram = torch.bmm(slopes, slopes.mT).mul_(torch.bmm(weighted[some], weighted[some].mT))
             rest[some] = gram.sum((1, 2)).clamp_(min=0.0).sqrt_()
             self._slopes[some, begin:end] = slopes
-        return Differentiated(losses, by_queries, by_own, rest)
+        return Differentiated(losses, by_queries, by_own, rest, by_scale)
 
     def move(self, rates: Tensor) -> None:
         """The last step moved each of its clients' tables by ``rates`` [C'] times its gradient."""
@@ -79,6 +88,14 @@ class KeptSlopes:
         kept = self._kept.stop
         factors = self._factors[:, :kept] * -weights.view(-1, 1, 1)
         return self._slopes[:, :kept].flatten(0, 1).T @ factors.flatten(0, 1)
+
+
+def _constants(added: Added | None, shape: tuple[int, int, int]) -> tuple[SparseScores | None, Tensor | None]:
+    """What is added to scores of this ``shape``, and room for the gradient of its scale [C', V]."""
+    if added is None:
+        return None, None
+    found = SparseScores(added.rows, added.columns, added.values, added.ends.cpu().numpy(), shape)
+    return found, torch.empty_like(added.scale)
 
 
 def _slopes_of(logits: Tensor, asked: Asked, some: slice) -> Tensor:

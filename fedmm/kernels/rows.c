@@ -39,6 +39,13 @@ typedef struct {
     float *by_queries;         /* [C, R, D] */
     float *by_own;             /* [C, n, D] */
     float *rest;               /* [C]: the norm of the gradient by the table's other rows, or NULL */
+    const int64_t *ends;       /* [C * R + 1] of what is added to scores, or NULL: row i has ends[i] .. ends[i + 1] of */
+    const int32_t *columns;    /* items, ascending in a row, */
+    const float *values;       /* and numbers, */
+    const float *scale;        /* which count scale [C, V] times */
+    int64_t *next;             /* [C * R] how far a row's are used up */
+    float *said;               /* as many as there are values: their exponentials */
+    float *by_scale;           /* [C, V] */
 } Step;
 
 /* What is worked on: all real rows one after the other, and each client's part of the memory behind them. */
@@ -123,6 +130,12 @@ static void correct(const Step *step, const Memory *own, int64_t c, int64_t begi
         for (int64_t j = 0; j < n; j++)
             if (items[j] >= begin && items[j] < begin + size && (items[j] || !j))
                 row[items[j] - begin] = own->own_logits[r * n + j];
+        if (step->ends) {
+            const int64_t i = c * step->rows + r;
+            const float *scale = step->scale + c * step->items;
+            for (int64_t e = step->next[i]; e < step->ends[i + 1] && step->columns[e] < begin + size; e++)
+                row[step->columns[e] - begin] += scale[step->columns[e]] * step->values[e];
+        }
         for (int64_t j = size; j < SPAN; j++) row[j] = -INFINITY;
         if (exists) {
             for (int64_t j = 0; j < size; j++) row[j] = exists[j] ? row[j] : -INFINITY;
@@ -159,6 +172,13 @@ static void exponentiate(const Step *step, const Memory *own, int64_t c, int64_t
         if (faded != 1)
             for (int64_t d = 0; d < step->width; d++) own->sums[r * step->width + d] *= faded;
         levels[r * spans + begin / SPAN] = now;
+        if (step->ends) {
+            const int64_t i = c * step->rows + r;
+            int64_t e = step->next[i];
+            for (; e < step->ends[i + 1] && step->columns[e] < begin + size; e++)
+                step->said[e] = row[step->columns[e] - begin];
+            step->next[i] = e;
+        }
         for (int64_t j = 0; j < n; j++)
             if (items[j] >= begin && items[j] < begin + size && (items[j] || !j)) {
                 own->at_own[r * n + j] = row[items[j] - begin];
@@ -215,6 +235,17 @@ static void add_gram(const Step *step, const Memory *own, int64_t c, int64_t spa
     }
 }
 
+/* Adds what a row's loss changes by the scales of what is added to its scores. */
+static void differentiate_scale(const Step *step, int64_t c, int64_t r, const float *levels) {
+    const int64_t i = c * step->rows + r, target = step->targets[i];
+    float *into = step->by_scale + c * step->items;
+    for (int64_t e = step->ends[i]; e < step->ends[i + 1]; e++) {
+        const int64_t item = step->columns[e];
+        const float slope = step->said[e] * levels[item / SPAN] - (item == target);
+        into[item] += step->weights[i] * slope * step->values[e];
+    }
+}
+
 /* Behind the last span: losses, and all gradients but those of the table. */
 static void finish(const Step *step, const Memory *own, int64_t c) {
     const int64_t D = step->width, n = step->own, K = step->kept, held = step->held[c], rows = step->num_rows[c];
@@ -224,6 +255,7 @@ static void finish(const Step *step, const Memory *own, int64_t c) {
     float *factors = step->factors + step->begins[c] * D, *levels = step->levels + (step->begins[c] + held) * spans;
     double loss = 0, squares = 0;
     memset(step->by_own + c * n * D, 0, sizeof(float) * n * D);
+    if (step->ends) memset(step->by_scale + c * step->items, 0, sizeof(float) * step->items);
     for (int64_t r = 0; r < rows; r++) {
         const float most = own->most[r], share = 1 / own->mass[r], weight = weights[r];
         float *into = step->by_queries + (c * step->rows + r) * D, *weighted = factors + (held + r) * D;
@@ -232,6 +264,7 @@ static void finish(const Step *step, const Memory *own, int64_t c) {
             float *level = levels + r * spans + s;
             *level = *level == -INFINITY ? 0 : expf(*level - most) * share;
         }
+        if (step->ends) differentiate_scale(step, c, r, levels + r * spans);
         for (int64_t d = 0; d < D; d++) {
             into[d] = own->sums[r * D + d] * share;
             weighted[d] = own->queries[r * D + d] * weight;
@@ -269,6 +302,7 @@ void fedmm_rows_step(const Step *step, float *scratch) {
     const int64_t C = step->clients, D = step->width, K = step->kept, V = step->items, total = all_rows(step);
     const int64_t spans = spans_of(V);
     const Memory whole_of = memory_of(step, scratch);
+    if (step->ends) memcpy(step->next, step->ends, sizeof(int64_t) * C * step->rows);
     int64_t first = 0;
     for (int64_t c = 0; c < C; first += step->num_rows[c++]) {
         const Memory own = memory_at(step, &whole_of, c, first);

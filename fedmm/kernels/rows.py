@@ -43,6 +43,7 @@ class _Step(ctypes.Structure):
         ("by_queries", ctypes.c_void_p),
         ("by_own", ctypes.c_void_p),
         ("rest", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("ends", "columns", "values", "scale", "next", "said", "by_scale")),
     )
 
 
@@ -68,6 +69,18 @@ def fits(shared: Tensor) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class Added:
+    """Sparse numbers that are added to one step's scores: ``scale`` [C', V] times ``values`` [E], in the order of rows
+    and, within a row, of items."""
+
+    rows: Tensor  # [E] flat over C' * R
+    columns: Tensor  # [E] items
+    values: Tensor  # [E]
+    ends: Tensor  # [C' * R + 1] int64
+    scale: Tensor  # [C', V]
+
+
+@dataclass(frozen=True, eq=False)
 class Differentiated:
     """One step of C' clients: losses, and their gradients."""
 
@@ -75,6 +88,7 @@ class Differentiated:
     by_queries: Tensor  # [C', R, D]
     by_own: Tensor  # [C', n, D]: by the clients' own rows of the table
     rest: Tensor | None  # [C']: the norms of those by its other rows, where they are asked for
+    by_scale: Tensor | None = None  # [C', V]: by the scales of what is added to the scores
 
 
 class KeptRows:
@@ -95,16 +109,19 @@ class KeptRows:
         self._held = torch.zeros(len(items), dtype=torch.int64)
         self._before = torch.zeros(0, dtype=torch.int64)  # how many the last step's clients had before it
 
-    def differentiate(self, queries: Tensor, own: Tensor, asked: Asked, *, norms: bool) -> Differentiated:
+    def differentiate(
+        self, queries: Tensor, own: Tensor, asked: Asked, *, norms: bool, added: Added | None = None
+    ) -> Differentiated:
         """The losses of the first C' clients' ``queries`` [C', R, D], given their own rows ``own`` [C', n, D] of the
-        table. Every target is one of the client's own items. Slopes and weighted queries are kept; ``move`` must
-        follow."""
+        table, with what is ``added`` to the scores. Every target is one of the client's own items. Slopes and weighted
+        queries are kept; ``move`` must follow."""
         num_clients, num_rows, width = queries.shape
         found = Differentiated(
             torch.empty(num_clients),
             torch.empty_like(queries, memory_format=torch.contiguous_format),
             torch.empty_like(own, memory_format=torch.contiguous_format),
             torch.empty(num_clients) if norms else None,
+            None if added is None else torch.empty(num_clients, len(self.shared)),
         )
         alive: list[Tensor] = []  # until the kernel has read them
         self._before = self._held[:num_clients].clone()
@@ -131,6 +148,7 @@ class KeptRows:
             found.by_queries.data_ptr(),
             found.by_own.data_ptr(),
             None if found.rest is None else found.rest.data_ptr(),
+            *_added_values(added, found.by_scale, num_clients * num_rows, alive),
         )
         scratch = torch.empty(_kernel().fedmm_rows_scratch(ctypes.byref(step)))
         _kernel().fedmm_rows_step(ctypes.byref(step), scratch.data_ptr())
@@ -171,3 +189,14 @@ class KeptRows:
         parts = (self._slopes, self._levels, self._factors, weights, into, scratch)
         sizes = (begin, end, len(self._factors), len(self.shared), width)
         _kernel().fedmm_rows_total(*sizes, *(part.data_ptr() for part in parts))
+
+
+def _added_values(
+    added: Added | None, by_scale: Tensor | None, num_rows: int, alive: list[Tensor]
+) -> tuple[int | None, ...]:
+    """What the structure has behind ``rest``; the tensors that are pointed to join ``alive``."""
+    if added is None or by_scale is None:
+        return (None,) * 7
+    worked = torch.empty(num_rows, dtype=torch.int64), torch.empty(len(added.values))
+    parts = (added.ends, added.columns.to(torch.int32), added.values, added.scale, *worked, by_scale)
+    return tuple(pointer(part, alive) for part in parts)

@@ -187,7 +187,7 @@ class Recommender:
         present = torch.stack([rows_of(mask, candidates) for mask in self._presence], dim=-1)
         if FUSIONS[self.config.fusion].routes_backbone:
             present = torch.cat([torch.ones_like(present[..., :1]), present], dim=-1)
-        if self._routes_by_items:
+        if self.routes_by_items:
             return route(params, item_keys, present)
         if not self.tables:
             return route(params, item_keys, present)  # a router without inputs
@@ -249,12 +249,13 @@ class Recommender:
         return sum(part.formed_per_row(candidates) for part in self.parts.values())
 
     @property
-    def _routes_by_items(self) -> bool:
+    def routes_by_items(self) -> bool:
+        """Whether the router reads the item embedding."""
         return EXPERTS[self.config.experts].routes_by_items
 
     @property
     def _router_width(self) -> int:
-        if self._routes_by_items:
+        if self.routes_by_items:
             return self.config.hidden_dim
         return sum(table.width for table in self.tables.values())
 

@@ -24,6 +24,10 @@ def route(params: Mapping[str, Tensor], inputs: Tensor, present: Tensor) -> Tens
     ``inputs`` [N, I] or [C, N, I] describe the candidates; ``present`` [N, M] or [C, N, M] says which outputs exist for
     each. Weights are a softmax over what is present, 0 elsewhere, and all 0 for a candidate with nothing present.
     """
+    if present.shape[-1] == 1 and "router.weight" not in params:
+        # One output is all there is to choose, and what it is derived by is 0 everywhere.
+        weights = present.to(params["router.bias"].dtype)
+        return weights.expand(len(params["router.bias"]), *weights.shape[-2:])
     # In memory each output's N numbers lie together, [C, M, N]: a softmax over M neighbours is many times as slow.
     logits = params["router.bias"].unsqueeze(2).expand(-1, -1, present.shape[-2])
     if "router.weight" in params:
@@ -46,6 +50,8 @@ def load_balance_loss(weights: Tensor, mask: Tensor) -> Tensor:
 
     Candidates with no modality carry no weight and are not counted. Zero where all experts are used equally.
     """
+    if weights.shape[-1] == 1 and not weights.requires_grad:
+        return 1.0 - (mask & (weights[..., 0] > 0)).any(1).to(weights.dtype)
     counted = (mask & (weights.detach().sum(-1) > 0)).to(weights.dtype)
     mean = torch.bmm(counted.unsqueeze(1), weights).squeeze(1) / counted.sum(1).clamp(min=1.0).unsqueeze(-1)
     return (mean - 1.0 / weights.shape[-1]).square().sum(-1)

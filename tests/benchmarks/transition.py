@@ -32,6 +32,7 @@ from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import IntArray, Ragged
 from fedmm.engines import vectorized
 from fedmm.evaluation.model_scorer import model_scorer
+from fedmm.federation.aggregation import needs_sums_only
 from fedmm.federation.local_training import LocalTraining
 from fedmm.kernels.build import library
 from fedmm.models.recommender import Recommender
@@ -98,6 +99,7 @@ def measure(world: str, clients: int, negatives: int | None, users: int, repeats
             continue
         recommender = replace(recommender, compiled=library() is not None)
         local = LocalTraining.build(recommender, FederationConfig(num_negatives=negatives), train, 0)
+        local = replace(local, sums_only=needs_sums_only(local.config))
         cohort: IntArray = numpy_stream(0, "cohort").choice(local.windows.trainable, clients, replace=False)
 
         def train_round(local=local, server=server, cohort=cohort) -> None:  # type: ignore[no-untyped-def]

@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmm.config import FederationConfig
+from fedmm.data.transitions import sum_transition_counts
 from fedmm.engines import few_rows, vectorized
 from fedmm.federation.aggregation import needs_sums_only, sum_updates
 from fedmm.federation.client_states import NO_STATES
 from fedmm.federation.local_training import LocalTraining, UpdateBlock
 from fedmm.federation.rounds import Federation, ServerState, run_round
+from fedmm.models.recommender import Recommender
 from fedmm.utils.params import Params
+from fedmm.utils.seeding import torch_stream
 from fedmm.verification.subject import SMALL_ITEMS
 from fedmm.verification.world import ENGINES, histories, make_local, with_states
 
@@ -27,6 +30,21 @@ def in_order(local: LocalTraining, num_clients: int) -> np.ndarray:
     """Clients by falling number of predictions, as blocks have them."""
     clients = np.arange(num_clients)
     return clients[np.argsort(-local.windows.num_positions(clients), kind="stable")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _counts_are_few() -> Iterator[None]:
+    """Small worlds count nearly every pair of items, of which kernels would make dense rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedmm.models.experts.transition.CROWDED", 1.0)
+        yield
+
+
+def without_features(local: LocalTraining) -> tuple[LocalTraining, Params]:
+    """The same training of a model whose one expert is the transition counts."""
+    counts, own = sum_transition_counts(local.train, SMALL_ITEMS), local.recommender
+    recommender = Recommender.build(own.config, SMALL_ITEMS, {}, local.dtype, transition_counts=counts)
+    return replace(local, recommender=recommender), recommender.init(torch_stream(0, "few rows"), local.dtype)
 
 
 def gap(local: LocalTraining, params: Params, clients: np.ndarray, number: int) -> float:
@@ -57,6 +75,7 @@ def test_the_updates_are_those_of_whole_tables(data: st.DataObject) -> None:
         "user_vector": data.draw(st.booleans()),
         "max_length": data.draw(st.integers(2, 9)),
         "dropout": data.draw(st.sampled_from([0.0, 0.25])),
+        **data.draw(st.sampled_from([{}, {"fusion": "residual", "transition": True}])),
     }
     federation = {
         **FULL,
@@ -71,6 +90,8 @@ def test_the_updates_are_those_of_whole_tables(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         train = replace(train, values=np.minimum(train.values, 5))  # items come back
     local, params = make_local(model, federation, train=train)
+    if "transition" in model:
+        local, params = without_features(local)
     if data.draw(st.booleans()):
         known = torch.arange(SMALL_ITEMS + 1) != SMALL_ITEMS
         known[0] = False
@@ -145,6 +166,8 @@ def test_a_round_learns_the_same_from_sums() -> None:
         ({}, {"proximal_mu": 0.1}),
         ({}, {"local_algorithm": "scaffold"}),
         ({}, {"item_table": "frozen"}),
+        ({"fusion": "competitive", "transition": True}, {}),
+        ({"fusion": "residual", "experts": "pooled", "transition": True}, {}),
     ],
     ids=str,
 )

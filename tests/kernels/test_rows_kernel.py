@@ -15,7 +15,7 @@ from torch import Tensor
 from fedmm.engines.kept_slopes import KeptSlopes
 from fedmm.kernels.build import library
 from fedmm.kernels.losses import Asked
-from fedmm.kernels.rows import Differentiated, KeptRows, fits
+from fedmm.kernels.rows import Added, Differentiated, KeptRows, fits
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no C compiler here")
 
@@ -61,6 +61,14 @@ class World:
     def queries(self, clients: int) -> Tensor:
         return torch.randn(clients, self.rows, self.width, generator=self.g)
 
+    def added(self, clients: int) -> Added:
+        """Numbers added to a few of a step's scores, own items' and targets' among them."""
+        there = torch.rand(clients * self.rows, len(self.table), generator=self.g) < 0.3
+        rows, columns = there.nonzero(as_tuple=True)
+        ends = torch.nn.functional.pad(there.sum(1).cumsum(0), (1, 0))
+        values = torch.rand(len(rows), generator=self.g) * 3
+        return Added(rows, columns, values, ends, torch.randn(clients, len(self.table), generator=self.g))
+
     def own_rows(self, clients: int) -> Tensor:
         moved = torch.randn(clients, self.items.shape[1], self.width, generator=self.g)
         return self.table[self.items[:clients]] + 0.1 * moved
@@ -78,6 +86,8 @@ def is_close(found: Tensor, wanted: Tensor) -> bool:
 def parts(found: Differentiated) -> Iterator[Tensor]:
     assert found.rest is not None
     yield from (found.losses, found.by_queries, found.by_own, found.rest)
+    if found.by_scale is not None:
+        yield found.by_scale
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,8 +114,10 @@ def test_every_step_is_what_float64_makes_of_it(
     for step in range(3):
         clients = max(1, shape[0] - step)
         asked, queries, own = world.asked(clients, barred, mask=mask), world.queries(clients), world.own_rows(clients)
-        found = kernel.differentiate(queries, own, asked, norms=True)
-        wanted = plain.differentiate(queries.double(), own.double(), doubled(asked), norms=True)
+        added = world.added(clients) if seed % 2 else None
+        more = None if added is None else replace(added, values=added.values.double(), scale=added.scale.double())
+        found = kernel.differentiate(queries, own, asked, norms=True, added=added)
+        wanted = plain.differentiate(queries.double(), own.double(), doubled(asked), norms=True, added=more)
         assert all(is_close(one, other) for one, other in zip(parts(found), parts(wanted), strict=True))
         rates = torch.rand(clients, generator=world.g)
         kernel.move(rates)
