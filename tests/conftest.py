@@ -4,8 +4,11 @@ its own. Nothing waits for the disk: a killed process loses nothing that it has 
 looks at them."""
 
 import base64
+import functools
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,19 +26,37 @@ BLANK = base64.b64decode(  # a picture of one pixel
 )
 
 
-@pytest.fixture(autouse=True)
-def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs leave blank pictures, but in tests with the mark ``figures``: drawing takes a fifth of a tiny run."""
-    if request.node.get_closest_marker("figures"):
-        return
-    from fedmm.runs import reporting  # late: it imports torch, which reads the variables above
+_DRAWN = [False]  # whether the test at hand has the mark ``figures``
 
-    def curve(rounds: object, path: Path, *others: object) -> Path:
-        path.write_bytes(BLANK)
-        return path
 
-    monkeypatch.setattr(reporting, "learning_curve", curve)
-    monkeypatch.setattr(reporting, "draw_groups", lambda groups, path: path.write_bytes(BLANK))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture, those of a module too."""
+    _DRAWN[0] = item.get_closest_marker("figures") is not None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _blank_figures() -> Iterator[None]:
+    """Runs, sweeps and comparisons leave blank pictures, but in tests with the mark ``figures``: drawing takes a fifth
+    of a tiny run."""
+    from fedmm.report import comparison_figures, study_figures  # late: they import torch, which reads the variables
+    from fedmm.runs import reporting
+
+    def blank(draw: Callable[..., object], place: int) -> Callable[..., object]:
+        @functools.wraps(draw)
+        def drawn(*arguments: Any) -> object:
+            if _DRAWN[0]:
+                return draw(*arguments)
+            arguments[place].write_bytes(BLANK)
+            return arguments[place]
+
+        return drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((reporting, "learning_curve"), (reporting, "draw_groups"),
+                             (study_figures, "write_png"), (comparison_figures, "write_png")):  # fmt: skip
+            patch.setattr(module, name, blank(getattr(module, name), 1))
+        yield
 
 
 @pytest.fixture(scope="session")

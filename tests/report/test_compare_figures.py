@@ -20,6 +20,7 @@ from fedmm.report.comparison_figures import (
 )
 from worlds.report_world import METRICS, compared_run, comparison_of, usual
 
+pytestmark = pytest.mark.figures
 CURVES = st.lists(st.dictionaries(st.integers(1, 9), st.floats(0, 1), max_size=9), max_size=5)
 
 

@@ -18,6 +18,7 @@ from worlds.page_checks import NASTY, check_page
 from worlds.study_world import study_of
 from worlds.trials_world import sweep_result, trials_of
 
+pytestmark = pytest.mark.figures
 IMPORTANCES = {"federation.learning_rate": 0.7, "model.hidden_dim": 0.3}
 WORDS = """
 [space."federation.aggregation"]
