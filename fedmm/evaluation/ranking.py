@@ -21,6 +21,8 @@ from fedmm.utils.largest import largest, leading_columns
 from fedmm.utils.parallel import map_blocks
 
 CPU = torch.device("cpu")
+BLOCK = 128  # queries at once, at most
+SCORES_AT_ONCE = 2**27  # of one block: 512 MB in float32; smaller ones read the item table more often
 NARROW = 512  # columns, up to which a call a row costs more than wide sums
 Scorer = Callable[[IntArray, Ragged], Tensor]
 """Users [n] (client indices) and their histories [n] to scores [n, V] of the whole catalogue, on any device. Column 0
@@ -120,15 +122,16 @@ def rank_queries(
     negatives: Negatives,
     protocols: Sequence[str],
     *,
-    block_size: int = 128,
+    block_size: int | None = None,
     keep_top: int = 50,
     device: torch.device = CPU,
     spread: Spread | None = None,
 ) -> Ranking:
-    """Score the queries in blocks and count; on the CPU as many blocks at once as there are threads, so ``scorer`` must
-    not change anything. Under ``full`` every real item of ``queries.candidates`` but the user's others is a candidate,
-    under any other protocol the rows of ``negatives[protocol]`` [Q, N] are (of 0 alone: the user is not asked).
-    ``device`` is where the scorer computes; ``spread`` ranks the blocks elsewhere, each as one thread here would.
+    """Score the queries in blocks of ``block_size`` (None: ``rows_at_once``) and count; on the CPU as many blocks at
+    once as there are threads, so ``scorer`` must not change anything. Under ``full`` every real item of
+    ``queries.candidates`` but the user's others is a candidate, under any other protocol the rows of
+    ``negatives[protocol]`` [Q, N] are (of 0 alone: the user is not asked). ``device`` is where the scorer computes;
+    ``spread`` ranks the blocks elsewhere, each as one thread here would.
 
     Level items in ``top_items`` stand in the order of a fixed hash of their index, so that no catalogue order shows.
 
@@ -152,6 +155,8 @@ def rank_queries(
             tops[rows] = found.top
         return found.num_diverged, found.num_items
 
+    if block_size is None:
+        block_size = rows_at_once(queries.targets, queries.histories.values, queries.excluded.values)
     by_length = np.argsort(queries.histories.lengths, kind="stable")  # blocks of like histories pad little
     blocks = [by_length[start : start + block_size] for start in range(0, len(queries), block_size)]
     if spread is None:
@@ -167,6 +172,17 @@ def rank_queries(
         for protocol in protocols
     }
     return Ranking(counts, num_items, tops)
+
+
+def rows_at_once(*items: NDArray[np.integer]) -> int:
+    """How many rows of scores a block has where a catalogue has these ``items``, and no more than a few others: 128,
+    or as many as have ``SCORES_AT_ONCE``.
+
+    >>> rows_at_once(np.array([5, 4_000_000])), rows_at_once(np.array([1682]))
+    (33, 128)
+    """
+    size = max((int(some.max(initial=0)) + 1 for some in items), default=1)
+    return max(1, min(BLOCK, SCORES_AT_ONCE // size))
 
 
 def best_items(

@@ -59,7 +59,7 @@ def evaluate(
     bootstrap_samples: int | None,
     seed: int,
     *,
-    block_size: int = 128,
+    block_size: int | None = None,
     extra_metrics: Sequence[str] = (),
     device: torch.device = CPU,
     spread: Spread | None = None,

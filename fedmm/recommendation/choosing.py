@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, IntArray, Ragged
 from fedmm.errors import ConfigError, DataError
-from fedmm.evaluation.ranking import Scorer
+from fedmm.evaluation.ranking import BLOCK, Scorer
 from fedmm.experiment import Experiment
 from fedmm.federation.snapshot import Snapshot
 from fedmm.models.sasrec import ITEM_TABLE
@@ -25,7 +25,6 @@ from fedmm.recommendation.explain import Explainer
 from fedmm.recommendation.explanations import Explanation
 from fedmm.recommendation.folded import LARGE, Folded, fold
 from fedmm.recommendation.recommend import (
-    BLOCK,
     NOBODY,
     ItemId,
     Names,

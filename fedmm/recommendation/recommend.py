@@ -19,11 +19,10 @@ from torch import Tensor
 from fedmm.data.ragged import take_rows
 from fedmm.data.types import BoolArray, Dataset, IntArray, Ragged
 from fedmm.errors import DataError, DivergenceError
-from fedmm.evaluation.ranking import CPU, Scorer, best_items, count_diverged
+from fedmm.evaluation.ranking import BLOCK, CPU, Scorer, best_items, count_diverged, rows_at_once
 from fedmm.recommendation.diversity import Diversity
 from fedmm.utils.parallel import map_blocks
 
-BLOCK = 128  # histories scored at once
 NOBODY = -1  # the user of a history that belongs to no one: without personal parameters
 MOST_NAMED = 5
 ItemId = str | int
@@ -145,7 +144,8 @@ def rank(
             return exact(rows)
         best, scores, right = quickly(take_rows(histories, rows), take_rows(excluded, rows), candidates, pool)
         items, found = best.numpy().astype(np.int32), scores.masked_fill(best == 0, 0.0).numpy()
-        for some in np.array_split(rows[~right], -(-int((~right).sum()) // BLOCK) or 1):
+        size = rows_at_once(histories.values, items)
+        for some in np.array_split(rows[~right], -(-int((~right).sum()) // size) or 1):
             if len(some):
                 items[some - rows[0]], found[some - rows[0]] = exact(some)
         return items, found

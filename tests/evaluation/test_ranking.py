@@ -100,6 +100,27 @@ def test_block_size_changes_nothing(case_, block_size):
     np.testing.assert_array_equal(one.top_items, two.top_items)
 
 
+@given(cases, st.integers(1, 400))
+def test_a_block_has_so_many_scores_at_most(case_, most):
+    """Large catalogues are ranked a few users at a time, by themselves."""
+    queries, negatives, scores = case_
+    size = max(
+        int(some.max(initial=0)) for some in (queries.targets, queries.histories.values, queries.excluded.values)
+    )
+    asked = []
+
+    def scorer(users, histories):
+        asked.append(len(users))
+        return lookup(scores)(users, histories)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedmm.evaluation.ranking.SCORES_AT_ONCE", most)
+        found = rank_queries(scorer, queries, negatives, PROTOCOLS)
+    assert max(asked) == min(len(queries), 128, max(1, most // (size + 1)))
+    assert_same_counts(found, ranked(case_))
+    np.testing.assert_array_equal(found.top_items, ranked(case_).top_items)
+
+
 @given(cases)
 def test_a_monotone_transform_changes_nothing(case_):
     queries, negatives, scores = case_
