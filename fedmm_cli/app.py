@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -82,6 +84,8 @@ def _command(narrow: bool) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; returns the exit code."""
+    if arguments is None:  # the process ends with this command: what is left is not searched for cycles, for a second
+        atexit.register(gc.freeze)
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> Any:
