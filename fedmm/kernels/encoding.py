@@ -16,6 +16,7 @@ from torch import Tensor
 from fedmm.config import ModelConfig
 from fedmm.kernels.build import library, require_kernels
 
+TOGETHER = 32  # windows of which what is saved stays near: for 256 of 50 items 22 ms, 43 all at once, torch 54
 STEP = 16  # widths come in steps of it: whole vectors on every processor
 POSITIONS = "backbone.position_embedding"
 PARTS = (
@@ -102,6 +103,29 @@ def encode(
     lengths = (items != 0).sum(-1)
     own = [params[name] for name in names_of(config)]
     return cast(Tensor, _Encoding.apply(config, lengths, masks, take or _fresh, embedded, *own))  # type: ignore[no-untyped-call]
+
+
+def encode_all(params: Mapping[str, Tensor], items: Tensor, config: ModelConfig, table: Tensor) -> Tensor | None:
+    """The states [1, B, L, D] of histories ``items`` [1, B, L] of rows of ``table`` [V, D], a few at a time, where
+    nothing is differentiated; None where one of them is empty, of which the kernel says nothing. What ``fits`` is
+    needed."""
+    if not items[..., 0].all():
+        return None
+    memory: dict[str, Tensor] = {}
+
+    def take(name: str, shape: Sequence[int]) -> Tensor:
+        size = math.prod(shape)
+        if name not in memory or memory[name].numel() < size:
+            memory[name] = torch.empty(size)
+        return memory[name][:size].view(*shape)
+
+    states = torch.empty(*items.shape, config.hidden_dim)
+    with torch.no_grad():
+        for part in range(0, items.shape[1], TOGETHER):
+            own = items[:, part : part + TOGETHER]
+            embedded = torch.nn.functional.embedding(own, table)
+            states[:, part : part + TOGETHER] = encode(params, own, config, None, embedded, take)
+    return states
 
 
 def _strides(shape: Sequence[int]) -> list[int]:

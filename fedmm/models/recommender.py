@@ -14,7 +14,7 @@ from torch import Tensor
 from fedmm.config import ModelConfig
 from fedmm.data.types import IntArray, ItemFeatures
 from fedmm.errors import ConfigError
-from fedmm.kernels.encoding import encode, fits
+from fedmm.kernels.encoding import encode, encode_all, fits
 from fedmm.models import sasrec
 from fedmm.models.alignment import alignment_loss
 from fedmm.models.cosine import cosine, mixture_cosine
@@ -330,9 +330,13 @@ class Recommender:
     ) -> Tensor:
         """States before the last norm, [C, B, L, D], by the compiled kernel where it can."""
         known = dropout is no_dropout or isinstance(dropout, KnownDropout)
-        if not (self.compiled and known) or workspace is None or not fits(self.config, params[sasrec.ITEM_TABLE]):
-            return sasrec.encode(params, items, self.config, dropout, embedded)
-        rows = lookup(params[sasrec.ITEM_TABLE], items) if embedded is None else embedded
+        table = params[sasrec.ITEM_TABLE]
+        able = self.compiled and known and fits(self.config, table)
+        if workspace is None or not able:
+            alone = able and not torch.is_grad_enabled() and len(items) == 1 and embedded is None
+            states = encode_all(params, items, self.config, table[0]) if alone and dropout is no_dropout else None
+            return sasrec.encode(params, items, self.config, dropout, embedded) if states is None else states
+        rows = lookup(table, items) if embedded is None else embedded
         masks = dropout.all_sites() if isinstance(dropout, KnownDropout) else None
         return encode(params, items, self.config, masks, rows, workspace.taker("encoder", rows))
 

@@ -221,6 +221,25 @@ def test_memory_that_was_used_before_moves_no_bit() -> None:
         assert all(torch.equal(found[name], slope) for name, slope in slopes.items())
 
 
+@pytest.mark.parametrize("together", [1, 3, 32])
+def test_many_windows_of_one_model_are_encoded_a_few_at_a_time(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "TOGETHER", together)
+    generator = torch.Generator().manual_seed(8)
+    config = model(2, 16, 2, 9)
+    params = stacked(config, 1, generator, shared=False)
+    items = histories([[9, 1, 4, 7, 2, 9, 3]], generator)
+    table = torch.randn(int(items.max()) + 1, 32, generator=generator, dtype=torch.float64)
+    single = {name: value.float() for name, value in params.items()}
+    got = encoding.encode_all(single, items, config, table.float())
+    assert got is not None
+    rows = torch.nn.functional.embedding(items, table)
+    wanted = sasrec.encode({name: value.double() for name, value in params.items()}, items, config, no_dropout, rows)
+    assert apart(got[items > 0], wanted[items > 0]) < 3e-5
+    assert encoding.encode_all(single, torch.cat([items, torch.zeros_like(items)], 1), config, table.float()) is None
+
+
 def test_what_the_kernel_takes() -> None:
     assert encoding.fits(ModelConfig(), torch.empty(0))
     assert not encoding.fits(ModelConfig(), torch.empty(0, dtype=torch.float64))
