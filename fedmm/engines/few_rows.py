@@ -15,6 +15,9 @@ decay, FedProx and SCAFFOLD train on whole tables (``vectorized.py``), and so do
 and, where these are few, the entries that transition counts add to it. Where a round needs sums of updates alone, no
 client's table is formed in the end either: the sum over a block's clients is one product of all their slopes and
 queries.
+
+Products with E(0), and the sum in the end, are rounded as those with tables are (``runtime.precision``) where the
+compiled kernel forms them; torch forms them in the parameters' type.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ from fedmm.models.sasrec import ITEM_TABLE
 from fedmm.models.scores import SparseScores, Term
 from fedmm.utils.params import Params, client_norms, expand_for_clients, select
 
-WIDEST, WIDEST_COMPILED = 2.0, 3.0  # rows of all steps of a client, over the width of the table, at most
+# Rows of all steps of a client, over the width of the table, at most; the last where products are rounded.
+WIDEST, WIDEST_COMPILED, WIDEST_ROUNDED = 2.0, 3.0, 2.25
 NEAR_NUMBERS = 2**19  # of a table: compiled steps walk whole ones quickly while they are near, 2 MB
 
 Tables = KeptSlopes | compiled_rows.KeptRows
@@ -57,7 +61,7 @@ def fits(local: LocalTraining, round_number: int) -> bool:
     backbone_alone = not model.experts or local.warming_up(round_number)
     one_product = model.config.scoring == "dot" and (backbone_alone or _adds_counts_alone(model))
     full = not local.num_negatives and local.loss.over_rows is cross_entropy
-    return plain and one_product and full and not (local.uses_controls or local.table_is_frozen or model.rounded)
+    return plain and one_product and full and not (local.uses_controls or local.table_is_frozen)
 
 
 def _adds_counts_alone(model: Recommender) -> bool:
@@ -72,7 +76,11 @@ def pays(local: LocalTraining, num_rows: int) -> bool:
     """Whether clients of at most ``num_rows`` predictions are better off without tables."""
     width = local.recommender.config.hidden_dim
     numbers = (local.recommender.num_items + 1) * width
-    widest = min(1 + numbers / NEAR_NUMBERS, WIDEST_COMPILED) if local.recommender.compiled else WIDEST
+    widest = WIDEST
+    if local.recommender.compiled and local.recommender.rounded:
+        widest = min(1 + numbers / (1.5 * NEAR_NUMBERS), WIDEST_ROUNDED)
+    elif local.recommender.compiled:
+        widest = min(1 + numbers / NEAR_NUMBERS, WIDEST_COMPILED)
     return _kept_rows(local, num_rows) <= widest * width
 
 
@@ -137,7 +145,7 @@ def _begin(local: LocalTraining, shared: Tensor, items: Tensor, clients: IntArra
     model = local.recommender
     a_step = np.minimum(local.windows.num_positions(clients), local.config.batch_size * model.config.max_length)
     if model.compiled and compiled_rows.fits(shared):
-        return compiled_rows.KeptRows(shared, items, torch.from_numpy(a_step * num_steps))
+        return compiled_rows.KeptRows(shared, items, torch.from_numpy(a_step * num_steps), rounded=model.rounded)
     return KeptSlopes(shared, items, torch.tensor([int(a_step.max()) * int(num_steps.max())]))
 
 

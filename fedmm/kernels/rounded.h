@@ -25,7 +25,7 @@ INLINE int64_t tiles_of(int64_t numbers, int64_t side) { return (numbers + side 
 #include <unistd.h>
 
 /* Whether the system lets this process use tiles; it must be asked once. */
-static int tiles_allowed(void) {
+UNUSED static int tiles_allowed(void) {
     enum { ASK = 0x1023, TILE_DATA = 18 };
     return syscall(SYS_arch_prctl, ASK, TILE_DATA) == 0;
 }
@@ -65,7 +65,7 @@ INLINE whole rounded_vector(vector value) { /* in the low half of each place */
 INLINE whole paired(vector first, vector second) { return rounded_vector(first) | rounded_vector(second) << 16; }
 
 /* ``numbers`` of them, a multiple of INNER. */
-static void round_row(int64_t numbers, const float *from, brief *into) {
+UNUSED static void round_row(int64_t numbers, const float *from, brief *into) {
     for (int64_t j = 0; j < numbers; j += LANES) {
         const __m256bh low = _mm512_cvtneps_pbh((__m512)load(from + j));
         memcpy(into + j, &low, sizeof low);

@@ -10,6 +10,9 @@
 
 #define SPAN 256 /* items, as in rows.py; a multiple of TILE_COLUMNS */
 #define NEAR 32  /* as in rows.py: rows of slopes that are read across at once: more, a kilobyte apart, are not held by L1 */
+#define DEEP 128 /* as in rows.py: those that are at once where products are rounded, and rows are packed before */
+#include "rounded_rows.h"
+
 #define DOT_COLUMNS (LANES == 4 ? 2 : LANES / 4)
 #define DOT_ROWS (LANES / DOT_COLUMNS)
 
@@ -20,6 +23,7 @@ typedef struct {
     const int64_t *begins;     /* [C] where a client's rows begin among these */
     const float *table;        /* [V, D] */
     const float *panels;       /* the same, packed */
+    const float *low;          /* the same, rounded to bfloat16 and packed by fedmm_rows_pack; NULL: nothing is rounded */
     const int64_t *own_items;  /* [C, n]: 0 first, and again behind a client's last */
     const float *own_rows;     /* [C, n, D] */
     const float *queries;      /* [C, R, D] */
@@ -53,6 +57,7 @@ typedef struct {
     float *queries, *logits, *sums;              /* [rows, D], [rows, SPAN], [rows, D] */
     float *most, *mass, *taken, *faded;          /* [rows] */
     float *before, *scaled, *gram, *at_own, *own_logits; /* a client: [R, K] thrice, [R, n] twice */
+    float *spare; /* rounded queries and slopes */
 } Memory;
 
 static int64_t spans_of(int64_t items) { return (items + SPAN - 1) / SPAN; }
@@ -65,11 +70,12 @@ static int64_t all_rows(const Step *step) {
 static int64_t room_of(const Step *step) { return step->rows * (3 * step->kept + 2 * step->own); }
 
 int64_t fedmm_rows_scratch(const Step *step) {
-    return all_rows(step) * (2 * step->width + SPAN + 4) + step->clients * room_of(step) + 4 * LANES;
+    const int64_t height = height_of(all_rows(step)), spare = step->low ? height * (step->width + LANES + SPAN) : 0;
+    return height * (2 * step->width + SPAN + 4) + step->clients * room_of(step) + spare + 4 * LANES;
 }
 
 static Memory memory_of(const Step *step, float *scratch) {
-    const int64_t total = all_rows(step);
+    const int64_t total = height_of(all_rows(step));
     Memory own;
     own.queries = scratch;
     own.logits = own.queries + total * step->width;
@@ -83,6 +89,7 @@ static Memory memory_of(const Step *step, float *scratch) {
     own.gram = own.scaled + step->rows * step->kept;
     own.at_own = own.gram + step->rows * step->kept;
     own.own_logits = own.at_own + step->rows * step->own;
+    own.spare = own.before + step->clients * room_of(step);
     return own;
 }
 
@@ -93,7 +100,7 @@ static Memory memory_at(const Step *step, const Memory *all_of, int64_t c, int64
         all_of->queries + first * step->width, all_of->logits + first * SPAN, all_of->sums + first * step->width,
         all_of->most + first, all_of->mass + first, all_of->taken + first, all_of->faded + first,
         all_of->before + jump, all_of->scaled + jump, all_of->gram + jump, all_of->at_own + jump,
-        all_of->own_logits + jump,
+        all_of->own_logits + jump, NULL,
     };
 }
 
@@ -297,6 +304,14 @@ static void finish(const Step *step, const Memory *own, int64_t c) {
     step->held[c] += rows;
 }
 
+/* How many floats' room the rounded table takes. */
+int64_t fedmm_rows_packed_numbers(int64_t items, int64_t width) { return spans_of(items) * span_numbers(width); }
+
+void fedmm_rows_pack(int64_t items, int64_t width, const float *table, float *into) {
+    for (int64_t begin = 0; begin < items; begin += SPAN, into += span_numbers(width))
+        pack_span(items - begin < SPAN ? items - begin : SPAN, width, table + begin * width, into);
+}
+
 /* Losses and gradients of one step; ``scratch`` has fedmm_rows_scratch() numbers. */
 void fedmm_rows_step(const Step *step, float *scratch) {
     const int64_t C = step->clients, D = step->width, K = step->kept, V = step->items, total = all_rows(step);
@@ -308,9 +323,16 @@ void fedmm_rows_step(const Step *step, float *scratch) {
         const Memory own = memory_at(step, &whole_of, c, first);
         prepare(step, &own, c);
     }
+    Shapes kept;
+    if (step->low) {
+        begin_tiles(&kept);
+        round_rows_of(total, D, whole_of.queries, whole_of.spare);
+    }
     for (int64_t begin = 0; begin < V; begin += SPAN) {
         const int64_t size = V - begin < SPAN ? V - begin : SPAN, span = begin / SPAN;
-        for (int64_t j = 0; j < size; j += TILE_COLUMNS)
+        const float *low = step->low ? step->low + span * span_numbers(D) : NULL;
+        if (low) rounded_logits(total, size, D, whole_of.spare, low, whole_of.logits);
+        for (int64_t j = 0; !low && j < size; j += TILE_COLUMNS)
             product(total, TILE_COLUMNS, D, whole_of.queries, D, 1, step->panels + (begin + j) * D, TILE_COLUMNS,
                     whole_of.logits + j, SPAN, 0);
         first = 0;
@@ -329,8 +351,10 @@ void fedmm_rows_step(const Step *step, float *scratch) {
             exponentiate(step, &own, c, begin, size, chunk + held * SPAN, levels + held * spans);
             if (held || step->rest) add_gram(step, &own, c, span, chunk);
         }
-        product(total, D, size, whole_of.logits, SPAN, 1, step->table + begin * D, D, whole_of.sums, D, 1);
+        if (low) add_rounded_sums(total, size, D, whole_of.logits, whole_of.spare, low, whole_of.sums);
+        else product(total, D, size, whole_of.logits, SPAN, 1, step->table + begin * D, D, whole_of.sums, D, 1);
     }
+    if (step->low) end_tiles(&kept);
     first = 0;
     for (int64_t c = 0; c < C; first += step->num_rows[c++]) {
         const Memory own = memory_at(step, &whole_of, c, first);
@@ -339,19 +363,25 @@ void fedmm_rows_step(const Step *step, float *scratch) {
 }
 
 /* Adds weight times level * slope' factor of the rows begin .. end of all that are kept to ``into`` [V, D]; ``weights`` is
- * by row. ``scratch`` has NEAR * D numbers. */
-void fedmm_rows_total(int64_t begin, int64_t end, int64_t room, int64_t items, int64_t width, const float *slopes,
-                      const float *levels, const float *factors, const float *weights, float *into, float *scratch) {
-    const int64_t spans = spans_of(items), D = width;
+ * by row. ``scratch`` has NEAR * D numbers, or DEEP * (3 * D + SPAN) where products are ``rounded``. */
+void fedmm_rows_total(int64_t begin, int64_t end, int64_t room, int64_t items, int64_t width, int64_t rounded,
+                      const float *slopes, const float *levels, const float *factors, const float *weights, float *into,
+                      float *scratch) {
+    const int64_t spans = spans_of(items), D = width, near = rounded ? DEEP : NEAR;
+    Shapes kept;
+    if (rounded) begin_tiles(&kept);
     for (int64_t first = 0; first < items; first += SPAN) {
         const int64_t size = items - first < SPAN ? items - first : SPAN, span = first / SPAN;
-        for (int64_t k = begin; k < end; k += NEAR) {
-            const int64_t some = end - k < NEAR ? end - k : NEAR;
+        for (int64_t k = begin; k < end; k += near) {
+            const int64_t some = end - k < near ? end - k : near;
             for (int64_t i = 0; i < some; i++) {
                 const float level = levels[(k + i) * spans + span] * weights[k + i];
                 for (int64_t d = 0; d < D; d++) scratch[i * D + d] = factors[(k + i) * D + d] * level;
             }
-            product(size, D, some, slopes + (span * room + k) * SPAN, 1, SPAN, scratch, D, into + first * D, D, 1);
+            const float *own = slopes + (span * room + k) * SPAN;
+            if (rounded) add_rounded_total(some, size, D, own, scratch, scratch + DEEP * D, into + first * D);
+            else product(size, D, some, own, 1, SPAN, scratch, D, into + first * D, D, 1);
         }
     }
+    if (rounded) end_tiles(&kept);
 }

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from fedmm.kernels.build import require_kernels
-from fedmm.kernels.losses import ASKED, Asked, asked_values, packed_keys, pointer
+from fedmm.kernels.losses import ASKED, Asked, asked_values, can_round, packed_keys, pointer
 
-SPAN, NEAR = 256, 32  # items whose logits are formed at once; rows of slopes whose sums are
+SPAN = 256  # items whose logits are formed at once
+NEAR, DEEP = 32, 128  # rows of slopes whose sums are; those of rounded ones
 
 
 class _Step(ctypes.Structure):
@@ -31,6 +32,7 @@ class _Step(ctypes.Structure):
         ("begins", ctypes.c_void_p),
         ("table", ctypes.c_void_p),
         ("panels", ctypes.c_void_p),
+        ("low", ctypes.c_void_p),
         ("own_items", ctypes.c_void_p),
         ("own_rows", ctypes.c_void_p),
         ("queries", ctypes.c_void_p),
@@ -54,10 +56,13 @@ def _kernel() -> ctypes.CDLL:
     found.fedmm_rows_scratch.argtypes = (ctypes.c_void_p,)
     found.fedmm_rows_step.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     found.fedmm_rows_total.argtypes = (
-        *[ctypes.c_int64] * 5,
+        *[ctypes.c_int64] * 6,
         *[ctypes.c_void_p] * 6,
     )
-    found.fedmm_rows_step.restype = found.fedmm_rows_total.restype = None
+    found.fedmm_rows_packed_numbers.restype = ctypes.c_int64
+    found.fedmm_rows_packed_numbers.argtypes = (ctypes.c_int64, ctypes.c_int64)
+    found.fedmm_rows_pack.argtypes = (*[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2)
+    found.fedmm_rows_step.restype = found.fedmm_rows_total.restype = found.fedmm_rows_pack.restype = None
     return found
 
 
@@ -94,12 +99,14 @@ class Differentiated:
 class KeptRows:
     """What C clients hold of their item tables, with room for ``num_rows`` [C] predictions of all steps."""
 
-    def __init__(self, shared: Tensor, items: Tensor, num_rows: Tensor) -> None:
+    def __init__(self, shared: Tensor, items: Tensor, num_rows: Tensor, *, rounded: bool = False) -> None:
         """``shared`` [V, D] is the server's table; ``items`` [C, n] are the clients' own, behind item 0 and ascending,
-        and 0 again where a client has fewer. What ``fits`` is needed."""
+        and 0 again where a client has fewer. Products with the table are ``rounded`` to bfloat16 where that is asked
+        for and ``can_round`` says that the processor can. What ``fits`` is needed."""
         span = SPAN
         self.shared, self.items = shared.contiguous(), items.contiguous()
-        self._panels = packed_keys(shared)
+        self._low = _rounded_panels(self.shared) if rounded and can_round() else None
+        self._panels = packed_keys(shared) if self._low is None else self._low
         spans = -(-len(shared) // span)
         room, self._most = int(num_rows.sum()), int(num_rows.max())
         self._begins = num_rows.cumsum(0) - num_rows
@@ -136,6 +143,7 @@ class KeptRows:
             self._begins.data_ptr(),
             self.shared.data_ptr(),
             self._panels.data_ptr(),
+            None if self._low is None else self._low.data_ptr(),
             self.items.data_ptr(),
             pointer(own, alive),
             pointer(queries, alive),
@@ -184,10 +192,10 @@ class KeptRows:
         return found
 
     def _add(self, into: Tensor, begin: int, end: int, weights: Tensor) -> None:
-        width = self._factors.shape[1]
-        scratch = torch.empty(NEAR * width)
+        width, rounded = self._factors.shape[1], self._low is not None
+        scratch = torch.empty(DEEP * (3 * width + SPAN) if rounded else NEAR * width)
         parts = (self._slopes, self._levels, self._factors, weights, into, scratch)
-        sizes = (begin, end, len(self._factors), len(self.shared), width)
+        sizes = (begin, end, len(self._factors), len(self.shared), width, rounded)
         _kernel().fedmm_rows_total(*sizes, *(part.data_ptr() for part in parts))
 
 
@@ -200,3 +208,10 @@ def _added_values(
     worked = torch.empty(num_rows, dtype=torch.int64), torch.empty(len(added.values))
     parts = (added.ends, added.columns.to(torch.int32), added.values, added.scale, *worked, by_scale)
     return tuple(pointer(part, alive) for part in parts)
+
+
+def _rounded_panels(table: Tensor) -> Tensor:
+    """``table`` [V, D] as rounded products take it."""
+    panels = torch.empty(_kernel().fedmm_rows_packed_numbers(*table.shape))
+    _kernel().fedmm_rows_pack(*table.shape, table.data_ptr(), panels.data_ptr())
+    return panels

@@ -176,7 +176,16 @@ def test_what_moves_tables_otherwise_trains_on_whole_ones(model: dict[str, Any],
     assert not few_rows.fits(local, 1)
     plain, _ = make_local({"fusion": "backbone"}, FULL, train=histories([4, 5]))
     assert few_rows.fits(plain, 1)
-    assert not few_rows.fits(replace(plain, recommender=replace(plain.recommender, rounded=True)), 1)
+
+
+def test_without_tables_torch_rounds_no_product() -> None:
+    exact, params = make_local({"fusion": "backbone"}, FULL, train=histories([4, 5]), dtype=torch.float32)
+    rounded = replace(exact, recommender=replace(exact.recommender, rounded=True))
+    assert few_rows.fits(rounded, 1)
+    clients = exact.windows.trainable
+    for train, equal in ((few_rows.train_block, True), (vectorized.train_block, False)):
+        found, expected = (train(local, params, clients, 1).deltas for local in (rounded, exact))
+        assert all(torch.equal(found[name], expected[name]) for name in expected) == equal
 
 
 def test_clients_of_many_predictions_train_on_whole_tables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,9 +222,7 @@ def test_memory_that_was_used_before_moves_no_bit() -> None:
 
 
 @pytest.mark.parametrize("together", [1, 3, 32])
-def test_many_windows_of_one_model_are_encoded_a_few_at_a_time(
-    together: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_windows_of_one_model_are_encoded_a_few_at_a_time(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "TOGETHER", together)
     generator = torch.Generator().manual_seed(8)
     config = model(2, 16, 2, 9)
