@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedmm.tracking import mlflow_run
+from fedmm.tracking.mlflow_database import make_database
 from fedmm.tracking.tracker import StoreTracker, Tracker
 from worlds.run_stores import MemoryStore
 from worlds.run_world import write_data
@@ -62,7 +63,7 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     import mlflow.tracking  # noqa: F401
 
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-    mlflow_run._make_database(uri)
+    make_database(uri, mlflow_run.ARTIFACTS)
     return uri
 
 
