@@ -118,13 +118,13 @@ class Experiment:
         tell("building the model")
         with timer.stage("building the model"):
             sums = count_uses.count_sums(config, split.train, split.num_items)
-            counts = sums.clients if config.model.transition else None
-            model = private_model(config)
-            recommender = Recommender.build(model, split.num_items, dataset.features, dtype, device, counts)
+            own = split.num_items, dataset.features, dtype, device, sums.clients if config.model.transition else None
+            recommender = Recommender.build(private_model(config), *own)
             check_alignment(config.model, recommender.tables)
             if split.candidates is not None:
                 recommender = replace(recommender, trained=torch.from_numpy(split.candidates).to(device))
             federation, start = build_federation(config, split, recommender, dtype, device)
+            recommender = replace(recommender, compiled=federation.local.recommender.compiled)
         tell("preparing the evaluation")
         with timer.stage("evaluation negatives"):
             asked = {"validation": split.validation, "test": split.test}

@@ -359,7 +359,8 @@ class Silo:
         queries = self._offered.data.queries(name, begun.base)
         negatives = self._offered.data.negatives(queries, begun.popularity, begun.config)
         experts = request.round > begun.config.federation.warmup_rounds
-        scorer: Scorer = model_scorer(local.recommender, params, local.device, experts=experts, clients=states)
+        exact = replace(local.recommender, rounded=False)  # as the simulation scores
+        scorer: Scorer = model_scorer(exact, params, local.device, experts=experts, clients=states)
         scorer = with_additions(scorer, begun.additions)
         return Message("metrics", tensors=sums.measured(scorer, queries, negatives, begun.config, local.device))
 
