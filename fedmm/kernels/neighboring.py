@@ -54,9 +54,10 @@ class Near:
 
     @classmethod
     def of(cls, graph: sparse.csr_matrix, decay: float) -> Self:
-        """``graph`` [V, V], no entry twice."""
-        graph.sum_duplicates()
-        return cls(graph.indptr.astype(np.int64), graph.indices.astype(np.int32), graph.data.astype(np.float32), decay)
+        """``graph`` [V, V], which stays as it is: others may be reading it."""
+        own = graph.copy()
+        own.sum_duplicates()
+        return cls(own.indptr.astype(np.int64), own.indices.astype(np.int32), own.data.astype(np.float32), decay)
 
 
 def fits(graph: sparse.csr_matrix, items: Tensor) -> bool:

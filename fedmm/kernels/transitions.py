@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from fedmm.kernels.build import require_kernels
+from fedmm.kernels.build import library, require_kernels
 from fedmm.kernels.losses import pointer
 
 
@@ -66,6 +67,11 @@ class Entries:
     ends: NDArray[np.int64]  # [C * R + 1]
     columns: Tensor  # [E] int32
     values: Tensor  # [E]
+
+
+def fits(counts: csr_matrix, items: Tensor) -> bool:
+    """Whether the kernel says what ``counts`` [V, V] make of histories ``items``."""
+    return counts.dtype == np.float32 and items.device.type == "cpu" and library() is not None
 
 
 class _Call:
@@ -134,7 +140,8 @@ def transitions(
     histories: Sequence[NDArray[np.int64]] | None,
 ) -> Entries:
     """The scores at positions ``rows`` [C, R] (flat over B * L) of histories ``items`` [C, B, L], for ``candidates``
-    [C, N] or all items, less what the training ``histories`` [C] gave to the counts; None takes nothing out."""
+    [C, N] or all items, less what the training ``histories`` [C] gave to the counts; None takes nothing out. What
+    ``fits`` is needed."""
     call = _Call(counted, items, rows, candidates, histories, keeps=histories is not None)
     ends = torch.empty(items.shape[0] * rows.shape[1] + 1, dtype=torch.int64)
     columns, values = torch.empty(call.most, dtype=torch.int32), torch.empty(call.most)
@@ -150,7 +157,7 @@ def dense_transitions(
     candidates: Tensor | None,
     histories: Sequence[NDArray[np.int64]] | None,
 ) -> Tensor:
-    """The same scores, [C, R, N]: faster where most pairs of items were counted."""
+    """The same scores, [C, R, N]: faster where most pairs of items were counted. What ``fits`` is needed."""
     call = _Call(counted, items, rows, candidates, histories, keeps=True)
     wide = call.num_candidates + -call.num_candidates % _kernel().fedmm_lanes()
     worked = torch.empty((1 + call.num_sources) * wide)

@@ -34,22 +34,24 @@ def make_database(uri: str, artifacts: str) -> None:
         return
     for stale in path.parent.glob(f"{path.name}.*.new*"):
         stale.unlink()
-    made = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    suffix = f".{secrets.token_hex(4)}.new"
+    made = path.with_name(path.name + suffix)
     folder = (path.parent / artifacts).as_uri()
     kept = _kept()
     if kept is None or not _copied(kept, made, folder):
-        _make(made, folder)
+        _make(uri.partition("?")[0] + suffix, folder)
         if kept is not None:
             _keep(made, kept)
     made.replace(path)
 
 
-def _make(path: Path, artifacts: str) -> None:
-    """By MLflow itself."""
+def _make(uri: str, artifacts: str) -> None:
+    """By MLflow itself. A path relative to this folder stays so: in a URI some characters of a whole one may mean
+    something else."""
     load_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{path}", artifacts)  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 
@@ -100,4 +102,5 @@ def _keep(made: Path, kept: Path) -> None:
             database.commit()
         copy.replace(kept)
     except (OSError, sqlite3.Error):
-        copy.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # in a folder that is another's, or of a disk that is only read
+            copy.unlink()

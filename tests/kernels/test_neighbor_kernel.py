@@ -56,3 +56,15 @@ def test_scores_are_those_of_the_sparse_products(
 
 def test_other_types_are_left_to_sparse_products() -> None:
     assert not fits(table(0, 0.5).graph, torch.zeros(1, 1, 1, dtype=torch.int64))
+
+
+def test_a_graph_that_is_read_stays_as_it_is() -> None:
+    """Threads read one graph, and what another process shares cannot be written."""
+    graph = sparse.csr_matrix((np.ones(3, np.float32), [3, 1, 3], [0, 0, 3, 3, 3]), shape=(4, 4))
+    for part in (graph.data, graph.indices, graph.indptr):
+        part.flags.writeable = False
+    near = Near.of(graph, 0.5)
+    assert near.begins.tolist() == [0, 0, 2, 2, 2]
+    assert near.items.tolist() == [1, 3]
+    assert near.weights.tolist() == [1.0, 2.0]
+    assert graph.indices.tolist() == [3, 1, 3]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from fedmm.tracking import mlflow_database
 from fedmm.tracking.mlflow_database import make_database
+from fedmm.tracking.mlflow_store import resolve_uri
 
 TIMES = ("creation_time", "last_update_time")
 
@@ -25,6 +28,16 @@ def contents(path: Path) -> dict[str, list[dict[str, object]]]:
             rows = [dict(row) for row in database.execute(f'SELECT * FROM "{name}"')]
             found[name] = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
     return found
+
+
+def path_of(uri: str) -> Path:
+    """Where MLflow has a database, as SQLAlchemy reads its address."""
+    return Path(str(make_url(uri).database))
+
+
+def written(uri: str, artifacts: str) -> None:
+    """Instead of a database, where its artifacts would be."""
+    path_of(uri).write_text(artifacts)
 
 
 def made(folder: Path) -> Path:
@@ -63,8 +76,8 @@ def test_a_damaged_copy_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder.mkdir()
     monkeypatch.setattr(mlflow_database, "_kept", lambda: kept)
 
-    def make(path: Path, artifacts: str) -> None:
-        with contextlib.closing(sqlite3.connect(path)) as database:
+    def make(uri: str, artifacts: str) -> None:
+        with contextlib.closing(sqlite3.connect(path_of(uri))) as database:
             database.execute("CREATE TABLE experiments (artifact_location, creation_time, last_update_time)")
             database.execute("INSERT INTO experiments VALUES (?, 0, 0)", (f"{artifacts}/0",))
             database.execute("CREATE TABLE filler (text)")
@@ -87,6 +100,27 @@ def test_a_damaged_copy_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with mock.patch.object(mlflow_database, "_make", side_effect=lambda path, artifacts: path.write_text(artifacts)):
+    with mock.patch.object(mlflow_database, "_make", side_effect=written):
         make_database(f"sqlite:///{tmp_path / 'mlflow.db'}", "mlruns")
     assert (tmp_path / "mlflow.db").read_text() == (tmp_path / "mlruns").as_uri()
+
+
+def test_a_cache_that_cannot_be_looked_into_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")  # whatever is asked of an entry of it fails, as in a folder of root's
+    monkeypatch.setattr(mlflow_database, "_kept", lambda: tmp_path / "file" / "kept.db")
+    with mock.patch.object(mlflow_database, "_make", side_effect=written):
+        make_database(f"sqlite:///{tmp_path / 'mlflow.db'}", "mlruns")
+    assert (tmp_path / "mlflow.db").read_text() == (tmp_path / "mlruns").as_uri()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder has such a name there")
+def test_a_folder_may_have_a_name_that_addresses_read_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "why? 100%41"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(mlflow_database, "_kept", lambda: None)
+    with mock.patch.object(mlflow_database, "_make", side_effect=written):
+        make_database(resolve_uri("sqlite:///mlflow.db?timeout=9", {}), "mlruns")
+    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fedmm.data.transitions import HALF_LIFE, WINDOW, client_transition_counts, symmetrise, transition_weight
 from fedmm.data.types import FloatArray, IntArray
-from fedmm.kernels.transitions import Counted, dense_transitions, transitions
+from fedmm.kernels.transitions import Counted, dense_transitions, fits, transitions
 from fedmm.models.experts.contract import Expert, Source
 from fedmm.models.experts.transition_rows import sparse_transition_scores
 from fedmm.models.scores import SparseScores
@@ -68,9 +68,9 @@ class TransitionExpert(Expert):
     def compiled_constants(
         self, items: Tensor, rows: Tensor, candidates: Tensor | None, histories: Sequence[IntArray] | None
     ) -> Tensor | SparseScores | None:
-        """The same by the kernel, in float32 on the processor."""
+        """The same by the kernel, where it fits."""
         counted = self.counted
-        if counted.counts.dtype != np.float32 or items.device.type != "cpu":
+        if not fits(counted.counts, items):
             return self.constants(items, rows, candidates, histories)
         if self._densely(items, rows):
             return dense_transitions(counted.for_kernel, items, rows, candidates, histories)
