@@ -81,5 +81,6 @@ def scores(near: Near, items: Tensor, rows: Tensor, candidates: Tensor | None) -
         call.columns, call.candidates = candidates.shape[1], candidates.data_ptr()
         call.columns_of = columns_of.ctypes.data
     found = torch.empty(C, R, call.columns)
-    _kernel().fedmm_neighbor_scores(ctypes.byref(call), found.data_ptr())
+    if found.numel():  # an empty tensor of candidates points nowhere, which to the kernel means all items
+        _kernel().fedmm_neighbor_scores(ctypes.byref(call), found.data_ptr())
     return found

@@ -143,9 +143,10 @@ def transitions(
     [C, N] or all items, less what the training ``histories`` [C] gave to the counts; None takes nothing out. What
     ``fits`` is needed."""
     call = _Call(counted, items, rows, candidates, histories, keeps=histories is not None)
-    ends = torch.empty(items.shape[0] * rows.shape[1] + 1, dtype=torch.int64)
+    ends = torch.zeros(items.shape[0] * rows.shape[1] + 1, dtype=torch.int64)
     columns, values = torch.empty(call.most, dtype=torch.int32), torch.empty(call.most)
-    _kernel().fedmm_transitions(*call.arguments, *(part.data_ptr() for part in (ends, columns, values)))
+    if call.most:  # an empty tensor of candidates points nowhere, which to the kernel means all items
+        _kernel().fedmm_transitions(*call.arguments, *(part.data_ptr() for part in (ends, columns, values)))
     found = int(ends[-1])
     return Entries(ends.numpy(), columns[:found], values[:found])
 
@@ -162,5 +163,6 @@ def dense_transitions(
     wide = call.num_candidates + -call.num_candidates % _kernel().fedmm_lanes()
     worked = torch.empty((1 + call.num_sources) * wide)
     scores = torch.empty(*rows.shape, call.num_candidates)
-    _kernel().fedmm_dense_transitions(*call.arguments, worked.data_ptr(), scores.data_ptr())
+    if scores.numel():
+        _kernel().fedmm_dense_transitions(*call.arguments, worked.data_ptr(), scores.data_ptr())
     return scores

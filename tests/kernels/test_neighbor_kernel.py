@@ -68,3 +68,10 @@ def test_a_graph_that_is_read_stays_as_it_is() -> None:
     assert near.items.tolist() == [1, 3]
     assert near.weights.tolist() == [1.0, 2.0]
     assert graph.indices.tolist() == [3, 1, 3]
+
+
+def test_no_candidates_have_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmm.kernels.neighboring._kernel", None)  # it would write where nothing is
+    near, items = Near.of(sparse.csr_matrix(table(0, 0.5).graph, dtype=np.float32), 0.5), torch.ones(2, 1, 3).long()
+    assert scores(near, items, torch.zeros(2, 2).long(), torch.zeros(2, 0).long()).shape == (2, 2, 0)
+    assert scores(near, items, torch.zeros(2, 0).long(), None).shape == (2, 0, NUM_ITEMS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fedmm.config import ModelConfig
 from fedmm.data.transitions import sum_transition_counts
 from fedmm.data.types import Ragged
+from fedmm.kernels import transitions as kernels
 from fedmm.kernels.build import library
 from fedmm.kernels.transitions import dense_transitions, transitions
 from fedmm.models.experts.transition import TransitionTable, transition_scores
@@ -50,6 +51,13 @@ class World:
         self.columns = torch.from_numpy(g.integers(0, num_items + 1, (clients, 30))) if sampled else None
 
 
+class Counting:
+    """The kernel where it may only count: it would write where nothing is."""
+
+    def __init__(self, kernel):
+        self.fedmm_transition_entries, self.fedmm_lanes = kernel.fedmm_transition_entries, kernel.fedmm_lanes
+
+
 @pytest.mark.parametrize("way", [sparse, dense_transitions], ids=["sparse", "dense"])
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((5, 63, 64, 300)), st.integers(1, 4), st.booleans(), st.booleans())
@@ -72,3 +80,14 @@ def test_a_compiled_model_asks_the_kernel(num_items, monkeypatch):
     found = compiled.constant_scores(world.items, world.rows, None, world.histories)["transition"]
     dense, expected = (own if isinstance(own, torch.Tensor) else own.dense() for own in (found, said))
     torch.testing.assert_close(dense, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_no_candidates_have_no_scores(own, monkeypatch):
+    world = World(0, 12, 3, False)
+    table, none = TransitionTable.build(world.directed, torch.float32, CPU), torch.zeros(3, 0, dtype=torch.int64)
+    asked = (table.for_kernel, world.items, world.rows, none, world.histories if own else None)
+    kernel = Counting(kernels._kernel())
+    monkeypatch.setattr(kernels, "_kernel", lambda: kernel)
+    assert sparse(*asked).shape == dense_transitions(*asked).shape == (3, 21, 0)
+    assert dense_transitions(*asked[:2], none, None, None).shape == (3, 0, 13)
