@@ -91,6 +91,14 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """Training on a GPU (one must be there) against the reference engine on the processor, and what a round takes."""
+    session.install(*CONSTRAINTS, ".[test]")
+    session.run("pytest", "-n", "0", "-m", "cuda", *session.posargs)
+    session.run("python", "tests/benchmarks/gpu.py")
+
+
+@nox.session
 def flower(session: nox.Session) -> None:
     """A SuperLink and three SuperNodes of Flower on this machine, with TLS and keys, one of which is killed: what the
     sequential engine learns. Its own environment: Flower asks for older packages than constraints.txt has. A quarter of

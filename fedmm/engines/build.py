@@ -20,6 +20,7 @@ from fedmm.federation.local_training import LocalTraining
 from fedmm.federation.private_parts import private_federation, with_plan
 from fedmm.federation.rounds import Engine, Federation
 from fedmm.models.recommender import Recommender
+from fedmm.utils.devices import repeat_itself
 
 
 def build_federation(
@@ -27,6 +28,7 @@ def build_federation(
 ) -> tuple[Federation, NoisyStart | None]:
     """The federation of these settings, and the noisy start of a private run. Raises DataError where nobody has
     something to train on, or to be asked about."""
+    repeat_itself(device)
     own = config.federation
     if config.data.repeats == "keep":  # evaluation takes nothing out of the candidates, so neither does training
         own = own.model_copy(update={"exclude_seen": False})

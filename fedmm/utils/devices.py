@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from fedmm.errors import ConfigError
@@ -21,6 +23,14 @@ def choose_device(name: str) -> torch.device:
     if not available[kind] or (kind == "cuda" and index >= torch.cuda.device_count()):
         raise ConfigError(f"runtime.device {name!r} is not available on this machine.", "Use --device cpu or auto.")
     return torch.device(name)
+
+
+def repeat_itself(device: torch.device) -> None:
+    """On a GPU this process takes algorithms that give the same bits each time from now on, wherever torch has one:
+    sums by index are otherwise added up in the order in which they come. Processors do so anyway."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is formed
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def has_bfloat16(device: torch.device) -> bool:
