@@ -47,6 +47,7 @@ def _blank_figures() -> Iterator[None]:
         def drawn(*arguments: Any) -> object:
             if _DRAWN[0]:
                 return draw(*arguments)
+            arguments[place].parent.mkdir(parents=True, exist_ok=True)  # as drawing does
             arguments[place].write_bytes(BLANK)
             return arguments[place]
 
