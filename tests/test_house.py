@@ -272,7 +272,9 @@ def test_modules_and_what_they_offer_are_documented(path):
 def project_texts() -> Iterator[Path]:
     yield from sources(*CODE, "tests")
     for pattern in ("*.md", "*.toml", "*.txt", "*.py", ".ci/*", "studies/**/*", "docs/**/*", "fedmm/**/*.md"):
-        yield from (path for path in ROOT.glob(pattern) if path.is_file() and path.suffix not in (".png", ".svg"))
+        yield from (
+            path for path in ROOT.glob(pattern) if path.is_file() and path.suffix not in (".png", ".svg", ".pyc")
+        )
 
 
 def test_no_path_of_one_machine_is_written_down():
